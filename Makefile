@@ -1,0 +1,31 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test check bench clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,hub]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps traker
+	touch $@
+
+demo: install
+	$(BIN)/headwater demo
+
+test: install
+	$(BIN)/pytest -m "not slow"
+
+check: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright --level error
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/test_docs.py
+
+bench: install
+	$(BIN)/python benchmarks/quality.py
+
+clean:
+	rm -rf .venv headwater-demo

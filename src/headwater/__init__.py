@@ -1,0 +1,76 @@
+"""headwater: which training images a diffusion model's picture came from.
+
+`attribute(model, train, queries, method=DTRAK())` gives `Scores`; see the README for ten lines that do something.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Examples": "headwater.core",
+    "Scores": "headwater.scores",
+    "FeatureStore": "headwater.store",
+    "Bank": "headwater.bank",
+    "open_bank": "headwater.bank",
+    "open_examples": "headwater.data",
+    "Denoiser": "headwater.diffusion.denoiser",
+    "Draws": "headwater.diffusion.draws",
+    "load": "headwater.models.unet",
+    "METHODS": "headwater.methods",
+    "Random": "headwater.methods.random",
+    "Pixel": "headwater.methods.pixel",
+    "Gradient": "headwater.methods.gradient",
+    "GradientCos": "headwater.methods.gradient",
+    "TRAK": "headwater.methods.trak",
+    "DTRAK": "headwater.methods.dtrak",
+    "attribute": "headwater.experiment",
+    "report": "headwater.report",
+}
+
+if TYPE_CHECKING:
+    from headwater.bank import Bank, open_bank
+    from headwater.core import Examples
+    from headwater.data import open_examples
+    from headwater.diffusion.denoiser import Denoiser
+    from headwater.diffusion.draws import Draws
+    from headwater.experiment import attribute
+    from headwater.methods import METHODS
+    from headwater.methods.dtrak import DTRAK
+    from headwater.methods.gradient import Gradient, GradientCos
+    from headwater.methods.pixel import Pixel
+    from headwater.methods.random import Random
+    from headwater.methods.trak import TRAK
+    from headwater.models.unet import load
+    from headwater.report import report
+    from headwater.scores import Scores
+    from headwater.store import FeatureStore
+
+__all__ = [
+    "METHODS",
+    "TRAK",
+    "Bank",
+    "DTRAK",
+    "Denoiser",
+    "Draws",
+    "Examples",
+    "FeatureStore",
+    "Gradient",
+    "GradientCos",
+    "Pixel",
+    "Random",
+    "Scores",
+    "attribute",
+    "load",
+    "open_bank",
+    "open_examples",
+    "report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: looking at results must not load torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'headwater' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

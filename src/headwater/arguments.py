@@ -1,0 +1,84 @@
+"""Words of the command line to objects: sources opened, models loaded, a method made, everything checked."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from headwater.bank import open_bank
+from headwater.core import labelled_like
+from headwater.data import open_examples
+from headwater.diffusion.denoiser import Denoiser
+from headwater.errors import OptionError
+from headwater.experiment import Run
+from headwater.experiment import device as checked
+from headwater.methods import make, method_class
+from headwater.models import unet
+
+
+def parse(text: str) -> Any:
+    """The value of a `--set`: JSON if it parses, else a list if there are commas, else a word."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return [parse(part.strip()) for part in text.split(",")] if "," in text else text
+
+
+def as_list(text: str) -> list[Any]:
+    """The values of a `--values`."""
+    value = parse(text)
+    return value if isinstance(value, list) else [value]
+
+
+def fields_of(method: str, settings: list[str], seed: int | None) -> dict[str, Any]:
+    """The fields that `--set` and `--seed` give, checked. A method that draws nothing takes any seed."""
+    fields = dict(_assignment(text) for text in settings)
+    if seed is not None and fields.get("seed", seed) != seed:
+        raise OptionError(f"--seed is {seed} and --set seed={fields['seed']}; expected one of them.")
+    if seed is not None and "seed" in method_class(method).__dataclass_fields__:
+        fields["seed"] = seed
+    make(method, fields)
+    return fields
+
+
+def experiment(
+    method: str,
+    fields: dict[str, Any],
+    train: str | None,
+    query: str | None,
+    models: list[Path],
+    bank: str | None,
+    device: str,
+    resize: int | None = None,
+) -> Run:
+    """Everything a run needs, opened and checked. What is not named comes from the bank, if there is one."""
+    opened = open_bank(bank) if bank else None
+    if opened is None and (train is None or query is None):
+        missing = "--train" if train is None else "--query"
+        raise OptionError(f"{missing} is missing. Name a folder of images, an .npz file, or a built-in name such as digits.")
+    examples = opened.train if train is None and opened else open_examples(train or "", resize=resize)
+    queries = opened.queries if query is None and opened else labelled_like(open_examples(query or "", resize=resize), examples)
+    folders = models or ([opened.folder / "model"] if opened and train is None else [])
+    loaded, notes = _models(folders, checked(device))
+    sources = {"train": train or f"{bank}/train.npz", "query": query or f"{bank}/queries.npz", "models": [str(f) for f in folders]}
+    return Run(method, fields, examples, queries, loaded, opened, sources, notes)
+
+
+def _models(folders: list[Path], device: str) -> tuple[list[Denoiser], list[str]]:
+    if not folders:
+        return [], []
+    notes = [
+        f"{folder} names no noise schedule: the linear one of DDPM is assumed (β 1e-4 to 0.02, T = 1000)."
+        for folder in folders
+        if folder.is_dir() and not unet.has_schedule(folder)
+    ]
+    for note in notes:
+        print(f"Note: {note}", file=sys.stderr)
+    return [unet.load(folder, device) for folder in folders], notes
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise OptionError(f"--set {text}: expected field=value, such as --set k=2048.")
+    return name.strip(), parse(value.strip())

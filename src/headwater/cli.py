@@ -1,0 +1,323 @@
+"""The command line: arguments to calls. Results go to stdout, everything else to stderr.
+
+Heavy modules are imported inside the commands, so that `--help` is instant.
+"""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headwater.errors import OptionError, Stopped, UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Which training images did a diffusion model's picture come from?",
+)
+bank_app = typer.Typer(no_args_is_help=True, help="Ground truth: retrain on subsets of the training set and measure.")
+app.add_typer(bank_app, name="bank")
+
+Models = Annotated[list[Path] | None, typer.Option("--model", help="diffusers pipeline or UNet folder; several: an ensemble.")]
+Train = Annotated[str | None, typer.Option(help="Training images: folder, .npz, hf:name[:split], digits, cifar10, cifar2.")]
+Query = Annotated[str | None, typer.Option(help="Queries: the pictures to explain; as --train.")]
+Method = Annotated[str, typer.Option(help="Attribution method (see `headwater methods`), or package.module:Class.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="A field of the method: field=value. May be repeated.")]
+BankFolder = Annotated[str | None, typer.Option("--bank", help="A bank of retrained models, or `digits`.")]
+Seed = Annotated[int, typer.Option(help="Names all random draws.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
+Store = Annotated[Path | None, typer.Option(help="Where features are kept [default: $HEADWATER_STORE or the user cache].")]
+Resize = Annotated[int | None, typer.Option(help="Resize and centre-crop images to this size.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (may stand anywhere).")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the model, the pictures and the report go.")] = Path("headwater-demo"),
+    store: Store = None,
+) -> None:
+    """Train a small model on digits, generate 16 pictures, attribute them, and write the report: under five minutes."""
+    from headwater.demo import demo as steps
+
+    page = steps(out, _store(store), say=_say, bar=_bar)
+    _say("The page shows, for each of 16 generated digits, which training digits the model drew on, and how far to trust that.")
+    print(page.resolve())
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Option(help="Training images: folder, .npz, hf:name[:split], or a built-in name.")],
+    out: Annotated[Path, typer.Option(help="Model folder to write (diffusers format, with checkpoints).")],
+    config: Annotated[str, typer.Option(help="Named network: digits, cifar, celeba, …-scale-shift.")] = "digits",
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps [default: by --epochs].")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 200,
+    batch: int = 128,
+    learning_rate: float = 1e-4,
+    dropout: float = 0.1,
+    flips: bool = True,
+    ema: Annotated[float | None, typer.Option(help="Decay of averaged weights [default: off].")] = None,
+    checkpoints: int = 4,
+    prediction: Annotated[str, typer.Option(help="epsilon, v_prediction or sample.")] = "epsilon",
+    conditional: Annotated[bool, typer.Option("--conditional", help="Condition on the labels.")] = False,
+    resize: Resize = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> None:
+    """Train a DDPM with the recipe of the D-TRAK paper. Run again, it goes on from its last checkpoint."""
+    from headwater.data import open_examples
+    from headwater.experiment import device as checked
+    from headwater.making import network, train_model
+    from headwater.models.train import Recipe
+
+    recipe = Recipe(
+        epochs=epochs,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        dropout=dropout,
+        flips=flips,
+        ema=ema,
+        checkpoints=checkpoints,
+    )
+    examples = open_examples(data, resize=resize)
+    what = network(config, examples, prediction=prediction, conditional=conditional)
+    with _bar("training") as tick:
+        train_model(what, examples, recipe, out, seed, device=checked(device), tick=tick)
+    print(out)
+
+
+@app.command()
+def sample(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    count: Annotated[int, typer.Option(min=1, help="How many pictures.")],
+    out: Annotated[Path, typer.Option(help="The .npz to write.")],
+    seed: Seed = 0,
+    sampler: Annotated[str, typer.Option(help="ddim (η = 0) or ddpm.")] = "ddim",
+    steps: Annotated[int | None, typer.Option(help="Sampling steps [default: 50 for ddim, all for ddpm].")] = None,
+    label: Annotated[int | None, typer.Option(help="Class of a conditional model [default: all in turn].")] = None,
+    trajectory: Annotated[bool, typer.Option("--trajectory", help="Keep the path x_t of every picture.")] = False,
+    device: Device = "cpu",
+) -> None:
+    """Generate pictures, each from its own named noise, as 8-bit queries."""
+    from headwater.archive import write_examples
+    from headwater.experiment import device as checked
+    from headwater.making import pictures
+    from headwater.models import unet
+
+    loaded = unet.load(model, checked(device))
+    with _bar("sampling") as tick:
+        examples = pictures(loaded, count, seed, sampler=sampler, steps=steps, label=label, keep_path=trajectory, tick=tick)
+    out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
+    write_examples(out, examples)
+    print(out)
+
+
+@app.command()
+def attribute(
+    method: Method,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    train: Train = None,
+    query: Query = None,
+    model: Models = None,
+    set_: Settings = None,
+    bank: BankFolder = None,
+    seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
+    device: Device = "cpu",
+    store: Store = None,
+    resize: Resize = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a run with other settings.")] = False,
+) -> None:
+    """Score every training image for every query, and write the run folder with its report."""
+    from headwater.arguments import experiment, fields_of
+    from headwater.experiment import run
+    from headwater.report import report as page
+
+    what = experiment(method, fields_of(method, set_ or [], seed), train, query, model or [], bank, device, resize)
+    with _bar("features") as tick:
+        fresh = run(what, out, _store(store, tick), force=force)
+    if not fresh:
+        _say(f"{out} already holds this run; nothing to compute.")
+    page([out])
+    print(out)
+
+
+@app.command()
+def lds(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    bank: Annotated[str, typer.Argument(help="Bank folder, or `digits`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """How well a run's scores predict retraining: mean LDS per query split with its 95 % interval."""
+    from headwater.bank import open_bank
+    from headwater.truth import of_run
+
+    found = of_run(run, open_bank(bank))
+    if as_json:
+        print(json.dumps(found))
+        return
+    print(f"{'split':8}{'queries':>8}{'LDS':>9}{'95 % interval':>20}{'random':>9}{'seed agreement':>17}")
+    for split, row in found["splits"].items():
+        ceiling = f"{row['ceiling']:17.3f}" if "ceiling" in row else f"{'one seed':>17}"
+        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        print(f"{split:8}{row['queries']:8d}{row['lds']:9.3f}{interval:>20}{row['random']:9.3f}{ceiling}")
+
+
+@app.command()
+def tune(
+    method: Method,
+    bank: Annotated[str, typer.Option(help="Bank folder, or `digits`.")],
+    field: Annotated[list[str], typer.Option(help="Field to sweep; may be repeated: all combinations.")],
+    values: Annotated[list[str], typer.Option(help="Its values, separated by commas (or a JSON list); one for each --field.")],
+    train: Train = None,
+    query: Query = None,
+    model: Models = None,
+    set_: Settings = None,
+    seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
+    device: Device = "cpu",
+    store: Store = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Sweep fields of a method against a bank: chosen on one half of the queries, reported on the other."""
+    from headwater.arguments import as_list, experiment, fields_of
+    from headwater.sweep import sweep
+
+    if len(field) != len(values):
+        raise OptionError(f"There are {len(field)} --field and {len(values)} --values; expected one list of values for each field.")
+    swept = {name: as_list(text) for name, text in zip(field, values, strict=True)}
+    what = experiment(method, fields_of(method, set_ or [], seed), train, query, model or [], bank, device)
+    with _bar("features") as tick:
+        found = sweep(what, swept, _store(store, tick))
+    if as_json:
+        print(json.dumps(found))
+        return
+    for split, row in found["splits"].items():
+        print(f"{split}: LDS {row['lds']:.3f} [{row['low']:.3f}, {row['high']:.3f}] on the other half of {row['queries']} queries")
+        print(f"  chosen: {' | '.join(_setting(each) for each in row['chosen'])}")
+        for entry in row["all"]:
+            print(f"  {_setting(entry['setting']):50}{entry['lds']:8.3f}  (all queries)")
+
+
+@bank_app.command("build")
+def bank_build(
+    bank: Annotated[Path, typer.Argument(help="Bank folder to build, or to go on with.")],
+    data: Annotated[str, typer.Option(help="Training images [default: the digits].")] = "digits",
+    held_out: Annotated[str, typer.Option(help="Held-out images: the `val` queries.")] = "digits:val",
+    config: Annotated[str, typer.Option(help="Named network.")] = "digits",
+    subsets: Annotated[int, typer.Option(min=1, help="Random halves.")] = 64,
+    seeds: Annotated[int, typer.Option(min=1, help="Models per half.")] = 2,
+    generated: Annotated[int, typer.Option(min=1, help="Generated queries.")] = 100,
+    steps: Annotated[int | None, typer.Option(help="Training steps of each model.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes [default: one for each core].")] = None,
+    keep_models: Annotated[Path | None, typer.Option(help="Keep the retrained models here.")] = None,
+) -> None:
+    """Build a bank, or go on with one: one model for each (half, seed), many at a time."""
+    import os
+
+    from headwater.building import bank_recipe, build
+    from headwater.data import open_examples
+
+    recipe = bank_recipe(config, steps, subsets=subsets, seeds=seeds, generated=generated)
+    workers = workers or os.cpu_count() or 1
+    with _bar("models") as tick:
+        for done, total in build(
+            bank, recipe, open_examples(data), open_examples(held_out), workers=workers, keep_models=keep_models
+        ):
+            tick(done, total)
+    print(bank)
+
+
+@bank_app.command("status")
+def bank_status(bank: Annotated[str, typer.Argument(help="Bank folder, or `digits`.")]) -> None:
+    """What a bank holds, and how much of it is trained."""
+    from headwater.bank import open_bank
+
+    found = open_bank(bank)
+    done = found.done()
+    print(f"bank      {found.folder}")
+    print(f"train     {len(found.train)} images of {'×'.join(map(str, found.train.images.shape[1:]))}")
+    split = found.queries.split or ("all",) * len(found.queries)
+    print(f"queries   {', '.join(f'{split.count(name)} {name}' for name in dict.fromkeys(split))}")
+    print(f"models    {int(done.sum())} of {done.size} trained ({done.shape[0]} subsets × {done.shape[1]} seeds)")
+    print(f"in use    {len(found.rows())} subsets × {len(found.seeds())} seeds")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared on one page.")],
+    out: Annotated[Path | None, typer.Option(help="The page to write [default: report.html in the first run].")] = None,
+    queries: Annotated[int, typer.Option(min=1, help="How many queries are shown in full.")] = 48,
+) -> None:
+    """Make the HTML page of one run, or of several methods side by side."""
+    from headwater.report import report as page
+
+    print(page(runs, out, queries=queries))
+
+
+@app.command()
+def methods() -> None:
+    """List the methods with their equations and fields."""
+    import dataclasses
+
+    from headwater.methods import METHODS, method_class
+
+    for name in METHODS:
+        kind = method_class(name)
+        equation = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+        print(f"{name}\n    {equation}")
+        print("    " + "  ".join(f"{f.name}={_shown(f.default)}" for f in dataclasses.fields(kind)))
+
+
+def main() -> None:
+    """Entry point: user errors become one paragraph on stderr and exit code 2."""
+    debug = "--debug" in sys.argv
+    argv = [word for word in sys.argv[1:] if word != "--debug"]
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        app(argv)
+    except Stopped:
+        _say("Stopped. Run the same command again: it goes on where it stopped.")
+        sys.exit(130)
+    except UserError as error:
+        if debug:
+            raise
+        _say(f"headwater: {error}")
+        sys.exit(2)
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise Stopped
+
+
+def _setting(setting: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in setting.items())
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _store(root: Path | None, tick: Any = None) -> Any:
+    from headwater.store import FeatureStore, default_root
+
+    return FeatureStore(root or default_root(), tick or (lambda done, total: None))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _bar(title: str) -> Any:
+    from headwater.progress import bar
+
+    return bar(title)

@@ -1,0 +1,116 @@
+"""Examples: images with everything known about them. The one container that every layer shares; numpy only."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from headwater.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images in input order, with optional ids, labels, groups and prompts (one each per image).
+
+    `split` marks queries as `val` or `gen`. `trajectory` holds the states x_t a sampler went through, `[n, s, c, h, w]`
+    in model units, for the timesteps in `trajectory_timesteps` `[s]` (-1 = the finished picture).
+    """
+
+    images: UInt8[np.ndarray, "n h w c"]
+    ids: tuple[str, ...] = ()
+    labels: Int64[np.ndarray, " n"] | None = None
+    groups: tuple[str, ...] | None = None
+    prompts: tuple[str, ...] | None = None
+    split: tuple[str, ...] | None = None
+    trajectory: Float32[np.ndarray, "n s c h w"] | None = None
+    trajectory_timesteps: Int64[np.ndarray, " s"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+            raise DataError(
+                f"Images are {self.images.dtype} {list(self.images.shape)}; expected uint8 [n, height, width, channels]."
+            )
+        if len(self.images) == 0:
+            raise DataError("There are no images; expected at least one.")
+        if not self.ids:
+            object.__setattr__(self, "ids", tuple(str(i) for i in range(len(self))))
+        for name in ("ids", "labels", "groups", "prompts", "split", "trajectory"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self):
+                raise DataError(f"There are {len(column)} {name} for {len(self)} images; expected one each.")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width), as models count them."""
+        _, height, width, channels = self.images.shape
+        return channels, height, width
+
+    @cached_property
+    def hashes(self) -> tuple[str, ...]:
+        """A content hash per image. Equal pixels give equal hashes, so equal images share their random draws."""
+        form = str(self.images.shape[1:]).encode()
+        return tuple(
+            hashlib.blake2b(form + image.tobytes(), digest_size=12).hexdigest() for image in np.ascontiguousarray(self.images)
+        )
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """A hash per image of all that a model sees of it: pixels and label. Stored features are found by it."""
+        if self.labels is None:
+            return self.hashes
+        return tuple(f"{pixels}-{label}" for pixels, label in zip(self.hashes, self.labels, strict=True))
+
+    @cached_property
+    def path_keys(self) -> tuple[str, ...]:
+        """`keys`, with a hash of each image's trajectory where there is one."""
+        if self.trajectory is None or self.trajectory_timesteps is None:
+            return self.keys
+        times = self.trajectory_timesteps.tobytes()
+        paths = (hashlib.blake2b(times + path.tobytes(), digest_size=12).hexdigest() for path in self.trajectory)
+        return tuple(f"{key}-{path}" for key, path in zip(self.keys, paths, strict=True))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the whole sequence, in order."""
+        return hashlib.blake2b(" ".join(self.keys).encode(), digest_size=16).hexdigest()
+
+    def pixels(self) -> Float32[np.ndarray, "n c h w"]:
+        """Images in model units: channels first, [-1, 1]."""
+        return self.images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1.0
+
+    def take(self, rows: np.ndarray | Sequence[int]) -> "Examples":
+        """The examples at `rows`, in that order; a boolean mask works too."""
+        index = np.arange(len(self))[np.asarray(rows)]
+        pick: dict[str, Any] = {"images": self.images[index]}
+        for name in ("labels", "trajectory"):
+            column = getattr(self, name)
+            pick[name] = None if column is None else column[index]
+        for name in ("ids", "groups", "prompts", "split"):
+            column = getattr(self, name)
+            pick[name] = None if column is None else tuple(column[i] for i in index)
+        return replace(self, **pick)
+
+
+def labelled_like(queries: Examples, train: Examples) -> Examples:
+    """The queries with the training set's label for each of their group names.
+
+    A folder numbers its classes by itself: without this, `dog` is 1 beside `cat` and 0 alone. A group that no training image has
+    gets −1, which a class-conditional model refuses. Queries without groups are left as they are.
+    """
+    if queries.groups is None or train.groups is None or train.labels is None:
+        return queries
+    labels = dict(zip(train.groups, train.labels.tolist(), strict=True))
+    return replace(queries, labels=np.array([labels.get(group, -1) for group in queries.groups], np.int64))
+
+
+def to_uint8(pixels: Float32[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n h w c"]:
+    """Model units back to 8-bit pictures: clipped to [-1, 1], rounded to the nearest level."""
+    levels = np.rint((np.clip(pixels, -1.0, 1.0) + 1.0) * 127.5)
+    return np.ascontiguousarray(levels.astype(np.uint8).transpose(0, 2, 3, 1))

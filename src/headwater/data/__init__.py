@@ -1,0 +1,84 @@
+"""Where images come from: one source a file, and `open_examples`, which tells from a word which source is meant."""
+
+import re
+from pathlib import Path
+
+from headwater.core import Examples
+from headwater.errors import DataError, OptionError, unknown
+
+BUILT_IN = ("digits", "cifar10", "cifar2")
+
+
+def open_examples(source: str | Path, *, resize: int | None = None) -> Examples:
+    """The images that `source` names.
+
+    `digits`, `cifar10` or `cifar2`, also with a split (`digits:val`); `hf:name` or `hf:name:split`, a data set of the hub; an
+    `.npz` file; a folder of images. A built-in name wins over a folder called alike: write `./digits` for the folder.
+    `resize` brings the shorter side to that many pixels (bicubic, antialiased) and keeps the central square, whatever the
+    source. What cannot be used is a DataError.
+    """
+    if resize is not None and resize < 1:
+        raise OptionError(f"resize is {resize}; expected a number of pixels, 1 or more.")
+    examples = _opened(str(source), resize)
+    if resize is None or examples.images.shape[1:3] == (resize, resize):
+        return examples
+    if examples.trajectory is not None:
+        raise DataError(f"{source} holds sampler trajectories, which cannot be resized along with the images. Leave resize out.")
+    from dataclasses import replace
+
+    from headwater.data.picture import resized
+
+    return replace(examples, images=resized(examples.images, resize))
+
+
+def _opened(source: str, resize: int | None) -> Examples:
+    """The source's own images; only those of a folder or data set, which may differ in size, are resized already."""
+    name, _, split = source.partition(":")
+    if name in BUILT_IN:
+        return _built_in(name, split)
+    if name == "hf":
+        from headwater.data.hub import from_hub
+
+        name, _, split = split.partition(":")
+        if not name:
+            raise DataError(f"'{source}' names no data set; expected hf:NAME or hf:NAME:SPLIT, such as hf:uoft-cs/cifar10:train.")
+        return from_hub(name, split or "train", resize=resize)
+    path = _existing(source)
+    if path.is_dir():
+        from headwater.data.folder import folder
+
+        return folder(path, resize=resize)
+    from headwater.archive import read_examples
+
+    return read_examples(path)
+
+
+def _built_in(name: str, split: str) -> Examples:
+    if name == "digits":
+        from headwater.data.digits import digits as pictures
+    elif name == "cifar10":
+        from headwater.data.cifar import cifar10 as pictures
+    else:
+        from headwater.data.cifar import cifar2 as pictures
+    return pictures(split or "train")
+
+
+def _existing(source: str) -> Path:
+    try:
+        path = Path(source).expanduser()
+        if source and path.exists():
+            return path
+    except (OSError, RuntimeError):  # a name that is too long, a folder that may not be searched, the home of nobody
+        pass
+    raise _nowhere(source)
+
+
+def _nowhere(source: str) -> DataError:
+    """The error for a source that is neither there nor known."""
+    if re.search(r"[/\\]|^[.~]|\.\w+$", source):
+        hub = f" A data set of the hub is written hf:{source}." if re.fullmatch(r"[\w-]+/[\w.-]+", source) else ""
+        return DataError(f"There is no file or folder {source}; expected a folder of images or an .npz file.{hub}")
+    return DataError(
+        f"{unknown('built-in source', source.partition(':')[0], BUILT_IN)} Nor is there a file or folder of that name. "
+        "A data set of the hub is written hf:NAME."
+    )

@@ -1,0 +1,90 @@
+"""A data set of the Hugging Face hub, or a folder the `datasets` library reads (parquet, imagefolder)."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from headwater.core import Examples
+from headwater.data.picture import eight_bit, first_line, fitted, stacked
+from headwater.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PROMPTS = ("caption", "prompt", "text")
+
+
+def from_hub(name: str, split: str = "train", *, resize: int | None = None) -> Examples:
+    """One split of the data set `name`; a slice such as `train[:1000]` works too.
+
+    Images are its one column of type Image. Labels are the column of type ClassLabel (`label` if there are several, else the
+    first), the names of its classes the groups; no label is -1 and "". Prompts are the first text column called caption,
+    prompt or text. Ids are places in the split.
+    """
+    table = _table(name, split)
+    kinds = {column: type(feature).__name__ for column, feature in table.features.items()}
+    columns: dict[str, Any] = {}
+    labels = sorted((c for c, kind in kinds.items() if kind == "ClassLabel"), key=lambda column: column != "label")
+    if labels:
+        classes = table.features[labels[0]].names
+        values = [-1 if value is None else value for value in table[labels[0]]]
+        columns["labels"] = np.array(values, np.int64)
+        columns["groups"] = tuple(classes[value] if value >= 0 else "" for value in values)
+    prompts = [column for column in PROMPTS if column in kinds and table.features[column].dtype in ("string", "large_string")]
+    if prompts:
+        columns["prompts"] = tuple(text or "" for text in table[prompts[0]])
+    return Examples(_images(table, name, _image_column(kinds, name), resize), **columns)
+
+
+def _table(name: str, split: str) -> "Dataset":
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(
+            f"Opening hf:{name} needs the `datasets` library, which is not installed: pip install 'headwater[hub]'."
+        ) from error
+    try:
+        table = datasets.load_dataset(name, split=split)
+    except Exception as error:  # every builder, file system and HTTP client of the library raises its own
+        raise DataError(
+            f"Could not open hf:{name}, split {split}: {first_line(error)}. Check the name, the split and the connection."
+        ) from error
+    if not len(table):
+        raise DataError(f"hf:{name}, split {split}, has no rows; expected at least one image.")
+    return table
+
+
+def _image_column(kinds: dict[str, str], name: str) -> str:
+    found = [column for column, kind in kinds.items() if kind == "Image"]
+    if len(found) == 1:
+        return found[0]
+    seen = ", ".join(f"{column} ({kind})" for column, kind in kinds.items())
+    raise DataError(
+        f"hf:{name} has {len(found) or 'no'} columns of type Image; expected one. It has: {seen}. "
+        "Save the images you mean as a folder or an .npz file."
+    )
+
+
+def _images(table: "Dataset", name: str, column: str, resize: int | None) -> np.ndarray:
+    table = table.select_columns([column])
+
+    def pictures() -> Iterator[tuple[str, Image.Image]]:
+        for row in range(len(table)):
+            yield f"row {row}", fitted(_picture(table, row, column), resize)
+
+    try:
+        return stacked(pictures(), len(table))
+    except UserError as error:
+        raise DataError(f"hf:{name}: {error}") from error
+
+
+def _picture(table: "Dataset", row: int, column: str) -> Image.Image:
+    try:
+        image = table[row][column]
+    except Exception as error:  # Pillow's and the file system's errors for an image that cannot be decoded
+        raise DataError(f"the image of row {row} cannot be read ({first_line(error)}).") from error
+    if image is None:
+        raise DataError(f"row {row} has no image; expected one in column {column}.")
+    return eight_bit(image, f"row {row}")

@@ -1,0 +1,111 @@
+"""Measurements: a function of (network output, draws, schedule) to one number per draw; a picture's value is the mean over draws.
+
+All are loss-like: smaller is better for the picture. Formulas: Zheng et al., D-TRAK, arXiv:2311.00500, section 3.
+`d` below is the number of pixel values; ε̂ and the raw output are the same for a noise-predicting model.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.diffusion.draws import Draw
+from headwater.diffusion.schedule import Schedule
+from headwater.errors import OptionError, unknown
+
+Measurement = Callable[[Tensor, Draw, Schedule], Tensor]
+PIXELS = (-3, -2, -1)
+
+
+def simple(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
+    """‖target − output‖²/d: the training loss (equation 2), in the model's own target (ε, v or x)."""
+    return (output - schedule.target(draw.x, draw.noise, draw.t)).square().mean(PIXELS)
+
+
+def elbo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
+    """β_t/(2α_t(1−ᾱ_t)) · ‖ε − ε̂‖²/d: the variational bound's weights (equation 1 with σ_t² = β_t)."""
+    _, epsilon = schedule.picture_and_noise(output, draw.x_t, draw.t)
+    beta = schedule.beta
+    weight = schedule.at(beta / (2 * (1 - beta) * (1 - schedule.alpha_bar)), draw.t, output)
+    return weight[..., 0, 0, 0] * (draw.noise - epsilon).square().mean(PIXELS)
+
+
+def square(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
+    """‖output‖²/d: D-TRAK's measurement. Not a likelihood: it ranks training images for one query, not queries."""
+    return output.square().mean(PIXELS)
+
+
+def avg(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
+    """The mean of the output."""
+    return output.mean(PIXELS)
+
+
+def l1(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
+    """‖output‖₁ (a sum over pixels)."""
+    return output.abs().sum(PIXELS)
+
+
+def l2(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
+    """‖output‖₂."""
+    return output.square().sum(PIXELS).sqrt()
+
+
+def linf(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
+    """‖output‖_∞."""
+    return output.abs().amax(PIXELS)
+
+
+def interpolation(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule, *, eta: float) -> Float[Tensor, "*b"]:
+    """η square + (1−η)(simple − square), section 3.2: η = ½ is simple/2, η = 1 is square.
+
+    Its gradient is 2(η output − (1−η) target)ᵀ∇output / d.
+    """
+    squared = square(output, draw, schedule)
+    return eta * squared + (1 - eta) * (simple(output, draw, schedule) - squared)
+
+
+def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
+    """Σ_t ‖x_{t'} − μ_θ(x_t, t)‖²/(2σ_t²) along a stored DDPM path: −log p of the path, up to a constant.
+
+    σ_t² = (1−ᾱ_{t'})/(1−ᾱ_t) · (1−ᾱ_t/ᾱ_{t'}), the sampler's own variance. Sums over pixels and over steps (each draw carries the
+    number of steps, so that the mean over draws is the sum). DDIM with η = 0 has no density. The sampler clips x̂₀ and μ_θ here does
+    not: where it clipped, mostly near t = 0, the value is somewhat too large.
+    """
+    alpha_bar = torch.as_tensor(schedule.alpha_bar, device=output.device)  # in double: 1 − α is tiny near t = 0
+    now, then = alpha_bar[draw.t], alpha_bar[draw.then]
+    alpha = now / then
+    variance = (1 - then) / (1 - now) * (1 - alpha)
+    weight = (1 - alpha).square() / (2 * variance * alpha * (1 - now))
+    _, epsilon = schedule.picture_and_noise(output, draw.x_t, draw.t)
+    return draw.t.shape[-1] * weight.to(output) * (draw.noise - epsilon).square().sum(PIXELS)
+
+
+MEASUREMENTS: dict[str, Measurement] = {
+    "simple": simple,
+    "loss": simple,
+    "elbo": elbo,
+    "square": square,
+    "avg": avg,
+    "l1": l1,
+    "l2": l2,
+    "linf": linf,
+    "trajectory": trajectory,
+}
+
+
+def measurement(name: str) -> Measurement:
+    """The measurement called `name`; `eta:0.3` is the interpolation at η = 0.3."""
+    if name.startswith("eta:"):
+        try:
+            eta = float(name.removeprefix("eta:"))
+        except ValueError:
+            eta = np.nan
+        if not 0 <= eta <= 1:
+            raise OptionError(f"measurement is '{name}'; expected eta:NUMBER with a number from 0 to 1, such as eta:0.3.")
+        return partial(interpolation, eta=eta)
+    if name not in MEASUREMENTS:
+        raise unknown("measurement", name, [*MEASUREMENTS, "eta:0.3"])
+    return MEASUREMENTS[name]

@@ -1,0 +1,70 @@
+"""The noise schedule: how much of the picture and how much noise there is at timestep t."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """x_t = √ᾱ_t x + √(1−ᾱ_t) ε, t = 0 … T−1 (Ho et al. 2020, arXiv:2006.11239, equation 4).
+
+    `prediction` names what the network outputs: the noise ε, the velocity v = √ᾱ ε − √(1−ᾱ) x
+    (Salimans & Ho 2022, arXiv:2202.00512), or the picture x itself.
+    """
+
+    beta: Float64[np.ndarray, " T"]
+    prediction: Prediction = "epsilon"
+
+    @property
+    def T(self) -> int:
+        return len(self.beta)
+
+    @cached_property
+    def alpha_bar(self) -> Float64[np.ndarray, " T"]:
+        """ᾱ_t = Π_{s≤t} (1 − β_s)."""
+        return np.cumprod(1.0 - self.beta)
+
+    def at(self, values: Float64[np.ndarray, " T"], t: Int64[Tensor, "*b"], like: Tensor) -> Float[Tensor, "*b 1 1 1"]:
+        """The schedule's `values` at timesteps `t`, shaped to multiply pictures like `like`."""
+        table = torch.as_tensor(values, dtype=like.dtype, device=like.device)
+        return table[t][..., None, None, None]
+
+    def signal_and_noise(self, t: Int64[Tensor, "*b"], like: Tensor) -> tuple[Float[Tensor, "*b 1 1 1"], Float[Tensor, "*b 1 1 1"]]:
+        """√ᾱ_t and √(1−ᾱ_t)."""
+        return self.at(np.sqrt(self.alpha_bar), t, like), self.at(np.sqrt(1.0 - self.alpha_bar), t, like)
+
+    def noised(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t for picture x and noise ε."""
+        signal, sigma = self.signal_and_noise(t, noise)
+        return signal * x + sigma * noise
+
+    def target(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network should have predicted: ε, v or x."""
+        if self.prediction == "epsilon":
+            return noise
+        if self.prediction == "sample":
+            return x.expand_as(noise)
+        signal, sigma = self.signal_and_noise(t, noise)
+        return signal * noise - sigma * x
+
+    def picture_and_noise(self, output: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(x̂₀, ε̂): the finished picture and the noise that a network output implies."""
+        signal, sigma = self.signal_and_noise(t, x_t)
+        if self.prediction == "epsilon":
+            return (x_t - sigma * output) / signal, output
+        if self.prediction == "sample":
+            return output, (x_t - signal * output) / sigma
+        return signal * x_t - sigma * output, signal * output + sigma * x_t
+
+
+def linear(T: int = 1000, start: float = 1e-4, end: float = 0.02, prediction: Prediction = "epsilon") -> Schedule:
+    """The linear schedule of DDPM: β from 1e-4 to 0.02 over T = 1000 steps."""
+    return Schedule(np.linspace(start, end, T), prediction)

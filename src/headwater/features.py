@@ -1,0 +1,128 @@
+"""Features: projected gradients of a measurement, φ(x) = R ∇_θ m(x), one row per example, through the store."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import measurement
+from headwater.errors import DataError, OptionError, unknown
+from headwater.gradients.vmap import gradients
+from headwater.linalg.project import PROJECTORS, Projector, projector
+from headwater.store import FeatureStore
+
+Features = Float32[np.ndarray, "n k"]
+SLAB = 2**28  # gradient numbers held at once before they are projected (1 GiB)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientFeatures:
+    """The fields every gradient method shares: which gradient, over which draws, projected how.
+
+    `timesteps`: a count or the steps themselves; `noises` per timestep; `query_timesteps`: other timesteps for the queries;
+    `parameters`: name pattern of the parameters to use; `projector`: gaussian, rademacher, sparse or none; `k`: its width.
+    """
+
+    timesteps: int | tuple[int, ...] = 10
+    strategy: str = "uniform"
+    noises: int = 1
+    measurement: str = "simple"
+    query_timesteps: int | tuple[int, ...] | None = None
+    parameters: str = "*"
+    projector: str = "sparse"
+    k: int = 4096
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.check_gradient()
+
+    def check_gradient(self) -> None:
+        """Raise an OptionError where a field has a value out of range."""
+        measurement(self.measurement)
+        if self.projector not in PROJECTORS:
+            raise unknown("projector", str(self.projector), PROJECTORS)
+        for name in ("noises", "k"):
+            value = getattr(self, name)
+            if value < 1:
+                raise OptionError(f"{name} is {value}; expected a whole number of 1 or more.")
+        self._draws()
+        self._draws(query=True)
+
+    def train(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
+        """Φ `[n, k]` of the training images. They have no sampler's path: under `trajectory` their own loss stands for it."""
+        own = "simple" if self.measurement == "trajectory" else self.measurement
+        return features(model, examples, own, self._draws(), self._projector(), store, self.parameters)
+
+    def query(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
+        """Φ `[q, k]` of the queries."""
+        draws = self._draws(query=True)
+        return features(model, examples, self.measurement, draws, self._projector(), store, self.parameters)
+
+    def _draws(self, *, query: bool = False) -> Draws:
+        other = self.query_timesteps if query else None
+        return Draws(self.timesteps if other is None else other, self.strategy, self.noises, self.seed)
+
+    def _projector(self) -> Projector:
+        return projector(self.projector, self.k, self.seed)
+
+
+def features(
+    model: Denoiser | None,
+    examples: Examples,
+    measurement_name: str,
+    draws: Draws,
+    project: Projector,
+    store: FeatureStore,
+    pattern: str = "*",
+) -> Features:
+    """φ(x) = R ∇_θ m(x) for all examples, from the store or computed: p numbers an example are never kept, only k."""
+    if model is None:
+        raise OptionError("This method needs a model. Name one with --model FOLDER.")
+    check_fits(model, examples)
+    settings = {
+        "model": model.fingerprint,
+        "measurement": measurement_name,
+        "draws": asdict(draws),
+        "projector": {"name": type(project).__name__, **asdict(project)},  # pyright: ignore[reportArgumentType]
+        "parameters": pattern,
+        "dtype": str(model.dtype),
+        "version": 1,
+    }
+
+    def compute(positions: list[int]) -> Iterator[Features]:
+        chosen = examples.take(positions)
+        p = sum(parameter.numel() for parameter in model.parameters(pattern).values())
+        height = max(1, min(128, SLAB // p))
+        for start in range(0, len(chosen), height):
+            slab = chosen.take(np.arange(start, min(start + height, len(chosen))))
+            batch = max(1, min(16, SLAB // (8 * p)))
+            blocks = gradients(model, slab, measurement(measurement_name), draws, pattern=pattern, batch=batch)
+            yield project.project(torch.cat(list(blocks))).float().cpu().numpy()
+
+    return store.rows(settings, examples.path_keys if measurement_name == "trajectory" else examples.keys, compute)
+
+
+def check_fits(model: Denoiser, examples: Examples) -> None:
+    """Raise a DataError where these images cannot be shown to this model."""
+    if examples.shape != model.shape:
+        (c, h, w), (mc, mh, mw) = examples.shape, model.shape
+        raise DataError(
+            f"The images are {h}×{w} with {c} channel{'s' * (c > 1)}; the model takes {mh}×{mw} with {mc}. "
+            f"Convert them, or for a folder of images use --resize."
+        )
+    if model.classes is not None:
+        if examples.labels is None:
+            raise DataError(
+                f"The model is class-conditional ({model.classes} classes) and the images have no labels. "
+                "Give an .npz with `labels`, or a folder with one subfolder per class."
+            )
+        if examples.labels.min() < 0 or examples.labels.max() >= model.classes:
+            raise DataError(
+                f"Labels run from {examples.labels.min()} to {examples.labels.max()}; "
+                f"the model has classes 0 … {model.classes - 1}."
+            )

@@ -1,0 +1,90 @@
+"""Per-example gradients by torch.func: slow, obvious, the oracle.
+
+g(x) = ∇_θ mean over draws of m(f_θ(x_t, t), draw): one row of p numbers per example, parameters in the model's own order.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.func import grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser, Parameters
+from headwater.diffusion.draws import Draw, Draws, along_trajectory
+from headwater.diffusion.measure import Measurement, trajectory
+from headwater.errors import NonFiniteError
+
+
+def gradients(
+    model: Denoiser,
+    examples: Examples,
+    measurement: Measurement,
+    draws: Draws,
+    *,
+    pattern: str = "*",
+    batch: int = 16,
+) -> Iterator[Float[Tensor, "b p"]]:
+    """Gradients of `measurement` for all examples, `batch` at a time, in order.
+
+    Memory: about batch × p numbers. Raises NonFiniteError with the example and timestep where a gradient is NaN or inf.
+    """
+    parameters = model.parameters(pattern)
+    like = next(iter(parameters.values()))
+    for start in range(0, len(examples), batch):
+        rows = slice(start, min(start + batch, len(examples)))
+        if measurement is trajectory:
+            draw = along_trajectory(examples, rows, model.schedule, like)
+        else:
+            draw = draws.of(examples, rows, model.schedule, like)
+        labels = None
+        if model.classes is not None and examples.labels is not None:
+            labels = torch.as_tensor(examples.labels[rows], device=like.device)[:, None].expand(draw.t.shape)
+        rows_of_gradients = of_draws(model, measurement, draw, labels, parameters)
+        if not torch.isfinite(rows_of_gradients).all():
+            raise _non_finite(model, measurement, draw, labels, parameters, examples.ids[rows])
+        yield rows_of_gradients
+
+
+def of_draws(
+    model: Denoiser,
+    measurement: Measurement,
+    draw: Draw,
+    labels: Int64[Tensor, "b d"] | None,
+    parameters: Parameters,
+) -> Float[Tensor, "b p"]:
+    """One gradient row per example: the mean over that example's draws, flattened in the order of `parameters`."""
+
+    def value(parameters: Parameters, draw: Draw, labels: Tensor | None) -> Tensor:
+        output = model.predict(draw.x_t, draw.t, labels, parameters)
+        return measurement(output, draw, model.schedule).mean()
+
+    # Fused attention has no batching rule; without no_grad, parameters left out of the pattern would drag a graph along.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        each = vmap(grad(value), in_dims=(None, 0, None if labels is None else 0))
+        out = each(dict(parameters), draw, labels)
+    return torch.cat([out[name].flatten(1) for name in parameters], dim=1)
+
+
+def _non_finite(
+    model: Denoiser,
+    measurement: Measurement,
+    draw: Draw,
+    labels: Tensor | None,
+    parameters: Parameters,
+    ids: tuple[str, ...],
+) -> NonFiniteError:
+    """The error that names the first example and timestep whose own gradient is not finite."""
+    for i, name in enumerate(ids):
+        for d, t in enumerate(draw.t[i].tolist()):
+            one = Draw(draw.x[i : i + 1], *(field[i : i + 1, d : d + 1] for field in draw[1:]))
+            label = None if labels is None else labels[i : i + 1, d : d + 1]
+            if not torch.isfinite(of_draws(model, measurement, one, label, parameters)).all():
+                return NonFiniteError(
+                    f"The gradient is not finite for image {name} at timestep {t}. "
+                    "Usual causes: half precision near t = 0, or weights that have diverged. "
+                    "Use float32, or leave that timestep out."
+                )
+    return NonFiniteError("A gradient is not finite, although each timestep's own is: the sum over timesteps overflows.")

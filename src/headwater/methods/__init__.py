@@ -1,0 +1,106 @@
+"""Attribution methods: one paper a file. A method is a frozen dataclass of hyperparameters with the verbs of `Method`."""
+
+import dataclasses
+import importlib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from headwater.core import Examples
+from headwater.errors import OptionError, unknown
+
+if TYPE_CHECKING:
+    from headwater.diffusion.denoiser import Denoiser
+    from headwater.store import FeatureStore
+
+Dampings = float | Sequence[float] | None
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Two pure verbs, their diagonal, and how a page names the method.
+
+    `fit` is the expensive part and needs no query; `score` yields blocks `[query, train]` over consecutive training images
+    (a sequence of dampings gives blocks `[damping, query, train]`); `self_scores` is τ[i, i] of the training images;
+    `resolved` is what the fields became: the real width, λ in the papers' units. `signed` is False for similarities, whose
+    lowest scores are no opponents.
+    """
+
+    title: ClassVar[str]
+    signed: ClassVar[bool]
+
+    def fit(self, model: "Denoiser | None", train: Examples, store: "FeatureStore") -> Any: ...
+
+    def score(
+        self, model: "Denoiser | None", index: Any, queries: Examples, store: "FeatureStore", damping: Dampings = None
+    ) -> Iterator[Float[np.ndarray, "*λ q b"]]: ...
+
+    def self_scores(self, index: Any) -> Float[np.ndarray, " n"]: ...
+
+    def resolved(self, index: Any) -> Mapping[str, Any]: ...
+
+
+VERBS = ("fit", "score", "self_scores", "resolved", "title", "signed")
+
+METHODS = {
+    "random": "headwater.methods.random:Random",
+    "pixel": "headwater.methods.pixel:Pixel",
+    "gradient": "headwater.methods.gradient:Gradient",
+    "gradient-cos": "headwater.methods.gradient:GradientCos",
+    "trak": "headwater.methods.trak:TRAK",
+    "d-trak": "headwater.methods.dtrak:DTRAK",
+}
+
+
+def method_class(name: str) -> type:
+    """The class called `name` in METHODS, or a user's own as `package.module:Class`."""
+    if name not in METHODS and ":" not in name:
+        raise unknown("method", name, METHODS)
+    module, _, attribute = METHODS.get(name, name).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise OptionError(f"Could not import the method '{name}': {error}.") from error
+    if not dataclasses.is_dataclass(found) or not all(hasattr(found, verb) for verb in VERBS):
+        raise OptionError(f"{name} is not a method: expected a dataclass with {', '.join(VERBS)}.")
+    return found  # pyright: ignore[reportReturnType]
+
+
+def make(name: str, fields: Mapping[str, Any]) -> Any:
+    """The method called `name` with these fields; an unknown field or a value of the wrong type is refused by name."""
+    kind = method_class(name)
+    hints = typing.get_type_hints(kind)
+    known = [field.name for field in dataclasses.fields(kind)]
+    checked = {}
+    for field, value in fields.items():
+        if field not in known:
+            raise unknown(f"field of {name}", field, known)
+        value = tuple(value) if isinstance(value, list) else value
+        if not _fits(value, hints[field]):
+            raise OptionError(f"{field} of {name} is {value!r}; expected {_words(hints[field])}.")
+        checked[field] = value
+    return kind(**checked)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value has the type of a field: unions, tuples of one type, and whole numbers where a float is asked for."""
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, typing.get_args(kind)[0]) for each in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _words(kind: Any) -> str:
+    """A type in words."""
+    if isinstance(kind, types.UnionType):
+        return " or ".join(_words(part) for part in typing.get_args(kind) if part is not types.NoneType)
+    if typing.get_origin(kind) is tuple:
+        return f"a list ({_words(typing.get_args(kind)[0])} each)"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}.get(kind, str(kind))

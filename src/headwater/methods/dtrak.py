@@ -1,0 +1,18 @@
+"""D-TRAK: Zheng et al. 2023, arXiv:2311.00500."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from headwater.curvature.kernel import Kernel
+
+
+@dataclass(frozen=True, kw_only=True)
+class DTRAK(Kernel):
+    """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i),   φ(x) = R ∇_θ ‖ε̂_θ(x_t, t)‖²/d   (equation 7).
+
+    TRAK with another function in φ than the loss that its scores predict. No theory says that it should be better: measure it.
+    """
+
+    title: ClassVar[str] = "D-TRAK"
+
+    measurement: str = "square"

@@ -1,0 +1,61 @@
+"""Pixel similarity: the simplest baseline of the D-TRAK paper (appendix A.3)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from headwater.core import Examples
+from headwater.errors import DataError, unknown
+from headwater.methods import Dampings
+from headwater.store import FeatureStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixel:
+    """τ(q, i) = ⟨x_q, x_i⟩ (`dot`) or ⟨x_q, x_i⟩/(‖x_q‖‖x_i‖) (`cosine`), with pixels in [−1, 1].
+
+    Needs no model. Blind to all that a model learned: a lookalike scores high whether or not it was used.
+    """
+
+    title: ClassVar[str] = "Pixel similarity"
+    signed: ClassVar[bool] = False
+
+    similarity: str = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.similarity not in ("cosine", "dot"):
+            raise unknown("similarity", self.similarity, ("cosine", "dot"))
+
+    def fit(self, model: object, train: Examples, store: FeatureStore | None = None) -> Float[np.ndarray, "n p"]:
+        return self._vectors(train)
+
+    def score(
+        self,
+        model: object,
+        index: Float[np.ndarray, "n p"],
+        queries: Examples,
+        store: FeatureStore | None = None,
+        damping: Dampings = None,
+    ) -> Iterator[Float[np.ndarray, "q b"]]:
+        vectors = self._vectors(queries)
+        if vectors.shape[1] != index.shape[1]:
+            raise DataError(
+                f"A query has {vectors.shape[1]} pixel values and a training image {index.shape[1]}; expected the same size."
+            )
+        yield vectors @ index.T
+
+    def self_scores(self, index: Float[np.ndarray, "n p"]) -> Float[np.ndarray, " n"]:
+        return np.square(index).sum(axis=1)
+
+    def resolved(self, index: Float[np.ndarray, "n p"]) -> dict[str, object]:
+        return {}
+
+    def _vectors(self, examples: Examples) -> Float[np.ndarray, "n p"]:
+        vectors = examples.pixels().reshape(len(examples), -1)
+        if self.similarity == "dot":
+            return vectors
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)  # mid-grey has no direction

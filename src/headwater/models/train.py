@@ -1,0 +1,218 @@
+"""Training a DDPM: the D-TRAK paper's recipe, restartable, and comparable across subsets of the data.
+
+Everything random is a pure function of (seed, step): initial weights, the order of each epoch, timesteps, noise, flips,
+dropout. Within one seed, models trained on different subsets therefore start alike and see the same (t, ε) stream; what
+differs between them is the data.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
+from torch import Tensor, nn
+
+from headwater import seeds
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.schedule import Schedule
+from headwater.errors import DataError, NonFiniteError, OptionError, StorageError
+from headwater.models import unet
+from headwater.models.unet import Network
+from headwater.store import written
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model is trained. Defaults: Zheng et al. (D-TRAK), section 4.2 and their code.
+
+    `steps` counts optimizer steps; None means `epochs` passes over the data. `ema` is the decay of averaged weights
+    (None: the raw weights are the model).
+    """
+
+    epochs: int = 200
+    steps: int | None = None
+    batch: int = 128
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.95, 0.999)
+    weight_decay: float = 1e-6
+    warmup: float = 0.1
+    clip: float = 1.0
+    dropout: float = 0.1
+    flips: bool = True
+    ema: float | None = None
+    checkpoints: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "checkpoints") + (("steps",) if self.steps is not None else ()):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"dropout is {self.dropout}; expected a number from 0 up to, not including, 1.")
+
+    def total(self, n: int) -> int:
+        """Optimizer steps for n images."""
+        return self.steps if self.steps is not None else self.epochs * math.ceil(n / self.batch)
+
+
+DIGITS = Recipe(steps=1000, batch=64, learning_rate=4e-3, dropout=0.0, flips=False)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What happens beside the training: where its state is kept, and who is told of steps and of checkpoints.
+
+    With `state`, weights and optimizer are kept there at every checkpoint, and another call goes on from them.
+    """
+
+    state: Path | None = None
+    step: Callable[[int, int], None] = lambda step, total: None
+    checkpoint: Callable[[int, Denoiser], None] = lambda step, model: None
+
+
+def train(
+    network: Network,
+    examples: Examples,
+    recipe: Recipe,
+    seed: int,
+    *,
+    keep: Bool[np.ndarray, " n"] | None = None,
+    device: str = "cpu",
+    watch: Watch | None = None,
+) -> Denoiser:
+    """A model trained on `examples` (those with `keep`, a boolean mask), from the initial weights of `seed`."""
+    watch = watch or Watch()
+    keep = np.ones(len(examples), bool) if keep is None else keep
+    conditional = network.config.get("num_class_embeds") is not None
+    if not keep.any():
+        raise DataError("There is no image to train on; expected at least one.")
+    if conditional and examples.labels is None:
+        raise DataError("The network is class-conditional and the images have no labels.")
+    module = _module(network, recipe, seed, device)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    )
+    average = {name: p.detach().clone() for name, p in module.named_parameters()} if recipe.ema else {}
+    first = _resume(watch.state, module, optimizer, average)
+    total = recipe.total(int(keep.sum()))
+    marks = {round(total * (i + 1) / recipe.checkpoints) for i in range(recipe.checkpoints)}
+    pixels = torch.as_tensor(examples.pixels(), device=device)
+    labels = torch.as_tensor(examples.labels, device=device) if conditional else None
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):  # dropout draws from a global generator
+        for step, rows in _batches(keep, recipe.batch, seed, first, total):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * rate(step, total, recipe.warmup)
+            loss = _loss(module, network.schedule, pixels[rows], None if labels is None else labels[rows], recipe, (seed, step))
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), recipe.clip)
+            optimizer.step()
+            for name, p in module.named_parameters() if recipe.ema else ():
+                average[name].lerp_(p.detach(), 1 - min(recipe.ema or 0.0, (1 + step) / (10 + step)))
+            watch.step(step + 1, total)
+            if step + 1 in marks:
+                if not torch.isfinite(loss):
+                    raise NonFiniteError(f"The training loss is {loss.item():g} at step {step + 1}. Use a smaller learning rate.")
+                watch.checkpoint(step + 1, _finished(network, module, average))
+                _keep(watch.state, module, optimizer, average, step + 1)
+    return _finished(network, module, average)
+
+
+def rate(step: int, total: int, warmup: float) -> float:
+    """The learning rate at `step` as a part of its peak: linear over the first `warmup` of the steps, then half a cosine to 0."""
+    rising = math.ceil(warmup * total)
+    if step < rising:
+        return step / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+
+def _module(network: Network, recipe: Recipe, seed: int, device: str) -> nn.Module:
+    """The fresh network in training mode, with the recipe's dropout."""
+    module = network.fresh(seed)
+    nn.Module.to(module, torch.device(device))
+    module.train()
+    for layer in module.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = recipe.dropout
+    return module
+
+
+def _loss(module: nn.Module, schedule: Schedule, x: Tensor, labels: Tensor | None, recipe: Recipe, name: tuple[int, int]) -> Tensor:
+    """Mean squared error of one batch; `name` is (seed, step), from which all its randomness comes."""
+    seed, step = name
+    if recipe.flips:
+        x = _flipped(x, seed, step)
+    t, noise = _noise(x, schedule.T, seed, step, recipe.batch)
+    torch.random.manual_seed(seeds.key(seed, "dropout", step, bits=64) >> 1)
+    condition = {} if labels is None else {"class_labels": labels}
+    output = module(schedule.noised(x, noise, t), t, **condition).sample
+    return nn.functional.mse_loss(output, schedule.target(x, noise, t))
+
+
+def _batches(keep: np.ndarray, batch: int, seed: int, first: int, total: int) -> Iterator[tuple[int, Tensor]]:
+    """(step, rows): epoch after epoch in an order drawn for all images, of which the kept ones are used; a short last batch."""
+    step, epoch = 0, 0
+    while step < total:
+        order = seeds.stream(seed, "order", epoch).permutation(len(keep))
+        rows = order[keep[order]]
+        for start in range(0, len(rows), batch):
+            if first <= step < total:
+                yield step, torch.as_tensor(rows[start : start + batch])
+            step += 1
+        epoch += 1
+
+
+def _noise(x: Tensor, T: int, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor]:
+    """Timesteps and noise of one step: drawn for a full batch, so that slot b is the same whatever the batch holds."""
+    random = seeds.stream(seed, "training", step)
+    t = random.integers(0, T, size=batch)[: len(x)]
+    noise = random.standard_normal((batch, *x.shape[1:]), dtype=np.float32)[: len(x)]
+    return torch.as_tensor(t, device=x.device), torch.as_tensor(noise, device=x.device)
+
+
+def _flipped(x: Tensor, seed: int, step: int) -> Tensor:
+    coin = torch.as_tensor(seeds.stream(seed, "flips", step).integers(0, 2, size=len(x)).astype(bool), device=x.device)
+    return torch.where(coin[:, None, None, None], x.flip(-1), x)
+
+
+def _finished(network: Network, module: nn.Module, average: Mapping[str, Tensor]) -> Denoiser:
+    """A copy of the network as it stands, in eval mode, with the averaged weights if there are any."""
+    copy = network.fresh(0)
+    copy.load_state_dict({**module.state_dict(), **average})
+    nn.Module.to(copy, next(module.parameters()).device)
+    return unet.of_module(copy, network.schedule)
+
+
+def _keep(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor], step: int) -> None:
+    if path is None:
+        return
+    tensors = {f"weight/{name}": p for name, p in module.state_dict().items()}
+    tensors |= {f"average/{name}": p for name, p in average.items()}
+    for (name, _), state in zip(module.named_parameters(), optimizer.state.values(), strict=True):
+        tensors |= {f"{part}/{name}": value for part, value in state.items()}
+    tensors["step"] = torch.tensor(step)
+    with written(path) as file:
+        file.write(serialized({name: value.contiguous().cpu() for name, value in tensors.items()}))
+
+
+def _resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> int:
+    """Take up weights and optimizer from `path` if it is there; the number of steps already done."""
+    if path is None or not path.exists():
+        return 0
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise StorageError(f"The training state {path} is damaged. Delete it: training begins anew.") from error
+    module.load_state_dict({n.removeprefix("weight/"): v for n, v in tensors.items() if n.startswith("weight/")})
+    for name, p in module.named_parameters():
+        optimizer.state[p] = {part: tensors[f"{part}/{name}"].to(p.device) for part in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[p]["step"] = tensors[f"step/{name}"]
+        if name in average:
+            average[name].copy_(tensors[f"average/{name}"])
+    return int(tensors["step"])

@@ -1,0 +1,275 @@
+"""Run folders → one HTML page that needs nothing else: no network, no scripts, and no torch to make it."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+from markupsafe import Markup
+
+from headwater import charts
+from headwater.charts import Gallery, Picture, Scale, duration, number, percent, prose, scale_of
+from headwater.core import Examples
+from headwater.errors import DataError
+from headwater.runs import RunFolder, check_same, open_run
+from headwater.scores import Scores, top
+from headwater.store import written
+
+PROPONENTS, OPPONENTS, STREAMS = 8, 5, 5  # pictures in a row of the page, and in the drawing at its head
+AGREE = 10  # methods agree as far as they share this many first proponents
+QUERIES = 48  # shown in full
+SPLITS = {"val": "held-out", "gen": "generated", "all": "test"}
+
+
+class Shown(NamedTuple):
+    """A training image in a row; `length` is its score's size against the largest of all, in percent."""
+
+    picture: Picture | None
+    id: str
+    label: int | None
+    score: str
+    length: float
+
+
+class Row(NamedTuple):
+    """The training images with the highest and the lowest scores of one method."""
+
+    run: RunFolder
+    unit: str
+    most: list[Shown]
+    least: list[Shown]
+    streams: Markup | str = ""
+    histogram: Markup | str = ""
+    reading: str = ""
+    lds: float | None = None
+
+
+class Query(NamedTuple):
+    """A query and what every method says of it."""
+
+    row: int
+    id: str
+    label: int | None
+    split: str
+    picture: Picture
+    methods: list[Row]
+
+
+class Bar(NamedTuple):
+    """A figure with its interval."""
+
+    who: str
+    kind: str
+    value: float
+    low: float
+    high: float
+
+
+class Truth(NamedTuple):
+    """What retraining on one bank said of some runs: for each query split how many queries, and the bars."""
+
+    info: Mapping[str, Any]
+    verdicts: list[str]
+    splits: list[tuple[str, int, list[Bar]]]
+
+    @property
+    def bounded(self) -> bool:
+        return any(bar.kind == "ceiling" for _, _, bars in self.splits for bar in bars)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        ends = [end for _, _, bars in self.splits for bar in bars for end in (bar.low, bar.high)]
+        return min(0.0, *ends), max(0.01, *ends)
+
+
+def report(runs: Sequence[Path], out: Path | None = None, *, queries: int = QUERIES) -> Path:
+    """One page about one run, or about several methods side by side; `queries` of them are shown in full. Returns its path.
+
+    The runs must have the same training images and queries. The page appears only when it is complete.
+    """
+    if not runs:
+        raise DataError("No run was given; expected at least one folder made by `headwater attribute`.")
+    opened = [open_run(Path(run)) for run in runs]
+    for other in opened[1:]:
+        check_same(opened[0], other)
+    page = render(opened, queries)
+    path = opened[0].folder / "report.html" if out is None else Path(out)
+    with written(path) as file:
+        file.write(page.encode(errors="replace"))  # file names need not be text
+    return path
+
+
+def render(runs: Sequence[RunFolder], queries: int) -> str:
+    """The page. Whatever comes from file names or settings is escaped."""
+    often = Counter(run.name for run in runs)
+    runs = [replace(run, name=f"{run.name} ({run.folder})") if often[run.name] > 1 else run for run in runs]
+    gallery = Gallery({row: image for run in runs for row, image in run.pictures.items()})
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("headwater"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.ChainableUndefined,  # run.json may lack whatever it lacks
+    )
+    environment.filters |= {"prose": prose, "duration": duration, "count": "{:,}".format, "number": number, "record": record}
+    page = environment.get_template("report.html").render(
+        runs=runs,
+        queries=[_card(runs, row, gallery) for row in chosen(runs[0].queries, queries)],
+        own=[(run, self_influence(run, gallery)) for run in runs],
+        pairs=sorted(((*agreement(a.scores, b.scores), a.name, b.name) for a, b in combinations(runs, 2)), reverse=True),
+        truths=truths(runs),
+        pictures=gallery.found.values(),
+        interval=charts.interval,
+        splits=SPLITS,
+        agree=min(AGREE, len(runs[0].scores.train_ids)),
+    )
+    return page.lstrip()
+
+
+def chosen(queries: Examples, count: int) -> list[int]:
+    """The queries shown: the first few of every split, as many of each where there are enough, in input order."""
+    before: Counter[str] = Counter()
+    turns = []
+    for row, split in enumerate(queries.split or ("",) * len(queries)):
+        turns.append((before[split], row))
+        before[split] += 1
+    return sorted(row for _, row in sorted(turns)[: max(1, count)])
+
+
+def _card(runs: Sequence[RunFolder], row: int, gallery: Gallery) -> Query:
+    queries = runs[0].queries
+    picture, split = gallery.add(queries.images[row]), queries.split[row] if queries.split else ""
+    rows = [_said(run, row, picture, gallery) for run in runs]
+    return Query(row, queries.ids[row], _label(queries.labels, row), SPLITS.get(split, split), picture, rows)
+
+
+def _said(run: RunFolder, row: int, query: Picture, gallery: Gallery) -> Row:
+    """What one method says of one query. Proponents have scores above 0 and opponents below, however few that leaves."""
+    values = run.scores.values[row]
+    most, least = top([values[None]], PROPONENTS).rows[0], top([-values[None]], OPPONENTS).rows[0]
+    if run.signed:
+        most, least = most[values[most] > 0], least[values[least] < 0]
+    least = least[~np.isin(least, most)]
+    scale = scale_of(values, run.signed)
+    sources = [(picture, float(values[i])) for i in most[:STREAMS].tolist() if (picture := gallery.row(i)) and values[i] > 0]
+    lds = (run.info.get("ground_truth") or {}).get("per_query") or []
+    return Row(
+        run,
+        scale.unit,
+        most=_shown(run, most, values, scale, gallery),
+        least=_shown(run, least, values, scale, gallery),
+        streams=charts.streams(sources, query) if sources else "",
+        histogram=charts.histogram(values, values[most], values[least], scale),
+        reading=reading(values, most, run.labels, _label(run.queries.labels, row)),
+        lds=lds[row] if len(lds) == len(run.queries) else None,
+    )
+
+
+def reading(
+    values: Float32[np.ndarray, " n"], most: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " n"] | None, label: int | None
+) -> str:
+    """A row in words: how much of all positive score its proponents carry, and how many of them have the query's label."""
+    gains = np.maximum(values, 0).astype(np.float64)
+    k, positive = len(most), int((values > 0).sum())
+    if not positive:
+        return f"None of the {len(values):,} training images has a score above 0."
+    share, even = percent(gains[most].sum() / gains.sum()), percent(k / positive)
+    text = f"The {k} strongest of {len(values):,} training images carry {share} of all positive score"
+    text += f" (spread evenly over the {positive:,} above 0: {even})."
+    if labels is None or label is None:
+        return text
+    same = int((labels[most] == label).sum())
+    return f"{text} {'All' if same == k else same or 'None'}{'' if same == k else ' of the'} {k} have its label, {label}."
+
+
+def self_influence(run: RunFolder, gallery: Gallery) -> Row | None:
+    """The training images that weigh most and least on their own loss; None for a method that cannot tell them apart."""
+    own = run.scores.self_scores
+    if np.ptp(own) <= 1e-5 * np.abs(own).max():  # a constant, but for float32 rounding
+        return None
+    scale = scale_of(own, signed=bool(own.min() < 0))
+    most, least = (_shown(run, top([sign * own[None]], PROPONENTS).rows[0], own, scale, gallery) for sign in (1, -1))
+    return Row(run, scale.unit, most, least)
+
+
+def _shown(
+    run: RunFolder, rows: Int64[np.ndarray, " k"], values: Float32[np.ndarray, " n"], scale: Scale, gallery: Gallery
+) -> list[Shown]:
+    largest = float(np.abs(values).max()) or 1.0
+    lengths = np.round(100 * np.abs(values[rows]) / largest, 1)
+    return [
+        Shown(gallery.row(i), run.scores.train_ids[i], _label(run.labels, i), scale(float(values[i])), float(length))
+        for i, length in zip(rows.tolist(), lengths, strict=True)
+    ]
+
+
+def agreement(a: Scores, b: Scores) -> tuple[float, float]:
+    """(rank correlation, shared first proponents) of two methods, means over queries; 0 where one side is constant."""
+    x, y = (np.array([ranks(row) for row in scores.values]) for scores in (a, b))
+    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
+    norm = np.sqrt(np.square(x).sum(1) * np.square(y).sum(1))
+    shared = [len(np.intersect1d(p, q)) for p, q in zip(a.top(AGREE).rows, b.top(AGREE).rows, strict=True)]
+    return float(np.mean((x * y).sum(1) / np.where(norm > 0, norm, 1))), float(np.mean(shared))
+
+
+def ranks(values: Float32[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Ranks from 1 upwards; equal values share their mean rank."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
+
+
+def truths(runs: Sequence[RunFolder]) -> list[Truth]:
+    """Ground truth, bank by bank: figures from different banks are never set side by side."""
+    groups: dict[tuple[object, ...], list[RunFolder]] = {}
+    for run in runs:
+        if truth := run.info.get("ground_truth"):
+            groups.setdefault(tuple(truth.get(name) for name in ("bank", "measurement", "subsets", "seeds")), []).append(run)
+    return [_truth(members) for members in groups.values()]
+
+
+def _truth(runs: Sequence[RunFolder]) -> Truth:
+    """The bars of runs that were compared with the same bank; chance and ceiling are the bank's, so the first run's will do."""
+    info, splits = runs[0].info["ground_truth"], []
+    for split, figures in info["splits"].items():
+        bars = [_bar(run.name, "method", run.info["ground_truth"]["splits"].get(split, {}), "lds", "") for run in runs]
+        bars.append(_bar("Random scores", "random", figures, "random", "random_"))
+        bars.append(_bar("Another retraining", "ceiling", figures, "ceiling", "ceiling_"))
+        splits.append((SPLITS.get(split, split), figures.get("queries", 0), [each for each in bars if each is not None]))
+    return Truth(info, [_verdict(run.name, splits) for run in runs], splits)
+
+
+def _bar(who: str, kind: str, figures: Mapping[str, float], name: str, prefix: str) -> Bar | None:
+    value = figures.get(name)
+    return None if value is None else Bar(who, kind, value, figures.get(f"{prefix}low", value), figures.get(f"{prefix}high", value))
+
+
+def _verdict(name: str, splits: Sequence[tuple[str, int, Sequence[Bar]]]) -> str:
+    """In words, where a method beats chance: its interval lies above that of the random scores (or, lacking those, above 0)."""
+    sides: dict[bool, list[str]] = {True: [], False: []}
+    for split, _, bars in splits:
+        chance = max([0.0, *(bar.high for bar in bars if bar.kind == "random")])
+        for each in bars:
+            if each.kind == "method" and each.who == name:
+                sides[each.low > chance].append(split)
+    better, unclear = (" and the ".join(sides[side]) for side in (True, False))
+    if not better:
+        return f"{name} does not clearly predict retraining better than chance would. Do not rely on its scores here."
+    but = f", but not clearly on the {unclear}" if unclear else ""
+    return f"{name} predicts retraining better than chance on the {better} pictures{but}."
+
+
+def _label(labels: Int64[np.ndarray, " n"] | None, row: int) -> int | None:
+    """The label of a row; −1 stands for none."""
+    return None if labels is None or labels[row] < 0 else int(labels[row])
+
+
+def record(info: Mapping[str, Any]) -> str:
+    """A run's whole record as JSON, but for its long list of figures per query."""
+    truth = {key: value for key, value in (info.get("ground_truth") or {}).items() if key != "per_query"}
+    return json.dumps({**info, "ground_truth": truth or None}, indent=1, ensure_ascii=False)

@@ -1,0 +1,91 @@
+"""Run folders as they lie on disk: opened, checked, compared. Numpy only."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from headwater.archive import arrays
+from headwater.bank import array
+from headwater.core import Examples
+from headwater.errors import DataError
+from headwater.scores import Scores
+
+
+@dataclass(frozen=True, eq=False)
+class RunFolder:
+    """What a run folder holds: scores, what is known of both sides, and such training pictures as it keeps, by row."""
+
+    folder: Path
+    name: str
+    info: dict[str, Any]
+    scores: Scores
+    queries: Examples
+    pictures: Mapping[int, UInt8[np.ndarray, "h w c"]]
+    labels: Int64[np.ndarray, " n"] | None
+
+    @property
+    def signed(self) -> bool:
+        """Whether scores below 0 mean anything: if not, they are similarities, and the least similar is no opponent."""
+        return bool(self.info.get("signed", self.scores.values.min() < 0))
+
+
+def open_run(folder: Path) -> RunFolder:
+    """A run folder, checked; damage is told plainly."""
+    if not (folder / "run.json").exists():
+        raise DataError(f"There is no run in {folder}: it has no run.json. Make one with `headwater attribute … --out {folder}`.")
+    try:
+        info = dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"Could not read {folder / 'run.json'}: {error}. Make the run again with --force.") from error
+    have = _kept(folder / "pictures.npz")
+    words = {name: tuple(have[name].tolist()) for name in ("train_ids", "query_ids", "query_split") if name in have}
+    q, n = len(words["query_ids"]), len(words["train_ids"])
+    values, own = array(folder / "scores.npy"), array(folder / "self.npy")
+    if values.shape != (q, n) or own.shape != (n,) or not np.isfinite(own).all():
+        raise DataError(
+            f"The run in {folder} has scores {list(values.shape)} and self-influence {list(own.shape)} for {q} queries and {n} "
+            f"training images; expected [{q}, {n}] and [{n}], all finite. Make the run again with --force."
+        )
+    title, method = str(info.get("title") or "").rstrip("."), str(info.get("method") or folder.name)
+    return RunFolder(
+        folder,
+        title if 0 < len(title) <= 32 else method,  # a longer title does not fit a table
+        info,
+        Scores(values, words["query_ids"], words["train_ids"], own),
+        Examples(have["query_images"], words["query_ids"], have.get("query_labels"), split=words.get("query_split")),
+        dict(zip(have["train_rows"].tolist(), Examples(have["train_images"]).images, strict=True)),
+        have.get("train_labels"),
+    )
+
+
+def _kept(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of `pictures.npz`: those that a page cannot do without are there, and what belongs together is of one length."""
+    twins = {"train_images": "train_rows", "train_labels": "train_ids", "query_images": "query_ids"}
+    twins |= {"query_labels": "query_ids", "query_split": "query_ids"}
+    have = arrays(path, [*twins, "train_rows", "train_ids", "query_ids"])
+    for name, twin in twins.items():
+        if twin not in have or (name not in have and name.endswith("images")):
+            raise DataError(f"{path} lacks `{name}` or `{twin}`; expected both. Make the run again with --force.")
+        if name in have and len(have[name]) != len(have[twin]):
+            raise DataError(f"{path} has {len(have[name])} `{name}` and {len(have[twin])} `{twin}`; expected as many.")
+    return {name: column.astype(np.int64) if name.endswith("labels") else column for name, column in have.items()}
+
+
+def check_same(a: RunFolder, b: RunFolder) -> None:
+    """Refuse runs side by side that were not made from the same pictures."""
+    kept = a.pictures.keys() & b.pictures.keys()
+    train = a.scores.train_ids == b.scores.train_ids and all(np.array_equal(a.pictures[i], b.pictures[i]) for i in kept)
+    query = a.scores.query_ids == b.scores.query_ids and np.array_equal(a.queries.images, b.queries.images)
+    shapes = a.scores.values.shape, b.scores.values.shape
+    for axis, side, same, what in ((1, "train", train, "training images"), (0, "query", query, "queries")):
+        prints = [(run.info.get(side) or {}).get("fingerprint", "unknown") for run in (a, b)]
+        if not same or (prints[0] != prints[1] and "unknown" not in prints):
+            raise DataError(
+                f"The run {b.folder} has other {what} than {a.folder}: {shapes[1][axis]:,} (fingerprint {prints[1]}) against "
+                f"{shapes[0][axis]:,} (fingerprint {prints[0]}). Expected the same, in the same order. Report them one by one."
+            )

@@ -1,0 +1,71 @@
+"""Sweeping fields of a method against a bank, all dampings from one fit."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from headwater.bank import Bank
+from headwater.errors import OptionError
+from headwater.evaluate.lds import LDS, against
+from headwater.evaluate.tune import Setting, grid, tuned
+from headwater.experiment import Run, attribute
+from headwater.linalg.rank import Interval
+from headwater.methods import make
+from headwater.scores import dense
+from headwater.store import FeatureStore
+
+
+def sweep(experiment: Run, fields: Mapping[str, Sequence[Any]], store: FeatureStore) -> dict[str, Any]:
+    """Every combination of `fields`, cross-fitted: chosen on one half of a split's queries, reported on the other."""
+    bank = experiment.bank
+    if bank is None:
+        raise OptionError("A sweep needs a bank to compare with. Name one with --bank.")
+    found = {setting: against(bank, values) for setting, values in settings(experiment, fields, store).items()}
+    return {"bank": bank.folder.name, "method": experiment.method, "splits": cross_fitted(bank, found)}
+
+
+def settings(
+    experiment: Run, fields: Mapping[str, Sequence[Any]], store: FeatureStore
+) -> dict[Setting, Float32[np.ndarray, "q n"]]:
+    """Scores of the bank's queries under every combination of `fields`. All dampings share one fit."""
+    assert experiment.bank is not None
+    queries = experiment.bank.queries
+    model = list(experiment.models) or None
+    dampings = list(fields.get("damping", []))
+    others = {name: values for name, values in fields.items() if name != "damping"}
+    found: dict[Setting, Float32[np.ndarray, "q n"]] = {}
+    for setting in grid(others):
+        method = make(experiment.method, {**experiment.fields, **dict(setting)})
+        if not dampings:
+            found[setting] = attribute(model, experiment.train, queries, method=method, store=store).values
+            continue
+        for damping in dampings:
+            make(experiment.method, {**experiment.fields, **dict(setting), "damping": damping})
+        if model is None or len(model) != 1:
+            raise OptionError(f"Sweeping damping needs one model; there are {len(model or [])}.")
+        index = method.fit(model[0], experiment.train, store)
+        blocks = dense(method.score(model[0], index, queries, store, damping=[float(d) for d in dampings]))
+        found |= {(*setting, ("damping", damping)): block for damping, block in zip(dampings, blocks, strict=True)}
+    return found
+
+
+def cross_fitted(bank: Bank, found: Mapping[Setting, LDS]) -> dict[str, Any]:
+    """For each query split: the honest figure, what was chosen, and the figure of every setting."""
+    split = np.array(bank.queries.split or ("all",) * len(bank.queries))
+    rows = {}
+    for name in dict.fromkeys(split.tolist()):
+        queries = split == name
+        best = tuned(found, queries)
+        mean: Interval = best.mean(queries)
+        rows[name] = {
+            "queries": int(queries.sum()),
+            "lds": mean.mean,
+            "low": mean.low,
+            "high": mean.high,
+            "chosen": [dict(each) for each in best.chosen],
+            "oracle": dict(best.oracle),
+            "all": [{"setting": dict(s), "lds": float(each.per_query[queries].mean())} for s, each in found.items()],
+        }
+    return rows

@@ -1,0 +1,74 @@
+"""Shapes and types are checked while the tests run. Below: toys that every test shares, small enough for one slow core."""
+
+import sys
+import types
+
+import jaxtyping
+from beartype import BeartypeConf, beartype
+
+# A whole number passes for a float, as in every type checker; the hook takes its checker by name only.
+sys.modules["checker"] = types.ModuleType("checker")
+sys.modules["checker"].check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+jaxtyping.install_import_hook("headwater", "checker.check")  # before the first import of headwater
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from headwater import seeds  # noqa: E402
+from headwater.core import Examples  # noqa: E402
+from headwater.diffusion.schedule import linear  # noqa: E402
+from headwater.models import unet  # noqa: E402
+
+torch.set_num_threads(1)
+
+CONFIG = {
+    "sample_size": 8,
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "norm_num_groups": 4,
+    "time_embedding_dim": 16,
+    "attention_head_dim": 8,
+}
+
+
+@pytest.fixture(scope="session")
+def config():
+    """Keyword arguments of the smallest UNet2DModel that has every kind of layer: convolutions, norms, attention."""
+    return dict(CONFIG)
+
+
+@pytest.fixture(scope="session")
+def smallest(config):
+    """The same with one level and no attention, for tests that do many steps."""
+    one = {"block_out_channels": (8,), "down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    return config | one | {"add_attention": False}
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A tiny Denoiser, in float64 unless told otherwise; `classes` makes it class-conditional, `changes` another network."""
+
+    def make(dtype=torch.float64, classes=None, prediction="epsilon", seed=0, **changes):
+        labelled = {} if classes is None else {"num_class_embeds": classes}
+        model = unet.new(CONFIG | labelled | changes, seed, linear(prediction=prediction))
+        return unet.of_module(torch.nn.Module.to(model.module, dtype), model.schedule)  # diffusers' own .to() warns
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """Examples of n random pictures, with labels if there are classes."""
+
+    def make(n, seed=0, classes=None, side=8, channels=1, **columns):
+        random = seeds.stream(seed, "test pictures")
+        images = random.integers(0, 256, size=(n, side, side, channels), dtype=np.uint8)
+        labels = {} if classes is None else {"labels": random.integers(0, classes, size=n)}
+        return Examples(images, **labels, **columns)
+
+    return make

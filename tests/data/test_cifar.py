@@ -1,0 +1,106 @@
+import sys
+
+import numpy as np
+import pytest
+
+from headwater.data import cifar
+from headwater.data.cifar import cifar2, cifar10
+from headwater.errors import DataError, OptionError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@pytest.fixture
+def real(shared_data, monkeypatch):
+    monkeypatch.setenv("HEADWATER_DATA", str(shared_data))
+
+
+@pytest.fixture
+def few(shared_data, monkeypatch, tmp_path):
+    """Every hundredth picture of the real file, in its format: whole parts are decoded in no time."""
+    with np.load(shared_data / "cifar10_jpeg.npz") as file:
+        have = dict(file)
+    rows, offset = np.arange(0, 60_000, 100), have["offset"]
+    pictures = [have["data"][offset[row] : offset[row + 1]] for row in rows]
+    have |= {"data": np.concatenate(pictures), "offset": np.cumsum([0, *map(len, pictures)])}
+    np.savez(tmp_path / "cifar10_jpeg.npz", **have | {name: have[name][rows] for name in ("label", "is_test")})
+    monkeypatch.setenv("HEADWATER_DATA", str(tmp_path))
+
+
+def test_the_test_part_is_the_pictures_marked_so_in_the_order_of_the_file(few):
+    found = cifar10("test")
+    assert found.images.shape == (100, 32, 32, 3)
+    assert found.labels is not None and np.bincount(found.labels).tolist() == [10] * 10
+    assert found.groups is not None and found.groups[::10] == CLASSES
+    assert found.ids[42] == "cifar10-test-00042"
+
+
+def test_the_train_part_is_the_rest(few):
+    found = cifar10()
+    assert len(found) == 500 and found.ids[-1] == "cifar10-train-00499"
+    assert not set(found.hashes) & set(cifar10("test").hashes)
+
+
+@pytest.mark.parametrize(("split", "each"), [("train", 25), ("val", 5), ("test", 5)])
+def test_cifar2_has_as_many_automobiles_as_horses(few, split, each):
+    found = cifar2(split)
+    assert found.labels is not None and np.bincount(found.labels).tolist() == [each, each]
+    assert found.groups == tuple(("automobile", "horse")[label] for label in found.labels)
+    assert 0 < found.labels[:each].mean() < 1  # shuffled: any stretch holds both
+    assert len(set(found.ids)) == 2 * each
+
+
+def test_cifar2_val_and_test_share_no_image(few):
+    assert len(set(cifar2("val").ids) | set(cifar2("test").ids)) == 20
+
+
+def test_the_draw_from_the_whole_file_is_frozen(real):
+    found = cifar2("val")
+    assert len(found) == 1000
+    assert found.ids[:3] == ("cifar10-test-01665", "cifar10-test-07204", "cifar10-test-01270")
+
+
+def test_an_id_names_the_same_picture_in_cifar2_and_cifar10(few):
+    two, ten = cifar2("val"), cifar10("test")
+    assert two.hashes == ten.take([ten.ids.index(name) for name in two.ids]).hashes
+
+
+@pytest.mark.parametrize("open_part", [cifar10, cifar2])
+def test_an_unknown_split_is_told(open_part):
+    with pytest.raises(OptionError, match=r"no split of cifar.* 'tset'\. Did you mean 'test'\?"):
+        open_part("tset")
+
+
+@pytest.mark.parametrize("folder", [None, "empty"])
+def test_without_file_and_hub_both_ways_are_told(monkeypatch, tmp_path, folder):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    if folder:
+        monkeypatch.setenv("HEADWATER_DATA", str(tmp_path))
+    else:
+        monkeypatch.delenv("HEADWATER_DATA", raising=False)
+    with pytest.raises(DataError, match=r"name a folder that has cifar10_jpeg\.npz.*pip install 'headwater\[hub\]'"):
+        cifar10()
+
+
+def test_a_file_without_its_arrays_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("HEADWATER_DATA", str(tmp_path))
+    np.savez(tmp_path / "cifar10_jpeg.npz", data=[0], offset=[0, 1])
+    with pytest.raises(DataError, match="has no label, is_test, classes; expected data, offset"):
+        cifar2()
+
+
+def test_a_damaged_picture_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("HEADWATER_DATA", str(tmp_path))
+    columns = {"data": np.zeros(9, np.uint8), "offset": [0, 9], "label": [0], "is_test": [False], "classes": ["airplane"]}
+    np.savez(tmp_path / "cifar10_jpeg.npz", **columns)
+    with pytest.raises(DataError, match=r"Could not read image 0 of .*cifar10_jpeg\.npz as a picture"):
+        cifar10()
+
+
+def test_the_hub_serves_where_there_is_no_file(monkeypatch, hub_folder):
+    monkeypatch.delenv("HEADWATER_DATA", raising=False)
+    monkeypatch.setattr(cifar, "HUB_NAME", str(hub_folder(["automobile", "bird", "horse"] * 4)))
+    assert cifar10("train").groups == ("automobile", "bird", "horse") * 4
+    found = cifar2("train")
+    assert found.labels is not None and sorted(found.labels) == [0, 0, 1, 1]
+    assert all(cifar10("train").ids.index(name) % 3 == 2 * label for name, label in zip(found.ids, found.labels, strict=True))

@@ -1,0 +1,100 @@
+"""Samplers against diffusers' schedulers, step for step from the same noise."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers.schedulers import scheduling_ddpm
+
+from headwater import seeds
+from headwater.diffusion.sample import sample
+from headwater.errors import OptionError
+
+BOUNDED = {"rtol": 1e-4, "atol": 1e-4}  # their ᾱ is a float32 product of up to 1,000 factors
+
+
+def chain(model, scheduler, x, steps):
+    """x after every step of diffusers' scheduler, from its own loop; `[n, steps + 1, c, h, w]`."""
+    scheduler.set_timesteps(steps)
+    states = [x]
+    for t in scheduler.timesteps.tolist():
+        with torch.no_grad():
+            output = model.predict(x, torch.full((len(x),), t))
+        x = scheduler.step(output, t, x).prev_sample
+        states.append(x)
+    return scheduler.timesteps.tolist(), torch.stack(states, 1)
+
+
+@pytest.mark.parametrize(("prediction", "steps"), [("epsilon", 50), ("v_prediction", 10), ("sample", 10), ("epsilon", 7)])
+def test_ddim_is_diffusers_ddim(tiny, smallest, prediction, steps):
+    model = tiny(prediction=prediction, **smallest)
+    ours = sample(model, range(2), 0, steps=steps, keep_path=True)
+    times, theirs = chain(model, DDIMScheduler(prediction_type=prediction, clip_sample=True), ours.path[:, 0], steps)
+    assert ours.timesteps.tolist() == [*times, -1]
+    torch.testing.assert_close(ours.path, theirs, **BOUNDED)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_ddpm_is_diffusers_ddpm_with_the_same_noise(tiny, smallest, monkeypatch, prediction):
+    model, steps = tiny(prediction=prediction, **smallest), 10
+    ours = sample(model, range(2), 0, sampler="ddpm", steps=steps, keep_path=True)
+    named = iter([np.stack([seeds.normal((1, 8, 8), 0, "sample", i, f"step-{t}") for i in range(2)]) for t in ours.timesteps])
+    monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, **__: torch.as_tensor(next(named)).double())
+    scheduler = DDPMScheduler(prediction_type=prediction, timestep_spacing="leading")
+    times, theirs = chain(model, scheduler, ours.path[:, 0], steps)
+    assert ours.timesteps.tolist() == [*times, -1]
+    torch.testing.assert_close(ours.path, theirs, **BOUNDED)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_a_picture_is_the_same_in_whatever_batch_it_is_made(tiny, sampler):
+    model = tiny(classes=3)
+    labels = torch.tensor([0, 2, 1, 2])
+    whole = sample(model, range(4), 5, sampler=sampler, steps=4, labels=labels, keep_path=True)
+    alone = sample(model, range(2, 3), 5, sampler=sampler, steps=4, labels=labels[2:3], keep_path=True)
+    torch.testing.assert_close(alone.path, whole.path[2:3], rtol=0, atol=1e-9)
+    torch.testing.assert_close(alone.pictures, whole.pictures[2:3], rtol=0, atol=1e-9)
+
+
+def test_another_seed_label_or_number_makes_another_picture(tiny):
+    model = tiny(classes=3)
+    zero, one = torch.zeros(2, dtype=torch.int64), torch.ones(2, dtype=torch.int64)
+    kept = sample(model, range(2), 0, steps=2, labels=zero).pictures
+    for other in (sample(model, range(2), 1, steps=2, labels=zero), sample(model, range(2), 0, steps=2, labels=one)):
+        assert not torch.allclose(other.pictures, kept)
+    assert not torch.allclose(kept[0], kept[1])
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_the_path_starts_with_named_noise_and_ends_with_the_picture(tiny, sampler):
+    found = sample(tiny(), range(3, 5), 7, sampler=sampler, steps=4, keep_path=True)
+    assert found.path.shape == (2, 5, 1, 8, 8)
+    assert found.timesteps.tolist() == [750, 500, 250, 0, -1]
+    assert np.array_equal(found.path[1, 0].float().numpy(), seeds.normal((1, 8, 8), 7, "sample", 4, "start"))
+    assert torch.equal(found.path[:, -1], found.pictures)
+    assert found.pictures.abs().max() <= 1  # the last step gives the clipped picture
+
+
+def test_without_keep_path_there_is_none(tiny):
+    assert sample(tiny(), range(1), 0, steps=1).path is None
+
+
+def test_every_step_is_reported(tiny):
+    told = []
+    sample(tiny(), range(1), 0, steps=3, on_step=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_global_generator_is_untouched(tiny):
+    model, before = tiny(), torch.get_rng_state()
+    sample(model, range(1), 0, sampler="ddpm", steps=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"sampler": "euler"}, "euler.*ddim or ddpm"), ({"steps": 0}, "steps is 0.*1 to 1000"), ({"steps": 1001}, "1001.*1 to 1000")],
+)
+def test_impossible_options_are_refused(tiny, options, said):
+    with pytest.raises(OptionError, match=said):
+        sample(tiny(), range(1), 0, **options)

@@ -1,0 +1,344 @@
+"""The command line: what it writes, and what bad input gets. One paragraph, exit code 2, no traceback, nothing half-written."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from headwater import cli
+from headwater.bank import open_bank
+from headwater.models import unet
+
+SMALL = {"block_out_channels": (8, 16), "norm_num_groups": 4}
+FAST = ("--set", "timesteps=2", "--set", "k=32")
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs `headwater` in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("HEADWATER_STORE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["headwater", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    yield run
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def refused(command):
+    """Runs a command that must be refused; returns its message."""
+
+    def run(*words: object) -> str:
+        code, out, err = command(*words)
+        assert code == 2, err
+        assert out == ""
+        assert "Traceback" not in err
+        message = err[err.index("headwater: ") :]
+        assert len(message) < 600
+        return message
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """A small model, twelve training images and four queries."""
+    folder = tmp_path_factory.mktemp("files")
+    unet.save(unet.new(unet.configuration("digits", **SMALL), seed=0), folder / "model")
+    unet.save(unet.new(unet.configuration("digits", **SMALL, num_class_embeds=3), seed=0), folder / "conditional")
+    random = np.random.Generator(np.random.Philox(1))
+    np.savez(folder / "train.npz", images=random.integers(0, 256, (12, 8, 8), dtype=np.uint8), labels=np.arange(12) % 3)
+    np.savez(folder / "query.npz", images=random.integers(0, 256, (4, 8, 8), dtype=np.uint8))
+    np.savez(folder / "large.npz", images=random.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8))
+    return folder
+
+
+@pytest.fixture
+def attribute(files):
+    """The words of a good `attribute` command; keywords replace or add options."""
+
+    def words(**changes: object) -> list[object]:
+        options = {
+            "model": files / "model",
+            "train": files / "train.npz",
+            "query": files / "query.npz",
+            "method": "d-trak",
+            "out": "run",
+        } | changes
+        named = [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
+        return ["attribute", *named, *(FAST if options["method"] not in ("random", "pixel") else ())]
+
+    return words
+
+
+def test_attribute_writes_the_run_folder_of_the_contract(command, attribute, tmp_path):
+    code, out, _ = command(*attribute())
+    assert (code, out.strip()) == (0, "run")
+    scores = np.load(tmp_path / "run" / "scores.npy")
+    assert scores.dtype == np.float32
+    assert scores.shape == (4, 12)
+    assert np.load(tmp_path / "run" / "self.npy").shape == (12,)
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["fields"]["k"] == 32
+    assert {"versions", "seconds", "models", "seed"} <= info.keys()
+    assert "<html" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_the_same_settings_resume_and_others_need_force(command, refused, attribute, tmp_path):
+    command(*attribute())
+    first = (tmp_path / "run" / "scores.npy").stat().st_mtime_ns
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    code, _, err = command(*attribute())
+    assert code == 0
+    assert "already holds this run" in err
+    assert (tmp_path / "run" / "scores.npy").stat().st_mtime_ns == first
+    assert "--force" in refused(*attribute(seed=5))
+    assert command(*attribute(seed=5), "--force")[0] == 0
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_the_seed_option_is_the_seed_field(command, attribute, tmp_path):
+    command(*attribute(seed=3, out="a"))
+    command(*attribute(out="b"), "--set", "seed=3")
+    np.testing.assert_array_equal(np.load(tmp_path / "a" / "scores.npy"), np.load(tmp_path / "b" / "scores.npy"))
+
+
+def test_several_models_are_the_mean_of_their_scores(command, attribute, files, tmp_path):
+    other = tmp_path / "other"
+    unet.save(unet.new(unet.configuration("digits", **SMALL), seed=9), other)
+    command(*attribute(out="one"))
+    command(*attribute(out="two", model=other, seed=1))  # member s of an ensemble has seed + s
+    command(*attribute(out="both"), "--model", other)
+    one, two, both = (np.load(tmp_path / name / "scores.npy") for name in ("one", "two", "both"))
+    np.testing.assert_allclose(both, (one + two) / 2, atol=1e-6)
+
+
+def test_methods_without_a_model_need_none(command, attribute):
+    assert command(*attribute(method="pixel", model=None))[0] == 0
+    assert command(*attribute(method="random", model=None, out="r"))[0] == 0
+
+
+@pytest.mark.parametrize("method", ["trak", "gradient", "gradient-cos"])
+def test_every_gradient_method_runs(command, attribute, method):
+    assert command(*attribute(method=method))[0] == 0
+
+
+@pytest.mark.parametrize("measurement", ["elbo", "avg", "l1", "l2", "linf", "eta:0.3", "loss"])
+def test_every_measurement_runs(command, attribute, measurement):
+    assert command(*attribute(), "--set", f"measurement={measurement}")[0] == 0
+
+
+def test_a_sampled_path_can_be_attributed(command, attribute, files, tmp_path):
+    code, out, _ = command(
+        "sample", files / "model", "--count", 3, "--seed", 0, "--out", "q.npz", "--sampler", "ddpm", "--trajectory"
+    )
+    assert (code, out.strip()) == (0, "q.npz")
+    assert command(*attribute(query="q.npz"), "--set", "measurement=trajectory")[0] == 0
+    with np.load(tmp_path / "q.npz") as file:
+        assert file["images"].dtype == np.uint8
+        assert file["trajectory"].shape == (3, 1001, 1, 8, 8)
+
+
+def test_train_sample_attribute_from_a_folder_of_images(command, tmp_path):
+    from PIL import Image
+
+    for i in range(6):
+        (tmp_path / "images" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 40 * i, np.uint8)).save(tmp_path / "images" / "ab"[i % 2] / f"{i}.png")
+    assert command("train", "--data", "images", "--out", "m", "--steps", 4, "--batch", 3, "--conditional")[0] == 0
+    assert len(list((tmp_path / "m" / "checkpoints").glob("step-*"))) == 4
+    assert command("sample", "m", "--count", 2, "--steps", 3, "--out", "q.npz")[0] == 0
+    code, _, err = command(
+        "attribute", "--model", "m", "--train", "images", "--query", "q.npz", "--method", "trak", "--out", "r", *FAST
+    )
+    assert code == 0, err
+
+
+# ---- bad input ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_model_folder(refused, attribute):
+    assert "nowhere" in refused(*attribute(model="nowhere"))
+
+
+def test_a_missing_or_empty_folder_of_images(refused, attribute, tmp_path):
+    assert "nothing-here" in refused(*attribute(train="nothing-here"))
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused(*attribute(train="empty"))
+
+
+def test_a_file_that_is_no_image(refused, attribute, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "cat.png").write_text("not a cat")
+    assert "cat.png" in refused(*attribute(train="images"))
+
+
+def test_images_of_another_size_or_channel_count_than_the_models(refused, attribute, files):
+    message = refused(*attribute(query=files / "large.npz"))
+    assert "16×16" in message
+    assert "8×8" in message
+
+
+def damaged(files: Path, tmp_path: Path, change) -> Path:
+    model = tmp_path / "damaged"
+    unet.save(unet.load(files / "model"), model)
+    change(model / "unet" / "diffusion_pytorch_model.safetensors")
+    return model
+
+
+def test_a_truncated_weight_file(refused, attribute, files, tmp_path):
+    model = damaged(files, tmp_path, lambda path: path.write_bytes(path.read_bytes()[:5000]))
+    assert "damaged" in refused(*attribute(model=model))
+
+
+def test_a_poisoned_weight_file_is_never_unpickled(refused, attribute, files, tmp_path):
+    def poison(path: Path) -> None:
+        path.unlink()
+        path.with_name("diffusion_pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch poisoned'\ntR.")
+
+    assert "pickle" in refused(*attribute(model=damaged(files, tmp_path, poison)))
+    assert not (tmp_path / "poisoned").exists()
+
+
+def test_nan_in_the_weights_is_named(refused, attribute, files, tmp_path):
+    def spoil(path: Path) -> None:
+        weights = load_file(path)
+        weights["conv_in.bias"][0] = float("nan")
+        save_file(weights, path)
+
+    assert "conv_in.bias" in refused(*attribute(model=damaged(files, tmp_path, spoil)))
+
+
+def test_a_class_conditional_model_without_labels(refused, attribute, files):
+    assert "labels" in refused(*attribute(model=files / "conditional"))
+
+
+@pytest.mark.parametrize(
+    ("change", "guess"),
+    [
+        ({"method": "dtrak"}, "d-trak"),
+        ({"set": "measurement=sqare"}, "square"),
+        ({"set": "timestep=10"}, "timesteps"),
+        ({"set": "projector=sprase"}, "sparse"),
+        ({"set": "strategy=unifrom"}, "uniform"),
+    ],
+)
+def test_a_misspelt_name_gets_the_right_one_offered(refused, attribute, change, guess):
+    assert f"Did you mean '{guess}'?" in refused(*attribute(**change))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["timesteps=0", "timesteps=2000", "k=-1", "k=wide", "damping=-1", "damping=big", "noises=0", "measurement=eta:2", "k"],
+)
+def test_a_value_out_of_range_is_refused_with_what_was_expected(refused, attribute, setting):
+    message = refused(*attribute(), "--set", setting)
+    assert "expected" in message or "has only" in message
+
+
+def test_both_kinds_of_damping(refused, attribute):
+    assert "absolute_damping" in refused(*attribute(), "--set", "damping=0.1", "--set", "absolute_damping=5")
+
+
+def test_a_bank_of_another_training_set(refused, attribute):
+    assert "bank" in refused(*attribute(bank="digits"))
+
+
+def test_a_bank_that_is_not_there(refused, attribute):
+    assert "no bank" in refused(*attribute(bank="nowhere"))
+
+
+def test_an_absent_device(refused, attribute):
+    assert "--device cpu" in refused(*attribute(device="cuda:7"))
+
+
+def test_a_missing_model_for_a_method_that_needs_one(refused, attribute):
+    assert "--model" in refused(*attribute(model=None))
+
+
+def test_a_full_disk_leaves_nothing_half_written_and_the_command_resumes(command, refused, attribute, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+    try:
+        message = refused(*attribute())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "run the same command again" in message
+    assert not list(tmp_path.rglob("*.npy"))
+    assert not list(tmp_path.rglob("*.part"))
+    assert command(*attribute())[0] == 0
+
+
+def test_ctrl_c_stops_with_a_word_and_the_command_goes_on_where_it_stopped(files, tmp_path):
+    words = [
+        sys.executable,
+        "-c",
+        "from headwater.cli import main; main()",
+        "train",
+        "--data",
+        "digits",
+        "--out",
+        str(tmp_path / "m"),
+    ]
+    words += ["--steps", "4000", "--batch", "2", "--checkpoints", "4000"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "m" / "training-state.safetensors").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "goes on where it stopped" in err
+    assert "Traceback" not in err
+    assert (tmp_path / "m" / "training-state.safetensors").exists()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["attribute", "--help"], ["bank", "build", "--help"]])
+def test_help_starts_in_under_a_second_of_work(words):
+    """Processor time, so that a busy machine does not fail it; torch would take several seconds."""
+    code = "import sys, time; from headwater.cli import app\ntry: app()\nexcept SystemExit: pass\n"
+    code += "print(time.process_time(), 'torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    seconds, torch = done.stderr.split()[-2:]
+    assert float(seconds) < 1.0
+    assert torch == "False"
+
+
+def test_opening_a_reports_data_imports_no_torch():
+    code = "import sys, headwater.report, headwater.truth, headwater.scores, headwater.bank; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_python_example_of_the_readme_is_true(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADWATER_STORE", str(tmp_path))
+    import headwater
+
+    bank = open_bank("digits")
+    model = headwater.load(bank.folder / "model")
+    scores = headwater.attribute(
+        model, bank.train.take(range(20)), bank.queries.take(range(2)), method=headwater.DTRAK(timesteps=2, k=16)
+    )
+    rows, values = scores.top(5)
+    assert rows.shape == values.shape == (2, 5)
+    assert (np.diff(values) <= 0).all()

@@ -1,0 +1,260 @@
+"""Features φ(x) = R ∇m(x) through the store: by hand, once, and never mistaken for another setting's."""
+
+import numpy as np
+import pytest
+import torch
+
+from headwater import features as module
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import measurement
+from headwater.diffusion.sample import sample
+from headwater.errors import DataError, NonFiniteError, OptionError, UserError
+from headwater.features import GradientFeatures, features
+from headwater.gradients.vmap import gradients
+from headwater.linalg.project import BLOCK, Dense, Identity, Sparse
+from headwater.models import unet
+from headwater.store import FeatureStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FeatureStore(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def model(tiny, smallest):
+    return tiny(torch.float32, **smallest)
+
+
+FEW = {"timesteps": 2, "k": 16}
+
+
+def projected(project, g):
+    """R g entry by entry of R."""
+    if isinstance(project, Identity):
+        return g
+    if isinstance(project, Sparse):
+        place, sign = project.entries(g.shape[1])
+        out = np.zeros((len(g), project.k))
+        np.add.at(out, (slice(None), place[0]), g * sign[0])
+        return out
+    rows = [project.rows(start, min(BLOCK, g.shape[1] - start)) for start in range(0, g.shape[1], BLOCK)]
+    return g @ np.concatenate(rows).astype(np.float64) / project.k**0.5
+
+
+@pytest.mark.parametrize("project", [Sparse(16, 3), Dense(16, 3), Dense(16, 3, "rademacher"), Identity()], ids=str)
+def test_features_are_projected_gradients(model, pictures, store, project):
+    examples, draws = pictures(3), Draws(2)
+    g = torch.cat(list(gradients(model, examples, measurement("square"), draws))).double().numpy()
+    found = features(model, examples, "square", draws, project, store)
+    assert found.dtype == np.float32
+    by_hand = projected(project, g)
+    assert np.abs(found - by_hand).max() < 1e-5 * np.linalg.norm(g, axis=1).max()
+
+
+def test_a_setting_uses_its_own_measurement_draws_and_projector(model, pictures, store):
+    fields = GradientFeatures(timesteps=(5, 700), query_timesteps=3, noises=2, measurement="avg", projector="gaussian", k=8, seed=4)
+    examples = pictures(2)
+    for found, timesteps in ((fields.train(model, examples, store), (5, 700)), (fields.query(model, examples, store), 3)):
+        draws = Draws(timesteps, "uniform", 2, 4)
+        expected = features(model, examples, "avg", draws, Dense(8, 4), FeatureStore(store.root / "other"))
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_pattern_of_parameters_gives_their_features(model, pictures, store):
+    fields = GradientFeatures(parameters="conv_out.*|conv_in.*", projector="none", **FEW)
+    p = sum(parameter.numel() for parameter in model.parameters(fields.parameters).values())
+    assert fields.train(model, pictures(1), store).shape == (1, p)
+
+
+def count_forward_passes(model):
+    calls = []
+    handle = model.module.register_forward_hook(lambda *_: calls.append(1))
+    return calls, handle
+
+
+def test_the_second_time_there_is_no_forward_pass(model, pictures, store):
+    fields, examples = GradientFeatures(**FEW), pictures(3)
+    calls, handle = count_forward_passes(model)
+    try:
+        first = fields.train(model, examples, store)
+        assert len(calls) == 1
+        again = fields.train(model, examples, FeatureStore(store.root))
+        backwards = fields.query(model, examples.take([2, 0]), store)
+        assert len(calls) == 1
+    finally:
+        handle.remove()
+    assert np.array_equal(again, first) and np.array_equal(backwards, first[[2, 0]])
+
+
+def test_new_images_are_computed_alone_and_equal_ones_once(model, pictures, store):
+    fields, examples = GradientFeatures(**FEW), pictures(4)
+    fields.train(model, examples.take([0, 1]), store)
+    told = []
+    twice = examples.take([0, 2, 2, 3])
+    found = fields.train(model, twice, FeatureStore(store.root, progress=lambda done, total: told.append((done, total))))
+    assert told == [(2, 2)] and np.array_equal(found[1], found[2]) and not np.array_equal(found[2], found[3])
+
+
+def test_killed_and_resumed_is_uninterrupted_bit_for_bit(model, pictures, tmp_path, monkeypatch):
+    p = sum(parameter.numel() for parameter in model.parameters().values())
+    monkeypatch.setattr(module, "SLAB", 16 * p)  # slabs of 16 images, 2 at a time
+    fields, examples = GradientFeatures(timesteps=1, k=16), pictures(20)
+    whole = fields.train(model, examples, FeatureStore(tmp_path / "whole"))
+
+    def killed(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fields.train(model, examples, FeatureStore(tmp_path / "killed", progress=killed))
+    told = []
+    resumed = fields.train(model, examples, FeatureStore(tmp_path / "killed", progress=lambda *step: told.append(step)))
+    assert told == [(4, 4)]
+    assert np.array_equal(resumed, whole)
+
+
+BASE = {"timesteps": 2, "noises": 1, "k": 16, "measurement": "simple", "projector": "sparse"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"timesteps": 3},
+        {"timesteps": (0, 1)},
+        {"strategy": "cumulative"},
+        {"strategy": "random"},
+        {"noises": 2},
+        {"measurement": "square"},
+        {"measurement": "eta:0.3"},
+        {"parameters": "conv_out.*"},
+        {"projector": "gaussian"},
+        {"projector": "rademacher"},
+        {"projector": "none"},
+        {"k": 17},
+        {"seed": 1},
+    ],
+    ids=str,
+)
+def test_a_change_of_any_field_is_another_place_in_the_store(model, pictures, store, change):
+    examples = pictures(1)
+    before = GradientFeatures(**BASE).train(model, examples, store)
+    after = GradientFeatures(**BASE | change).train(model, examples, store)
+    assert before.shape != after.shape or not np.array_equal(before, after)
+    assert len(list((store.root / "features").iterdir())) == 2
+
+
+def test_other_timesteps_for_the_queries_leave_the_train_features_alone(model, pictures, store):
+    examples = pictures(1)
+    fields = GradientFeatures(**BASE)
+    train, query = fields.train(model, examples, store), fields.query(model, examples, store)
+    assert np.array_equal(train, query)
+    other = GradientFeatures(**BASE, query_timesteps=3)
+    assert np.array_equal(other.train(model, examples, store), train)
+    assert not np.array_equal(other.query(model, examples, store), query)
+
+
+def test_another_model_schedule_or_precision_is_another_place_in_the_store(tiny, smallest, pictures, store):
+    examples, fields = pictures(1), GradientFeatures(timesteps=1, k=8)
+    changes = [{}, {"seed": 1}, {"prediction": "v_prediction"}, {"dtype": torch.float64}]
+    for change in changes:
+        fields.train(tiny(**{"dtype": torch.float32} | smallest | change), examples, store)
+    assert len(list((store.root / "features").iterdir())) == len(changes)
+
+
+def test_labels_are_part_of_what_a_conditional_model_sees(tiny, pictures, store):
+    model, fields = tiny(torch.float32, classes=3), GradientFeatures(timesteps=1, k=8)
+    zero, one = (fields.train(model, pictures(1, labels=np.array([label])), store) for label in (0, 1))
+    assert not np.array_equal(zero, one)
+
+
+# a sampler's path
+
+
+def with_path(model, pictures, steps=4, seed=0):
+    found = sample(model, range(2), seed, sampler="ddpm", steps=steps, keep_path=True)
+    return pictures(2, trajectory=found.path.numpy(), trajectory_timesteps=found.timesteps)
+
+
+def test_along_a_path_the_queries_have_the_trajectory_gradient_and_the_train_images_their_loss(model, pictures, store):
+    fields = GradientFeatures(**FEW, measurement="trajectory", projector="none")
+    queries = with_path(model, pictures)
+    by_hand = torch.cat(list(gradients(model, queries, measurement("trajectory"), Draws(1)))).numpy()
+    np.testing.assert_array_equal(fields.query(model, queries, store), by_hand)
+    simple = GradientFeatures(**FEW, projector="none").train(model, queries, store)
+    np.testing.assert_array_equal(fields.train(model, pictures(2), store), simple)
+
+
+def test_equal_pictures_with_different_paths_have_features_of_their_own(model, pictures, store):
+    fields = GradientFeatures(**FEW, measurement="trajectory")
+    first, second = with_path(model, pictures), with_path(model, pictures, seed=1)
+    assert first.hashes == second.hashes
+    assert not np.array_equal(fields.query(model, first, store), fields.query(model, second, store))
+
+
+def test_a_query_without_a_path_is_told_how_to_get_one(model, pictures, store):
+    with pytest.raises(DataError, match=r"path.*--trajectory"):
+        GradientFeatures(measurement="trajectory").query(model, pictures(1), store)
+
+
+# what cannot be
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [({"side": 6}, "6×6 with 1 channel; the model takes 8×8 with 1"), ({"channels": 3}, "8×8 with 3 channels; .* 8×8 with 1")],
+)
+def test_images_of_another_size_are_told_with_both_sizes(model, pictures, store, shape, said):
+    with pytest.raises(DataError, match=said):
+        GradientFeatures(**FEW).train(model, pictures(1, **shape), store)
+
+
+def test_missing_labels_are_told(tiny, pictures, store):
+    with pytest.raises(DataError, match=r"class-conditional \(3 classes\).*no labels.*`labels`"):
+        GradientFeatures(**FEW).train(tiny(classes=3), pictures(1), store)
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 0]])
+def test_labels_out_of_range_are_told(tiny, pictures, store, labels):
+    with pytest.raises(DataError, match=rf"{min(labels)} to {max(labels)}.*0 … 2"):
+        GradientFeatures(**FEW).train(tiny(classes=3), pictures(2, labels=np.array(labels)), store)
+
+
+def test_no_model_is_told(pictures, store):
+    with pytest.raises(OptionError, match="--model"):
+        GradientFeatures(**FEW).train(None, pictures(1), store)
+
+
+def test_nothing_that_is_not_finite_reaches_the_store(tiny, smallest, pictures, store):
+    model = tiny(torch.float32, **smallest)
+    with torch.no_grad():
+        model.module.conv_out.weight.fill_(1e30)
+    model = unet.of_module(model.module, model.schedule)
+    with pytest.raises(NonFiniteError, match="image 0 at timestep 0"):
+        GradientFeatures(**FEW).train(model, pictures(1), store)
+    assert not list(store.root.rglob("rows-*"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"k": 0},
+        {"noises": 0},
+        {"timesteps": 0},
+        {"timesteps": ()},
+        {"timesteps": (0.5, 1.5)},
+        {"query_timesteps": 0},
+        {"strategy": "regular"},
+        {"projector": "fastfood"},
+        {"measurement": "eta:3"},
+    ],
+    ids=str,
+)
+def test_impossible_fields_are_refused_before_any_work(fields):
+    try:
+        GradientFeatures(**fields)
+    except UserError as error:
+        assert str(next(iter(fields.values()))).strip("()") in str(error)
+    except Exception as error:  # the type checker of the tests was faster
+        assert type(error).__name__ == "TypeCheckError"
+    else:
+        pytest.fail("accepted")

@@ -1,0 +1,414 @@
+"""The report: what it shows is what the run folder holds, it is safe to open anywhere, and a browser draws it without complaint."""
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import spearmanr
+
+from headwater import charts, seeds
+from headwater.errors import DataError, UserError
+from headwater.report import agreement, chosen, open_run, report, truths
+from headwater.scores import Scores
+
+CHROMIUM = Path("/usr/bin/chromium")
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+QUIET += ("--disable-component-update", "--disable-sync")
+TRUTH = {
+    "bank": "digits",
+    "measurement": "simple",
+    "subsets": 64,
+    "seeds": 2,
+    "splits": {
+        "val": {"queries": 5, "lds": 0.31, "low": 0.28, "high": 0.34, "random": 0.0, "random_low": -0.03, "random_high": 0.03},
+        "gen": {"queries": 5, "lds": 0.02, "low": -0.02, "high": 0.06, "random": 0.0, "random_low": -0.03, "random_high": 0.03},
+    },
+}
+VOID = ("meta", "link", "br", "hr", "img", "input")
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Write a run folder; whatever is not given is drawn at random, the same each time."""
+
+    def write(name="run", q=6, n=40, size=8, channels=1, **changes):
+        draw = seeds.stream(0, "test", "report")
+        arrays = {
+            "train_images": draw.integers(0, 256, (n, size, size, channels), np.uint8),
+            "train_rows": np.arange(n),
+            "train_ids": np.array([f"image-{i:03d}" for i in range(n)]),
+            "train_labels": np.arange(n) % 3,
+            "query_images": draw.integers(0, 256, (q, size, size, channels), np.uint8),
+            "query_ids": np.array([f"query-{i:03d}" for i in range(q)]),
+            "query_labels": np.arange(q) % 3,
+            "query_split": np.array(["val"] * (q - q // 2) + ["gen"] * (q // 2)),
+        }
+        scores = changes.pop("scores", draw.standard_normal((q, n), dtype=np.float32))
+        own = changes.pop("own", draw.standard_normal(n, dtype=np.float32) ** 2)
+        arrays |= {key: changes.pop(key) for key in list(changes) if key in arrays}
+        info = changes.pop(
+            "only", {"method": "d-trak", "title": "D-TRAK", "seconds": {"fit": 61.2}, "headwater": "0.1.0"} | changes
+        )
+        folder = tmp_path / name
+        folder.mkdir()
+        np.save(folder / "scores.npy", scores)
+        np.save(folder / "self.npy", own)
+        np.savez(folder / "pictures.npz", **{key: value for key, value in arrays.items() if value is not None})
+        (folder / "run.json").write_text(json.dumps(info))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM.exists():
+        pytest.skip(f"there is no {CHROMIUM}")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as session:
+        found = session.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield found
+        found.close()
+
+
+def cards(page):
+    """For each query's card: the ids shown as proponents and those shown as opponents."""
+    for card in re.findall(r'<article class="query".*?</article>', page, re.DOTALL):
+        yield tuple(
+            re.findall(r'class="id" title="([^"]*)"', "".join(re.findall(rf'<ol class="thumbs {kind}".*?</ol>', card, re.DOTALL)))
+            for kind in ("pro", "opp")
+        )
+
+
+class Balanced(HTMLParser):
+    """Counts open tags; fails where one is closed that is not open."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_no_torch_is_loaded():
+    code = "import sys, headwater.report; print([m for m in ('torch', 'diffusers', 'scipy', 'sklearn') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_page_lies_in_the_first_run_or_where_asked(make, tmp_path):
+    first, second = make("a"), make("b")
+    assert report([first, second]) == first / "report.html"
+    assert report([first], tmp_path / "new" / "page.html").is_file()
+
+
+def test_the_page_refers_to_nothing_outside_itself(make):
+    page = report([make(ground_truth=TRUTH)]).read_text()
+    assert "http:" not in page and "https:" not in page and "<script" not in page and "url(" not in page
+    references = re.findall(r'(?:href|src|srcset|data|action)="([^"]*)"', page)
+    assert references and all(target.startswith(("#", "data:")) for target in references)
+
+
+def test_every_inner_link_has_a_target_and_every_tag_is_closed(make):
+    page = report([make("a", ground_truth=TRUTH), make("b", title="TRAK")]).read_text()
+    names = re.findall(r'\bid="([^"]*)"', page)
+    assert len(names) == len(set(names))
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= set(names)
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+
+
+def test_proponents_and_opponents_are_the_extremes_of_the_scores(make):
+    run = make()
+    scores, ids = np.load(run / "scores.npy"), np.load(run / "pictures.npz")["train_ids"]
+    shown = list(cards(report([run]).read_text()))
+    assert len(shown) == len(scores)
+    for row, (proponents, opponents) in zip(scores, shown, strict=True):
+        order = np.argsort(row)
+        assert proponents == ids[order[::-1][:8]].tolist()
+        assert opponents == ids[order[:5]].tolist()
+
+
+def test_an_image_that_would_lower_no_loss_is_no_opponent(make):
+    scores = np.arange(80, dtype=np.float32).reshape(2, 40) - 2  # the first query has two scores below 0, the second none
+    page = report([make(q=2, scores=scores, signed=True)]).read_text()
+    (_, two), (_, none) = cards(page)
+    assert two == ["image-000", "image-001"] and none == []
+    assert "No training image has a score below 0." in page
+
+
+def test_similarities_have_no_opponents(make):
+    page = report([make(q=2, scores=np.abs(np.load(make("other", q=2) / "scores.npy")), signed=False)]).read_text()
+    assert "Least similar" in page and "pponent" not in page.split("</style>")[1]
+
+
+def test_markup_in_names_is_escaped(make):
+    bad = '<script>alert("1")</script>'
+    run = make(train_ids=np.array([bad] * 40), query_ids=np.array([bad] * 6), title=bad, notes=[bad], models=[{"path": bad}])
+    page = report([run]).read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_a_file_name_that_is_no_text_still_makes_a_page(make):
+    assert report([make(train_ids=np.array(["caf\udce9.png"] * 40))]).read_bytes().decode()
+
+
+def test_each_distinct_picture_is_embedded_once(make):
+    images = np.repeat(seeds.stream(0, "few").integers(0, 256, (5, 8, 8, 1), np.uint8), 8, axis=0)
+    page = report([make(train_images=images, query_images=images[:6])]).read_text()
+    assert page.count("data:image/png") == 5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_come_through_unchanged(make, channels):
+    run = make(channels=channels)
+    pngs = re.findall(r"data:image/png;base64,([^\"]*)", report([run]).read_text())
+    shown = {np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))).tobytes() for png in pngs}
+    assert {image.tobytes() for image in np.load(run / "pictures.npz")["query_images"]} <= shown
+
+
+def test_a_picture_that_the_folder_does_not_keep_is_told(make):
+    kept = np.arange(3)
+    run = make(train_rows=kept, train_images=np.zeros((3, 8, 8, 1), np.uint8))
+    assert "no picture kept" in report([run]).read_text()
+
+
+def test_many_queries_are_cut_to_the_first_of_each_split_and_the_page_says_so(make):
+    run = make(q=200)
+    page = report([run]).read_text()
+    assert page.count('<article class="query"') == 48
+    assert "48 of the 200 pictures are shown" in page
+    assert chosen(open_run(run).queries, 6) == [0, 1, 2, 100, 101, 102]
+    assert chosen(open_run(run).queries, 500) == list(range(200))
+
+
+def test_two_hundred_queries_in_full_stay_under_three_megabytes(make):
+    page = report([make(q=200, n=1000)], queries=200)
+    assert page.read_text().count('<article class="query"') == 200
+    assert page.stat().st_size < 3e6
+
+
+def test_the_reading_says_what_the_scores_say(make):
+    scores = np.full((1, 40), 0.01, np.float32)
+    scores[0, :8] = 1.0
+    labels = np.array([7] * 6 + [1] * 34)
+    run = make(q=1, scores=scores, train_labels=labels, query_labels=np.array([7]), query_split=None)
+    text = report([run]).read_text().replace("\N{NO-BREAK SPACE}", " ")
+    # 8 / (8 + 32 × 0.01) = 96 %, and 8 of 40 is 20 %
+    assert (
+        "The 8 strongest of 40 training images carry 96 % of all positive score (spread evenly over the 40 above 0: 20 %)" in text
+    )
+    assert "6 of the 8 have its label, 7." in text
+
+
+def test_a_constant_self_influence_is_not_ranked(make):
+    own = np.full(40, 0.1, np.float32)
+    own[3] = np.nextafter(own[3], np.float32(1))
+    page = report([make(own=own)]).read_text()
+    assert "the same self-influence" in page and "Most self-influential" not in page
+
+
+def test_self_influence_shows_the_extremes(make):
+    own = np.arange(40, dtype=np.float32)
+    page = report([make(own=own)]).read_text()
+    most, least = re.findall(r'<ol class="thumbs self".*?</ol>', page, re.DOTALL)
+    assert re.findall(r' title="([^"]*)"', most)[:2] == ["image-039", "image-038"]
+    assert re.findall(r'title="([^"]*)"', least)[:2] == ["image-000", "image-001"]
+
+
+def test_agreement_is_spearmans_correlation_with_ties_and_the_shared_first_ten():
+    draw = seeds.stream(0, "agree")
+    a, b = (draw.integers(0, 9, (4, 50)).astype(np.float32) for _ in range(2))
+    each = [Scores(v, tuple("abcd"), tuple(map(str, range(50))), v[0]) for v in (a, b)]
+    correlation, shared = agreement(*each)
+    assert correlation == pytest.approx(np.mean([spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)]))
+    assert shared == np.mean([len({*p} & {*q}) for p, q in zip(each[0].top(10).rows, each[1].top(10).rows, strict=True)])
+    assert agreement(each[0], each[0]) == (pytest.approx(1), 10)
+
+
+def test_methods_of_one_name_are_told_apart_by_their_folders(make):
+    page = report([make("a"), make("b"), make("c", title="TRAK")]).read_text()
+    assert "/a)" in page and "/b)" in page and "/c)" not in page
+    assert "Do the methods agree?" in page
+
+
+@pytest.mark.parametrize(
+    ("side", "change"),
+    [
+        ("training images", {"n": 41}),
+        ("training images", {"train_ids": np.array([f"other-{i}" for i in range(40)])}),
+        ("training images", {"train_images": np.zeros((40, 8, 8, 1), np.uint8)}),
+        ("training images", {"train": {"fingerprint": "b"}}),
+        ("queries", {"query_images": np.zeros((6, 8, 8, 1), np.uint8)}),
+        ("queries", {"query": {"fingerprint": "b"}}),
+    ],
+    ids=["another number", "other ids", "other pixels", "another fingerprint", "other query pixels", "another query fingerprint"],
+)
+def test_runs_of_other_pictures_are_refused_by_name(make, side, change):
+    first = make("first", train={"fingerprint": "a"}, query={"fingerprint": "a"})
+    second = make("second", **({"train": {"fingerprint": "a"}, "query": {"fingerprint": "a"}} | change))
+    (first / "report.html").write_text("the page before")
+    with pytest.raises(DataError, match=f"second has other {side} than .*first"):
+        report([first, second])
+    assert (first / "report.html").read_text() == "the page before"
+    assert not list(first.glob(".*part"))
+
+
+@pytest.mark.parametrize("name", ["scores.npy", "self.npy", "pictures.npz", "run.json"])
+@pytest.mark.parametrize("harm", ["missing", "cut short", "empty"])
+def test_a_damaged_run_is_told_plainly(make, name, harm):
+    run = make()
+    content = (run / name).read_bytes()
+    (run / name).unlink()
+    if harm != "missing":
+        (run / name).write_bytes(content[: len(content) // 2] if harm == "cut short" else b"")
+    with pytest.raises(DataError, match=re.escape(name)):
+        report([run])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scores": np.zeros((5, 40), np.float32)}, r"has scores \[5, 40\].* expected \[6, 40\]"),
+        ({"own": np.zeros(39, np.float32)}, r"self-influence \[39\].* expected .*\[40\]"),
+        ({"own": np.full(40, np.nan, np.float32)}, "all finite"),
+        ({"scores": np.full((6, 40), np.inf, np.float32)}, "query-000 and training image image-000 is not finite"),
+        ({"train_ids": None}, "lacks .*train_ids"),
+        ({"train_rows": np.arange(7)}, "40 `train_images` and 7 `train_rows`"),
+    ],
+    ids=["scores' shape", "self-influence's shape", "NaN", "infinity", "no ids", "too few rows"],
+)
+def test_arrays_that_do_not_fit_are_refused(make, change, words):
+    with pytest.raises(UserError, match=words):
+        report([make(**change)])
+
+
+def test_no_run_at_all_is_refused():
+    with pytest.raises(DataError, match="No run was given"):
+        report([])
+
+
+def test_a_record_that_says_nothing_still_makes_a_page(make):
+    page = report([make(only={}, train_labels=None, query_labels=None, query_split=None)]).read_text()
+    assert "These scores were not tested" in page
+
+
+def test_only_an_interval_above_chance_is_called_better(make):
+    (truth,) = truths([open_run(make(ground_truth=TRUTH))])
+    assert truth.verdicts == [
+        "D-TRAK predicts retraining better than chance on the held-out pictures, but not clearly on the generated."
+    ]
+    worse = {**TRUTH, "splits": {"gen": TRUTH["splits"]["gen"]}}
+    (truth,) = truths([open_run(make("worse", ground_truth=worse))])
+    assert "does not clearly predict" in truth.verdicts[0]
+
+
+def test_figures_of_two_banks_are_never_set_side_by_side(make):
+    runs = [open_run(make(bank, ground_truth={**TRUTH, "bank": bank})) for bank in ("one", "two")]
+    assert [truth.info["bank"] for truth in truths(runs)] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("largest", "value", "text"),
+    [
+        (1.0, 0.5, "+0.50"),
+        (123.4, -5, "−5"),
+        (4e-7, -1e-7, "−1.00"),
+        (0.0123, 0.0123, "+0.0123"),
+        (0.0, 0.0, "+0.00"),
+        (5e8, 5e8, "+5.00"),
+    ],
+)
+def test_scores_are_written_in_three_figures_of_the_largest(largest, value, text):
+    assert charts.scale_of(np.array([largest], np.float32), signed=True)(value) == text
+
+
+def test_a_unit_is_a_power_of_ten():
+    assert charts.scale_of(np.array([4e-7], np.float32), signed=True).unit == "10⁻⁷"
+
+
+def test_a_number_that_rounds_to_nothing_has_no_sign():
+    assert charts.number(-0.001) == "0.00"
+
+
+def test_prose_shows_code_and_subscripts_and_nothing_else():
+    assert charts.prose("x_t, Σ_{i∈A}, `a_b`, no_name <b>") == "x<sub>t</sub>, Σ<sub>i∈A</sub>, <code>a_b</code>, no_name &lt;b&gt;"
+
+
+def test_streams_share_the_river_by_weight():
+    a, b = (charts.Gallery({}).add(np.full((8, 8, 1), level, np.uint8)) for level in (0, 255))
+    wide, narrow = re.findall(r'stroke-width="([^"]*)"', charts.streams([(a, 3.0), (b, 1.0)], a))
+    assert float(wide) == 3 * float(narrow)
+
+
+def test_every_score_is_in_the_histogram_and_a_mark_lies_at_its_score():
+    values = np.array([-1, 0, 0, 3], np.float32)
+    drawn = charts.histogram(values, values[3:], values[:1], charts.scale_of(values, signed=True))
+    assert 'cx="100.0%"' in drawn and '<svg class="over" x="0.0%"' in drawn and 'class="zero" x1="25.0%"' in drawn
+    assert len(re.findall(r"M\d+ ", drawn)) == 3  # bins that hold something
+
+
+def test_scores_that_are_all_alike_still_have_a_histogram():
+    values = np.full(9, 1e20, np.float32)
+    assert "<svg" in charts.histogram(values, values[:1], values[:0], charts.scale_of(values, signed=True))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(scheme):
+    css = (Path(charts.__file__).parent / "templates" / "report.css").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[:2]
+    colours = dict(re.findall(r"--(\w+): (#\w+);", light if scheme == "light" else dark))
+    for name in ("ink", "quiet", "pro", "opp", "link"):
+        for ground in ("paper", "raised"):
+            assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
+    assert contrast(colours["bars"], colours["paper"]) >= 3
+
+
+def contrast(a, b):
+    """Contrast of two colours as WCAG 2 defines it."""
+
+    def luminance(colour):
+        levels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        return np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("runs", [1, 3])
+def test_a_browser_draws_the_page_without_overflow_complaint_or_request(make, browser, width, runs, tmp_path):
+    long = np.array([f"a/very/long/folder/name/that/goes/on/and/on/{i:05d}_{'x' * 40}.png" for i in range(40)])
+    folders = [make(f"run-{i}", title=f"Method {i}", ground_truth=TRUTH, train_ids=long, query_ids=long[:6]) for i in range(runs)]
+    path = report(folders)
+    page = browser.new_page(viewport={"width": width, "height": 900}, java_script_enabled=True)
+    complaints, requests = [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    room, needed = page.evaluate("[document.documentElement.clientWidth, document.documentElement.scrollWidth]")
+    decoded = page.evaluate(
+        "Promise.all([...document.querySelectorAll('image')].map(i => i.decode().then(() => 1))).then(d => d.length)"
+    )
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    page.close()
+    assert needed <= room
+    assert complaints == []
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+    assert decoded == path.read_text().count("data:image/png") > 0
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "page.png")))) > 50  # something was drawn
