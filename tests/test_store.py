@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -250,35 +251,40 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """For a while no file may grow beyond 4 KiB: what a full disk does, without one (errno EFBIG in place of ENOSPC)."""
+    """Within this block no file may grow beyond 4 KiB: what a full disk does, without one (errno EFBIG in place of ENOSPC).
+
+    A block and no fixture: pytest's own output may be such a file, and a fixture would still hold when pytest writes to it.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("save", [np.save, lambda file, a: file.write(a.tobytes()), np.savez_compressed], ids=["npy", "raw", "npz"])
-def test_a_file_too_large_for_the_disk_is_told_and_leaves_nothing(tmp_path, small_files, save):
+def test_a_file_too_large_for_the_disk_is_told_and_leaves_nothing(tmp_path, save):
     random = seeds.normal((50, 50), 0, "incompressible")
-    with pytest.raises(StorageError, match=r"Could not write .*a\.bin"), written(tmp_path / "a.bin") as file:
+    with small_files(), pytest.raises(StorageError, match=r"Could not write .*a\.bin"), written(tmp_path / "a.bin") as file:
         save(file, random)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_shard_too_large_for_the_disk_does_not_exist_and_is_made_when_there_is_room(store, small_files):
+def test_a_shard_too_large_for_the_disk_does_not_exist_and_is_made_when_there_is_room(store):
     keys = list("abcd")
-    with pytest.raises(StorageError, match="Could not write"):
+    with small_files(), pytest.raises(StorageError, match="Could not write"):
         rows(store, keys, k=1000)
     assert not list(store.root.rglob("rows-*")) and not list(store.root.rglob("*.part"))
-    small_files()  # there is room again
     found, asked = rows(store, keys, k=1000)
     assert np.array_equal(found, expected(keys, k=1000)) and asked == keys
 
 
 FULL = """
 import errno, json, sys
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 from headwater.errors import StorageError
