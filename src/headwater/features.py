@@ -4,20 +4,19 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
-from headwater.diffusion.measure import measurement
+from headwater.diffusion.measure import canonical, measurement
 from headwater.errors import DataError, OptionError, unknown
-from headwater.gradients.vmap import gradients
-from headwater.linalg.project import PROJECTORS, Projector, projector
+from headwater.gradients.projected import projected
+from headwater.linalg.project import PROJECTORS, AnyProjector, projector
 from headwater.store import FeatureStore
 
 Features = Float32[np.ndarray, "n k"]
-SLAB = 2**28  # gradient numbers held at once before they are projected (1 GiB)
+VERSION = 2  # of the numbers that given settings stand for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,8 @@ class GradientFeatures:
     """The fields every gradient method shares: which gradient, over which draws, projected how.
 
     `timesteps`: a count or the steps themselves; `noises` per timestep; `query_timesteps`: other timesteps for the queries;
-    `parameters`: name pattern of the parameters to use; `projector`: gaussian, rademacher, sparse or none; `k`: its width.
+    `parameters`: name pattern of the parameters to use; `projector`: gaussian, rademacher, sparse, two-sided or none; `k`: its
+    width; `normalize`: give every timestep's gradient length 1 before they are averaged.
     """
 
     timesteps: int | tuple[int, ...] = 10
@@ -36,6 +36,7 @@ class GradientFeatures:
     parameters: str = "*"
     projector: str = "sparse"
     k: int = 4096
+    normalize: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,18 +57,18 @@ class GradientFeatures:
     def train(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
         """Φ `[n, k]` of the training images. They have no sampler's path: under `trajectory` their own loss stands for it."""
         own = "simple" if self.measurement == "trajectory" else self.measurement
-        return features(model, examples, own, self._draws(), self._projector(), store, self.parameters)
+        return features(model, examples, own, self._draws(), self._projector(), store, self.parameters, self.normalize)
 
     def query(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
         """Φ `[q, k]` of the queries."""
         draws = self._draws(query=True)
-        return features(model, examples, self.measurement, draws, self._projector(), store, self.parameters)
+        return features(model, examples, self.measurement, draws, self._projector(), store, self.parameters, self.normalize)
 
     def _draws(self, *, query: bool = False) -> Draws:
         other = self.query_timesteps if query else None
         return Draws(self.timesteps if other is None else other, self.strategy, self.noises, self.seed)
 
-    def _projector(self) -> Projector:
+    def _projector(self) -> AnyProjector:
         return projector(self.projector, self.k, self.seed)
 
 
@@ -76,9 +77,10 @@ def features(
     examples: Examples,
     measurement_name: str,
     draws: Draws,
-    project: Projector,
+    project: AnyProjector,
     store: FeatureStore,
     pattern: str = "*",
+    normalize: bool = False,
 ) -> Features:
     """φ(x) = R ∇_θ m(x) for all examples, from the store or computed: p numbers an example are never kept, only k."""
     if model is None:
@@ -86,23 +88,19 @@ def features(
     check_fits(model, examples)
     settings = {
         "model": model.fingerprint,
-        "measurement": measurement_name,
+        "measurement": canonical(measurement_name),
         "draws": asdict(draws),
-        "projector": {"name": type(project).__name__, **asdict(project)},  # pyright: ignore[reportArgumentType]
+        "projector": {"name": type(project).__name__, **asdict(project)},
         "parameters": pattern,
+        "normalize": normalize,
         "dtype": str(model.dtype),
-        "version": 1,
+        "version": VERSION,
     }
 
     def compute(positions: list[int]) -> Iterator[Features]:
-        chosen = examples.take(positions)
-        p = sum(parameter.numel() for parameter in model.parameters(pattern).values())
-        height = max(1, min(128, SLAB // p))
-        for start in range(0, len(chosen), height):
-            slab = chosen.take(np.arange(start, min(start + height, len(chosen))))
-            batch = max(1, min(16, SLAB // (8 * p)))
-            blocks = gradients(model, slab, measurement(measurement_name), draws, pattern=pattern, batch=batch)
-            yield project.project(torch.cat(list(blocks))).float().cpu().numpy()
+        chosen, what = examples.take(positions), measurement(measurement_name)
+        rows = projected(model, chosen, what, draws, project, pattern=pattern, normalize=normalize)
+        yield from (block.float().cpu().numpy() for block in rows)
 
     return store.rows(settings, examples.path_keys if measurement_name == "trajectory" else examples.keys, compute)
 

@@ -169,7 +169,7 @@ def test_trajectory_is_minus_log_p_of_the_path_up_to_a_constant(tiny, pictures, 
     draw = along_trajectory(queries, slice(None), model.schedule, like)
     with torch.no_grad():
         output = model.predict(draw.x_t.flatten(0, 1), draw.t.flatten()).view_as(draw.x_t)
-        value = measurement("trajectory")(output, draw, model.schedule).mean(1)
+        value = measurement("trajectory")(output, draw, model.schedule).sum(1)
         direct = minus_log_p(model, torch.as_tensor(queries.trajectory).double(), found.timesteps.tolist())
     torch.testing.assert_close(value, direct, rtol=1e-9, atol=0)
 
@@ -191,7 +191,7 @@ def test_where_nothing_is_clipped_trajectory_is_half_the_squared_noise_that_the_
     draw = along_trajectory(queries, slice(None), model.schedule, torch.zeros((), dtype=torch.float64))
     with torch.no_grad():
         output = model.predict(draw.x_t.flatten(0, 1), draw.t.flatten()).view_as(draw.x_t)
-        value = measurement("trajectory")(output, draw, model.schedule).mean(1)
+        value = measurement("trajectory")(output, draw, model.schedule).sum(1)
     added = [[seeds.normal((1, 8, 8), 3, "sample", i, f"step-{t}") for t in found.timesteps[:-2]] for i in range(2)]
     np.testing.assert_allclose(value, 0.5 * np.square(np.array(added, np.float64)).sum((1, 2, 3, 4)), rtol=1e-5)
 

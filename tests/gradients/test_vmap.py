@@ -34,7 +34,8 @@ def by_backward(model, examples, name="simple", draws=DRAWS):
         draw = Draw(*(field[0] for field in draw))
         labels = None if model.classes is None else torch.full((len(draw.t),), int(examples.labels[i]))
         output = model.module(draw.x_t, draw.t, class_labels=labels).sample
-        loss = measurement(name)(output, draw, model.schedule).mean()
+        each = measurement(name)(output, draw, model.schedule)
+        loss = each.sum() if name == "trajectory" else each.mean()
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
     return torch.stack(found)
 

@@ -74,7 +74,7 @@ def test_fitting_twice_makes_no_second_forward_pass(name, model, pictures, store
 
 
 def test_a_killed_fit_resumes_to_the_same_bits(name, model, pictures, store, tmp_path, monkeypatch):
-    monkeypatch.setattr("headwater.features.SLAB", 4 * 20_000)  # slabs of a few rows, so that there is something to kill between
+    monkeypatch.setattr("headwater.gradients.projected.BLOCK", 4)  # so that there is something to kill between
     train, queries = pictures.take(np.arange(16)), pictures.take(np.arange(16, 22))
     whole = scores(name, model, train, queries, store)
 

@@ -1,4 +1,5 @@
-"""Measurements: a function of (network output, draws, schedule) to one number per draw; a picture's value is the mean over draws.
+"""Measurements: a function of (network output, draws, schedule) to one number per draw; a picture's value is the mean over draws,
+or for a path (`trajectory`) the sum over its steps.
 
 All are loss-like: smaller is better for the picture. Formulas: Zheng et al., D-TRAK, arXiv:2311.00500, section 3.
 `d` below is the number of pixel values; ε̂ and the raw output are the same for a noise-predicting model.
@@ -70,9 +71,9 @@ def interpolation(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Sched
 def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """Σ_t ‖x_{t'} − μ_θ(x_t, t)‖²/(2σ_t²) along a stored DDPM path: −log p of the path, up to a constant.
 
-    σ_t² = (1−ᾱ_{t'})/(1−ᾱ_t) · (1−ᾱ_t/ᾱ_{t'}), the sampler's own variance. Sums over pixels and over steps (each draw carries the
-    number of steps, so that the mean over draws is the sum). DDIM with η = 0 has no density. The sampler clips x̂₀ and μ_θ here does
-    not: where it clipped, mostly near t = 0, the value is somewhat too large.
+    σ_t² = (1−ᾱ_{t'})/(1−ᾱ_t) · (1−ᾱ_t/ᾱ_{t'}), the sampler's own variance. Here one step's term, a sum over pixels; a picture's
+    value is their sum. DDIM with η = 0 has no density. The sampler clips x̂₀ and μ_θ here does not: where it clipped, mostly near
+    t = 0, the value is somewhat too large.
     """
     alpha_bar = torch.as_tensor(schedule.alpha_bar, device=output.device)  # in double: 1 − α is tiny near t = 0
     now, then = alpha_bar[draw.t], alpha_bar[draw.then]
@@ -80,7 +81,7 @@ def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule
     variance = (1 - then) / (1 - now) * (1 - alpha)
     weight = (1 - alpha).square() / (2 * variance * alpha * (1 - now))
     _, epsilon = schedule.picture_and_noise(output, draw.x_t, draw.t)
-    return draw.t.shape[-1] * weight.to(output) * (draw.noise - epsilon).square().sum(PIXELS)
+    return weight.to(output) * (draw.noise - epsilon).square().sum(PIXELS)
 
 
 MEASUREMENTS: dict[str, Measurement] = {
@@ -109,3 +110,10 @@ def measurement(name: str) -> Measurement:
     if name not in MEASUREMENTS:
         raise unknown("measurement", name, [*MEASUREMENTS, "eta:0.3"])
     return MEASUREMENTS[name]
+
+
+def canonical(name: str) -> str:
+    """One name for every measurement: `loss` is `simple`, `eta:0.30` is `eta:0.3`."""
+    if name.startswith("eta:"):
+        return f"eta:{float(name.removeprefix('eta:')):g}"
+    return "simple" if name == "loss" else name

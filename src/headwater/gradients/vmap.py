@@ -1,6 +1,7 @@
 """Per-example gradients by torch.func: slow, obvious, the oracle.
 
-g(x) = ∇_θ mean over draws of m(f_θ(x_t, t), draw): one row of p numbers per example, parameters in the model's own order.
+g(x) = ∇_θ mean over draws of m(f_θ(x_t, t), draw) (for a path: their sum): one row of p numbers per example, its
+parameters in the model's own order.
 """
 
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser, Parameters
-from headwater.diffusion.draws import Draw, Draws, along_trajectory
-from headwater.diffusion.measure import Measurement, trajectory
+from headwater.diffusion.draws import Draw, Draws
+from headwater.diffusion.measure import Measurement
 from headwater.errors import NonFiniteError
+from headwater.gradients.drawn import divisor, drawn
 
 
 def gradients(
@@ -32,19 +34,12 @@ def gradients(
     Memory: about batch × p numbers. Raises NonFiniteError with the example and timestep where a gradient is NaN or inf.
     """
     parameters = model.parameters(pattern)
-    like = next(iter(parameters.values()))
     for start in range(0, len(examples), batch):
         rows = slice(start, min(start + batch, len(examples)))
-        if measurement is trajectory:
-            draw = along_trajectory(examples, rows, model.schedule, like)
-        else:
-            draw = draws.of(examples, rows, model.schedule, like)
-        labels = None
-        if model.classes is not None and examples.labels is not None:
-            labels = torch.as_tensor(examples.labels[rows], device=like.device)[:, None].expand(draw.t.shape)
+        draw, labels = drawn(model, examples, rows, measurement, draws)
         rows_of_gradients = of_draws(model, measurement, draw, labels, parameters)
         if not torch.isfinite(rows_of_gradients).all():
-            raise _non_finite(model, measurement, draw, labels, parameters, examples.ids[rows])
+            raise non_finite(model, measurement, draw, labels, parameters, examples.ids[rows])
         yield rows_of_gradients
 
 
@@ -55,11 +50,11 @@ def of_draws(
     labels: Int64[Tensor, "b d"] | None,
     parameters: Parameters,
 ) -> Float[Tensor, "b p"]:
-    """One gradient row per example: the mean over that example's draws, flattened in the order of `parameters`."""
+    """One gradient row per example: the mean (or sum) over that example's draws, flattened in the order of `parameters`."""
 
     def value(parameters: Parameters, draw: Draw, labels: Tensor | None) -> Tensor:
         output = model.predict(draw.x_t, draw.t, labels, parameters)
-        return measurement(output, draw, model.schedule).mean()
+        return measurement(output, draw, model.schedule).sum() / divisor(measurement, draw.t.shape[-1])
 
     # Fused attention has no batching rule; without no_grad, parameters left out of the pattern would drag a graph along.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -68,7 +63,7 @@ def of_draws(
     return torch.cat([out[name].flatten(1) for name in parameters], dim=1)
 
 
-def _non_finite(
+def non_finite(
     model: Denoiser,
     measurement: Measurement,
     draw: Draw,

@@ -5,23 +5,40 @@ not on batch, device or thread count. (Park et al. 2023, TRAK, arXiv:2303.14186,
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import lru_cache
+from itertools import pairwise
+from math import ceil
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int8, Int64
 from torch import Tensor
 
 from headwater import seeds
 
 BLOCK = 4096  # gradient coordinates whose random numbers come from one stream
+SIGNS = 2**16  # the same for signs, which cost a bit each
 
 
 @runtime_checkable
 class Projector(Protocol):
-    """Maps gradients `[b, p]` to features `[b, k]`; a value, stateless, named in the store by its fields."""
+    """A random linear map of flat gradients, applied piece by piece; a value, stateless, named in the store by its fields."""
 
-    def project(self, gradients: Float[Tensor, "b p"]) -> Float[Tensor, "b k"]: ...
+    def width(self, p: int) -> int:
+        """How many numbers it makes of p."""
+        ...
+
+    def add(self, out: Float[Tensor, "b k"], piece: Float[Tensor, "b w"], start: int) -> None:
+        """out += R[:, start : start + w] piece, for the coordinates of a gradient from `start` on."""
+        ...
+
+
+def project(projector: Projector, gradients: Float[Tensor, "b p"]) -> Float[Tensor, "b k"]:
+    """R g for each row g."""
+    out = gradients.new_zeros(len(gradients), projector.width(gradients.shape[1]))
+    projector.add(out, gradients, 0)
+    return out
 
 
 @dataclass(frozen=True)
@@ -35,16 +52,19 @@ class Dense:
     seed: int = 0
     entries: str = "gaussian"
 
-    def project(self, gradients: Float[Tensor, "b p"]) -> Float[Tensor, "b k"]:
-        out = gradients.new_zeros(len(gradients), self.k)
-        for start in range(0, gradients.shape[1], BLOCK):
-            block = gradients[:, start : start + BLOCK]
-            out += block @ torch.as_tensor(self.rows(start, block.shape[1])).to(out)
-        return out / self.k**0.5
+    def width(self, p: int) -> int:
+        return self.k
 
-    def rows(self, start: int, count: int) -> Float[np.ndarray, "count k"]:
-        """Rows start … start+count of √k·Rᵀ; `start` is a multiple of BLOCK."""
-        random = seeds.stream(self.seed, self.entries, self.k, start // BLOCK)
+    def add(self, out: Float[Tensor, "b k"], piece: Float[Tensor, "b w"], start: int) -> None:
+        stop = start + piece.shape[1]
+        for block in range(start // BLOCK, ceil(stop / BLOCK)):
+            low, high = max(start, block * BLOCK), min(stop, (block + 1) * BLOCK)
+            rows = self.rows(block, high - block * BLOCK)[low - block * BLOCK :]
+            out += piece[:, low - start : high - start] @ torch.as_tensor(rows).to(piece) / self.k**0.5
+
+    def rows(self, block: int, count: int) -> Float[np.ndarray, "count k"]:
+        """The first `count` rows of √k·Rᵀ in a block."""
+        random = seeds.stream(self.seed, self.entries, self.k, block)
         if self.entries == "gaussian":
             return random.standard_normal((count, self.k), dtype=np.float32)
         bits = np.unpackbits(np.frombuffer(random.bytes(count * -(-self.k // 8)), np.uint8).reshape(count, -1), axis=1)
@@ -55,47 +75,108 @@ class Dense:
 class Sparse:
     """Sparse sign sketch (SJLT): each coordinate is added to s = `nonzeros` of the k places with sign ±1/√s.
 
-    E⟨Rg, Rh⟩ = ⟨g, h⟩; for s = 1, Var⟨Rg, Rh⟩ = (‖g‖²‖h‖² + ⟨g, h⟩² − 2 Σ_j g_j² h_j²)/k. The s places of a coordinate lie one
-    in each of s equal parts of k (Kane & Nelson 2014, arXiv:1012.1577). Cost b·p·s.
+    The places are not stored, nor looked up: p is cut into stretches of the length of k, each is turned round by its own random
+    offset o, and all are added up: coordinate j of a stretch goes to (j + o) mod k. Signs are independent, and two coordinates
+    meet with probability 1/k (never within a stretch), which is all that the variance depends on: for s = 1, averaged over
+    offsets, Var⟨Rg, Rh⟩ = Σ_{i,j of different stretches} (g_i² h_j² + g_i h_i g_j h_j)/k ≤ (‖g‖²‖h‖² + ⟨g, h⟩²)/k. Where p ≤ k it
+    is an isometry. For s > 1 k is cut into s parts, each with a fold of its own (Kane & Nelson 2014, arXiv:1012.1577). Cost b·p·s
+    additions of contiguous numbers.
     """
 
     k: int
     seed: int = 0
     nonzeros: int = 1
 
-    def project(self, gradients: Float[Tensor, "b p"]) -> Float[Tensor, "b k"]:
-        p = gradients.shape[1]
-        place, sign = self.entries(p)
-        out = gradients.new_zeros(len(gradients), self.k)
-        for s in range(self.nonzeros):
-            signed = gradients * torch.as_tensor(sign[s]).to(gradients)
-            out.index_add_(1, torch.as_tensor(place[s], device=out.device), signed)
-        return out / self.nonzeros**0.5
+    def width(self, p: int) -> int:
+        return self.k
 
-    def entries(self, p: int) -> tuple[np.ndarray, np.ndarray]:
-        """Places `[s, p]` in 0 … k−1 and signs `[s, p]`."""
-        edges = np.arange(self.nonzeros + 1) * self.k // self.nonzeros
-        places, signs = [], []
-        for start in range(0, p, BLOCK):
-            random = seeds.stream(self.seed, "sparse", self.k, self.nonzeros, start // BLOCK)
-            places.append(random.integers(edges[:-1, None], edges[1:, None], size=(self.nonzeros, BLOCK)))
-            signs.append(random.integers(0, 2, size=(self.nonzeros, BLOCK), dtype=np.int8) * 2 - 1)
-        return np.concatenate(places, 1)[:, :p], np.concatenate(signs, 1)[:, :p]
+    def add(self, out: Float[Tensor, "b k"], piece: Float[Tensor, "b w"], start: int) -> None:
+        edges = [self.k * s // self.nonzeros for s in range(self.nonzeros + 1)]
+        for s, (low, high) in enumerate(pairwise(edges)):
+            signs = torch.as_tensor(self.signs(s, start, start + piece.shape[1]), device=piece.device)
+            self._fold(out[:, low:high], piece * signs / self.nonzeros**0.5, start, s)
+
+    def _fold(self, out: Float[Tensor, "b k"], piece: Float[Tensor, "b w"], start: int, s: int) -> None:
+        k, stop = out.shape[1], start + piece.shape[1]
+        offsets = self.offsets(s, k, ceil(stop / k))
+        for stretch in range(start // k, ceil(stop / k)):
+            low, high = max(start, stretch * k), min(stop, (stretch + 1) * k)
+            part = piece[:, low - start : high - start]
+            to = (low + int(offsets[stretch])) % k
+            before = min(high - low, k - to)  # the end of `out`; the rest begins again at its front
+            out[:, to : to + before] += part[:, :before]
+            out[:, : high - low - before] += part[:, before:]
+
+    def offsets(self, s: int, k: int, count: int) -> Int64[np.ndarray, " count"]:
+        """How far each stretch of k coordinates is turned."""
+        return seeds.stream(self.seed, "sparse offsets", self.k, self.nonzeros, s).integers(0, k, size=count)
+
+    def signs(self, s: int, start: int, stop: int) -> Int8[np.ndarray, " w"]:
+        """±1 for the coordinates start … stop."""
+        blocks = [_signs(self.seed, self.k, self.nonzeros, s, block) for block in range(start // SIGNS, ceil(stop / SIGNS))]
+        return np.concatenate(blocks)[start % SIGNS :][: stop - start]
+
+
+@lru_cache(maxsize=2048)
+def _signs(seed: int, k: int, nonzeros: int, s: int, block: int) -> Int8[np.ndarray, " w"]:
+    """The signs of one block of SIGNS coordinates, kept: every batch needs them again."""
+    bits = seeds.stream(seed, "sparse signs", k, nonzeros, s, block).bytes(SIGNS // 8)
+    return np.unpackbits(np.frombuffer(bits, np.uint8)).view(np.int8) * np.int8(2) - np.int8(1)
+
+
+@dataclass(frozen=True)
+class TwoSided:
+    """For a layer whose gradient is a matrix G: L G Rᵀ with L, R random and independent, from its two sides before their product.
+
+    L `[side, outputs]` and R `[side, inputs]` have orthonormal rows in a uniformly random direction, times √(length/side); a side
+    no longer than `side` is left as it is. So E⟨LGRᵀ, LHRᵀ⟩ = ⟨G, H⟩. All layers together, and what is no matrix as it is, are then
+    folded to k as in Sparse. `side` is √(OVERSAMPLED·k/layers): a wider first step costs little, and it is the first step's
+    variance, up to (2/side)(1 − side/length) for each side of a G of rank one, that is the larger. (Two sides: Choe et al. 2024,
+    LoGra, arXiv:2405.13954.)
+    """
+
+    k: int
+    seed: int = 0
+
+    OVERSAMPLED: ClassVar[int] = 4
+
+    def side(self, layers: int) -> int:
+        """The longest side of a layer's block, for so many layers."""
+        return max(1, ceil((self.OVERSAMPLED * self.k / max(1, layers)) ** 0.5))
+
+    @property
+    def fold(self) -> Sparse:
+        return Sparse(self.k, self.seed)
+
+    def matrix(self, side: int, length: int, *name: str) -> Float[np.ndarray, "s length"]:
+        """One side's random matrix `[min(side, length), length]`, of the stream called `name`."""
+        if length <= side:
+            return np.eye(length, dtype=np.float32)
+        normal = seeds.stream(self.seed, "two-sided", *name).standard_normal((length, side))
+        directions, triangle = np.linalg.qr(normal)
+        rows = (directions * np.sign(np.diag(triangle))).T  # with this sign the directions are uniform
+        return (rows * (length / side) ** 0.5).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Identity:
     """No projection: the features are the gradients, k = p."""
 
-    def project(self, gradients: Float[Tensor, "b p"]) -> Float[Tensor, "b p"]:
-        return gradients
+    def width(self, p: int) -> int:
+        return p
+
+    def add(self, out: Float[Tensor, "b k"], piece: Float[Tensor, "b w"], start: int) -> None:
+        out[:, start : start + piece.shape[1]] += piece
 
 
-def projector(name: str, k: int, seed: int) -> Projector:
-    """The projector called `name` in the command line: gaussian, rademacher, sparse or none."""
+AnyProjector = Dense | Sparse | TwoSided | Identity
+
+
+def projector(name: str, k: int, seed: int) -> AnyProjector:
+    """The projector called `name` in the command line."""
     if name in ("gaussian", "rademacher"):
         return Dense(k, seed, name)
-    return {"sparse": Sparse(k, seed), "none": Identity()}[name]
+    return {"sparse": Sparse(k, seed), "two-sided": TwoSided(k, seed), "none": Identity()}[name]
 
 
-PROJECTORS = ("gaussian", "rademacher", "sparse", "none")
+PROJECTORS = ("gaussian", "rademacher", "sparse", "two-sided", "none")

@@ -1,0 +1,162 @@
+"""Per-example gradients for little more than a training step: read off every layer's input and output, never stored whole.
+
+One forward and one backward pass over a batch of (example, draw) rows. The parameters are frozen, so autograd builds no weight
+gradient of its own; a tensor hook hands over what comes back to each layer's output. (Goodfellow 2015, arXiv:1510.01799;
+for convolutions Rochette et al. 2019, arXiv:1912.06015.)
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import Draw, Draws
+from headwater.diffusion.measure import Measurement
+from headwater.errors import ModelError
+from headwater.gradients.drawn import Drawn, divisor, drawn
+from headwater.gradients.layers import Layer, layers_of, parameters_of, unseen_parameters
+from headwater.gradients.vmap import non_finite
+
+
+class LayerGradient(NamedTuple):
+    """One layer's gradient in factors: (input side as kept, output side), one pair for each time the layer was called."""
+
+    layer: Layer
+    sides: Sequence[tuple[Tensor, Tensor]]
+
+    def parameters(self, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
+        """The exact gradient of each of its parameters, summed over each example's draws. Needs the inputs as they were."""
+        calls = [dict(self.layer.gradient(a, g, b)) for a, g in self.sides]
+        for part in calls[0]:
+            yield part, sum((call[part] for call in calls[1:]), calls[0][part])
+
+
+Keep = Callable[[Layer, Tensor], Tensor]
+
+
+def as_it_is(layer: Layer, a: Tensor) -> Tensor:
+    """Keep a layer's input until its gradient comes."""
+    return a
+
+
+def stream(
+    model: Denoiser,
+    measurement: Measurement,
+    given: Drawn,
+    layers: Sequence[Layer],
+    visit: Callable[[LayerGradient], None],
+    keep: Keep = as_it_is,
+) -> None:
+    """Hand each layer's gradient of Σ_rows m(row) to `visit` as soon as the backward pass has reached it; then forget it.
+
+    A row is one draw of one example. `keep` says what to remember of a layer's input, from the forward pass on. Memory: that of
+    the same batch in training, less its weight gradients.
+    """
+    count = given.draw.t.numel()
+    called: dict[str, int] = defaultdict(int)
+    waiting: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+
+    def arrived(layer: Layer, kept: list[Tensor], g: Tensor) -> None:
+        waiting[layer.name].append((kept.pop(), g))
+        if len(waiting[layer.name]) == called[layer.name]:
+            visit(LayerGradient(layer, waiting.pop(layer.name)))
+
+    def watch(layer: Layer, a: Tensor, output: Tensor) -> Tensor:
+        if len(a) != count:
+            raise ModelError(
+                f"The layer {layer.name} sees {len(a)} rows for {count} pictures: their gradients cannot be told apart."
+            )
+        called[layer.name] += 1
+        kept = [keep(layer, a.detach())]
+        output = output if output.requires_grad else output.requires_grad_()
+        output.register_hook(lambda g: arrived(layer, kept, g))
+        return output
+
+    frozen = {name: parameter.detach() for name, parameter in model.module.named_parameters()}
+    hooks = [
+        layer.module.register_forward_hook(lambda module, args, output, layer=layer: watch(layer, args[0], cast(Tensor, output)))
+        for layer in layers
+    ]
+    try:
+        with torch.enable_grad():
+            total = _values(model, measurement, given, frozen).sum()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if total.requires_grad:
+        total.backward()
+    for name in list(waiting):  # of several calls, some did not reach the output
+        layer = next(each for each in layers if each.name == name)
+        visit(LayerGradient(layer, waiting.pop(name)))
+
+
+def _values(model: Denoiser, measurement: Measurement, given: Drawn, parameters: dict[str, Tensor]) -> Float[Tensor, "b d"]:
+    """The measurement of every draw, from one pass over all of them."""
+    draw, labels = given
+    flat = None if labels is None else labels.reshape(-1)
+    output = model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1), flat, parameters)
+    return measurement(output.view_as(draw.x_t), draw, model.schedule)
+
+
+def gradients(
+    model: Denoiser, examples: Examples, measurement: Measurement, draws: Draws, *, pattern: str = "*", batch: int = 16
+) -> Iterator[Float[Tensor, "b p"]]:
+    """Gradients of `measurement` for all examples, `batch` at a time, in order: what `vmap.gradients` gives, sooner."""
+    layers = layers_of(model, pattern)
+    p = sum(parameter.numel() for parameter in model.parameters(pattern).values())
+    for start in range(0, len(examples), batch):
+        rows = slice(start, min(start + batch, len(examples)))
+        given = drawn(model, examples, rows, measurement, draws)
+        b, d = given.draw.t.shape
+        count = divisor(measurement, d)
+        out = given.draw.x_t.new_zeros(b, p)
+
+        def visit(gradient: LayerGradient, out: Tensor = out, b: int = b, count: int = count) -> None:
+            for part, block in gradient.parameters(b):
+                place = gradient.layer.places[part]
+                out[:, place : place + block.shape[1]] += block / count
+
+        if start == 0:
+            check(model, measurement, given, layers)
+        stream(model, measurement, given, layers, visit)
+        if not torch.isfinite(out).all():
+            raise non_finite(model, measurement, *given, model.parameters(pattern), examples.ids[rows])
+        yield out
+
+
+def check(model: Denoiser, measurement: Measurement, given: Drawn, layers: Sequence[Layer]) -> None:
+    """Refuse, by name, parameters whose gradient the layers do not show: shared ones, or ones used outside of their layer.
+
+    One draw's gradient, by hooks and by autograd, must agree up to the rounding of the model's dtype.
+    """
+    one = Drawn(
+        Draw(given.draw.x[:1], *(part[:1, :1] for part in given.draw[1:])), None if given.labels is None else given.labels[:1, :1]
+    )
+    found: dict[str, Tensor] = {}
+
+    def visit(gradient: LayerGradient) -> None:
+        for part, block in gradient.parameters(1):
+            found[f"{gradient.layer.name}.{part}".lstrip(".")] = block[0].double()
+
+    stream(model, measurement, one, layers, visit)
+    live = {name: parameter.requires_grad_() for name, parameter in parameters_of(layers).items()}
+    with torch.enable_grad():
+        total = _values(model, measurement, one, live).sum()
+    if not total.requires_grad:
+        return
+    each = torch.autograd.grad(total, list(live.values()), allow_unused=True)
+    expected = {name: g.flatten().double() for name, g in zip(live, each, strict=True) if g is not None}
+    size = sum(float(g.square().sum()) for g in expected.values()) ** 0.5
+    rounding = 32 * torch.finfo(given.draw.x_t.dtype).eps * size
+    wrong = [
+        name
+        for name, g in expected.items()
+        if float((found.get(name, torch.zeros_like(g)) - g).norm()) > 0.05 * float(g.norm()) + rounding
+    ]
+    if wrong:
+        raise unseen_parameters(wrong)

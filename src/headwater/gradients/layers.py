@@ -1,0 +1,237 @@
+"""Layers whose gradients factor: what entered a layer, what came back to its output, and how the two multiply.
+
+Both sides have one row per (example, draw). For every kind of layer here the gradient of a row is a sum over positions s,
+g_s ã_sᵀ with ã the input (a convolution's: the patch under the kernel; a 1 appended for the bias), or for a norm g_s ⊙ â_s.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from headwater.diffusion.denoiser import Denoiser
+from headwater.errors import ModelError
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One module with the parameters asked for: `places` maps `weight` and `bias` to their first flat coordinate.
+
+    `matrix` is the gradient's shape as a matrix [outputs, inputs (+ 1 for the bias)] where it is a sum of outer products of
+    the two sides; None where it is not.
+    """
+
+    name: str
+    module: nn.Module
+    places: Mapping[str, int]
+
+    factors: ClassVar[bool] = True
+
+    @property
+    def size(self) -> int:
+        """How many parameters were asked for."""
+        return sum(cast(Tensor, getattr(self.module, part)).numel() for part in self.places)
+
+    @property
+    def matrix(self) -> tuple[int, int] | None:
+        if not self.factors or "weight" not in self.places:
+            return None
+        weight = cast(Tensor, self.module.weight)
+        rows, columns = self.oriented(weight.detach()).shape
+        return rows, columns + ("bias" in self.places)
+
+    def oriented(self, weight: Tensor) -> Tensor:
+        """The weight as a matrix [outputs, inputs]."""
+        return weight.flatten(1)
+
+    def gradient(self, a: Tensor, g: Tensor, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
+        """The gradient of each parameter, summed over the rows of each of the b examples (their draws lie side by side)."""
+        raise NotImplementedError  # pragma: no cover
+
+    def inputs(self, a: Tensor) -> Float[Tensor, "r s i"]:
+        """ã at every position, for each row."""
+        raise NotImplementedError  # pragma: no cover
+
+    def outputs(self, g: Tensor) -> Float[Tensor, "r s o"]:
+        """The gradient at every position of the output, for each row."""
+        return g.reshape(len(g), -1, g.shape[-1])
+
+    def through(self, a: Tensor, left: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
+        """`inputs(a)` leftᵀ, without building the former where that is wasteful."""
+        return self.inputs(a) @ left.T
+
+
+class LinearLayer(Layer):
+    """y = Wx + b at every position."""
+
+    def gradient(self, a: Tensor, g: Tensor, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
+        each = g.reshape(b, -1, g.shape[-1])
+        if "weight" in self.places:
+            yield "weight", (each.mT @ a.reshape(b, -1, a.shape[-1])).flatten(1)
+        if "bias" in self.places:
+            yield "bias", each.sum(1)
+
+    def inputs(self, a: Tensor) -> Float[Tensor, "r s i"]:
+        flat = a.reshape(len(a), -1, a.shape[-1])
+        return F.pad(flat, (0, 1), value=1.0) if "bias" in self.places else flat
+
+    def through(self, a: Tensor, left: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
+        flat = a.reshape(len(a), -1, a.shape[-1])
+        return F.linear(flat, left[:, : flat.shape[-1]], left[:, -1] if "bias" in self.places else None)
+
+
+class ConvLayer(Layer):
+    """A two-dimensional convolution, with any stride, padding, dilation and groups (grouped ones do not factor)."""
+
+    @property
+    def factors(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return cast(nn.Conv2d, self.module).groups == 1
+
+    def padded(self, a: Tensor) -> tuple[Tensor, list[int]]:
+        """The input and the zeros still to be put around it; other paddings are made here."""
+        conv = cast(nn.Conv2d, self.module)
+        if conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
+            return a, list(conv.padding)
+        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+        return F.pad(a, conv._reversed_padding_repeated_twice, mode=mode), [0, 0]
+
+    def gradient(self, a: Tensor, g: Tensor, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
+        if "weight" in self.places:
+            conv = cast(nn.Conv2d, self.module)
+            a, padding = self.padded(a)
+            # The library's own weight gradient, an example at a time: its draws are the batch, and nothing is unfolded.
+            each = [
+                torch.ops.aten.convolution_backward(
+                    g_i, a_i, conv.weight.detach(), None, conv.stride, padding, conv.dilation, False, [0, 0], conv.groups,
+                    [False, True, False],
+                )[1]
+                for a_i, g_i in zip(a.chunk(b), g.chunk(b), strict=True)
+            ]  # fmt: skip
+            yield "weight", torch.stack(each).flatten(1)
+        if "bias" in self.places:
+            yield "bias", g.sum((2, 3)).view(b, -1, g.shape[1]).sum(1)
+
+    def inputs(self, a: Tensor) -> Float[Tensor, "r s i"]:
+        conv = cast(nn.Conv2d, self.module)
+        a, padding = self.padded(a)
+        patches = F.unfold(a, cast(Any, conv.kernel_size), cast(Any, conv.dilation), cast(Any, padding), cast(Any, conv.stride)).mT
+        return F.pad(patches, (0, 1), value=1.0) if "bias" in self.places else patches
+
+    def outputs(self, g: Tensor) -> Float[Tensor, "r s o"]:
+        return g.flatten(2).mT
+
+    def through(self, a: Tensor, left: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
+        conv = cast(nn.Conv2d, self.module)
+        a, padding = self.padded(a)
+        kernel = left[:, : conv.weight[0].numel()].reshape(-1, *conv.weight.shape[1:])
+        bias = left[:, -1].contiguous() if "bias" in self.places else None
+        return F.conv2d(a, kernel, bias, cast(Any, conv.stride), cast(Any, padding), cast(Any, conv.dilation)).flatten(2).mT
+
+
+class NormLayer(Layer):
+    """GroupNorm, LayerNorm, RMSNorm: y = γ ⊙ â + β with â the normalised input."""
+
+    factors = False
+
+    def gradient(self, a: Tensor, g: Tensor, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
+        if "weight" in self.places:
+            yield "weight", self._summed(g * self._normal(a), b)
+        if "bias" in self.places:
+            yield "bias", self._summed(g, b)
+
+    def _normal(self, a: Tensor) -> Tensor:
+        norm = cast(Any, self.module)
+        if isinstance(norm, nn.GroupNorm):
+            return F.group_norm(a, norm.num_groups, eps=norm.eps)
+        if isinstance(norm, nn.LayerNorm):
+            return F.layer_norm(a, norm.normalized_shape, eps=norm.eps)
+        return F.rms_norm(a, norm.normalized_shape, eps=norm.eps)
+
+    def _summed(self, values: Tensor, b: int) -> Float[Tensor, "b w"]:
+        """Over positions and draws. A GroupNorm's channels come second, the others' features last."""
+        if isinstance(self.module, nn.GroupNorm):
+            return values.reshape(*values.shape[:2], -1).sum(2).view(b, -1, values.shape[1]).sum(1)
+        width = cast(Tensor, self.module.weight).numel()
+        return values.reshape(b, -1, width).sum(1)
+
+
+class EmbeddingLayer(Layer):
+    """y = W[index]: the gradient of a row is the output's, put at the index. As a matrix it is [features, words]."""
+
+    def oriented(self, weight: Tensor) -> Tensor:
+        return weight.mT
+
+    def gradient(self, a: Tensor, g: Tensor, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
+        weight = cast(Tensor, self.module.weight)
+        index = a.reshape(b, -1, 1).expand(-1, -1, weight.shape[1])
+        out = g.new_zeros(b, *weight.shape).scatter_add_(1, index, g.reshape(b, -1, weight.shape[1]))
+        yield "weight", out.flatten(1)
+
+    def inputs(self, a: Tensor) -> Float[Tensor, "r s i"]:
+        weight = cast(Tensor, self.module.weight)
+        return F.one_hot(a.reshape(len(a), -1), len(weight)).to(weight.dtype)
+
+    def through(self, a: Tensor, left: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
+        return left.T[a.reshape(len(a), -1)]
+
+
+KINDS: dict[type[nn.Module], type[Layer]] = {
+    nn.Linear: LinearLayer,
+    nn.Conv2d: ConvLayer,
+    nn.GroupNorm: NormLayer,
+    nn.LayerNorm: NormLayer,
+    nn.RMSNorm: NormLayer,
+    nn.Embedding: EmbeddingLayer,
+}
+
+
+def layers_of(model: Denoiser, pattern: str = "*") -> list[Layer]:
+    """The layers that hold the model's trainable parameters of that name pattern. What cannot be seen is refused by name."""
+    _refuse_checkpointing(model.module)
+    first, place = {}, 0
+    for name, parameter in model.parameters(pattern).items():
+        first[name], place = place, place + parameter.numel()
+    found, seen = [], set()
+    for name, module in model.module.named_modules():
+        own = {part: f"{name}.{part}" if name else part for part, _ in module.named_parameters(recurse=False)}
+        places = {part: first[whole] for part, whole in own.items() if whole in first}
+        kind = next((layer for base, layer in KINDS.items() if isinstance(module, base)), None)
+        if places and kind is not None:
+            found.append(kind(name, module, places))
+            seen |= {own[part] for part in places}
+    unseen = [name for name in first if name not in seen]
+    if unseen:
+        raise unseen_parameters(unseen)
+    return found
+
+
+def parameters_of(layers: Sequence[Layer]) -> dict[str, Tensor]:
+    """The parameters of these layers by name, without a graph."""
+    return {
+        f"{layer.name}.{part}".lstrip("."): cast(Tensor, getattr(layer.module, part)).detach()
+        for layer in layers
+        for part in layer.places
+    }
+
+
+def unseen_parameters(names: list[str]) -> ModelError:
+    """The error for parameters whose gradient cannot be read off a layer's input and output."""
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    kinds = ", ".join(kind.__name__ for kind in KINDS)
+    return ModelError(
+        f"Per-example gradients of {shown} cannot be computed: expected parameters of {kinds}, each used by its own layer alone. "
+        "Choose others with --set parameters=PATTERN."
+    )
+
+
+def _refuse_checkpointing(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if getattr(part, "gradient_checkpointing", False):
+            raise ModelError(
+                f"The model's part '{name or type(part).__name__}' uses gradient checkpointing, which runs layers twice. "
+                "Switch it off: model.module.disable_gradient_checkpointing()."
+            )

@@ -1,0 +1,199 @@
+"""Projected per-example gradients, row by row: consumers of the layers' gradients that never hold more than one layer's."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import Draw, Draws
+from headwater.diffusion.measure import Measurement, trajectory
+from headwater.gradients.drawn import Drawn, divisor, drawn
+from headwater.gradients.hooks import LayerGradient, check, stream
+from headwater.gradients.layers import Layer, layers_of, parameters_of
+from headwater.gradients.vmap import non_finite
+from headwater.linalg.project import AnyProjector, Dense, Identity, Sparse, TwoSided, project
+
+BLOCK = 128  # examples whose rows are made, and kept on disk, together
+SLAB = 2**28  # gradient numbers held at once for a dense projection (1 GiB)
+
+
+class Exact:
+    """The gradient itself, in the order of the model's parameters, and then a projection of it."""
+
+    def __init__(self, layers: Sequence[Layer], projector: Dense | Sparse | Identity) -> None:
+        self.layers, self.fold = layers, projector
+        self.width = sum(layer.size for layer in layers)
+
+    def keep(self, layer: Layer, a: Tensor) -> Tensor:
+        return a
+
+    def blocks(self, gradient: LayerGradient, b: int) -> Iterator[tuple[int, Float[Tensor, "b w"]]]:
+        for part, block in gradient.parameters(b):
+            yield gradient.layer.places[part], block
+
+
+class TwoSides:
+    """L G Rᵀ for every layer whose gradient is a matrix G = Σ g ãᵀ: both sides are shortened before they are multiplied.
+
+    The input is shortened in the forward pass (for a convolution by a small convolution), and is all that is kept of it.
+    """
+
+    def __init__(self, layers: Sequence[Layer], given: TwoSided) -> None:
+        self.layers, self.fold = layers, given.fold
+        self.left: dict[str, Tensor] = {}
+        self.right: dict[str, Tensor] = {}
+        self.places: dict[str, int] = {}
+        self.width = 0
+        side = given.side(sum(layer.matrix is not None for layer in layers))
+        for layer in layers:
+            self.places[layer.name] = self.width
+            if layer.matrix is None:
+                self.width += layer.size
+                continue
+            rows, columns = layer.matrix
+            like = next(layer.module.parameters())
+            self.left[layer.name] = torch.as_tensor(given.matrix(side, rows, layer.name, "left")).to(like)
+            self.right[layer.name] = torch.as_tensor(given.matrix(side, columns, layer.name, "right")).to(like)
+            self.width += min(side, rows) * min(side, columns)
+
+    def keep(self, layer: Layer, a: Tensor) -> Tensor:
+        right = self.right.get(layer.name)
+        return a if right is None else layer.through(a, right)
+
+    def blocks(self, gradient: LayerGradient, b: int) -> Iterator[tuple[int, Float[Tensor, "b w"]]]:
+        layer, place = gradient.layer, self.places[gradient.layer.name]
+        if layer.name not in self.left:
+            for _, block in gradient.parameters(b):
+                yield place, block
+                place += block.shape[1]
+            return
+        for short, g in gradient.sides:
+            each = self.left[layer.name] @ layer.outputs(g).mT @ short
+            yield place, each.view(b, -1, *each.shape[1:]).sum(1).flatten(1)
+
+
+def projected(
+    model: Denoiser,
+    examples: Examples,
+    measurement: Measurement,
+    draws: Draws,
+    projector: AnyProjector,
+    *,
+    pattern: str = "*",
+    normalize: bool = False,
+    rows: int = 64,
+) -> Iterator[Float[Tensor, "b k"]]:
+    """φ(x) = R ∇_θ mean over draws of m, for all examples in order, in blocks of at most BLOCK.
+
+    `rows` draws go through the model at once, never from two blocks: a block's numbers are the same whatever came before it.
+    With `normalize`, φ(x) = mean over timesteps of φ_t(x)/‖φ_t(x)‖, each φ_t the sum over the noises of one timestep.
+    """
+    layers = layers_of(model, pattern)
+    if isinstance(projector, Dense) and not normalize:  # its entries are costly to make: many examples share them
+        height = min(BLOCK, 2 ** max(0, int(np.log2(SLAB / sum(layer.size for layer in layers)))))
+        flat = _blocks(model, examples, measurement, draws, Exact(layers, Identity()), rows, height)
+        yield from (project(projector, block) for block in flat)
+    else:
+        sketch = TwoSides(layers, projector) if isinstance(projector, TwoSided) else Exact(layers, projector)
+        yield from _blocks(model, examples, measurement, draws, sketch, rows, BLOCK, normalize)
+
+
+def _blocks(
+    model: Denoiser,
+    examples: Examples,
+    measurement: Measurement,
+    draws: Draws,
+    sketch: Exact | TwoSides,
+    rows: int,
+    block: int,
+    normalize: bool = False,
+) -> Iterator[Float[Tensor, "b k"]]:
+    height = max(1, rows // draws_of(model, examples, measurement, draws))
+
+    def of(here: slice) -> Float[Tensor, "b k"]:
+        given = drawn(model, examples, here, measurement, draws)
+        if here.start == 0:
+            check(model, measurement, given, sketch.layers)
+        pieces, d = parts(given, max(1, rows // draws.noises) * draws.noises), given.draw.t.shape[1]
+        if normalize:
+            found = _sum(_normalised(model, measurement, part, sketch, draws.noises) for part in pieces) * draws.noises / d
+        else:
+            found = _sum(_rows(model, measurement, part, sketch, len(part.draw.t)) for part in pieces) / divisor(measurement, d)
+        if not torch.isfinite(found).all():
+            raise non_finite(model, measurement, *given, parameters_of(sketch.layers), examples.ids[here])
+        return found
+
+    yield from gathered((of(here) for here in batches(len(examples), block, height)), block)
+
+
+def _sum(rows: Iterable[Float[Tensor, "b k"]]) -> Float[Tensor, "b k"]:
+    return reduce(Tensor.add_, rows)
+
+
+def batches(n: int, block: int, height: int) -> Iterator[slice]:
+    """0 … n in slices of at most `height`, none of which crosses a multiple of `block`."""
+    for first in range(0, n, block):
+        last = min(first + block, n)
+        yield from (slice(low, min(low + height, last)) for low in range(first, last, height))
+
+
+def _rows(
+    model: Denoiser, measurement: Measurement, given: Drawn, sketch: Exact | TwoSides, count: int
+) -> Float[Tensor, "count k"]:
+    """The folded sketch of Σ m in `count` rows, each a sum over its equal share of the draws."""
+    like = given.draw.x_t
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    out = torch.zeros(count, sketch.fold.width(sketch.width), device=like.device, dtype=dtype)
+
+    def visit(gradient: LayerGradient) -> None:
+        for place, block in sketch.blocks(gradient, count):
+            sketch.fold.add(out, block.to(dtype), place)
+
+    stream(model, measurement, given, sketch.layers, visit, sketch.keep)
+    return out
+
+
+def _normalised(
+    model: Denoiser, measurement: Measurement, given: Drawn, sketch: Exact | TwoSides, noises: int
+) -> Float[Tensor, "b k"]:
+    """Σ_t φ_t/‖φ_t‖ over the timesteps of these draws, the noises of a timestep lying side by side."""
+    b, d = given.draw.t.shape
+    each = _rows(model, measurement, given, sketch, b * d)
+    return torch.nn.functional.normalize(each.view(b, d // noises, noises, -1).sum(2), dim=2).sum(1)
+
+
+def draws_of(model: Denoiser, examples: Examples, measurement: Measurement, draws: Draws) -> int:
+    """How many draws each example gets."""
+    if measurement is trajectory:
+        return drawn(model, examples, slice(0, 1), measurement, draws).draw.t.shape[1]
+    return (draws.timesteps if isinstance(draws.timesteps, int) else len(draws.timesteps)) * draws.noises
+
+
+def parts(given: Drawn, size: int) -> Iterator[Drawn]:
+    """The same examples with `size` of their draws at a time."""
+    draw, labels = given
+    for low in range(0, draw.t.shape[1], size):
+        here = slice(low, low + size)
+        yield Drawn(Draw(draw.x, *(part[:, here] for part in draw[1:])), None if labels is None else labels[:, here])
+
+
+def gathered(blocks: Iterable[Float[Tensor, "b k"]], height: int) -> Iterator[Float[Tensor, "h k"]]:
+    """The same rows in blocks `height` high; the last may be lower."""
+    slab: Tensor | None = None
+    filled = 0
+    for block in blocks:
+        while len(block):
+            slab = block.new_empty(height, block.shape[1]) if slab is None else slab
+            count = min(len(block), height - filled)
+            slab[filled : filled + count] = block[:count]
+            block, filled = block[count:], filled + count
+            if filled == height:
+                yield slab
+                slab, filled = None, 0
+    if slab is not None and filled:
+        yield slab[:filled]

@@ -1,0 +1,124 @@
+"""Projected rows are the projections of the exact gradients, however the work is cut up."""
+
+import pytest
+import torch
+
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import measurement
+from headwater.diffusion.sample import sample
+from headwater.gradients import vmap
+from headwater.gradients.layers import layers_of
+from headwater.gradients.projected import batches, gathered, projected
+from headwater.linalg.project import Dense, Identity, Sparse, TwoSided, project
+
+DRAWS = Draws(3, "uniform", 2)
+PROJECTORS = [Dense(64, 1), Sparse(500, 1), Sparse(500, 1, 3), Identity(), TwoSided(500, 1)]
+
+
+def rows(model, examples, projector, name="simple", draws=DRAWS, **options):
+    return torch.cat(list(projected(model, examples, measurement(name), draws, projector, **options)))
+
+
+def exact(model, examples, name="simple", draws=DRAWS, **options):
+    return torch.cat(list(vmap.gradients(model, examples, measurement(name), draws, **options)))
+
+
+def relative(found, expected):
+    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
+
+
+def two_sided(model, flat, projector):
+    """L G Rᵀ of every layer from exact gradients, folded: the slow obvious version."""
+    layers, blocks = layers_of(model), []
+    side = projector.side(sum(layer.matrix is not None for layer in layers))
+    for layer in layers:
+        parts = {part: flat[:, place : place + getattr(layer.module, part).numel()] for part, place in layer.places.items()}
+        if layer.matrix is None:
+            blocks += parts.values()
+            continue
+        weight = torch.stack([layer.oriented(row.view_as(layer.module.weight)) for row in parts["weight"]])
+        whole = torch.cat([weight, parts["bias"][..., None]], 2) if "bias" in parts else weight
+        left, right = (
+            torch.as_tensor(projector.matrix(side, length, layer.name, end)).to(flat)
+            for length, end in zip(layer.matrix, ("left", "right"), strict=True)
+        )
+        blocks.append((left @ whole @ right.T).flatten(1))
+    return project(projector.fold, torch.cat(blocks, 1))
+
+
+@pytest.mark.parametrize("projector", PROJECTORS, ids=str)
+def test_rows_are_the_projections_of_exact_gradients(tiny, pictures, projector):
+    model, examples = tiny(classes=3), pictures(3, classes=3)
+    flat = exact(model, examples)
+    expected = two_sided(model, flat, projector) if isinstance(projector, TwoSided) else project(projector, flat)
+    assert relative(rows(model, examples, projector), expected) < 1e-10
+
+
+@pytest.mark.parametrize("projector", PROJECTORS, ids=str)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_how_many_draws_go_through_at_once_changes_nothing_beyond_rounding(tiny, pictures, projector, normalize):
+    model, examples = tiny(), pictures(3)
+    whole = rows(model, examples, projector, normalize=normalize)
+    for count in (1, 4, 7):
+        assert relative(rows(model, examples, projector, normalize=normalize, rows=count), whole) < 1e-10
+
+
+@pytest.mark.parametrize("projector", PROJECTORS, ids=str)
+def test_normalised_rows_are_means_of_unit_vectors_of_each_timestep(tiny, pictures, projector):
+    model, examples = tiny(), pictures(2)
+    each = [rows(model, examples, projector, draws=Draws((t,), noises=2)) for t in (0, 333, 666)]
+    expected = torch.stack([row / row.norm(dim=1, keepdim=True) for row in each]).mean(0)
+    assert relative(rows(model, examples, projector, draws=Draws((0, 333, 666), noises=2), normalize=True), expected) < 1e-10
+
+
+def test_a_path_cut_into_pieces_is_still_a_sum_over_its_steps(tiny, pictures):
+    model = tiny()
+    found = sample(model, range(2), 0, sampler="ddpm", steps=6, keep_path=True)
+    queries = pictures(2, trajectory=found.path.float().numpy(), trajectory_timesteps=found.timesteps)
+    expected = exact(model, queries, "trajectory")
+    for count in (1, 2, 64):
+        assert relative(rows(model, queries, Identity(), "trajectory", rows=count), expected) < 1e-10
+
+
+def test_a_pattern_projects_the_chosen_parameters_only(tiny, pictures):
+    model, examples = tiny(), pictures(2)
+    pattern = "conv_out.*|*.to_q.*|*norm*"
+    assert (
+        relative(rows(model, examples, Sparse(100), pattern=pattern), project(Sparse(100), exact(model, examples, pattern=pattern)))
+        < 1e-10
+    )
+
+
+def test_half_precision_adds_up_in_single(tiny, pictures):
+    model, examples = tiny(torch.bfloat16), pictures(2)
+    found = rows(model, examples, Sparse(500))
+    assert found.dtype == torch.float32
+    assert relative(found.double(), project(Sparse(500), exact(tiny(), examples))) < 0.2
+
+
+def test_two_sided_rows_keep_inner_products_in_the_mean(tiny, pictures):
+    model, examples = tiny(), pictures(2)
+    flat = exact(model, examples)
+    truth = float(flat[0] @ flat[1])
+    found = torch.tensor([float(torch.prod(rows(model, examples, TwoSided(300, seed)), 0).sum()) for seed in range(60)])
+    assert abs(float(found.mean()) - truth) < 4 * float(found.std()) / len(found) ** 0.5
+
+
+def test_gathered_blocks_hold_the_same_rows():
+    blocks = [torch.arange(2.0 * n).view(n, 2) + 100 * n for n in (1, 5, 0, 3)]
+    found = list(gathered(iter(blocks), 4))
+    assert [len(block) for block in found] == [4, 4, 1]
+    assert torch.equal(torch.cat(found), torch.cat(blocks))
+
+
+def test_a_batch_never_crosses_a_block():
+    found = list(batches(11, 4, 3))
+    assert [(here.start, here.stop) for here in found] == [(0, 3), (3, 4), (4, 7), (7, 8), (8, 11)]
+
+
+@pytest.mark.parametrize("projector", PROJECTORS, ids=str)
+def test_a_block_is_the_same_bit_for_bit_whatever_came_before_it(tiny, pictures, monkeypatch, projector):
+    monkeypatch.setattr("headwater.gradients.projected.BLOCK", 4)
+    model, examples = tiny(torch.float32), pictures(7)
+    whole = rows(model, examples, projector)
+    assert torch.equal(rows(model, examples.take([4, 5, 6]), projector), whole[4:])
