@@ -20,7 +20,8 @@ class Denoiser:
     """One model at one checkpoint, in eval mode.
 
     `module(x_t, t[, class_labels])` returns the prediction, or an object that carries it as `.sample`.
-    `classes` is the number of labels of a class-conditional model, None for an unconditional one.
+    `classes` is the number of labels of a class-conditional model, None for an unconditional one. `memory` is how many bytes the
+    activations of one pass may take: it decides how many pictures go through at once, and nothing else.
     """
 
     module: nn.Module
@@ -28,6 +29,7 @@ class Denoiser:
     shape: tuple[int, int, int]
     fingerprint: str
     classes: int | None = None
+    memory: int = 2**30
 
     def __post_init__(self) -> None:
         self.module.eval()

@@ -1,5 +1,6 @@
 """What both engines are given: the draws of some examples, with their labels, in the model's dtype and on its device."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,18 @@ class Drawn(NamedTuple):
 
     draw: Draw
     labels: Int64[Tensor, "*b d"] | None
+
+    def first(self) -> "Drawn":
+        """The first draw of the first example."""
+        draw, labels = self
+        return Drawn(Draw(draw.x[:1], *(part[:1, :1] for part in draw[1:])), None if labels is None else labels[:1, :1])
+
+    def parts(self, size: int) -> Iterator["Drawn"]:
+        """The same examples with `size` of their draws at a time."""
+        draw, labels = self
+        for low in range(0, draw.t.shape[1], size):
+            here = slice(low, low + size)
+            yield Drawn(Draw(draw.x, *(part[:, here] for part in draw[1:])), None if labels is None else labels[:, here])
 
 
 def divisor(measurement: Measurement, d: int) -> int:

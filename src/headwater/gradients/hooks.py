@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.draws import Draw, Draws
+from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import Measurement
 from headwater.errors import ModelError
 from headwater.gradients.drawn import Drawn, divisor, drawn
@@ -134,9 +134,7 @@ def check(model: Denoiser, measurement: Measurement, given: Drawn, layers: Seque
 
     One draw's gradient, by hooks and by autograd, must agree up to the rounding of the model's dtype.
     """
-    one = Drawn(
-        Draw(given.draw.x[:1], *(part[:1, :1] for part in given.draw[1:])), None if given.labels is None else given.labels[:1, :1]
-    )
+    one = given.first()
     found: dict[str, Tensor] = {}
 
     def visit(gradient: LayerGradient) -> None:

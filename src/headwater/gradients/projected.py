@@ -10,11 +10,12 @@ from torch import Tensor
 
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.draws import Draw, Draws
-from headwater.diffusion.measure import Measurement, trajectory
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import Measurement
 from headwater.gradients.drawn import Drawn, divisor, drawn
 from headwater.gradients.hooks import LayerGradient, check, stream
 from headwater.gradients.layers import Layer, layers_of, parameters_of
+from headwater.gradients.memory import draws_that_fit
 from headwater.gradients.vmap import non_finite
 from headwater.linalg.project import AnyProjector, Dense, Identity, Sparse, TwoSided, project
 
@@ -86,12 +87,13 @@ def projected(
     *,
     pattern: str = "*",
     normalize: bool = False,
-    rows: int = 64,
+    rows: int | None = None,
 ) -> Iterator[Float[Tensor, "b k"]]:
     """φ(x) = R ∇_θ mean over draws of m, for all examples in order, in blocks of at most BLOCK.
 
-    `rows` draws go through the model at once, never from two blocks: a block's numbers are the same whatever came before it.
-    With `normalize`, φ(x) = mean over timesteps of φ_t(x)/‖φ_t(x)‖, each φ_t the sum over the noises of one timestep.
+    `rows` draws go through the model at once (None: as many as fit `model.memory`), never from two blocks: a block's numbers are
+    the same whatever came before it. With `normalize`, φ(x) = mean over timesteps of φ_t(x)/‖φ_t(x)‖, each φ_t the sum over the
+    noises of one timestep.
     """
     layers = layers_of(model, pattern)
     if isinstance(projector, Dense) and not normalize:  # its entries are costly to make: many examples share them
@@ -109,17 +111,18 @@ def _blocks(
     measurement: Measurement,
     draws: Draws,
     sketch: Exact | TwoSides,
-    rows: int,
+    rows: int | None,
     block: int,
     normalize: bool = False,
 ) -> Iterator[Float[Tensor, "b k"]]:
-    height = max(1, rows // draws_of(model, examples, measurement, draws))
+    first = drawn(model, examples, slice(0, 1), measurement, draws)
+    check(model, measurement, first, sketch.layers)
+    rows = rows or draws_that_fit(model, measurement, first.first(), sketch.layers, sketch.keep)
+    d = first.draw.t.shape[1]
 
     def of(here: slice) -> Float[Tensor, "b k"]:
         given = drawn(model, examples, here, measurement, draws)
-        if here.start == 0:
-            check(model, measurement, given, sketch.layers)
-        pieces, d = parts(given, max(1, rows // draws.noises) * draws.noises), given.draw.t.shape[1]
+        pieces = given.parts(max(1, rows // draws.noises) * draws.noises)
         if normalize:
             found = _sum(_normalised(model, measurement, part, sketch, draws.noises) for part in pieces) * draws.noises / d
         else:
@@ -128,7 +131,7 @@ def _blocks(
             raise non_finite(model, measurement, *given, parameters_of(sketch.layers), examples.ids[here])
         return found
 
-    yield from gathered((of(here) for here in batches(len(examples), block, height)), block)
+    yield from gathered((of(here) for here in batches(len(examples), block, max(1, rows // d))), block)
 
 
 def _sum(rows: Iterable[Float[Tensor, "b k"]]) -> Float[Tensor, "b k"]:
@@ -165,21 +168,6 @@ def _normalised(
     b, d = given.draw.t.shape
     each = _rows(model, measurement, given, sketch, b * d)
     return torch.nn.functional.normalize(each.view(b, d // noises, noises, -1).sum(2), dim=2).sum(1)
-
-
-def draws_of(model: Denoiser, examples: Examples, measurement: Measurement, draws: Draws) -> int:
-    """How many draws each example gets."""
-    if measurement is trajectory:
-        return drawn(model, examples, slice(0, 1), measurement, draws).draw.t.shape[1]
-    return (draws.timesteps if isinstance(draws.timesteps, int) else len(draws.timesteps)) * draws.noises
-
-
-def parts(given: Drawn, size: int) -> Iterator[Drawn]:
-    """The same examples with `size` of their draws at a time."""
-    draw, labels = given
-    for low in range(0, draw.t.shape[1], size):
-        here = slice(low, low + size)
-        yield Drawn(Draw(draw.x, *(part[:, here] for part in draw[1:])), None if labels is None else labels[:, here])
 
 
 def gathered(blocks: Iterable[Float[Tensor, "b k"]], height: int) -> Iterator[Float[Tensor, "h k"]]:
