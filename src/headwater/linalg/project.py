@@ -7,7 +7,7 @@ not on batch, device or thread count. (Park et al. 2023, TRAK, arXiv:2303.14186,
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from math import ceil
+from math import ceil, log2
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -109,12 +109,17 @@ class Sparse:
 
     def offsets(self, s: int, k: int, count: int) -> Int64[np.ndarray, " count"]:
         """How far each stretch of k coordinates is turned."""
-        return seeds.stream(self.seed, "sparse offsets", self.k, self.nonzeros, s).integers(0, k, size=count)
+        return _offsets(self.seed, self.k, self.nonzeros, s, k, 2 ** ceil(log2(count)))[:count]
 
     def signs(self, s: int, start: int, stop: int) -> Int8[np.ndarray, " w"]:
         """±1 for the coordinates start … stop."""
         blocks = [_signs(self.seed, self.k, self.nonzeros, s, block) for block in range(start // SIGNS, ceil(stop / SIGNS))]
         return np.concatenate(blocks)[start % SIGNS :][: stop - start]
+
+
+@lru_cache(maxsize=64)
+def _offsets(seed: int, k: int, nonzeros: int, s: int, part: int, count: int) -> Int64[np.ndarray, " count"]:
+    return seeds.stream(seed, "sparse offsets", k, nonzeros, s).integers(0, part, size=count)
 
 
 @lru_cache(maxsize=2048)
