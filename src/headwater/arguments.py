@@ -2,8 +2,9 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from headwater.bank import open_bank
 from headwater.core import labelled_like
@@ -14,6 +15,13 @@ from headwater.experiment import Run
 from headwater.experiment import device as checked
 from headwater.methods import make, method_class
 from headwater.models import unet
+
+
+class Machine(NamedTuple):
+    """Where the models run, and the GiB that one pass through them may take."""
+
+    device: str
+    memory: float
 
 
 def parse(text: str) -> Any:
@@ -48,7 +56,7 @@ def experiment(
     query: str | None,
     models: list[Path],
     bank: str | None,
-    device: str,
+    machine: Machine,
     resize: int | None = None,
 ) -> Run:
     """Everything a run needs, opened and checked. What is not named comes from the bank, if there is one."""
@@ -59,12 +67,12 @@ def experiment(
     examples = opened.train if train is None and opened else open_examples(train or "", resize=resize)
     queries = opened.queries if query is None and opened else labelled_like(open_examples(query or "", resize=resize), examples)
     folders = models or ([opened.folder / "model"] if opened and train is None else [])
-    loaded, notes = _models(folders, checked(device))
+    loaded, notes = _models(folders, machine)
     sources = {"train": train or f"{bank}/train.npz", "query": query or f"{bank}/queries.npz", "models": [str(f) for f in folders]}
     return Run(method, fields, examples, queries, loaded, opened, sources, notes)
 
 
-def _models(folders: list[Path], device: str) -> tuple[list[Denoiser], list[str]]:
+def _models(folders: list[Path], machine: Machine) -> tuple[list[Denoiser], list[str]]:
     if not folders:
         return [], []
     notes = [
@@ -74,7 +82,8 @@ def _models(folders: list[Path], device: str) -> tuple[list[Denoiser], list[str]
     ]
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
-    return [unet.load(folder, device) for folder in folders], notes
+    device = checked(machine.device)
+    return [replace(unet.load(folder, device), memory=int(machine.memory * 2**30)) for folder in folders], notes
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from headwater.archive import read_examples
-from headwater.archive import write_examples as write_examples
 from headwater.core import Examples
 from headwater.errors import DataError
 

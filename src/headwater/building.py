@@ -26,10 +26,10 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import elbo, simple
 from headwater.diffusion.sample import sample
+from headwater.disk import locked, written
 from headwater.errors import DataError, OptionError
 from headwater.models import unet
 from headwater.models.train import DIGITS, Recipe, Watch, train
-from headwater.store import written
 
 BINS = 20  # per-timestep outcomes are kept as means over this many stretches of the schedule
 
@@ -72,8 +72,14 @@ class BankRecipe:
 def build(
     folder: Path, recipe: BankRecipe, training: Examples, held_out: Examples, *, workers: int = 1, keep_models: Path | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Build the bank, or go on with it; yields (jobs done, jobs in all) after each job."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Build the bank, or go on with it; yields (jobs done, jobs in all) after each job. A second build of it is refused."""
+    with locked(folder / "parts", wait=False):  # two would collect each other's outcomes, and one would lose some
+        yield from _built(folder, recipe, training, held_out, workers, keep_models)
+
+
+def _built(
+    folder: Path, recipe: BankRecipe, training: Examples, held_out: Examples, workers: int, keep_models: Path | None
+) -> Iterator[tuple[int, int]]:
     _begin(folder, recipe, training, held_out)
     total = (recipe.subsets + 1) * recipe.seeds
     _full_model(folder, recipe, training, held_out)
@@ -191,10 +197,13 @@ def _worker() -> None:
 
 
 def _job(folder: Path, recipe: BankRecipe, subset: int, seed: int, keep_models: Path | None) -> None:
-    """Train one model and write its outcomes to one file."""
+    """Train one model and write its outcomes to one file. The one of all data and seed 0 is there already."""
     training, queries = read_examples(folder / "train.npz"), read_examples(folder / "queries.npz")
-    keep = None if subset < 0 else array(folder / "subsets.npy")[subset]
-    model = train(unet.Network(recipe.model), training, recipe.training, seed, keep=keep)
+    if (subset, seed) == (-1, 0):
+        model = unet.load(folder / "model")
+    else:
+        keep = None if subset < 0 else array(folder / "subsets.npy")[subset]
+        model = train(unet.Network(recipe.model), training, recipe.training, seed, keep=keep)
     if keep_models:
         unet.save(model, keep_models / f"subset-{subset}-seed-{seed}")
     with written(folder / "parts" / f"{subset}-{seed}.npz") as file:

@@ -32,6 +32,7 @@ BankFolder = Annotated[str | None, typer.Option("--bank", help="A bank of retrai
 Seed = Annotated[int, typer.Option(help="Names all random draws.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
 Store = Annotated[Path | None, typer.Option(help="Where features are kept [default: $HEADWATER_STORE or the user cache].")]
+Memory = Annotated[float, typer.Option(min=0.01, help="GiB that one pass through the model may take: decides batch sizes.")]
 Resize = Annotated[int | None, typer.Option(help="Resize and centre-crop images to this size.")]
 
 
@@ -135,15 +136,16 @@ def attribute(
     seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
     device: Device = "cpu",
     store: Store = None,
+    memory: Memory = 1.0,
     resize: Resize = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a run with other settings.")] = False,
 ) -> None:
     """Score every training image for every query, and write the run folder with its report."""
-    from headwater.arguments import experiment, fields_of
+    from headwater.arguments import Machine, experiment, fields_of
     from headwater.experiment import run
     from headwater.report import report as page
 
-    what = experiment(method, fields_of(method, set_ or [], seed), train, query, model or [], bank, device, resize)
+    what = experiment(method, fields_of(method, set_ or [], seed), train, query, model or [], bank, Machine(device, memory), resize)
     with _bar("features") as tick:
         fresh = run(what, out, _store(store, tick), force=force)
     if not fresh:
@@ -160,17 +162,10 @@ def lds(
 ) -> None:
     """How well a run's scores predict retraining: mean LDS per query split with its 95 % interval."""
     from headwater.bank import open_bank
-    from headwater.truth import of_run
+    from headwater.truth import lines, of_run
 
     found = of_run(run, open_bank(bank))
-    if as_json:
-        print(json.dumps(found))
-        return
-    print(f"{'split':8}{'queries':>8}{'LDS':>9}{'95 % interval':>20}{'random':>9}{'seed agreement':>17}")
-    for split, row in found["splits"].items():
-        ceiling = f"{row['ceiling']:17.3f}" if "ceiling" in row else f"{'one seed':>17}"
-        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
-        print(f"{split:8}{row['queries']:8d}{row['lds']:9.3f}{interval:>20}{row['random']:9.3f}{ceiling}")
+    print(json.dumps(found) if as_json else "\n".join(lines(found)))
 
 
 @app.command()
@@ -186,26 +181,20 @@ def tune(
     seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
     device: Device = "cpu",
     store: Store = None,
+    memory: Memory = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Sweep fields of a method against a bank: chosen on one half of the queries, reported on the other."""
-    from headwater.arguments import as_list, experiment, fields_of
-    from headwater.sweep import sweep
+    from headwater.arguments import Machine, as_list, experiment, fields_of
+    from headwater.sweep import lines, sweep
 
     if len(field) != len(values):
         raise OptionError(f"There are {len(field)} --field and {len(values)} --values; expected one list of values for each field.")
     swept = {name: as_list(text) for name, text in zip(field, values, strict=True)}
-    what = experiment(method, fields_of(method, set_ or [], seed), train, query, model or [], bank, device)
+    what = experiment(method, fields_of(method, set_ or [], seed), train, query, model or [], bank, Machine(device, memory))
     with _bar("features") as tick:
         found = sweep(what, swept, _store(store, tick))
-    if as_json:
-        print(json.dumps(found))
-        return
-    for split, row in found["splits"].items():
-        print(f"{split}: LDS {row['lds']:.3f} [{row['low']:.3f}, {row['high']:.3f}] on the other half of {row['queries']} queries")
-        print(f"  chosen: {' | '.join(_setting(each) for each in row['chosen'])}")
-        for entry in row["all"]:
-            print(f"  {_setting(entry['setting']):50}{entry['lds']:8.3f}  (all queries)")
+    print(json.dumps(found) if as_json else "\n".join(lines(found)))
 
 
 @bank_app.command("build")
@@ -297,10 +286,6 @@ def main() -> None:
 
 def _stop(signum: int, frame: object) -> None:
     raise Stopped
-
-
-def _setting(setting: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in setting.items())
 
 
 def _shown(value: Any) -> str:

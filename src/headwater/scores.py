@@ -48,25 +48,43 @@ class Scores:
         return Ranked(rows, -values)
 
 
-def top(blocks: Iterable[Float[np.ndarray, "q b"]], k: int) -> Ranked:
+def top(blocks: Iterable[Float[np.ndarray, "q _"]], k: int) -> Ranked:
     """The k largest scores of each query over blocks of consecutive training rows; equal scores keep input order."""
+    return ends(blocks, k)[0]
+
+
+def ends(blocks: Iterable[Float[np.ndarray, "q _"]], k: int) -> tuple[Ranked, Ranked]:
+    """The k largest and the k smallest scores of each query, from one pass over the blocks; memory for a block and 2qk numbers."""
     if k < 1:
         raise OptionError(f"k is {k}; expected 1 or more.")
     best: Ranked | None = None
+    worst: Ranked | None = None
     start = 0
     for block in blocks:
-        rows = np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)
         values = np.asarray(block, np.float32)
-        if best is not None:
-            rows, values = np.concatenate([best.rows, rows], 1), np.concatenate([best.values, values], 1)
-        order = np.argsort(-values, axis=1, kind="stable")[:, :k]
-        best = Ranked(np.take_along_axis(rows, order, 1), np.take_along_axis(values, order, 1))
-        start += block.shape[1]
-    if best is None:
+        best, worst = _merged(best, values, start, k), _merged(worst, -values, start, k)
+        start += values.shape[1]
+    if best is None or worst is None:
         raise OptionError("There are no score blocks to rank.")
-    return best
+    return best, Ranked(worst.rows, -worst.values)
 
 
-def dense(blocks: Iterable[Float[np.ndarray, "*λ q b"]]) -> Float32[np.ndarray, "*λ q n"]:
+def _merged(best: Ranked | None, values: Float32[np.ndarray, "q b"], start: int, k: int) -> Ranked:
+    """`best` with what a further block, whose first training row is `start`, adds to it."""
+    rows, found = [], []
+    for q, row in enumerate(values):
+        had = (np.zeros(0, np.int64), np.zeros(0, np.float32)) if best is None else (best.rows[q], best.values[q])
+        if len(had[1]) == k:  # an equal score that comes later does not displace one
+            places = np.flatnonzero(row > had[1][-1])
+        else:
+            places = np.flatnonzero(row >= np.partition(row, -k)[-k]) if len(row) > k else np.arange(len(row))
+        all_rows, all_values = np.concatenate([had[0], places + start]), np.concatenate([had[1], row[places]])
+        order = np.argsort(-all_values, kind="stable")[:k]
+        rows.append(all_rows[order])
+        found.append(all_values[order])
+    return Ranked(np.stack(rows), np.stack(found))
+
+
+def dense(blocks: Iterable[Float[np.ndarray, "*λ q _"]]) -> Float32[np.ndarray, "*λ q n"]:
     """All blocks side by side."""
     return np.concatenate([np.asarray(block, np.float32) for block in blocks], axis=-1)

@@ -51,6 +51,21 @@ def settings(
     return found
 
 
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """What `sweep` found, in words."""
+    rows = []
+    for split, row in found["splits"].items():
+        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        rows.append(f"{split}: LDS {row['lds']:.3f} {interval} on the other half of {row['queries']} queries")
+        rows.append(f"  chosen: {' | '.join(_words(each) for each in row['chosen'])}")
+        rows += [f"  {_words(entry['setting']):50}{entry['lds']:8.3f}  (all queries)" for entry in row["all"]]
+    return rows
+
+
+def _words(setting: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in setting.items())
+
+
 def cross_fitted(bank: Bank, found: Mapping[Setting, LDS]) -> dict[str, Any]:
     """For each query split: the honest figure, what was chosen, and the figure of every setting."""
     split = np.array(bank.queries.split or ("all",) * len(bank.queries))

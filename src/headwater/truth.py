@@ -1,6 +1,6 @@
 """Runs against a bank: how well do scores predict what retraining really does? Numpy only: no model is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,16 @@ def ground_truth(bank: Bank, values: Float32[np.ndarray, "q n"], leave_out: Sequ
         "splits": splits,
         "per_query": found.per_query.round(4).tolist(),
     }
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """What `of_run` found, as a table of words."""
+    rows = [f"{'split':8}{'queries':>8}{'LDS':>9}{'95 % interval':>20}{'random':>9}{'seed agreement':>17}"]
+    for split, row in found["splits"].items():
+        ceiling = f"{row['ceiling']:17.3f}" if "ceiling" in row else f"{'one seed':>17}"
+        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        rows.append(f"{split:8}{row['queries']:8d}{row['lds']:9.3f}{interval:>20}{row['random']:9.3f}{ceiling}")
+    return rows
 
 
 def _named(name: str, found: Interval) -> dict[str, float]:
