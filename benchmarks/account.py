@@ -1,0 +1,106 @@
+"""Why are the figures on the digits bank what they are? What pictures alone explain, and how repeatable gradients are.
+
+Run: .venv/bin/python benchmarks/account.py [--bank digits], after quality.py. Writes benchmarks/results/account.json.
+
+1. Scores that know no model: same label; a Gaussian of the pixel distance, exp(−‖x_q − x_i‖²/2h²), with h chosen on one half of a
+   split's queries and reported on the other.
+2. Repeatability: the rank correlation, over training images, of a query's scores from two seeds (other noise, other projection),
+   for each measurement at the damping that quality.py found best for it on validation.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from environment import environment
+from headwater.bank import Bank, open_bank
+from headwater.evaluate.lds import against
+from headwater.evaluate.tune import tuned
+from headwater.experiment import attribute
+from headwater.linalg.rank import spearman
+from headwater.methods.dtrak import DTRAK
+from headwater.methods.pixel import Pixel
+from headwater.models import unet
+from headwater.scores import dense
+from headwater.store import FeatureStore
+
+RESULTS = Path(__file__).parent / "results"
+WIDTHS = [2.0 ** (i / 2) for i in range(-2, 9)]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--bank", default="digits")
+    arguments.add_argument("--timesteps", type=int, nargs="+", default=[10, 100])
+    given = arguments.parse_args()
+    bank = open_bank(given.bank)
+    result = {
+        "bank": bank.folder.name,
+        "environment": environment(),
+        "model_free": [entry for split in ("val", "gen") for entry in model_free(bank, split)],
+        "repeatability": [
+            repeated(bank, timesteps, name) for timesteps in given.timesteps for name in ("simple", "square", "avg", "l2")
+        ],
+    }
+    (RESULTS / "account.json").write_text(json.dumps(result, indent=1))
+
+
+def model_free(bank: Bank, split: str) -> list[dict[str, Any]]:
+    """LDS of scores that are functions of pictures and labels."""
+    queries = np.array(bank.queries.split) == split
+    x, y = (examples.pixels().reshape(len(examples), -1) for examples in (bank.queries, bank.train))
+    distance = np.square(x[:, None] - y[None]).sum(-1)
+    pixel = Pixel()
+    scores = {"pixel cosine": {(): dense(pixel.score(None, pixel.fit(None, bank.train), bank.queries))}}
+    if split == "val":
+        assert bank.queries.labels is not None and bank.train.labels is not None
+        scores["same label"] = {(): (bank.queries.labels[:, None] == bank.train.labels).astype(np.float32)}
+    scores["gaussian of pixel distance"] = {(("h", h),): np.exp(-distance / (2 * h**2)) for h in WIDTHS}
+    rows = []
+    for name, settings in scores.items():
+        best = tuned({setting: against(bank, values.astype(np.float32)) for setting, values in settings.items()}, queries)
+        mean = best.mean(queries)
+        rows.append({"score": name, "split": split, **mean._asdict(), "chosen": [dict(each) for each in best.chosen]})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def repeated(bank: Bank, timesteps: int, measurement: str) -> dict[str, Any]:
+    """How far two seeds of the same method agree on a query's ranking of the training images."""
+    damping = best_damping(timesteps, measurement)
+    model = unet.load(bank.folder / "model")
+    with tempfile.TemporaryDirectory() as empty:
+        one, two = (
+            attribute(
+                model,
+                bank.train,
+                bank.queries,
+                method=DTRAK(measurement=measurement, timesteps=timesteps, damping=damping, seed=seed),
+                store=FeatureStore(Path(empty)),
+            ).values
+            for seed in (0, 1)
+        )
+    each, split = spearman(one, two), np.array(bank.queries.split)
+    row: dict[str, Any] = {"measurement": measurement, "timesteps": timesteps, "damping": damping}
+    row |= {name: float(each[split == name].mean()) for name in ("val", "gen")}
+    print(row, flush=True)
+    return row
+
+
+def best_damping(timesteps: int, measurement: str) -> float:
+    """The damping with the highest validation LDS in quality.json (`l2` and its kin are measured there under d-trak)."""
+    method = "trak" if measurement == "simple" else "d-trak"
+    quality = json.loads((RESULTS / "quality.json").read_text())
+    entries = next(
+        row["all"] for row in quality["rows"] if (row["method"], row["timesteps"], row["split"]) == (method, timesteps, "val")
+    )
+    same = [entry for entry in entries if entry["setting"].get("measurement", measurement) == measurement]
+    return max(same, key=lambda entry: entry["lds"])["setting"]["damping"]
+
+
+if __name__ == "__main__":
+    main()
