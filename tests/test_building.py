@@ -17,7 +17,7 @@ from headwater.building import BINS, BankRecipe, build, outcomes
 from headwater.core import Examples, to_uint8
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.sample import sample
-from headwater.errors import DataError, OptionError
+from headwater.errors import DataError, OptionError, StorageError
 from headwater.models import unet
 from headwater.models.train import Recipe, train
 
@@ -166,6 +166,30 @@ def test_outcomes_that_a_kill_left_uncollected_are_collected_without_training(co
     assert list(build(copy, recipe, *sides)) == [(JOBS, JOBS)]
     for name, values in expected.items():
         np.testing.assert_array_equal(kept(copy, name), values)
+
+
+def test_a_second_build_of_the_same_bank_is_refused_while_the_first_is_at_work(copy, recipe, sides):
+    first = build(copy, recipe, *sides)
+    next(first)
+    before = {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()}
+    with pytest.raises(StorageError, match=r"Another process is at work in .*bank"):
+        next(build(copy, recipe, *sides))
+    assert {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()} == before
+    first.close()
+    assert next(build(copy, recipe, *sides)) == (JOBS, JOBS)
+
+
+def test_the_model_of_all_data_is_measured_without_training_it_a_second_time(copy, recipe, sides, monkeypatch):
+    expected = array(copy / "full.npy")
+    np.save(copy / "full.npy", np.concatenate([np.full_like(expected[:1], np.nan), expected[1:]]))
+
+    def trains(*_, **__):
+        raise AssertionError("a model is trained")
+
+    monkeypatch.setattr(building, "train", trains)
+    monkeypatch.setattr(building, "ProcessPoolExecutor", Here)
+    assert list(build(copy, recipe, *sides)) == [(JOBS - 1, JOBS), (JOBS, JOBS)]
+    np.testing.assert_array_equal(array(copy / "full.npy"), expected)
 
 
 def test_a_bank_whose_queries_were_not_written_yet_makes_them_from_the_model_that_is_there(copy, recipe, sides):

@@ -1,6 +1,7 @@
 """The feature store: get or compute, shard by shard; killed and resumed is the same as uninterrupted."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import numpy as np
 import pytest
 
 from headwater import seeds
-from headwater.errors import StorageError
-from headwater.store import FeatureStore, default_root, written
+from headwater.disk import locked, written
+from headwater.errors import NonFiniteError, OptionError, StorageError
+from headwater.store import FeatureStore, default_root
 
 SETTINGS = {"model": "m", "k": 3}
 
@@ -73,6 +76,51 @@ def test_only_what_is_new_is_computed(store):
     assert asked == ["b", "d"] and np.array_equal(found, expected("abcd"))
 
 
+def test_rows_are_the_same_bytes_whatever_was_there_first(tmp_path):
+    whole, _ = rows(FeatureStore(tmp_path / "at once"), list("abcdef"))
+    for order in (["fb", "abcdef"], ["abcdef"], ["efcd", "ab"], ["a", "ab", "abc", "fedcba"], ["abcdefgh", "hg"]):
+        store = FeatureStore(tmp_path / "-".join(order))
+        asked = [key for keys in order for key in rows(store, list(keys))[1]]
+        assert len(asked) == len(set(asked))
+        found, asked = rows(store, list("abcdef"))
+        assert found.tobytes() == whole.tobytes() and asked == []
+
+
+def test_no_keys_are_no_rows(store):
+    found, asked = rows(store, [])
+    assert len(found) == 0 and asked == []
+
+
+def test_only_the_shards_with_a_wanted_row_are_read_and_each_once(store, monkeypatch):
+    rows(store, list("abcdef"))
+    read, plain = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or plain(path))
+    rows(store, list("fcf"))
+    assert [name for name in read if name.endswith(".npy")] == ["rows-000001.npy", "rows-000002.npy"]
+
+
+def test_reading_many_shards_takes_the_memory_of_the_result_and_of_a_few_shards(store):
+    keys, k = [f"key-{i}" for i in range(1024)], 1000
+    rows(store, keys, block=16, k=k)
+    tracemalloc.start()
+    found = store.rows(SETTINGS, keys, Source(keys))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.shape == (1024, k) and peak < 1.25 * found.nbytes
+
+
+@pytest.mark.parametrize("blocks", [[[1.0]], [[1.0], [2.0], [3.0]]], ids=["too few", "too many"])
+def test_another_number_of_rows_than_asked_for_is_an_error(store, blocks):
+    with pytest.raises(ValueError, match="keys"):
+        store.rows(SETTINGS, list("ab"), lambda _: (np.array([row], np.float32) for row in blocks))
+
+
+def test_rows_of_another_width_are_an_error(store):
+    rows(store, list("ab"))
+    with pytest.raises(ValueError, match="1 numbers among rows of 3"):
+        rows(store, list("abc"), k=1)
+
+
 def test_equal_keys_are_computed_once(store):
     found, asked = rows(store, list("abaab"))
     assert asked == ["a", "b"] and np.array_equal(found, expected("abaab"))
@@ -112,6 +160,7 @@ def test_what_a_kill_leaves_of_a_shard_does_not_count(store, left):
     (folder / left).write_bytes(b"half")
     found, asked = rows(store, list("abcd"))
     assert asked == ["c", "d"] and np.array_equal(found, expected("abcd"))
+    assert not list(folder.glob(".*.part")) and len(list(folder.glob("rows-*"))) == 4
 
 
 def test_progress_counts_rows_done_of_rows_to_do(tmp_path):
@@ -127,6 +176,17 @@ def test_progress_counts_rows_done_of_rows_to_do(tmp_path):
 
 
 @pytest.fixture
+def told():
+    """The lines that the store said."""
+    return []
+
+
+@pytest.fixture
+def store_that_tells(tmp_path, told):
+    return FeatureStore(tmp_path / "store", told=told.append)
+
+
+@pytest.fixture
 def folder(store):
     """A store of six rows in three shards."""
     rows(store, list("abcdef"))
@@ -134,34 +194,107 @@ def folder(store):
     return folder
 
 
-@pytest.mark.parametrize("kept", [0, 5, 60, 140])
-@pytest.mark.parametrize("suffix", ["npy", "json"])
-def test_a_shard_cut_short_is_told_with_its_path(store, folder, suffix, kept):
-    path = folder / f"rows-000001.{suffix}"
-    cut = path.read_bytes()[:kept]
-    if cut == path.read_bytes():
-        pytest.skip("the file is no longer than that")
-    path.write_bytes(cut)
-    with pytest.raises(StorageError, match=r"rows-000001.*damaged.*Delete"):
-        rows(store, list("abcdef"))
-
-
-def test_a_shard_with_fewer_rows_than_keys_is_told(store, folder):
-    np.save(folder / "rows-000001.npy", np.zeros((1, 3), np.float32))
-    with pytest.raises(StorageError, match=r"rows-000001.*damaged"):
-        rows(store, list("abcdef"))
-
-
-def test_the_rows_of_a_missing_shard_are_computed_anew(store, folder):
-    (folder / "rows-000001.npy").unlink()
+def mended(store, told, path):
+    """The second of three shards is damaged: it is told in one line with its path, its rows are computed, and then all is well."""
     found, asked = rows(store, list("abcdef"))
     assert asked == ["c", "d"] and np.array_equal(found, expected("abcdef"))
+    assert len(told) == 1 and str(path) in told[0] and "computed anew" in told[0] and "\n" not in told[0]
+    again, asked = rows(store, list("fedcba"))
+    assert np.array_equal(again, found[::-1]) and asked == [] and len(told) == 1
+    told.clear()
+
+
+@pytest.mark.parametrize("suffix", ["npy", "json"])
+def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_its_rows_are_computed_anew(folder, store_that_tells, told, suffix):
+    whole, bits = folder / f"rows-000001.{suffix}", seeds.stream(0, "bits")
+    for place in range(0, whole.stat().st_size, 3):
+        path = next(
+            path
+            for path in folder.glob(f"rows-*.{suffix}")
+            if json.loads(path.with_suffix(".json").read_text())["keys"] == ["c", "d"]
+        )
+        damaged = bytearray(path.read_bytes())
+        damaged[place] ^= 1 << int(bits.integers(8))
+        path.write_bytes(damaged)
+        mended(store_that_tells, told, path)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 60, 140])
+@pytest.mark.parametrize("suffix", ["npy", "json"])
+def test_a_shard_cut_short_is_computed_anew(folder, store_that_tells, told, suffix, kept):
+    path = folder / f"rows-000001.{suffix}"
+    path.write_bytes(path.read_bytes()[:kept])
+    mended(store_that_tells, told, path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '["c", "d"]', '{"json": 1}', '{"keys": ["c", "d"], "json": ""}'])
+def test_a_json_of_something_else_is_damage(folder, store_that_tells, told, text):
+    path = folder / "rows-000001.json"
+    path.write_text(text)
+    mended(store_that_tells, told, path)
+
+
+def test_a_shard_with_other_rows_than_were_written_is_computed_anew(folder, store_that_tells, told):
+    path = folder / "rows-000001.npy"
+    np.save(path, np.zeros((1, 3), np.float32))
+    mended(store_that_tells, told, path)
+
+
+def test_a_shard_that_was_replaced_by_another_is_computed_anew(folder, store_that_tells, told):
+    path = folder / "rows-000001.npy"
+    shutil.copy(folder / "rows-000000.npy", path)
+    mended(store_that_tells, told, path)
+
+
+def test_a_missing_shard_is_computed_anew(folder, store_that_tells, told):
+    path = folder / "rows-000001.npy"
+    path.unlink()
+    mended(store_that_tells, told, path)
+
+
+@pytest.mark.parametrize("failure", [errno.EIO, errno.EACCES])
+def test_a_shard_that_the_disk_cannot_read_is_computed_anew(folder, store_that_tells, told, monkeypatch, failure):
+    path, plain = folder / "rows-000001.npy", Path.read_bytes
+
+    def read(asked):
+        if asked == path and not told:
+            raise OSError(failure, os.strerror(failure))
+        return plain(asked)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    mended(store_that_tells, told, path)
+
+
+def test_a_shard_that_cannot_be_read_just_now_is_left_alone(store, folder, monkeypatch):
+    before = contents(store.root)
+
+    def read(_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match=r"Could not read .*rows-000000.*again"):
+        patch.setattr(Path, "read_bytes", read)
+        rows(store, list("abcdef"))
+    assert contents(store.root) == before
+
+
+def test_damage_in_every_shard_is_told_and_all_rows_are_computed_in_one_go(folder, store_that_tells, told):
+    for path in folder.glob("rows-*.npy"):
+        path.write_bytes(b"")
+    found, asked = rows(store_that_tells, list("abcdef"))
+    assert np.array_equal(found, expected("abcdef")) and asked == list("abcdef") and len(told) == 3
+
+
+def test_damage_is_told_on_stderr_if_nobody_listens(store, folder, capsys):
+    (folder / "rows-000001.npy").write_bytes(b"")
+    rows(store, list("abcdef"))
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "rows-000001.npy" in err
 
 
 def test_the_number_of_a_missing_shard_is_not_used_again(store, folder):
     (folder / "rows-000002.npy").unlink()
     rows(store, list("gh"))
-    assert not (folder / "rows-000002.npy").exists()  # its old keys are still there: a kill before the new ones would mix them up
+    assert not (folder / "rows-000002.npy").exists()  # its keys are still there, and are not those of other rows
     assert np.array_equal(rows(store, list("abcdefgh"))[0], expected("abcdefgh"))
 
 
@@ -180,6 +313,132 @@ def test_after_the_folder_is_deleted_all_is_computed_anew(store, folder):
     shutil.rmtree(folder)
     found, asked = rows(store, list("abcdef"))
     assert asked == list("abcdef") and np.array_equal(found, expected("abcdef"))
+
+
+# float16
+
+
+@pytest.fixture
+def half(tmp_path):
+    return FeatureStore(tmp_path / "store", dtype="float16")
+
+
+def test_float16_rows_come_back_as_float32_within_the_error_that_the_shard_records(half):
+    keys = list("abcd")
+    found, _ = rows(half, keys, k=500)
+    again, asked = rows(half, keys, k=500)
+    assert found.dtype == again.dtype == np.float32 and found.tobytes() == again.tobytes() and asked == []
+    exact = expected(keys, k=500)
+    for path, part in zip(sorted(half.root.rglob("rows-*.json")), ([0, 1], [2, 3]), strict=True):
+        error = np.linalg.norm(found[part] - exact[part]) / np.linalg.norm(exact[part])
+        assert json.loads(path.read_text())["relative_error"] == pytest.approx(error, rel=1e-3)
+        assert 1e-5 < error < 2**-11
+
+
+def test_float16_takes_half_the_disk(half, store):
+    keys = list("ab")
+    for each in (half, store):
+        rows(each, keys, k=5000)
+    sizes = sorted(path.stat().st_size for path in store.root.rglob("rows-*.npy"))
+    assert sizes == [128 + 2 * 5000 * 2, 128 + 2 * 5000 * 4]
+
+
+def test_float16_and_float32_rows_of_the_same_settings_do_not_meet(half, store):
+    exact, _ = rows(store, list("ab"))
+    rounded, asked = rows(half, list("ab"))
+    assert asked == ["a", "b"] and not np.array_equal(rounded, exact)
+    assert np.array_equal(rows(store, list("ab"))[0], exact)
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-10, 1.0, 1e10, 3e38])
+def test_float16_keeps_rows_of_any_size(half, scale):
+    block = np.array([[1, -0.5, 0.25, 0], [0.75, 1e-3, 3e-7, 1]]) * scale
+    exact = block.astype(np.float32)
+    found = half.rows(SETTINGS, list("ab"), lambda _: [exact])
+    np.testing.assert_allclose(found, exact, rtol=2**-11, atol=2e-45)
+
+
+def test_float16_keeps_zeros_and_powers_of_two_exactly(half):
+    exact = np.stack([np.zeros(8), 2.0 ** np.arange(-20, -12)]).astype(np.float32)
+    assert np.array_equal(half.rows(SETTINGS, list("ab"), lambda _: [exact]), exact)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_float16_refuses_what_is_not_finite(half, bad):
+    with pytest.raises(NonFiniteError, match="float16"):
+        half.rows(SETTINGS, ["a"], lambda _: [np.array([[1, bad]], np.float32)])
+    assert not list(half.root.rglob("rows-*"))
+
+
+@pytest.mark.parametrize("suffix", ["npy", "json"])
+def test_a_flipped_bit_in_a_float16_shard_is_found(half, suffix, capsys):
+    whole, _ = rows(half, list("abcdef"))
+    (path,) = half.root.rglob(f"rows-000001.{suffix}")
+    damaged = bytearray(path.read_bytes())
+    damaged[-5] ^= 4
+    path.write_bytes(damaged)
+    found, asked = rows(half, list("abcdef"))
+    assert found.tobytes() == whole.tobytes() and asked == ["c", "d"] and path.name in capsys.readouterr().err
+
+
+def test_another_dtype_is_refused(tmp_path):
+    with pytest.raises(OptionError, match="float16"):
+        FeatureStore(tmp_path, dtype="float8")
+
+
+# killed
+
+LIFE = """
+import sys
+from pathlib import Path
+import numpy as np
+from headwater import seeds
+from headwater.store import FeatureStore
+
+root, life, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+keys = [f"key-{i}" for i in range(n)]
+def compute(positions):
+    for start in range(0, len(positions), 4):
+        block = [keys[i] for i in positions[start : start + 4]]
+        with (root / "log").open("a") as log:
+            log.write(" ".join([life, *block]) + chr(10))
+        yield np.stack([seeds.normal((500,), 0, "row", key) for key in block])
+print("begun", flush=True)
+np.save(root / "found.npy", FeatureStore(root / "store").rows({"model": "m"}, keys, compute))
+"""
+
+
+def killed_and_restarted(root, kills, n):
+    """Kill -9 a run of n rows at random moments, start it again each time, and let it end; which blocks each life computed."""
+    root.mkdir()
+    random, log = seeds.stream(0, "kills"), root / "log"
+    log.touch()
+    for life in range(kills + 1):
+        with subprocess.Popen([sys.executable, "-c", LIFE, root, str(life), str(n)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None and process.stdout.readline() == b"begun\n"
+            if life < kills:
+                until = log.read_bytes().count(b"\n") + int(random.integers(6))
+                while log.read_bytes().count(b"\n") < until and process.poll() is None:
+                    time.sleep(2e-4)
+                time.sleep(random.uniform(0, 0.01))
+                process.kill()
+        assert process.returncode == (-9 if life < kills else 0)
+    lines = [line.split() for line in log.read_text().splitlines()]
+    return [[line[1:] for line in lines if int(line[0]) == life] for life in range(kills + 1)]
+
+
+@pytest.mark.parametrize(("kills", "n"), [(5, 200), pytest.param(50, 2000, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_it_repeats_at_most_one_shard_a_kill_and_ends_the_same_bit_for_bit(tmp_path, kills, n):
+    lives = killed_and_restarted(tmp_path / "killed", kills, n)
+    for life in range(1, kills + 1):
+        before = [block for earlier in lives[:life] for block in earlier]
+        assert all(block not in before for block in lives[life][1:])
+        assert not lives[life] or lives[life][0] not in before or lives[life][0] == before[-1]
+    keys = [f"key-{i}" for i in range(n)]
+    whole = FeatureStore(tmp_path / "whole")
+    found = whole.rows({"model": "m"}, keys, Source(keys, block=4, k=500))
+    assert np.load(tmp_path / "killed" / "found.npy").tobytes() == found.tobytes() == expected(keys, k=500).tobytes()
+    assert contents(tmp_path / "killed" / "store") == contents(whole.root)
 
 
 # two at once
@@ -225,6 +484,49 @@ def test_two_processes_that_want_the_same_rows_compute_them_once(store, tmp_path
         process.join(30)
     assert [process.exitcode for process in processes] == [0, 0]
     assert sorted((tmp_path / "log").read_text()) == list("abcdef")
+
+
+def _at_work(folder, begun):
+    with locked(folder):
+        (folder / ".half.99.part").write_bytes(b"half")
+        begun.set()
+        time.sleep(60)
+
+
+def test_a_locked_folder_is_refused_to_who_does_not_wait_until_its_process_is_killed(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    begun = fork.Event()
+    process = fork.Process(target=_at_work, args=(tmp_path, begun))
+    process.start()
+    try:
+        assert begun.wait(30)
+        with pytest.raises(StorageError, match=f"Another process is at work in {tmp_path}.*again"), locked(tmp_path, wait=False):
+            pass
+        assert (tmp_path / ".half.99.part").exists()
+    finally:
+        process.kill()
+        process.join(30)
+    with locked(tmp_path, wait=False):
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    with locked(tmp_path, wait=False):
+        pass
+
+
+@pytest.mark.parametrize("failure", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_told(store, monkeypatch, failure):
+    def flock(*_):
+        raise OSError(failure, os.strerror(failure))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StorageError, match=rf"Could not lock .*{os.strerror(failure)}.*local disk.*--store"):
+        rows(store, list("ab"))
+
+
+def test_an_error_within_a_lock_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError, match="mine"), locked(tmp_path):
+        raise FileNotFoundError("mine")
+    with locked(tmp_path, wait=False):
+        pass
 
 
 # the disk

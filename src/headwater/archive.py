@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from headwater.core import Examples
+from headwater.disk import written
 from headwater.errors import DataError
-from headwater.store import written
 
 WORDS = ("ids", "groups", "prompts", "split")
 PATHS = ("trajectory", "trajectory_timesteps")

@@ -19,12 +19,13 @@ from headwater.bank import Bank
 from headwater.core import Examples, labelled_like
 from headwater.data import open_examples
 from headwater.diffusion.denoiser import Denoiser
+from headwater.disk import written
 from headwater.errors import DataError, OptionError
 from headwater.features import check_fits
 from headwater.methods import make
 from headwater.models import unet
 from headwater.scores import Scores
-from headwater.store import FeatureStore, default_root, written
+from headwater.store import FeatureStore, default_root
 from headwater.truth import ground_truth
 
 PICTURES = 2**26  # bytes of training pictures that a run folder keeps whole; of larger sets only those that the report shows

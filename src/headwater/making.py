@@ -12,11 +12,11 @@ from headwater.core import Examples, to_uint8
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.sample import SAMPLERS, sample
 from headwater.diffusion.schedule import linear
+from headwater.disk import written
 from headwater.errors import DataError, OptionError, unknown
 from headwater.models import unet
 from headwater.models.train import Recipe, Watch, train
 from headwater.models.unet import Network
-from headwater.store import written
 
 BATCH = 256  # pictures sampled together
 

@@ -16,10 +16,10 @@ from markupsafe import Markup
 from headwater import charts
 from headwater.charts import Gallery, Picture, Scale, duration, number, percent, prose, scale_of
 from headwater.core import Examples
+from headwater.disk import written
 from headwater.errors import DataError
 from headwater.runs import RunFolder, check_same, open_run
 from headwater.scores import Scores, top
-from headwater.store import written
 
 PROPONENTS, OPPONENTS, STREAMS = 8, 5, 5  # pictures in a row of the page, and in the drawing at its head
 AGREE = 10  # methods agree as far as they share this many first proponents

@@ -14,5 +14,6 @@ class DTRAK(Kernel):
     """
 
     title: ClassVar[str] = "D-TRAK"
+    usual: ClassVar[float] = 0.02
 
     measurement: str = "square"

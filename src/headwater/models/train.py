@@ -22,10 +22,10 @@ from headwater import seeds
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import Schedule
+from headwater.disk import written
 from headwater.errors import DataError, NonFiniteError, OptionError, StorageError
 from headwater.models import unet
 from headwater.models.unet import Network
-from headwater.store import written
 
 
 @dataclass(frozen=True, kw_only=True)
