@@ -42,12 +42,12 @@ MODELS: dict[str, dict[str, Any]] = {  # examples: so many at once, K draws each
     "4.4M": {
         "changes": MIDDLE,
         "examples": 6,
-        "batches": 3,
-        "repeats": 5,
+        "batches": 2,
+        "repeats": 3,
         "k": 4096,
         "engines": ["vmap", "exact", "sparse", "two-sided"],
     },
-    "35.7M": {"changes": {}, "examples": 2, "batches": 3, "repeats": 3, "k": 32768, "engines": ["sparse", "two-sided"]},
+    "35.7M": {"changes": {}, "examples": 2, "batches": 2, "repeats": 2, "k": 32768, "engines": ["sparse", "two-sided"]},
 }
 
 
