@@ -60,18 +60,23 @@ def main() -> None:
     if given.one:
         print(json.dumps(one(*given.one, given.device)))
         return
-    machine, rows = environment() | {"threads": 1}, []
-    for model in given.models:
-        training = apart(model, "training", "memory", given.device)
-        for engine in MODELS[model]["engines"]:
-            row = {"model": model, "engine": engine, "k": None if engine in ("vmap", "exact") else MODELS[model]["k"]}
-            row |= apart(model, engine, "time", given.device)
-            row["memory_ratio"] = round(apart(model, engine, "memory", given.device)["bytes"] / training["bytes"], 3)
-            print(row, flush=True)
-            rows.append(row)
     name = "features.json" if given.device == "cpu" else f"features-{given.device}.json"
     path = Path(__file__).parent / "results" / name
-    path.write_text(json.dumps({"timesteps": K, "device": given.device, "environment": machine, "rows": rows}, indent=1))
+    found = json.loads(path.read_text()) if path.exists() else {"timesteps": K, "device": given.device}
+    for model in given.models:
+        found[model] = {"environment": environment() | {"threads": 1}}
+        training = apart(model, "training", "memory", given.device)
+        found[model]["engines"] = [against(training, model, engine, given.device) for engine in MODELS[model]["engines"]]
+        path.write_text(json.dumps(found, indent=1))
+
+
+def against(training: dict[str, Any], model: str, engine: str, device: str) -> dict[str, Any]:
+    """An engine's time and memory as multiples of those of training."""
+    row = {"engine": engine, "k": None if engine in ("vmap", "exact") else MODELS[model]["k"]}
+    row |= apart(model, engine, "time", device)
+    row["memory_ratio"] = round(apart(model, engine, "memory", device)["bytes"] / training["bytes"], 3)
+    print(model, row, flush=True)
+    return row
 
 
 def apart(*what: str) -> dict[str, Any]:
