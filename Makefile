@@ -25,7 +25,7 @@ check: install
 	$(BIN)/pytest tests/test_docs.py
 
 bench: install
-	$(BIN)/python benchmarks/quality.py
+	for what in quality account features projection kernel; do $(BIN)/python benchmarks/$$what.py || exit 1; done
 
 clean:
 	rm -rf .venv headwater-demo
