@@ -8,7 +8,7 @@ from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import sample
 from headwater.gradients import vmap
 from headwater.gradients.layers import layers_of
-from headwater.gradients.projected import batches, gathered, projected
+from headwater.gradients.projected import gathered, power_of_two, projected
 from headwater.linalg.project import Dense, Identity, Sparse, TwoSided, project
 
 DRAWS = Draws(3, "uniform", 2)
@@ -105,15 +105,20 @@ def test_two_sided_rows_keep_inner_products_in_the_mean(tiny, pictures):
 
 
 def test_gathered_blocks_hold_the_same_rows():
-    blocks = [torch.arange(2.0 * n).view(n, 2) + 100 * n for n in (1, 5, 0, 3)]
+    blocks = [torch.arange(4.0).view(2, 2) + 100 * i for i in range(5)]
     found = list(gathered(iter(blocks), 4))
-    assert [len(block) for block in found] == [4, 4, 1]
+    assert [len(block) for block in found] == [4, 4, 2]
     assert torch.equal(torch.cat(found), torch.cat(blocks))
 
 
-def test_a_batch_never_crosses_a_block():
-    found = list(batches(11, 4, 3))
-    assert [(here.start, here.stop) for here in found] == [(0, 3), (3, 4), (4, 7), (7, 8), (8, 11)]
+def test_a_slow_block_is_handed_on_as_it_is(monkeypatch):
+    monkeypatch.setattr("headwater.gradients.projected.PATIENCE", -1.0)
+    assert [len(block) for block in gathered([torch.zeros(2, 3)] * 3, 4)] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(("size", "power"), [(0.2, 1), (1, 1), (3.9, 2), (4, 4), (51.2, 32)])
+def test_powers_of_two(size, power):
+    assert power_of_two(size) == power
 
 
 @pytest.mark.parametrize("projector", PROJECTORS, ids=str)
@@ -122,3 +127,12 @@ def test_a_block_is_the_same_bit_for_bit_whatever_came_before_it(tiny, pictures,
     model, examples = tiny(torch.float32), pictures(7)
     whole = rows(model, examples, projector)
     assert torch.equal(rows(model, examples.take([4, 5, 6]), projector), whole[4:])
+
+
+def test_whoever_goes_on_after_any_block_gets_the_same_bits(tiny, pictures, monkeypatch):
+    model, examples = tiny(torch.float32), pictures(7)
+    whole = rows(model, examples, Sparse(100), rows=13)
+    monkeypatch.setattr("headwater.gradients.projected.PATIENCE", -1.0)
+    first = next(projected(model, examples, measurement("simple"), DRAWS, Sparse(100), rows=13))
+    assert len(first) == 2 and torch.equal(first, whole[:2])
+    assert torch.equal(rows(model, examples.take(range(2, 7)), Sparse(100), rows=13), whole[2:])

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
+from math import floor, log2
+from time import monotonic
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,7 +20,8 @@ from headwater.gradients.memory import draws_that_fit
 from headwater.gradients.vmap import non_finite
 from headwater.linalg.project import AnyProjector, Dense, Identity, Sparse, TwoSided, project
 
-BLOCK = 128  # examples whose rows are made, and kept on disk, together
+BLOCK = 128  # examples whose rows are handed on, and kept on disk, together
+PATIENCE = 20.0  # seconds after which a block is handed on as it is
 SLAB = 2**28  # gradient numbers held at once for a dense projection (1 GiB)
 
 
@@ -91,13 +93,13 @@ def projected(
 ) -> Iterator[Float[Tensor, "b k"]]:
     """φ(x) = R ∇_θ mean over draws of m, for all examples in order, in blocks of at most BLOCK.
 
-    `rows` draws go through the model at once (None: as many as fit `model.memory`), never from two blocks: a block's numbers are
-    the same whatever came before it. With `normalize`, φ(x) = mean over timesteps of φ_t(x)/‖φ_t(x)‖, each φ_t the sum over the
-    noises of one timestep.
+    `rows` draws go through the model at once (None: as many as fit `model.memory`), of a power of two of examples, never from two
+    blocks: whoever goes on after a block gets the same numbers. With `normalize`, φ(x) = mean over timesteps of φ_t(x)/‖φ_t(x)‖,
+    each φ_t the sum over the noises of one timestep.
     """
     layers = layers_of(model, pattern)
     if isinstance(projector, Dense) and not normalize:  # its entries are costly to make: many examples share them
-        height = min(BLOCK, 2 ** max(0, int(np.log2(SLAB / sum(layer.size for layer in layers)))))
+        height = min(BLOCK, power_of_two(SLAB / sum(layer.size for layer in layers)))
         flat = _blocks(model, examples, measurement, draws, Exact(layers, Identity()), rows, height)
         yield from (project(projector, block) for block in flat)
     else:
@@ -131,18 +133,13 @@ def _blocks(
             raise non_finite(model, measurement, *given, parameters_of(sketch.layers), examples.ids[here])
         return found
 
-    yield from gathered((of(here) for here in batches(len(examples), block, max(1, rows // d))), block)
+    height = min(block, power_of_two(rows / d))
+    batches = (slice(low, min(low + height, len(examples))) for low in range(0, len(examples), height))
+    yield from gathered((of(here) for here in batches), block)
 
 
 def _sum(rows: Iterable[Float[Tensor, "b k"]]) -> Float[Tensor, "b k"]:
     return reduce(Tensor.add_, rows)
-
-
-def batches(n: int, block: int, height: int) -> Iterator[slice]:
-    """0 … n in slices of at most `height`, none of which crosses a multiple of `block`."""
-    for first in range(0, n, block):
-        last = min(first + block, n)
-        yield from (slice(low, min(low + height, last)) for low in range(first, last, height))
 
 
 def _rows(
@@ -170,18 +167,21 @@ def _normalised(
     return torch.nn.functional.normalize(each.view(b, d // noises, noises, -1).sum(2), dim=2).sum(1)
 
 
-def gathered(blocks: Iterable[Float[Tensor, "b k"]], height: int) -> Iterator[Float[Tensor, "h k"]]:
-    """The same rows in blocks `height` high; the last may be lower."""
+def power_of_two(size: float) -> int:
+    """The largest power of two that is at most `size`; 1 if there is none."""
+    return 2 ** max(0, floor(log2(size)))
+
+
+def gathered(blocks: Iterable[Float[Tensor, "_ k"]], height: int) -> Iterator[Float[Tensor, "_ k"]]:
+    """The same rows in blocks `height` high, a multiple of those given; lower at the end, and where PATIENCE has run out."""
     slab: Tensor | None = None
-    filled = 0
+    filled, since = 0, monotonic()
     for block in blocks:
-        while len(block):
-            slab = block.new_empty(height, block.shape[1]) if slab is None else slab
-            count = min(len(block), height - filled)
-            slab[filled : filled + count] = block[:count]
-            block, filled = block[count:], filled + count
-            if filled == height:
-                yield slab
-                slab, filled = None, 0
-    if slab is not None and filled:
+        slab = block.new_empty(height, block.shape[1]) if slab is None else slab
+        slab[filled : filled + len(block)] = block
+        filled += len(block)
+        if filled == height or monotonic() - since > PATIENCE:
+            yield slab[:filled]
+            slab, filled, since = None, 0, monotonic()
+    if slab is not None:
         yield slab[:filled]
