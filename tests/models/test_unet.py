@@ -99,7 +99,8 @@ def test_diffusers_own_pipeline_loads_what_is_saved(tiny, tmp_path, schedule):
     assert pipeline.scheduler.config.prediction_type == schedule.prediction
     x, t = torch.ones(1, 1, 8, 8), torch.tensor([7])
     with torch.no_grad():
-        assert torch.equal(pipeline.unet(x, t).sample, model.predict(x, t))
+        found = pipeline.unet(x, t).sample  # of the same weights at another place in memory, which decides the last bits
+        torch.testing.assert_close(found, model.predict(x, t), rtol=0, atol=1e-5)
 
 
 SCHEDULERS = [
