@@ -8,7 +8,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,hub]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps traker
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps traker dattri
 	touch $@
 
 demo: install
@@ -25,7 +25,7 @@ check: install
 	$(BIN)/pytest tests/test_docs.py
 
 bench: install
-	for what in quality account features projection kernel; do $(BIN)/python benchmarks/$$what.py || exit 1; done
+	for what in quality account features projection kernel peers; do $(BIN)/python benchmarks/$$what.py || exit 1; done
 
 clean:
 	rm -rf .venv headwater-demo

@@ -2,8 +2,9 @@
 
 Run: .venv/bin/python benchmarks/peers.py, after `pip install --no-deps traker dattri`. Writes benchmarks/results/peers.json.
 The digits bank's model, its first training images with 10 draws each, one thread, float32, the same x_t, t and noise for all. Each
-library is called as its documentation says, with fused attention switched off, for which torch.func has no rule. `dattri` also
-evaluates a probability for each image and inverts its kernel in the same call, which cannot be left out.
+library is called as its documentation says, with fused attention switched off, for which torch.func has no rule. `dattri`
+inverts its kernel in the same call, which cannot be left out; its probability of a correct label, which has no meaning here (and
+whose group norms have no rule under vmap without gradients), is given as a constant.
 """
 
 import json
@@ -75,7 +76,7 @@ class Loss(AbstractModelOutput):
         return (functional_call(model, (weights, buffers), (x_t, t)).sample - noise).square().mean()
 
     def get_out_to_loss_grad(self, model, weights, buffers, batch):
-        return torch.ones(len(batch[0]))
+        return torch.ones(len(batch[0]), 1)
 
 
 def by_traker(module: torch.nn.Module, data: TensorDataset) -> None:
@@ -97,9 +98,9 @@ def by_dattri(module: torch.nn.Module, data: TensorDataset) -> None:
         return (functional_call(module, parameters, (x_t, t)).sample - noise).square().mean()
 
     task = AttributionTask(loss, module, module.state_dict())
-    settings = {"proj_dim": WIDTH, "proj_type": "normal", "device": "cpu", "use_half_precision": False, "proj_max_batch_size": 32}
+    settings = {"proj_dim": WIDTH, "proj_type": "normal", "device": "cpu", "proj_max_batch_size": 32}
     with sdpa_kernel(SDPBackend.MATH):
-        TRAKAttributor(task, lambda parameters, one: torch.exp(-loss(parameters, one)), settings, regularization=1.0).cache(
+        TRAKAttributor(task, lambda parameters, one: one[0].new_zeros(()), settings, regularization=1.0).cache(
             DataLoader(data, BATCH)
         )
 
