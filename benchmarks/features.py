@@ -41,8 +41,8 @@ MIDDLE = {
 MODELS: dict[str, dict[str, Any]] = {  # examples: so many at once, K draws each
     "4.4M": {
         "changes": MIDDLE,
-        "examples": 6,
-        "batches": 2,
+        "examples": 4,
+        "batches": 3,
         "repeats": 3,
         "k": 4096,
         "engines": ["vmap", "exact", "sparse", "two-sided"],
