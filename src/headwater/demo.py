@@ -14,6 +14,11 @@ from headwater.report import report
 from headwater.store import FeatureStore
 
 COUNT = 16
+FIELDS = {
+    "measurement": "avg",
+    "timesteps": 100,
+    "damping": 0.001,
+}  # best on the digits bank's validation queries (docs/digits-bank.md)
 
 
 def demo(out: Path, store: FeatureStore, *, say: Callable[[str], None], bar: Callable[[str], Any]) -> Path:
@@ -28,7 +33,7 @@ def demo(out: Path, store: FeatureStore, *, say: Callable[[str], None], bar: Cal
     write_examples(out / "generated.npz", queries)
     say("3/4  Tracing them back to the training digits with D-TRAK, and checking it against retrained models")
     sources = {"train": "digits", "query": str(out / "generated.npz"), "models": [out / "model"]}
-    experiment = Run("d-trak", {}, digits, queries, [model], open_bank("digits"), sources)
+    experiment = Run("d-trak", FIELDS, digits, queries, [model], open_bank("digits"), sources)
     with bar("features") as tick:
         run(experiment, out / "run", FeatureStore(store.root, tick), force=True)
     say("4/4  Writing the report")
