@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from headwater.core import Examples, to_uint8
-from headwater.errors import DataError, unknown
+from headwater.errors import DataError, NonFiniteError, unknown
 
 
 def test_equal_pixels_have_equal_hashes_and_others_do_not(pictures):
@@ -119,3 +119,12 @@ def test_an_unknown_name_is_answered_with_the_nearest_one():
     error = str(unknown("measurement", "sqare", ["simple", "square"]))
     assert "sqare" in error and "Did you mean 'square'?" in error and "Known: simple, square." in error
     assert "Did you mean" not in str(unknown("measurement", "zzz", ["simple", "square"]))
+
+
+def test_a_picture_with_nan_is_named():
+    pixels = np.zeros((3, 1, 2, 2), np.float32)
+    pixels[1, 0, 0, 1] = np.nan
+    with pytest.raises(NonFiniteError, match="Picture 1 holds NaN"):
+        to_uint8(pixels)
+    pixels[1, 0, 0, 1] = np.inf
+    assert to_uint8(pixels)[1, 0, 1, 0] == 255

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from headwater.errors import DataError
+from headwater.errors import DataError, NonFiniteError
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +111,9 @@ def labelled_like(queries: Examples, train: Examples) -> Examples:
 
 
 def to_uint8(pixels: Float32[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n h w c"]:
-    """Model units back to 8-bit pictures: clipped to [-1, 1], rounded to the nearest level."""
+    """Model units back to 8-bit pictures: clipped to [-1, 1], rounded to the nearest level. NaN is no picture: NonFiniteError."""
+    if np.isnan(pixels).any():
+        row = int(np.argmax(np.isnan(pixels).any(axis=(1, 2, 3))))
+        raise NonFiniteError(f"Picture {row} holds NaN: sampling diverged. Use float32, or look at the model's weights.")
     levels = np.rint((np.clip(pixels, -1.0, 1.0) + 1.0) * 127.5)
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(0, 2, 3, 1))
