@@ -4,9 +4,10 @@ Both sides have one row per (example, draw). For every kind of layer here the gr
 g_s ã_sᵀ with ã the input (a convolution's: the patch under the kernel; a 1 appended for the bias), or for a norm g_s ⊙ â_s.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -18,18 +19,12 @@ from headwater.errors import ModelError
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
-    """One module with the parameters asked for: `places` maps `weight` and `bias` to their first flat coordinate.
-
-    `matrix` is the gradient's shape as a matrix [outputs, inputs (+ 1 for the bias)] where it is a sum of outer products of
-    the two sides; None where it is not.
-    """
+class Layer(ABC):
+    """One module with the parameters asked for: `places` maps `weight` and `bias` to their first flat coordinate."""
 
     name: str
     module: nn.Module
     places: Mapping[str, int]
-
-    factors: ClassVar[bool] = True
 
     @property
     def size(self) -> int:
@@ -38,34 +33,42 @@ class Layer:
 
     @property
     def matrix(self) -> tuple[int, int] | None:
-        if not self.factors or "weight" not in self.places:
+        """The gradient's shape as a matrix, where it is a sum of outer products of the two sides; None where it is not."""
+        return None
+
+    @abstractmethod
+    def gradient(self, a: Tensor, g: Tensor, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
+        """The gradient of each parameter, summed over the rows of each of the b examples (their draws lie side by side)."""
+
+
+class MatrixLayer(Layer):
+    """A layer whose gradient is the matrix Σ_s g_s ã_sᵀ, [outputs, inputs (+ 1 for the bias)]."""
+
+    @property
+    def matrix(self) -> tuple[int, int] | None:
+        if "weight" not in self.places:
             return None
-        weight = cast(Tensor, self.module.weight)
-        rows, columns = self.oriented(weight.detach()).shape
+        rows, columns = self.oriented(cast(Tensor, self.module.weight).detach()).shape
         return rows, columns + ("bias" in self.places)
 
     def oriented(self, weight: Tensor) -> Tensor:
         """The weight as a matrix [outputs, inputs]."""
         return weight.flatten(1)
 
-    def gradient(self, a: Tensor, g: Tensor, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
-        """The gradient of each parameter, summed over the rows of each of the b examples (their draws lie side by side)."""
-        raise NotImplementedError  # pragma: no cover
-
+    @abstractmethod
     def inputs(self, a: Tensor) -> Float[Tensor, "r s i"]:
         """ã at every position, for each row."""
-        raise NotImplementedError  # pragma: no cover
 
     def outputs(self, g: Tensor) -> Float[Tensor, "r s o"]:
         """The gradient at every position of the output, for each row."""
         return g.reshape(len(g), -1, g.shape[-1])
 
+    @abstractmethod
     def through(self, a: Tensor, left: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
-        """`inputs(a)` leftᵀ, without building the former where that is wasteful."""
-        return self.inputs(a) @ left.T
+        """`inputs(a)` leftᵀ, without building the former."""
 
 
-class LinearLayer(Layer):
+class LinearLayer(MatrixLayer):
     """y = Wx + b at every position."""
 
     def gradient(self, a: Tensor, g: Tensor, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
@@ -84,12 +87,12 @@ class LinearLayer(Layer):
         return F.linear(flat, left[:, : flat.shape[-1]], left[:, -1] if "bias" in self.places else None)
 
 
-class ConvLayer(Layer):
+class ConvLayer(MatrixLayer):
     """A two-dimensional convolution, with any stride, padding, dilation and groups (grouped ones do not factor)."""
 
     @property
-    def factors(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return cast(nn.Conv2d, self.module).groups == 1
+    def matrix(self) -> tuple[int, int] | None:
+        return super().matrix if cast(nn.Conv2d, self.module).groups == 1 else None
 
     def padded(self, a: Tensor) -> tuple[Tensor, list[int]]:
         """The input and the zeros still to be put around it; other paddings are made here."""
@@ -135,8 +138,6 @@ class ConvLayer(Layer):
 class NormLayer(Layer):
     """GroupNorm, LayerNorm, RMSNorm: y = γ ⊙ â + β with â the normalised input."""
 
-    factors = False
-
     def gradient(self, a: Tensor, g: Tensor, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
         if "weight" in self.places:
             yield "weight", self._summed(g * self._normal(a), b)
@@ -159,7 +160,7 @@ class NormLayer(Layer):
         return values.reshape(b, -1, width).sum(1)
 
 
-class EmbeddingLayer(Layer):
+class EmbeddingLayer(MatrixLayer):
     """y = W[index]: the gradient of a row is the output's, put at the index. As a matrix it is [features, words]."""
 
     def oriented(self, weight: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import Measurement
 from headwater.gradients.drawn import Drawn, divisor, drawn
 from headwater.gradients.hooks import LayerGradient, check, stream
-from headwater.gradients.layers import Layer, layers_of, parameters_of
+from headwater.gradients.layers import Layer, MatrixLayer, layers_of, parameters_of
 from headwater.gradients.memory import draws_that_fit
 from headwater.gradients.vmap import non_finite
 from headwater.linalg.project import AnyProjector, Dense, Identity, Sparse, TwoSided, project
@@ -65,12 +65,11 @@ class TwoSides:
             self.width += min(side, rows) * min(side, columns)
 
     def keep(self, layer: Layer, a: Tensor) -> Tensor:
-        right = self.right.get(layer.name)
-        return a if right is None else layer.through(a, right)
+        return layer.through(a, self.right[layer.name]) if isinstance(layer, MatrixLayer) and layer.name in self.right else a
 
     def blocks(self, gradient: LayerGradient, b: int) -> Iterator[tuple[int, Float[Tensor, "b w"]]]:
         layer, place = gradient.layer, self.places[gradient.layer.name]
-        if layer.name not in self.left:
+        if not isinstance(layer, MatrixLayer) or layer.name not in self.left:
             for _, block in gradient.parameters(b):
                 yield place, block
                 place += block.shape[1]
