@@ -120,6 +120,19 @@ def test_the_seed_option_is_the_seed_field(command, attribute, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "a" / "scores.npy"), np.load(tmp_path / "b" / "scores.npy"))
 
 
+def test_features_kept_as_float16_take_half_the_space_and_record_their_error(command, attribute, refused, tmp_path):
+    command(*attribute(out="a"))
+    before = {path: path.stat().st_size for path in (tmp_path / "store").rglob("rows-*.npy")}
+    command(*attribute(out="b"), "--store-dtype", "float16")
+    after = [path for path in (tmp_path / "store").rglob("rows-*.npy") if path not in before]
+    header = 128
+    assert sorted(2 * (p.stat().st_size - header) for p in after) == sorted(size - header for size in before.values())
+    assert all(0 < json.loads(path.with_suffix(".json").read_text())["relative_error"] < 2**-11 for path in after)
+    exact, near = (np.load(tmp_path / run / "scores.npy") for run in "ab")
+    assert 0 < np.abs(near - exact).max() < 0.01 * np.abs(exact).max()
+    assert "float32" in refused(*attribute(out="c"), "--store-dtype", "float61")
+
+
 def test_several_models_are_the_mean_of_their_scores(command, attribute, files, tmp_path):
     other = tmp_path / "other"
     unet.save(unet.new(unet.configuration("digits", **SMALL), seed=9), other)

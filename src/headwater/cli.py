@@ -32,6 +32,7 @@ BankFolder = Annotated[str | None, typer.Option("--bank", help="A bank of retrai
 Seed = Annotated[int, typer.Option(help="Names all random draws.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
 Store = Annotated[Path | None, typer.Option(help="Where features are kept [default: $HEADWATER_STORE or the user cache].")]
+Kept = Annotated[str, typer.Option("--store-dtype", help="float32, or float16: half the space, at an error that the store records.")]
 Memory = Annotated[float, typer.Option(min=0.01, help="GiB that one pass through the model may take: decides batch sizes.")]
 Resize = Annotated[int | None, typer.Option(help="Resize and centre-crop images to this size.")]
 
@@ -136,6 +137,7 @@ def attribute(
     seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
     device: Device = "cpu",
     store: Store = None,
+    store_dtype: Kept = "float32",
     memory: Memory = 1.0,
     resize: Resize = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a run with other settings.")] = False,
@@ -147,7 +149,7 @@ def attribute(
 
     what = experiment(method, fields_of(method, set_ or [], seed), train, query, model or [], bank, Machine(device, memory), resize)
     with _bar("features") as tick:
-        fresh = run(what, out, _store(store, tick), force=force)
+        fresh = run(what, out, _store(store, tick, store_dtype), force=force)
     if not fresh:
         _say(f"{out} already holds this run; nothing to compute.")
     page([out])
@@ -181,6 +183,7 @@ def tune(
     seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
     device: Device = "cpu",
     store: Store = None,
+    store_dtype: Kept = "float32",
     memory: Memory = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -193,7 +196,7 @@ def tune(
     swept = {name: as_list(text) for name, text in zip(field, values, strict=True)}
     what = experiment(method, fields_of(method, set_ or [], seed), train, query, model or [], bank, Machine(device, memory))
     with _bar("features") as tick:
-        found = sweep(what, swept, _store(store, tick))
+        found = sweep(what, swept, _store(store, tick, store_dtype))
     print(json.dumps(found) if as_json else "\n".join(lines(found)))
 
 
@@ -292,10 +295,10 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _store(root: Path | None, tick: Any = None) -> Any:
+def _store(root: Path | None, tick: Any = None, dtype: str = "float32") -> Any:
     from headwater.store import FeatureStore, default_root
 
-    return FeatureStore(root or default_root(), tick or (lambda done, total: None))
+    return FeatureStore(root or default_root(), tick or (lambda done, total: None), dtype=dtype)
 
 
 def _say(text: str) -> None:
