@@ -1,25 +1,28 @@
-"""Building a micro bank: killed, gone on with, compared with every model trained here by hand.
+"""Building a micro bank: stopped, gone on with, grown, damaged, compared with every model trained here by hand.
 
-The first build has a worker process of its own, which imports torch for seconds; it is the only one.
+The first build has a worker process of its own, which imports torch for seconds; the others are done in this process.
 """
 
 import json
 import shutil
-from concurrent.futures import Executor, Future
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from headwater import building
 from headwater.bank import array, open_bank
-from headwater.building import BINS, BankRecipe, build, outcomes
+from headwater.building import Place, build, training_of
 from headwater.core import Examples, to_uint8
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.sample import sample
 from headwater.errors import DataError, OptionError, StorageError
+from headwater.jobs import Here, Pool
+from headwater.models import kept as keeping
 from headwater.models import unet
 from headwater.models.train import Recipe, train
+from headwater.outcomes import BINS, outcomes
+from headwater.recipes import BankRecipe, Source, from_fields
 
 SUBSETS, SEEDS, N, HELD_OUT, GENERATED = 3, 2, 12, 2, 2
 JOBS = (SUBSETS + 1) * SEEDS
@@ -28,6 +31,8 @@ JOBS = (SUBSETS + 1) * SEEDS
 @pytest.fixture(scope="module")
 def recipe(smallest):
     return BankRecipe(
+        data=Source(name="train.npz"),
+        held_out=Source(name="held-out.npz"),
         model=smallest,
         training=Recipe(steps=2, batch=4, learning_rate=1e-2, checkpoints=2),
         subsets=SUBSETS,
@@ -43,30 +48,33 @@ def sides(pictures):
     return pictures(N), pictures(HELD_OUT, seed=1)
 
 
-class Here(Executor):
-    """A pool of processes that is this process."""
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Where the models of the first build are kept."""
+    return tmp_path_factory.mktemp("models")
 
-    def __init__(self, *_, **__):
-        pass
 
-    def submit(self, job, *arguments):
-        future = Future()
-        future.set_result(job(*arguments))
-        return future
+HERE = Place(Here())  # keeps no model
 
 
 @pytest.fixture(scope="module")
-def built(recipe, sides, tmp_path_factory):
+def built(recipe, sides, models, tmp_path_factory):
     """A bank whose build was stopped after three models and gone on with, and what the two builds said."""
     folder = tmp_path_factory.mktemp("bank") / "bank"
-    first = build(folder, recipe, *sides)
+    first = build(folder, recipe, *sides, Place(Pool(1), models=models))
     said = [next(first) for _ in range(4)]
     first.close()
     between = open_bank(folder).done()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "ProcessPoolExecutor", Here)
-        again = list(build(folder, recipe, *sides))
+    again = list(build(folder, recipe, *sides, Place(Here(), models=models)))
     return folder, said, between, again
+
+
+def forbid_training(monkeypatch):
+    def trains(*_, **__):
+        raise AssertionError("a model is trained")
+
+    monkeypatch.setattr(keeping, "train", trains)
+    monkeypatch.setattr("headwater.building.train", trains)
 
 
 @pytest.fixture
@@ -88,7 +96,7 @@ def by_hand(recipe, sides, built):
     def measured(subset, seed):
         keep = None if subset < 0 else bank.subsets[subset]
         model = train(unet.Network(recipe.model), sides[0], recipe.training, seed, keep=keep)
-        return outcomes(model, bank.queries, recipe.outcome_draws)
+        return outcomes(model, bank.queries, recipe.measurements, recipe.outcome_draws)
 
     return {(subset, seed): measured(subset, seed) for subset in range(-1, SUBSETS) for seed in range(SEEDS)}
 
@@ -125,8 +133,8 @@ def test_subsets_are_distinct_exact_halves_that_a_larger_bank_begins_with(built,
     subsets = open_bank(built[0]).subsets
     assert subsets.dtype == bool and subsets.shape == (SUBSETS, N) and (subsets.sum(1) == N // 2).all()
     assert len({row.tobytes() for row in subsets}) == SUBSETS
-    larger = BankRecipe(**vars(recipe) | {"subsets": 9})
-    next(build(tmp_path / "larger", larger, *sides))
+    larger = replace(recipe, subsets=9)
+    next(build(tmp_path / "larger", larger, *sides, HERE))
     assert np.array_equal(open_bank(tmp_path / "larger").subsets[:SUBSETS], subsets)
 
 
@@ -141,117 +149,217 @@ def test_the_model_is_that_of_seed_0_on_all_data_and_the_generated_queries_are_i
     assert np.array_equal(queries.images[HELD_OUT:], to_uint8(sample(model, range(GENERATED), 0).pictures.numpy()))
 
 
-def test_outcomes_are_the_mean_loss_over_draws_that_all_models_share(built, recipe):
+def test_outcomes_are_the_mean_loss_over_draws_that_all_models_share(built, recipe, monkeypatch):
     model, queries = unet.load(built[0] / "model"), open_bank(built[0]).queries
     draw = recipe.outcome_draws.of(queries, slice(None), model.schedule, torch.zeros(()))
     with torch.no_grad():
         rows = zip(draw.x_t, draw.t, draw.noise, strict=True)
         losses = [[((model.predict(x[None], t[None])[0] - e) ** 2).mean() for x, t, e in zip(*row, strict=True)] for row in rows]
     losses = np.array(losses)
-    found = outcomes(model, queries, recipe.outcome_draws)
+    found = outcomes(model, queries, recipe.measurements, recipe.outcome_draws)
     np.testing.assert_allclose(found["simple"], losses.mean(1), rtol=1e-5)
     np.testing.assert_allclose(found["per-timestep"], losses, rtol=2e-3)  # 20 draws, 20 bins; float16
-    one_by_one = outcomes(model, queries, recipe.outcome_draws, batch=1)
-    np.testing.assert_allclose(one_by_one["simple"], found["simple"], rtol=1e-5)
+    monkeypatch.setattr("headwater.outcomes.ROWS", 7)
+    few = outcomes(model, queries, recipe.measurements, recipe.outcome_draws)
+    np.testing.assert_allclose(few["simple"], found["simple"], rtol=1e-5)
 
 
 def test_outcomes_that_a_kill_left_uncollected_are_collected_without_training(copy, recipe, sides):
     expected = {name: kept(copy, name) for name in ("simple", "elbo", "per-timestep")}
-    np.savez(copy / "parts" / "1-0.npz", **{name: values[1, 0] for name, values in expected.items()})
-    (copy / "parts" / ".2-0.npz.99.part").write_bytes(b"half")
+    np.savez(copy / "parts" / "1_0.npz", **{name: values[1, 0] for name, values in expected.items()})
+    (copy / "parts" / ".2_0.npz.99.part").write_bytes(b"half")
     outcome = expected["simple"].copy()
     outcome[1, 0] = np.nan
     np.save(copy / "outcomes.npy", outcome)
+    (copy / "outcomes" / "checks.npy").unlink()  # as a kill would leave it
     assert not open_bank(copy).done().all()
-    assert list(build(copy, recipe, *sides)) == [(JOBS, JOBS)]
+    assert list(build(copy, recipe, *sides, HERE)) == [(JOBS, JOBS)]
     for name, values in expected.items():
         np.testing.assert_array_equal(kept(copy, name), values)
 
 
 def test_a_second_build_of_the_same_bank_is_refused_while_the_first_is_at_work(copy, recipe, sides):
-    first = build(copy, recipe, *sides)
+    first = build(copy, recipe, *sides, HERE)
     next(first)
     before = {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()}
     with pytest.raises(StorageError, match=r"Another process is at work in .*bank"):
-        next(build(copy, recipe, *sides))
+        next(build(copy, recipe, *sides, HERE))
     assert {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()} == before
     first.close()
-    assert next(build(copy, recipe, *sides)) == (JOBS, JOBS)
+    assert next(build(copy, recipe, *sides, HERE)) == (JOBS, JOBS)
 
 
 def test_the_model_of_all_data_is_measured_without_training_it_a_second_time(copy, recipe, sides, monkeypatch):
     expected = array(copy / "full.npy")
     np.save(copy / "full.npy", np.concatenate([np.full_like(expected[:1], np.nan), expected[1:]]))
-
-    def trains(*_, **__):
-        raise AssertionError("a model is trained")
-
-    monkeypatch.setattr(building, "train", trains)
-    monkeypatch.setattr(building, "ProcessPoolExecutor", Here)
-    assert list(build(copy, recipe, *sides)) == [(JOBS - 1, JOBS), (JOBS, JOBS)]
+    (copy / "outcomes" / "checks.npy").unlink()
+    forbid_training(monkeypatch)
+    assert list(build(copy, recipe, *sides, HERE)) == [(JOBS - 1, JOBS), (JOBS, JOBS)]
     np.testing.assert_array_equal(array(copy / "full.npy"), expected)
 
 
-def test_a_bank_whose_queries_were_not_written_yet_makes_them_from_the_model_that_is_there(copy, recipe, sides):
-    queries, model = (copy / "queries.npz").read_bytes(), unet.load(copy / "model").fingerprint
+def test_a_bank_without_pictures_makes_them_anew_and_keeps_its_outcomes(copy, recipe, sides, monkeypatch):
+    """A bank can be given away without the pictures: data, model and recipe bring them back."""
+    before = {name: (copy / name).read_bytes() for name in ("train.npz", "queries.npz")}
+    for name in before:
+        (copy / name).unlink()
+    forbid_training(monkeypatch)
+    said = []
+    assert list(build(copy, recipe, *sides, HERE, told=said.append)) == [(JOBS, JOBS)]
+    assert {name: (copy / name).read_bytes() for name in before} == before and not said
+
+
+def test_outcomes_of_other_pictures_than_the_model_makes_are_told(copy, recipe, sides):
     (copy / "queries.npz").unlink()
-    assert next(build(copy, recipe, *sides)) == (0, JOBS)
-    assert (copy / "queries.npz").read_bytes() == queries and unet.load(copy / "model").fingerprint == model
+    np.save(copy / "full.npy", 1.2 * array(copy / "full.npy"))
+    (copy / "outcomes" / "checks.npy").unlink()
+    said = []
+    list(build(copy, recipe, *sides, HERE, told=said.append))
+    assert len(said) == 1 and "not those that were measured" in said[0]
 
 
 def test_a_bank_killed_while_its_model_was_saved_trains_it_again(copy, recipe, sides):
     fingerprint = unet.load(copy / "model").fingerprint
     (copy / "queries.npz").unlink()
     shutil.rmtree(copy / "model" / "unet")
-    assert next(build(copy, recipe, *sides)) == (0, JOBS)
+    assert next(build(copy, recipe, *sides, HERE)) == (JOBS, JOBS)
     assert unet.load(copy / "model").fingerprint == fingerprint
 
 
 def test_a_finished_bank_is_left_as_it_is(copy, recipe, sides):
     before = {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()}
-    assert list(build(copy, recipe, *sides)) == [(JOBS, JOBS)]
+    assert list(build(copy, recipe, *sides, HERE)) == [(JOBS, JOBS)]
     assert {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()} == before
 
 
-@pytest.mark.parametrize("change", [{"subsets": 4}, {"part": 0.25}, {"training": Recipe(steps=3)}, {"sample_seed": 1}], ids=str)
+@pytest.mark.parametrize("change", [{"subsets": 2}, {"seeds": 1}, {"part": 0.25}, {"training": Recipe(steps=3)}], ids=str)
 def test_another_recipe_in_the_same_folder_is_refused(built, recipe, sides, change):
     with pytest.raises(OptionError, match=r"another recipe.*new folder"):
-        next(build(built[0], BankRecipe(**vars(recipe) | change), *sides))
+        next(build(built[0], replace(recipe, **change), *sides, HERE))
 
 
 def test_other_training_images_in_the_same_folder_are_refused(built, recipe, sides, pictures):
     with pytest.raises(OptionError, match="another train"):
-        next(build(built[0], recipe, pictures(N, seed=5), sides[1]))
+        next(build(built[0], recipe, pictures(N, seed=5), sides[1], HERE))
 
 
 def test_other_held_out_images_in_the_same_folder_are_refused(built, recipe, sides, pictures):
     with pytest.raises(OptionError, match="another"):
-        next(build(built[0], recipe, sides[0], pictures(HELD_OUT, seed=5)))
+        next(build(built[0], recipe, sides[0], pictures(HELD_OUT, seed=5), HERE))
 
 
 def test_a_damaged_bank_is_told(copy, recipe, sides):
     (copy / "bank.json").write_text('{"recipe": ')
     with pytest.raises(DataError, match=r"bank\.json"):
-        next(build(copy, recipe, *sides))
+        next(build(copy, recipe, *sides, HERE))
 
 
-def test_a_damaged_outcome_file_is_told_or_made_anew(copy, recipe, sides):
-    (copy / "parts" / "1-0.npz").write_bytes(b"PK\x03\x04 cut short")
-    try:
-        assert next(build(copy, recipe, *sides))[1] == JOBS
-    except DataError as error:
-        assert "1-0.npz" in str(error)
+def test_a_damaged_file_of_a_job_is_told_and_its_job_done_again(copy, recipe, sides):
+    outcome, expected = array(copy / "outcomes.npy"), array(copy / "outcomes.npy")
+    outcome[1, 0] = np.nan
+    np.save(copy / "outcomes.npy", outcome)
+    (copy / "outcomes" / "checks.npy").unlink()
+    (copy / "parts" / "1_0.npz").write_bytes(b"PK\x03\x04 cut short")
+    said = []
+    assert list(build(copy, recipe, *sides, HERE, told=said.append)) == [(JOBS - 1, JOBS), (JOBS, JOBS)]
+    assert len(said) == 1 and "1_0.npz" in said[0] and "measured again" in said[0]
+    np.testing.assert_array_equal(array(copy / "outcomes.npy"), expected)
 
 
-def test_draws_that_do_not_fill_the_bins_are_refused_before_any_training(recipe):
-    with pytest.raises(OptionError, match=str(BINS)):
-        BankRecipe(**vars(recipe) | {"outcome_draws": Draws(7)})
+@pytest.mark.parametrize(
+    "name", ["outcomes.npy", "outcomes/elbo.npy", "outcomes/per-timestep.npy", "full.npy", "outcomes/checks.npy"]
+)
+@pytest.mark.parametrize("where", ["values", "header"])
+def test_a_flipped_bit_is_found_named_and_measured_again(copy, recipe, sides, models, monkeypatch, name, where):
+    before = {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()}
+    path, data = copy / name, bytearray((copy / name).read_bytes())
+    data[-3 if where == "values" else 0] ^= 16
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"checksum is wrong.*bank build" if where == "values" else "Could not read"):
+        open_bank(copy)
+    said = []
+    forbid_training(monkeypatch)  # the models are kept
+    done = list(build(copy, recipe, *sides, Place(Here(), models=models), told=said.append))
+    assert said and any(word in said[0] for word in ("subset", "seed", name)) and "again" in said[0]
+    assert done[-1] == (JOBS, JOBS)
+    if where == "values" and name != "outcomes/checks.npy":
+        assert done[0] == (JOBS - 1, JOBS)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+# growing
+
+
+def test_a_bank_grows_to_what_a_larger_one_would_have_been(copy, recipe, sides, models, tmp_path):
+    larger = replace(recipe, subsets=4, seeds=3, learning=2)
+    had = open_bank(copy)
+    first = list(build(copy, larger, *sides, Place(Here(), models=models)))
+    assert first[0] == (JOBS, 5 * 3 + 2)
+    whole = tmp_path / "whole"
+    list(build(whole, larger, *sides, Place(Here(), models=models)))
+    for path in sorted(p for p in whole.rglob("*.npy")):
+        assert path.read_bytes() == (copy / path.relative_to(whole)).read_bytes(), path
+    assert (copy / "bank.json").read_bytes() == (whole / "bank.json").read_bytes()
+    assert np.array_equal(open_bank(copy).subsets[:SUBSETS], had.subsets)
+    more = replace(larger, subsets=5)  # those to learn from move up
+    list(build(copy, more, *sides, Place(Here(), models=models)))
+    grown, small = open_bank(copy), open_bank(whole)
+    assert grown.learning_rows() == [5, 6] and np.array_equal(grown.subsets[5:], small.subsets[4:])
+    np.testing.assert_array_equal(grown.outcomes()[5:, :1], small.outcomes()[4:, :1])
+
+
+def test_subsets_to_learn_from_are_apart_and_never_compared_with(recipe, sides, tmp_path):
+    list(build(tmp_path / "bank", replace(recipe, learning=3, seeds=1), *sides, HERE))
+    bank = open_bank(tmp_path / "bank")
+    assert bank.rows() == [0, 1, 2] and bank.learning_rows() == [3, 4, 5] and bank.seeds() == [0]
+    assert len({row.tobytes() for row in bank.subsets}) == 6
+
+
+def test_queries_added_later_are_measured_without_training(copy, recipe, sides, models, monkeypatch, pictures):
+    before, more = open_bank(copy), pictures(3, seed=9)
+    forbid_training(monkeypatch)
+    adding = build(copy, recipe, *sides, Place(Here(), models=models), more=more)
+    assert [next(adding) for _ in range(3)] == [(0, JOBS), (1, JOBS), (2, JOBS)]
+    adding.close()
+    halfway = open_bank(copy)  # nothing has changed for its readers
+    assert halfway.queries.ids == before.queries.ids and halfway.done().all()
+    np.testing.assert_array_equal(halfway.outcomes(), before.outcomes())
+    list(build(copy, recipe, *sides, Place(Here(), models=models)))
+    after = open_bank(copy)
+    assert after.queries.split == (*before.queries.split, "added", "added", "added")
+    for name in ("simple", "elbo", "per-timestep"):
+        np.testing.assert_array_equal(after.outcomes(name)[:, :, :4], before.outcomes(name))
+    model = unet.load(copy / "model")
+    np.testing.assert_array_equal(
+        array(copy / "full.npy")[0, 4:], outcomes(model, after.queries, (), recipe.outcome_draws)["simple"][4:]
+    )
+    assert list(build(copy, recipe, *sides, HERE, more=more)) == [(JOBS, JOBS)]  # they are there already
+
+
+def test_queries_of_another_size_are_refused(copy, recipe, sides, pictures):
+    with pytest.raises(DataError, match="queries to add"):
+        next(build(copy, recipe, *sides, HERE, more=pictures(1, side=4)))
+
+
+def test_without_a_common_stream_every_subset_has_its_own(recipe, sides, built):
+    kept = open_bank(built[0]).subsets
+    common = [training_of(recipe, kept, (m, 0)).seed for m in range(-1, 3)]
+    apart = [training_of(replace(recipe, common=False), kept, (m, 0)).seed for m in range(-1, 3)]
+    assert common == [0, 0, 0, 0] and len(set(apart)) == 4 and apart[0] == 0
+
+
+def test_other_measurements_are_kept_beside(recipe, sides, tmp_path):
+    list(build(tmp_path / "bank", replace(recipe, measurements=("square", "eta:0.3"), subsets=1, seeds=1), *sides, HERE))
+    bank = open_bank(tmp_path / "bank")
+    assert np.isfinite(bank.outcomes("square")).all() and np.isfinite(bank.outcomes("eta:0.3")).all()
+    with pytest.raises(DataError, match="no outcomes for 'elbo'"):
+        bank.outcomes("elbo")
 
 
 def test_a_conditional_bank_gives_its_generated_queries_labels_that_the_model_has(recipe, sides, tmp_path):
     model = dict(recipe.model) | {"num_class_embeds": 3}
     labelled = [Examples(side.images, labels=np.arange(len(side)) % 3) for side in sides]
-    next(build(tmp_path / "bank", BankRecipe(**vars(recipe) | {"model": model}), *labelled))
+    next(build(tmp_path / "bank", replace(recipe, model=model), *labelled, HERE))
     labels = open_bank(tmp_path / "bank").queries.labels
     assert labels is not None and labels.min() >= 0 and labels.max() < 3
 
@@ -259,4 +367,5 @@ def test_a_conditional_bank_gives_its_generated_queries_labels_that_the_model_ha
 def test_the_recipe_is_kept_readable(built, recipe):
     info = json.loads((built[0] / "bank.json").read_text())
     assert info["recipe"] == recipe.fields() and info["recipe"]["training"]["steps"] == 2
+    assert from_fields(info["recipe"]).fields() == recipe.fields()
     assert set(info["versions"]) == {"torch", "diffusers", "numpy"}

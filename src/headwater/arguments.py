@@ -1,20 +1,26 @@
 """Words of the command line to objects: sources opened, models loaded, a method made, everything checked."""
 
 import json
+import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from headwater.bank import open_bank
+from headwater.bank import open_bank, read_info
+from headwater.building import Place
 from headwater.core import labelled_like
 from headwater.data import open_examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.errors import OptionError
 from headwater.experiment import Run
 from headwater.experiment import device as checked
+from headwater.jobs import Cluster, Pool
 from headwater.methods import make, method_class
 from headwater.models import unet
+from headwater.models.train import DIGITS, Recipe
+from headwater.recipes import BankRecipe, Source, from_fields, recipe
 
 
 class Machine(NamedTuple):
@@ -70,6 +76,35 @@ def experiment(
     loaded, notes = _models(folders, machine)
     sources = {"train": train or f"{bank}/train.npz", "query": query or f"{bank}/queries.npz", "models": [str(f) for f in folders]}
     return Run(method, fields, examples, queries, loaded, opened, sources, notes)
+
+
+def bank_recipe(bank: Path, name: str | None, changes: Mapping[str, Any]) -> BankRecipe:
+    """The named recipe, else that of the bank in the folder, else the digits', with the changes that are not None."""
+    if name is None and (bank / "bank.json").exists():
+        found = from_fields(read_info(bank)["recipe"])
+    else:
+        found = recipe(name or "digits")
+    given = {key: value for key, value in changes.items() if value is not None}
+    for side in {"data", "held_out"} & given.keys():
+        given[side] = Source(name=given[side])
+    if "config" in given:
+        config = given.pop("config")
+        given["model"] = unet.configuration(config)
+        if config != "digits" and found.training == DIGITS:
+            given["training"] = Recipe()
+    if "steps" in given:
+        given["training"] = replace(given.get("training", found.training), steps=given.pop("steps"))
+    if "measurements" in given:
+        given["measurements"] = tuple(word.strip() for word in given["measurements"].split(","))
+    return replace(found, **given)
+
+
+def bank_place(workers: int | None, ray: str | None, gpus: float, device: str, models: Path | None) -> Place:
+    """Who trains a bank: processes of this machine, or a Ray cluster (where the device is not looked for here)."""
+    if ray is not None and workers is not None:
+        raise OptionError("Both --ray and --workers are given; expected one: a cluster knows how many jobs it can do at once.")
+    crew = Pool(workers or os.cpu_count() or 1) if ray is None else Cluster(ray, gpus=gpus)
+    return Place(crew, device if ray is not None else checked(device), models)
 
 
 def _models(folders: list[Path], machine: Machine) -> tuple[list[Denoiser], list[str]]:

@@ -2,16 +2,21 @@
 
 Files: `bank.json`, `train.npz`, `queries.npz`, `subsets.npy` (bool `[m, n]`, True = kept), `outcomes.npy` (float32
 `[m, seeds, q]` of `simple`, NaN = not trained yet), `outcomes/<measurement>.npy` alike, `outcomes/per-timestep.npy`
-(float16 `[m, seeds, q, t]`), `full.npy` (`[seeds, q]`, the model on all data), `model/`, `checkpoints/step-*/`.
+(float16 `[m, seeds, q, t]`), `full.npy` (`[seeds, q]`, the model on all data), `outcomes/checks.npy` (uint64 `[m + 1, seeds]`, a
+checksum of all outcomes of each model, last that of all data; 0 = none), `model/`, `checkpoints/step-*/`.
+
+The first subsets are for comparison; those after them are for methods that learn from retrained models.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt64
 
 from headwater.archive import read_examples
 from headwater.core import Examples
@@ -31,14 +36,18 @@ class Bank:
     subsets: Bool[np.ndarray, "m n"]
     chosen: tuple[int, ...] | None = None  # places of `queries` in the outcomes, where they are only a part
 
+    @property
+    def compared(self) -> int:
+        """How many subsets are for comparison; the others are for learning."""
+        return int(self.info["recipe"]["subsets"])
+
     def outcomes(self, measurement: str = "simple") -> Float[np.ndarray, "m s q *t"]:
         """Measured outcomes of every subset and seed; NaN where a model is not trained yet."""
-        path = self.folder / ("outcomes.npy" if measurement in ("simple", "loss") else f"outcomes/{measurement}.npy")
+        path = outcome_path(self.folder, "simple" if measurement == "loss" else measurement)
         if not path.exists():
-            known = ["simple", *sorted(p.stem for p in self.folder.glob("outcomes/*.npy"))]
+            known = ["simple", *sorted(p.stem for p in self.folder.glob("outcomes/*.npy") if p.stem != "checks")]
             raise DataError(f"The bank {self.folder} has no outcomes for '{measurement}'. It has: {', '.join(known)}.")
-        found = array(path)
-        return found if self.chosen is None else found[:, :, list(self.chosen)]
+        return array(path)[:, :, self._places]
 
     def finished(self, measurement: str = "simple") -> Float[np.ndarray, "m s q"]:
         """The outcomes fit to compare with: seeds trained on all subsets; if there is none yet, the first seed's subsets so far."""
@@ -46,20 +55,29 @@ class Bank:
 
     def seeds(self) -> list[int]:
         """The places of the seeds in use."""
-        done = self.done()
+        done = self.done()[: self.compared]
         return [s for s in range(done.shape[1]) if done[:, s].all()] or [0]
 
     def rows(self) -> list[int]:
-        """The subsets in use."""
-        return [int(m) for m in np.flatnonzero(self.done()[:, self.seeds()].all(axis=1))]
+        """The subsets to compare with that are in use."""
+        return [int(m) for m in np.flatnonzero(self.done()[: self.compared, self.seeds()].all(axis=1))]
+
+    def learning_rows(self) -> list[int]:
+        """The trained subsets that methods may learn from: disjoint from those that they are compared with."""
+        return [int(m) for m in np.flatnonzero(self.done()[:, 0]) if m >= self.compared]
 
     def done(self) -> Bool[np.ndarray, "m s"]:
-        """Which (subset, seed) models are trained and measured."""
-        return np.all(np.isfinite(array(self.folder / "outcomes.npy")), axis=2)
+        """Which (subset, seed) models are trained and measured on every query."""
+        return np.all(np.isfinite(array(self.folder / "outcomes.npy")[:, :, self._places]), axis=2)
+
+    @property
+    def _places(self) -> list[int]:
+        """Where the queries are in the outcomes: queries that are still being added come after them."""
+        return list(range(len(self.queries)) if self.chosen is None else self.chosen)
 
 
 def open_bank(where: str | Path) -> Bank:
-    """The bank in a folder, or one that ships with the package, by name (`digits`)."""
+    """The bank in a folder, or one that ships with the package, by name (`digits`). Damaged outcomes are a DataError."""
     folder = Path(where)
     if not folder.exists() and (SHIPPED / str(where)).is_dir():
         folder = SHIPPED / str(where)
@@ -71,7 +89,83 @@ def open_bank(where: str | Path) -> Bank:
     train, queries = read_examples(folder / "train.npz"), read_examples(folder / "queries.npz")
     if subsets.shape[1] != len(train):
         raise DataError(f"The bank {folder} has {len(train)} training images but subsets of {subsets.shape[1]}: it is damaged.")
+    if bad := damaged(folder, outcome_arrays(folder)):
+        raise DataError(
+            f"Outcomes in the bank {folder} are not what was written (their checksum is wrong): {', '.join(map(named, bad[:3]))}"
+            f"{' and more' * (len(bad) > 3)}. Run `headwater bank build {folder}`: it measures them again."
+        )
     return Bank(folder, info, train, queries, subsets)
+
+
+def outcome_path(folder: Path, name: str) -> Path:
+    """Where the outcomes of a measurement are; `full` is the model of all data, `checks` the checksums."""
+    return folder / f"{name}.npy" if name == "full" else folder / ("outcomes.npy" if name == "simple" else f"outcomes/{name}.npy")
+
+
+def outcome_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """All outcomes of all models, by measurement, and `full`."""
+    names = ["simple", "full", *sorted(path.stem for path in folder.glob("outcomes/*.npy") if path.stem != "checks")]
+    return {name: array(path) for name in names if (path := outcome_path(folder, name)).exists()}
+
+
+def damaged(folder: Path, arrays: Mapping[str, np.ndarray]) -> list[tuple[int, int]]:
+    """The (subset, seed) models whose outcomes are not those that were written; subset −1 is all the data."""
+    path = outcome_path(folder, "checks")
+    if not path.exists():  # banks had no checksums before 0.2
+        return []
+    written, found = array(path), checks(arrays)
+    if written.shape != found.shape:
+        raise DataError(
+            f"{path} has the shape {list(written.shape)}; expected {list(found.shape)}. Delete it, and build the bank again."
+        )
+    last = len(found) - 1
+    return [(-1 if m == last else int(m), int(s)) for m, s in np.argwhere(written != found)]
+
+
+def checks(arrays: Mapping[str, np.ndarray]) -> UInt64[np.ndarray, "all s"]:
+    """A checksum of every model's outcomes, the last row that of the models of all data; 0 where nothing is measured."""
+    full, others = arrays["full"], {name: values for name, values in sorted(arrays.items()) if name != "full"}
+    m, s, _ = others["simple"].shape
+    found = np.zeros((m + 1, s), np.uint64)
+    for seed in range(s):
+        found[m, seed] = _check([full[seed]])
+        for row in range(m):
+            found[row, seed] = _check([values[row, seed] for values in others.values()])
+    return found
+
+
+def _check(parts: list[np.ndarray]) -> int:
+    if not any(np.isfinite(part).any() for part in parts):
+        return 0
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return int.from_bytes(digest.digest(), "little") or 1
+
+
+def named(job: tuple[int, int]) -> str:
+    """A model of the bank in words."""
+    subset, seed = job
+    return f"the model of all data, seed {seed}" if subset < 0 else f"subset {subset}, seed {seed}"
+
+
+def status(bank: Bank) -> list[str]:
+    """What a bank holds, in lines of words."""
+    done, compared = bank.done(), bank.compared
+    split = bank.queries.split or ("all",) * len(bank.queries)
+    learning = done[compared:]
+    lines = [
+        f"bank      {bank.folder}",
+        f"train     {len(bank.train)} images of {'×'.join(map(str, bank.train.images.shape[1:]))}",
+        f"queries   {', '.join(f'{split.count(name)} {name}' for name in dict.fromkeys(split))}",
+        f"models    {int(done[:compared].sum())} of {done[:compared].size} trained ({compared} subsets × {done.shape[1]} seeds)",
+        f"in use    {len(bank.rows())} subsets × {len(bank.seeds())} seeds",
+    ]
+    if len(learning):
+        lines.append(f"learning  {int(learning[:, 0].sum())} of {len(learning)} further subsets trained")
+    if (bank.folder / "parts" / "added.npz").exists():
+        lines.append("added     queries are being added: run `headwater bank build` until it is done")
+    return lines
 
 
 def read_info(folder: Path) -> dict[str, Any]:

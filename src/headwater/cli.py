@@ -32,8 +32,10 @@ BankFolder = Annotated[str | None, typer.Option("--bank", help="A bank of retrai
 Seed = Annotated[int, typer.Option(help="Names all random draws.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
 Store = Annotated[Path | None, typer.Option(help="Where features are kept [default: $HEADWATER_STORE or the user cache].")]
-Kept = Annotated[str, typer.Option("--store-dtype", help="float32, or float16: half the space, at an error that the store records.")]
+Kept = Annotated[str, typer.Option("--store-dtype", help="float32, or float16: half the space, at a small recorded error.")]
 Memory = Annotated[float, typer.Option(min=0.01, help="GiB that one pass through the model may take: decides batch sizes.")]
+Ray = Annotated[str | None, typer.Option(help="Address of a Ray cluster that does the jobs (`auto` finds a local one).")]
+Gpus = Annotated[float, typer.Option(min=0, help="On a cluster: GPUs for each job, may be a fraction.")]
 Resize = Annotated[int | None, typer.Option(help="Resize and centre-crop images to this size.")]
 
 
@@ -158,16 +160,20 @@ def attribute(
 
 @app.command()
 def lds(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared, in pairs.")],
     bank: Annotated[str, typer.Argument(help="Bank folder, or `digits`.")],
+    measurement: Annotated[str, typer.Option(help="Which of the bank's outcomes to predict.")] = "simple",
+    over: Annotated[str, typer.Option(help="What intervals are resampled over: subsets or queries.")] = "subsets",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """How well a run's scores predict retraining: mean LDS per query split with its 95 % interval."""
+    """How well runs' scores predict retraining: mean LDS per query split with its 95 % interval."""
     from headwater.bank import open_bank
-    from headwater.truth import lines, of_run
+    from headwater.evaluate.table import lines
+    from headwater.truth import of_runs
 
-    found = of_run(run, open_bank(bank))
-    print(json.dumps(found) if as_json else "\n".join(lines(found)))
+    found = of_runs(runs, open_bank(bank), measurement, over)
+    one = next(iter(found["runs"].values())) if len(runs) == 1 else found
+    print(json.dumps(one) if as_json else "\n".join(lines(found)))
 
 
 @app.command()
@@ -202,29 +208,39 @@ def tune(
 
 @bank_app.command("build")
 def bank_build(
-    bank: Annotated[Path, typer.Argument(help="Bank folder to build, or to go on with.")],
-    data: Annotated[str, typer.Option(help="Training images [default: the digits].")] = "digits",
-    held_out: Annotated[str, typer.Option(help="Held-out images: the `val` queries.")] = "digits:val",
-    config: Annotated[str, typer.Option(help="Named network.")] = "digits",
-    subsets: Annotated[int, typer.Option(min=1, help="Random halves.")] = 64,
-    seeds: Annotated[int, typer.Option(min=1, help="Models per half.")] = 2,
-    generated: Annotated[int, typer.Option(min=1, help="Generated queries.")] = 100,
-    steps: Annotated[int | None, typer.Option(help="Training steps of each model.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes [default: one for each core].")] = None,
-    keep_models: Annotated[Path | None, typer.Option(help="Keep the retrained models here.")] = None,
+    bank: Annotated[Path, typer.Argument(help="Bank folder to build, to go on with, or to give more subsets, seeds or queries.")],
+    recipe: Annotated[str | None, typer.Option(help="A recipe's name [default: the bank's own, else digits].")] = None,
+    data: Annotated[str | None, typer.Option(help="Other training images than the recipe's.")] = None,
+    held_out: Annotated[str | None, typer.Option(help="Other held-out images: the `val` queries.")] = None,
+    config: Annotated[str | None, typer.Option(help="Another network, by name.")] = None,
+    subsets: Annotated[int | None, typer.Option(min=1, help="Subsets to compare with.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Models of each subset.")] = None,
+    scheme: Annotated[str | None, typer.Option(help="half, stratified, bernoulli or group.")] = None,
+    learning: Annotated[int | None, typer.Option(min=0, help="Further subsets, for methods that learn from retraining.")] = None,
+    generated: Annotated[int | None, typer.Option(min=1, help="Generated queries.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each model.")] = None,
+    measurements: Annotated[str | None, typer.Option(help="Outcomes to measure, separated by commas.")] = None,
+    common: Annotated[bool | None, typer.Option(help="Same initial weights and noise for all subsets of a seed.")] = None,
+    add_queries: Annotated[str | None, typer.Option(help="Pictures to add to the bank's queries.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: one for each core].")] = None,
+    ray: Ray = None,
+    gpus: Gpus = 0.0,
+    device: Device = "cpu",
+    models: Annotated[Path | None, typer.Option(help="Where trained models are kept [default: beside the features].")] = None,
+    keep: Annotated[bool, typer.Option(help="Keep the trained models: queries can then be added without training.")] = True,
 ) -> None:
-    """Build a bank, or go on with one: one model for each (half, seed), many at a time."""
-    import os
-
-    from headwater.building import bank_recipe, build
+    """Build a bank, or go on with one: one model for each (subset, seed), many at a time."""
+    from headwater.arguments import bank_place, bank_recipe
+    from headwater.building import build
     from headwater.data import open_examples
 
-    recipe = bank_recipe(config, steps, subsets=subsets, seeds=seeds, generated=generated)
-    workers = workers or os.cpu_count() or 1
+    changes = {"data": data, "held_out": held_out, "config": config, "subsets": subsets, "seeds": seeds, "scheme": scheme}
+    changes |= {"learning": learning, "generated": generated, "steps": steps, "measurements": measurements, "common": common}
+    what = bank_recipe(bank, recipe, changes)
+    place = bank_place(workers, ray, gpus, device, _models(models) if keep else None)
+    more = None if add_queries is None else open_examples(add_queries, resize=what.held_out.resize)
     with _bar("models") as tick:
-        for done, total in build(
-            bank, recipe, open_examples(data), open_examples(held_out), workers=workers, keep_models=keep_models
-        ):
+        for done, total in build(bank, what, what.data.open(), what.held_out.open(), place, more=more, told=_say):
             tick(done, total)
     print(bank)
 
@@ -232,16 +248,9 @@ def bank_build(
 @bank_app.command("status")
 def bank_status(bank: Annotated[str, typer.Argument(help="Bank folder, or `digits`.")]) -> None:
     """What a bank holds, and how much of it is trained."""
-    from headwater.bank import open_bank
+    from headwater.bank import open_bank, status
 
-    found = open_bank(bank)
-    done = found.done()
-    print(f"bank      {found.folder}")
-    print(f"train     {len(found.train)} images of {'×'.join(map(str, found.train.images.shape[1:]))}")
-    split = found.queries.split or ("all",) * len(found.queries)
-    print(f"queries   {', '.join(f'{split.count(name)} {name}' for name in dict.fromkeys(split))}")
-    print(f"models    {int(done.sum())} of {done.size} trained ({done.shape[0]} subsets × {done.shape[1]} seeds)")
-    print(f"in use    {len(found.rows())} subsets × {len(found.seeds())} seeds")
+    print("\n".join(status(open_bank(bank))))
 
 
 @app.command()
@@ -299,6 +308,12 @@ def _store(root: Path | None, tick: Any = None, dtype: str = "float32") -> Any:
     from headwater.store import FeatureStore, default_root
 
     return FeatureStore(root or default_root(), tick or (lambda done, total: None), dtype=dtype)
+
+
+def _models(root: Path | None) -> Path:
+    from headwater.store import default_root
+
+    return root or default_root() / "models"
 
 
 def _say(text: str) -> None:

@@ -23,17 +23,20 @@ from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import Schedule
 from headwater.disk import written
-from headwater.errors import DataError, NonFiniteError, OptionError, StorageError
+from headwater.errors import DataError, NonFiniteError, OptionError, StorageError, unknown
 from headwater.models import unet
 from headwater.models.unet import Network
+
+DECAYS = ("cosine", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a model is trained. Defaults: Zheng et al. (D-TRAK), section 4.2 and their code.
 
-    `steps` counts optimizer steps; None means `epochs` passes over the data. `ema` is the decay of averaged weights
-    (None: the raw weights are the model).
+    `steps` counts optimizer steps; None means `epochs` passes over the data. `decay` is what the learning rate does after its
+    warm-up: `cosine` to 0, or `none`. `ema` is the largest decay of averaged weights (None: the raw weights are the model); on the
+    way there it is (1+step)/(10+step), or with `ema_power` 1 − (1+step)^−power (diffusers' EMAModel with and without its warm-up).
     """
 
     epochs: int = 200
@@ -43,22 +46,31 @@ class Recipe:
     betas: tuple[float, float] = (0.95, 0.999)
     weight_decay: float = 1e-6
     warmup: float = 0.1
+    decay: str = "cosine"
     clip: float = 1.0
     dropout: float = 0.1
     flips: bool = True
     ema: float | None = None
+    ema_power: float | None = None
     checkpoints: int = 4
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "checkpoints") + (("steps",) if self.steps is not None else ()):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        if self.decay not in DECAYS:
+            raise unknown("decay", self.decay, DECAYS)
         if not 0 <= self.dropout < 1:
             raise OptionError(f"dropout is {self.dropout}; expected a number from 0 up to, not including, 1.")
 
     def total(self, n: int) -> int:
         """Optimizer steps for n images."""
         return self.steps if self.steps is not None else self.epochs * math.ceil(n / self.batch)
+
+    def averaging(self, step: int) -> float:
+        """The decay of the averaged weights at `step`."""
+        rising = (1 + step) / (10 + step) if self.ema_power is None else 1 - (1 + step) ** -self.ema_power
+        return min(self.ema or 0.0, rising)
 
 
 DIGITS = Recipe(steps=1000, batch=64, learning_rate=4e-3, dropout=0.0, flips=False)
@@ -107,14 +119,14 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):  # dropout draws from a global generator
         for step, rows in _batches(keep, recipe.batch, seed, first, total):
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * rate(step, total, recipe.warmup)
+                group["lr"] = recipe.learning_rate * rate(step, total, recipe.warmup, recipe.decay)
             loss = _loss(module, network.schedule, pixels[rows], None if labels is None else labels[rows], recipe, (seed, step))
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(module.parameters(), recipe.clip)
             optimizer.step()
             for name, p in module.named_parameters() if recipe.ema else ():
-                average[name].lerp_(p.detach(), 1 - min(recipe.ema or 0.0, (1 + step) / (10 + step)))
+                average[name].lerp_(p.detach(), 1 - recipe.averaging(step))
             watch.step(step + 1, total)
             if step + 1 in marks:
                 if not torch.isfinite(loss):
@@ -124,11 +136,13 @@ def train(
     return _finished(network, module, average)
 
 
-def rate(step: int, total: int, warmup: float) -> float:
+def rate(step: int, total: int, warmup: float, decay: str = "cosine") -> float:
     """The learning rate at `step` as a part of its peak: linear over the first `warmup` of the steps, then half a cosine to 0."""
     rising = math.ceil(warmup * total)
     if step < rising:
         return step / rising
+    if decay == "none":
+        return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
 

@@ -1,0 +1,91 @@
+"""Trained models, found by all that they were trained from: get or train. A killed training goes on from its checkpoint."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
+from torch import nn
+
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser
+from headwater.disk import written
+from headwater.errors import StorageError
+from headwater.models import unet
+from headwater.models.train import Recipe, Watch, train
+from headwater.models.unet import Network
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: everything that decides the model, so that equal trainings give equal weights. `keep` None: all images."""
+
+    network: Network
+    recipe: Recipe
+    seed: int
+    keep: Bool[np.ndarray, " n"] | None = None
+
+    def name(self, examples: Examples) -> str:
+        """A hash of network, recipe, seed and the kept images in order."""
+        kept = np.ones(len(examples), bool) if self.keep is None else self.keep
+        schedule = hashlib.blake2b(self.network.schedule.beta.tobytes(), digest_size=8).hexdigest()
+        settings = {
+            "network": dict(self.network.config),
+            "schedule": [schedule, self.network.schedule.prediction],
+            "recipe": asdict(self.recipe),
+            "seed": self.seed,
+            "data": examples.fingerprint,
+            "keep": np.packbits(kept).tobytes().hex(),
+        }
+        return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def trained(training: Training, examples: Examples, folder: Path | None = None, *, device: str = "cpu") -> Denoiser:
+    """The model of this training: from `folder` if it is kept there, else trained and kept there (None: kept nowhere).
+
+    A kept model that is damaged is trained again.
+    """
+    if folder is None:
+        return train(training.network, examples, training.recipe, training.seed, keep=training.keep, device=device)
+    path = folder / f"{training.name(examples)}.safetensors"
+    if (found := _kept(path, training.network, device)) is not None:
+        return found
+    state = path.with_suffix(".state")
+    try:
+        model = _trained(training, examples, state, device)
+    except StorageError as error:
+        if not isinstance(error.__cause__, SafetensorError):
+            raise
+        state.unlink()  # damaged: begin anew
+        model = _trained(training, examples, state, device)
+    with written(path) as file:
+        file.write(serialized({name: value.contiguous().cpu() for name, value in model.module.state_dict().items()}))
+    state.unlink(missing_ok=True)
+    return model
+
+
+def is_kept(training: Training, examples: Examples, folder: Path | None) -> bool:
+    """Whether the model is in `folder`."""
+    return folder is not None and (folder / f"{training.name(examples)}.safetensors").exists()
+
+
+def _trained(training: Training, examples: Examples, state: Path, device: str) -> Denoiser:
+    network, recipe, watch = training.network, training.recipe, Watch(state)
+    return train(network, examples, recipe, training.seed, keep=training.keep, device=device, watch=watch)
+
+
+def _kept(path: Path, network: Network, device: str) -> Denoiser | None:
+    if not path.exists():
+        return None
+    module = network.fresh(0)
+    try:
+        module.load_state_dict(load_file(path))
+    except (SafetensorError, OSError, RuntimeError):
+        return None
+    nn.Module.to(module, device)
+    return unet.of_module(module, network.schedule)

@@ -1,0 +1,197 @@
+"""Bank recipes: data, network, training, subsets, queries, measurements. A name, or a bank's own `bank.json`, gives one.
+
+`d-trak-…`: Zheng et al. 2023, arXiv:2311.00500, appendix A.2. `k-fac-…`: Mlodozeniec et al. 2024, arXiv:2410.13850, appendix G,
+with what their code adds. LDS under one is not to be compared with LDS under the other.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from headwater.core import Examples
+from headwater.data import open_examples
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import measurement
+from headwater.diffusion.sample import SAMPLERS
+from headwater.errors import DataError, OptionError, unknown
+from headwater.evaluate.subsets import SCHEMES
+from headwater.models import unet
+from headwater.models.train import DIGITS, Recipe
+
+OUTCOMES = Draws(100, "stratified", 2, seed=20231101)  # a seed that attribution does not use
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where images come from: what `open_examples` takes, a size, and how many (as many of each class, the first of each)."""
+
+    name: str
+    resize: int | None = None
+    count: int | None = None
+
+    def open(self) -> Examples:
+        """The images."""
+        examples = open_examples(self.name, resize=self.resize)
+        return examples if self.count is None else first(examples, self.count)
+
+
+def first(examples: Examples, count: int) -> Examples:
+    """The first `count` images; of labelled ones as many of each class, to within one, in their order."""
+    if count > len(examples):
+        raise DataError(f"There are {len(examples)} images; expected at least {count}.")
+    if examples.labels is None:
+        return examples.take(np.arange(count))
+    place = np.zeros(len(examples), np.int64)  # of each image among those of its class
+    for label in np.unique(examples.labels):
+        members = examples.labels == label
+        place[members] = np.arange(members.sum())
+    return examples.take(np.sort(np.lexsort((examples.labels, place))[:count]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankRecipe:
+    """All that decides a bank.
+
+    A model of all data and `subsets` × `seeds` models of subsets (`scheme`: half, stratified, bernoulli, group; `part` of the
+    images) are trained and measured on `held_out` and on `generated` pictures of the first model. `learning` × `learning_seeds`
+    more models are for methods that learn from retraining; they are never compared with. `subset_steps`: the steps of a subset's
+    model, where its epochs should not decide. `common`: models of one seed share initial weights, timesteps and noise.
+    `outcome_draws` are common to all models of the bank, and their seed is not one that attribution uses.
+    """
+
+    data: Source
+    held_out: Source
+    model: Mapping[str, Any]
+    training: Recipe
+    subset_steps: int | None = None
+    scheme: str = "half"
+    part: float = 0.5
+    subsets: int = 64
+    seeds: int = 2
+    learning: int = 0
+    learning_seeds: int = 1
+    common: bool = True
+    generated: int = 100
+    sampler: str = "ddim"
+    sample_steps: int = 50
+    sample_seed: int = 0
+    measurements: tuple[str, ...] = ("simple", "elbo")
+    outcome_draws: Draws = OUTCOMES
+
+    def __post_init__(self) -> None:
+        for name, words in (("scheme", SCHEMES), ("sampler", SAMPLERS)):
+            if getattr(self, name) not in words:
+                raise unknown(name, getattr(self, name), words)
+        for name in ("subsets", "seeds", "generated", "learning_seeds"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        if self.learning < 0:
+            raise OptionError(f"learning is {self.learning}; expected 0 or more.")
+        for name in self.measurements:
+            if measurement(name) is measurement("trajectory"):
+                raise OptionError("A bank's queries have no sampler's path; choose other measurements than 'trajectory'.")
+
+    @property
+    def subset_training(self) -> Recipe:
+        """How a subset's model is trained."""
+        return self.training if self.subset_steps is None else replace(self.training, steps=self.subset_steps)
+
+    def fields(self) -> dict[str, Any]:
+        """The recipe as JSON-ready values."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def from_fields(values: Mapping[str, Any]) -> BankRecipe:
+    """The recipe that `fields` made these of."""
+    parts = {"data": Source, "held_out": Source, "training": Recipe, "outcome_draws": Draws}
+    known = {each.name for each in fields(BankRecipe)}
+    if not known >= values.keys() or not parts.keys() <= values.keys():
+        raise DataError(f"The bank's recipe has fields {', '.join(sorted(values))}; expected {', '.join(sorted(known))}.")
+    read = {name: kind(**_tuples(values[name])) for name, kind in parts.items()}
+    rest = {name: value for name, value in values.items() if name not in parts}
+    return BankRecipe(**{**rest, "measurements": tuple(rest.get("measurements", ("simple", "elbo")))}, **read)
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def digits() -> BankRecipe:
+    """The bank that ships: 1,000 digits, 64 halves × 2 seeds."""
+    return BankRecipe(
+        data=Source(name="digits"), held_out=Source(name="digits:val"), model=unet.configuration("digits"), training=DIGITS
+    )
+
+
+def cifar2_small() -> BankRecipe:
+    """1,000 automobiles and horses of 16×16 pixels, a UNet of 0.16 M parameters: what two cores can retrain in an afternoon."""
+    return BankRecipe(
+        data=Source(name="cifar2", resize=16, count=1000),
+        held_out=Source(name="cifar2:val", resize=16, count=100),
+        model=unet.configuration("digits", sample_size=16, in_channels=3, out_channels=3),
+        training=Recipe(steps=800, batch=64, learning_rate=4e-3, dropout=0.0, flips=False),
+        scheme="stratified",
+        seeds=1,
+        outcome_draws=replace(OUTCOMES, timesteps=50),
+    )
+
+
+def d_trak(data: Source, held_out: Source, config: str) -> BankRecipe:
+    """Stratified halves, 64 × 3 seeds, raw weights, 200 epochs, DDIM-50 in 8 bits, 1,000 + 1,000 queries, 1,000 t × 3 noises.
+
+    The network is the paper's; the authors' code adds time scale and shift (`…-scale-shift`). Halves train half the steps.
+    """
+    return BankRecipe(
+        data=data,
+        held_out=held_out,
+        model=unet.configuration(config),
+        training=Recipe(),
+        scheme="stratified",
+        seeds=3,
+        generated=1000,
+        outcome_draws=replace(OUTCOMES, timesteps=1000, strategy="uniform", noises=3),
+    )
+
+
+def k_fac(data: Source, held_out: Source, steps: int, decay: str) -> BankRecipe:
+    """Unstratified halves, 100 × 5 seeds, averaged weights throughout, DDPM-1000, 200 generated queries, 5,000 random (t, ε).
+
+    Halves train half the steps. Weight decay is AdamW's 0.01, which their code uses; their configurations say 1e-6.
+    """
+    return BankRecipe(
+        data=data,
+        held_out=held_out,
+        model=unet.configuration("cifar-scale-shift"),
+        training=Recipe(steps=steps, weight_decay=0.01, decay=decay, ema=0.999, ema_power=0.75),
+        subset_steps=steps // 2,
+        subsets=100,
+        seeds=5,
+        generated=200,
+        sampler="ddpm",
+        sample_steps=1000,
+        outcome_draws=replace(OUTCOMES, timesteps=5000, strategy="random", noises=1),
+    )
+
+
+CIFAR2, CIFAR10, CELEBA = Source(name="cifar2"), Source(name="cifar10"), Source(name="celeba")
+CIFAR2_VAL, CIFAR10_VAL, CELEBA_VAL = Source(name="cifar2:val"), Source(name="cifar10:test", count=1000), Source(name="celeba:val")
+
+RECIPES = {
+    "digits": digits,
+    "cifar2-small": cifar2_small,
+    "d-trak-cifar2": lambda: d_trak(CIFAR2, CIFAR2_VAL, "cifar"),
+    "d-trak-cifar10": lambda: d_trak(CIFAR10, CIFAR10_VAL, "cifar"),
+    "d-trak-celeba": lambda: d_trak(CELEBA, CELEBA_VAL, "celeba"),
+    "k-fac-cifar2": lambda: k_fac(CIFAR2, CIFAR2_VAL, 32_000, "cosine"),
+    "k-fac-cifar10": lambda: k_fac(CIFAR10, CIFAR10_VAL, 160_000, "none"),
+}
+
+
+def recipe(name: str) -> BankRecipe:
+    """The recipe called `name`."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name]()
