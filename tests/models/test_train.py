@@ -190,6 +190,21 @@ def test_the_rate_is_diffusers_cosine_with_warmup(total, warmup):
         assert rate(step, total, warmup) == pytest.approx(theirs(step), abs=1e-12)
 
 
+def test_without_decay_the_rate_stays_at_its_peak():
+    assert [rate(step, 20, 0.1, "none") for step in (0, 1, 2, 10, 19)] == [0.0, 0.5, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("power", [None, 0.75, 2 / 3])
+def test_the_averaging_decays_as_diffusers_ema_does(power):
+    from diffusers.training_utils import EMAModel
+
+    warm = {} if power is None else {"use_ema_warmup": True, "power": power}
+    theirs = EMAModel([nn.Parameter(torch.zeros(1))], decay=0.999, **warm)
+    ours = Recipe(ema=0.999, ema_power=power)
+    for step in (0, 1, 5, 100, 10_000, 100_000):  # theirs counts the step that was just made
+        assert ours.averaging(step) == pytest.approx(theirs.get_decay(step + 1), abs=1e-12)
+
+
 def test_a_flip_mirrors_some_pictures_and_leaves_the_others():
     x = torch.arange(400 * 6.0).view(400, 1, 2, 3)
     found = _flipped(x, 0, 5)
@@ -207,7 +222,7 @@ def test_averaged_weights_are_the_exponential_average_of_every_steps(network, pi
     averaged = weights(train(network, pictures(5), Recipe(**recipe | {"ema": 0.3}), 1))
     average = dict(network.fresh(1).state_dict())
     for step, each in enumerate(raw):
-        decay = min(0.3, (1 + step) / (10 + step))
+        decay = min(0.3, (1 + step) / (10 + step)) if step else 0.0
         average = {name: decay * average[name] + (1 - decay) * each[name] for name in average}
     assert len(raw) == 6
     for name in average:

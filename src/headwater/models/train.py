@@ -68,8 +68,8 @@ class Recipe:
         return self.steps if self.steps is not None else self.epochs * math.ceil(n / self.batch)
 
     def averaging(self, step: int) -> float:
-        """The decay of the averaged weights at `step`."""
-        rising = (1 + step) / (10 + step) if self.ema_power is None else 1 - (1 + step) ** -self.ema_power
+        """The decay of the averaged weights at `step`: 0 at first, so that they start from the weights after it."""
+        rising = min(step, 1) * (1 + step) / (10 + step) if self.ema_power is None else 1 - (1 + step) ** -self.ema_power
         return min(self.ema or 0.0, rising)
 
 

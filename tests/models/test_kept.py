@@ -1,0 +1,85 @@
+"""Kept models: trained once, told apart by all that decides them, trained again where they are damaged."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.errors import StorageError
+from headwater.models import kept as module
+from headwater.models.kept import Training, is_kept, trained
+from headwater.models.train import Recipe, Watch, train
+from headwater.models.unet import Network
+
+RECIPE = Recipe(steps=4, batch=4, learning_rate=1e-2, checkpoints=2, ema=0.9)
+
+
+@pytest.fixture(scope="module")
+def training(smallest):
+    return Training(Network(smallest), RECIPE, 3, np.array([True, False] * 5))
+
+
+def same(a, b):
+    one, other = a.module.state_dict(), b.module.state_dict()
+    return all(torch.equal(one[name], other[name]) for name in one) and a.fingerprint == b.fingerprint
+
+
+def test_a_kept_model_is_the_trained_one_and_is_not_trained_again(training, pictures, tmp_path, monkeypatch):
+    examples = pictures(10)
+    fresh = trained(training, examples)
+    assert not is_kept(training, examples, tmp_path) and not is_kept(training, examples, None)
+    assert same(trained(training, examples, tmp_path), fresh) and is_kept(training, examples, tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert same(trained(training, examples, tmp_path), fresh)
+
+
+def test_everything_that_decides_a_model_is_in_its_name(training, pictures, smallest):
+    examples, name = pictures(10), training.name(pictures(10))
+    others = [
+        replace(training, seed=4),
+        replace(training, keep=np.array([False, True] * 5)),
+        replace(training, keep=None),
+        replace(training, recipe=replace(RECIPE, clip=0.5)),
+        replace(training, network=Network(smallest | {"time_embedding_dim": 8})),
+    ]
+    names = {name, training.name(pictures(10, seed=1)), *(each.name(examples) for each in others)}
+    assert len(names) == 7
+    everything = replace(training, keep=np.ones(10, bool))
+    assert everything.name(examples) == replace(training, keep=None).name(examples)
+
+
+def test_a_damaged_model_is_trained_again(training, pictures, tmp_path):
+    examples = pictures(10)
+    fresh = trained(training, examples, tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    assert same(trained(training, examples, tmp_path), fresh) and path.read_bytes() == whole
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint_and_a_damaged_one_begins_anew(training, pictures, tmp_path):
+    examples, steps = pictures(10), []
+    fresh = trained(training, examples)
+    state = tmp_path / f"{training.name(examples)}.state"
+
+    def stop(step, total):
+        steps.append(step)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(training.network, examples, RECIPE, 3, keep=training.keep, watch=Watch(state, stop))
+    half = state.read_bytes()
+    assert same(trained(training, examples, tmp_path), fresh) and not state.exists()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    state.write_bytes(half[:500])
+    assert same(trained(training, examples, tmp_path), fresh) and not state.exists()
+
+
+def test_a_full_disk_is_told(training, pictures, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="Could not write"):
+        trained(training, pictures(10), tmp_path / "file" / "models")

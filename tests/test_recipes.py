@@ -1,0 +1,92 @@
+"""Recipes: the papers' settings in numbers, and back from a bank's own file."""
+
+import numpy as np
+import pytest
+
+from headwater.core import Examples
+from headwater.errors import DataError, OptionError, UserError
+from headwater.models import unet
+from headwater.recipes import RECIPES, BankRecipe, first, from_fields, recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_comes_back_from_its_fields(name):
+    found = recipe(name)
+    assert isinstance(found, BankRecipe) and from_fields(found.fields()) == from_fields(from_fields(found.fields()).fields())
+    assert from_fields(found.fields()).fields() == found.fields()
+
+
+@pytest.mark.parametrize(("name", "steps", "halves", "n"), [("cifar2", 8000, 4000, 5000), ("cifar10", 78200, 39200, 50000)])
+def test_the_protocol_of_d_trak(name, steps, halves, n):
+    """Appendix A.2: stratified halves, 64 × 3, raw weights, 1,000 + 1,000 queries, DDIM-50, 1,000 timesteps × 3 noises."""
+    found = recipe(f"d-trak-{name}")
+    assert found.training.total(n) == steps and found.subset_training.total(n // 2) == halves
+    assert (found.scheme, found.part, found.subsets, found.seeds, found.generated) == ("stratified", 0.5, 64, 3, 1000)
+    assert (found.sampler, found.sample_steps, found.training.ema, found.training.flips) == ("ddim", 50, None, True)
+    draws = found.outcome_draws
+    assert (draws.timesteps, draws.noises, draws.strategy) == (1000, 3, "uniform")
+    assert parameters(found) == pytest.approx(35.7e6, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "halves", "decay"), [("cifar2", 32000, 16000, "cosine"), ("cifar10", 160000, 80000, "none")]
+)
+def test_the_protocol_of_k_fac(name, steps, halves, decay):
+    """Appendix G: unstratified halves, 100 × 5, averaged weights, DDPM-1000, 200 generated, 5,000 random (t, ε)."""
+    found = recipe(f"k-fac-{name}")
+    assert found.training.total(5000) == steps and found.subset_training.total(2500) == halves
+    assert (found.scheme, found.subsets, found.seeds, found.generated, found.training.decay) == ("half", 100, 5, 200, decay)
+    assert (found.sampler, found.sample_steps, found.training.ema, found.training.ema_power) == ("ddpm", 1000, 0.999, 0.75)
+    assert (found.outcome_draws.timesteps, found.outcome_draws.strategy) == (5000, "random")
+    assert parameters(found) == pytest.approx(38.3e6, rel=2e-3)
+
+
+def parameters(found):
+    import torch
+    from diffusers import UNet2DModel
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in UNet2DModel(**found.model).parameters())
+
+
+def test_the_small_ones_have_small_networks():
+    assert sum(p.numel() for p in unet.new(recipe("cifar2-small").model, 0).module.parameters()) == 164_563
+    assert recipe("digits").data.open().fingerprint == recipe("digits").data.open().fingerprint
+
+
+def test_the_first_images_are_as_many_of_each_class(pictures):
+    examples = Examples(pictures(10).images, labels=np.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 2]))
+    assert first(examples, 6).ids == ("0", "1", "6", "7", "8", "9")
+    assert first(examples, 7).ids == ("0", "1", "2", "6", "7", "8", "9")
+    assert first(pictures(10), 3).ids == ("0", "1", "2")
+    with pytest.raises(DataError, match="There are 10 images; expected at least 11"):
+        first(examples, 11)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scheme": "haf"}, "Did you mean 'half'"),
+        ({"sampler": "dddim"}, "Did you mean"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"learning": -1}, "learning is -1"),
+        ({"measurements": ("trajectory",)}, "no sampler's path"),
+        ({"measurements": ("elbow",)}, "Did you mean 'elbo'"),
+    ],
+    ids=str,
+)
+def test_recipes_that_cannot_be_are_refused(change, words):
+    from dataclasses import replace
+
+    with pytest.raises(OptionError, match=words):
+        replace(recipe("digits"), **change)
+
+
+def test_an_unknown_recipe_gets_the_right_one_offered():
+    with pytest.raises(OptionError, match="Did you mean 'd-trak-cifar2'"):
+        recipe("dtrak-cifar2")
+
+
+def test_a_recipe_of_another_version_is_told():
+    with pytest.raises(UserError, match="strange"):
+        from_fields({**recipe("digits").fields(), "strange": 1})
