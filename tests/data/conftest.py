@@ -1,6 +1,9 @@
 import os
+import pickle  # noqa: TID251 - to write what the restricted reader reads, and what it refuses
+import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -27,6 +30,53 @@ def put(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / path, **options)
         return image
+
+    return save
+
+
+@pytest.fixture
+def python2():
+    """A dictionary of words, numbers, lists and byte arrays, pickled as Python 2 and numpy 1 did: CIFAR-10's own format."""
+
+    def word(text):
+        text = text.encode("latin1") if isinstance(text, str) else text
+        return b"T" + struct.pack("<i", len(text)) + text
+
+    def array(found):
+        shape = b"(" + b"".join(map(value, found.shape)) + b"t"
+        made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + word("b") + b"\x87R"
+        kind = b"cnumpy\ndtype\n" + word("u1") + b"K\x00K\x01\x87R(K\x03" + word("|") + b"NNN" + value(-1) * 2 + b"K\x00tb"
+        return made + b"(K\x01" + shape + kind + b"\x89" + word(found.tobytes()) + b"tb"
+
+    def value(found):
+        if isinstance(found, np.ndarray):
+            return array(found)
+        if isinstance(found, list):
+            return b"](" + b"".join(map(value, found)) + b"e"
+        return b"J" + struct.pack("<i", found) if isinstance(found, int) else word(found)
+
+    def dumps(found):
+        return b"\x80\x02}(" + b"".join(word(key) + value(found[key]) for key in found) + b"u."
+
+    return dumps
+
+
+@pytest.fixture
+def batches():
+    """Writes a folder of Python batches, as many images a class in each file, and gives back images and labels by file."""
+
+    def save(folder, classes, each, dumps=pickle.dumps, meta=("batches.meta", "label_names")):
+        folder.mkdir(parents=True)
+        (folder / meta[0]).write_bytes(dumps({meta[1]: list(classes)}))
+        saved = {}
+        for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+            random = seeds.stream(0, "batches", name)
+            labels = random.permutation(np.repeat(np.arange(len(classes)), each))
+            images = random.integers(0, 256, (len(labels), 32, 32, 3)).astype(np.uint8)
+            rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+            (folder / name).write_bytes(dumps({"data": rows, "labels": labels.tolist()}))
+            saved[name] = (images, labels)
+        return saved
 
     return save
 

@@ -1,3 +1,4 @@
+import pickle  # noqa: TID251 - to write damaged batches
 import sys
 
 import numpy as np
@@ -50,6 +51,12 @@ def test_cifar2_has_as_many_automobiles_as_horses(few, split, each):
     assert len(set(found.ids)) == 2 * each
 
 
+def test_cifar10_val_is_a_tenth_of_each_class_of_the_test_part(few):
+    found, test = cifar10("val"), cifar10("test")
+    assert sorted(found.groups or ()) == sorted(CLASSES)
+    assert set(found.ids) < set(test.ids) and set(found.hashes) < set(test.hashes)
+
+
 def test_cifar2_val_and_test_share_no_image(few):
     assert len(set(cifar2("val").ids) | set(cifar2("test").ids)) == 20
 
@@ -65,6 +72,60 @@ def test_an_id_names_the_same_picture_in_cifar2_and_cifar10(few):
     assert two.hashes == ten.take([ten.ids.index(name) for name in two.ids]).hashes
 
 
+@pytest.fixture
+def python_batches(tmp_path, monkeypatch, batches, python2):
+    """CIFAR-10's own format, with four images of each class in a file."""
+    monkeypatch.setenv("HEADWATER_DATA", str(tmp_path))
+    return batches(tmp_path / "cifar-10-batches-py", CLASSES, 4, dumps=python2)
+
+
+def test_the_python_batches_are_read_in_their_order(python_batches):
+    found = cifar10("train")
+    assert np.array_equal(found.images, np.concatenate([python_batches[f"data_batch_{i}"][0] for i in range(1, 6)]))
+    assert found.ids[0] == "cifar10-train-00000" and len(found) == 200
+    found = cifar10("test")
+    images, labels = python_batches["test_batch"]
+    assert np.array_equal(found.images, images) and np.array_equal(found.labels, labels)
+    assert found.groups == tuple(CLASSES[label] for label in labels)
+
+
+def test_cifar2_comes_from_the_python_batches_too(python_batches):
+    found, test = cifar2("val"), cifar10("test")
+    assert found.labels is not None and np.bincount(found.labels).tolist() == [2, 2]
+    assert found.hashes == test.take([test.ids.index(name) for name in found.ids]).hashes
+
+
+def test_the_jpeg_file_comes_before_the_python_batches(few, tmp_path, batches):
+    before = cifar10("test").fingerprint
+    batches(tmp_path / "cifar-10-batches-py", CLASSES, 1)
+    assert cifar10("test").fingerprint == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("batches.meta", {"label_names": "cat"}, r"`label_names` in .*batches\.meta is no list of words"),
+        ("batches.meta", {}, "is no list of words; expected the names of the classes"),
+        ("batches.meta", {"label_names": [f"c{i}" for i in range(10)]}, r"is of class 'c\d'; expected one of airplane"),
+        ("test_batch", {"labels": []}, "`data` in .*test_batch is NoneType; expected uint8"),
+        ("test_batch", {"data": np.zeros((1, 9), np.uint8)}, r"is uint8 \[1, 9\]; expected uint8 \[n, 3072\]"),
+        ("test_batch", {"data": np.zeros((1, 3072)), "labels": [0]}, r"is float64 \[1, 3072\]"),
+        ("test_batch", {"data": np.zeros((1, 3072), np.uint8), "labels": [10]}, "are not 1 numbers from 0 to 9"),
+        ("test_batch", {"data": np.zeros((1, 3072), np.uint8), "labels": [0, 1]}, "are not 1 numbers from 0 to 9"),
+    ],
+)
+def test_a_batch_of_another_kind_is_told(python_batches, tmp_path, name, content, told):
+    (tmp_path / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError, match=told):
+        cifar10("test")
+
+
+def test_a_missing_batch_is_named(python_batches, tmp_path):
+    (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
+    with pytest.raises(DataError, match=r"Could not open .*data_batch_3: No such file"):
+        cifar10("train")
+
+
 @pytest.mark.parametrize("open_part", [cifar10, cifar2])
 def test_an_unknown_split_is_told(open_part):
     with pytest.raises(OptionError, match=r"no split of cifar.* 'tset'\. Did you mean 'test'\?"):
@@ -78,7 +139,9 @@ def test_without_file_and_hub_both_ways_are_told(monkeypatch, tmp_path, folder):
         monkeypatch.setenv("HEADWATER_DATA", str(tmp_path))
     else:
         monkeypatch.delenv("HEADWATER_DATA", raising=False)
-    with pytest.raises(DataError, match=r"name a folder that has cifar10_jpeg\.npz.*pip install 'headwater\[hub\]'"):
+    with pytest.raises(
+        DataError, match=r"a folder that has cifar10_jpeg\.npz or cifar-10-batches-py.*pip install 'headwater\[hub\]'"
+    ):
         cifar10()
 
 

@@ -6,16 +6,17 @@ from pathlib import Path
 from headwater.core import Examples
 from headwater.errors import DataError, OptionError, unknown
 
-BUILT_IN = ("digits", "cifar10", "cifar2")
+ARTBENCH = ("artbench2", "artbench5", "artbench10", "artbench2-32", "artbench5-32", "artbench10-32")
+BUILT_IN = ("digits", "cifar10", "cifar2", "celeba", *ARTBENCH)
 
 
 def open_examples(source: str | Path, *, resize: int | None = None) -> Examples:
     """The images that `source` names.
 
-    `digits`, `cifar10` or `cifar2`, also with a split (`digits:val`); `hf:name` or `hf:name:split`, a data set of the hub; an
-    `.npz` file; a folder of images. A built-in name wins over a folder called alike: write `./digits` for the folder.
+    One of BUILT_IN, also with a split (`digits:val`); `hf:name` or `hf:name:split`, a data set of the hub; an `.npz` file; a
+    folder of images. A built-in name wins over a folder called alike: write `./digits` for the folder.
     `resize` brings the shorter side to that many pixels (bicubic, antialiased) and keeps the central square, whatever the
-    source. What cannot be used is a DataError.
+    source; of `celeba` it is the side that the paper's crop is brought to. What cannot be used is a DataError.
     """
     if resize is not None and resize < 1:
         raise OptionError(f"resize is {resize}; expected a number of pixels, 1 or more.")
@@ -32,10 +33,10 @@ def open_examples(source: str | Path, *, resize: int | None = None) -> Examples:
 
 
 def _opened(source: str, resize: int | None) -> Examples:
-    """The source's own images; only those of a folder or data set, which may differ in size, are resized already."""
+    """The source's own images. Those that may differ in size, or are large, are resized already, as they were read."""
     name, _, split = source.partition(":")
     if name in BUILT_IN:
-        return _built_in(name, split)
+        return _built_in(name, split or "train", resize)
     if name == "hf":
         from headwater.data.hub import from_hub
 
@@ -53,14 +54,22 @@ def _opened(source: str, resize: int | None) -> Examples:
     return read_examples(path)
 
 
-def _built_in(name: str, split: str) -> Examples:
+def _built_in(name: str, split: str, resize: int | None) -> Examples:
     if name == "digits":
-        from headwater.data.digits import digits as pictures
-    elif name == "cifar10":
-        from headwater.data.cifar import cifar10 as pictures
-    else:
-        from headwater.data.cifar import cifar2 as pictures
-    return pictures(split or "train")
+        from headwater.data.digits import digits
+
+        return digits(split)
+    if name == "celeba":
+        from headwater.data.celeba import celeba
+
+        return celeba(split, resize=resize)
+    if name in ARTBENCH:
+        from headwater.data.artbench import artbench
+
+        return artbench(name, split, resize=resize)
+    from headwater.data.cifar import cifar2, cifar10
+
+    return cifar2(split) if name == "cifar2" else cifar10(split)
 
 
 def _existing(source: str) -> Path:

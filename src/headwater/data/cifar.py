@@ -1,50 +1,38 @@
 """CIFAR-10 (Krizhevsky 2009: 32×32 RGB, 50,000 + 10,000) and CIFAR-2, its automobiles and horses.
 
-Read from `$HEADWATER_DATA/cifar10_jpeg.npz` where that exists, else from the hub. The two differ in order and, the file being
-JPEG, in pixels: an id names a picture within one of them only, and published index lists apply to neither as they are.
+Read from `$HEADWATER_DATA/cifar10_jpeg.npz` where that exists, else from the original Python batches in
+`$HEADWATER_DATA/cifar-10-batches-py`, else from the hub. The three differ in order and, the first being JPEG, in pixels: an id
+names a picture within one of them only. Published index lists count the Python batches.
 """
 
 import io
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Int64, UInt8
 
-from headwater import seeds
 from headwater.archive import arrays
 from headwater.core import Examples
+from headwater.data.batches import from_batches
+from headwater.data.local import local, wanted
+from headwater.data.parts import DataSet, Part
 from headwater.data.picture import opened, stacked
-from headwater.errors import DataError, unknown
+from headwater.errors import DataError
 
 HUB_NAME = "uoft-cs/cifar10"
-FILE = "cifar10_jpeg.npz"
-CIFAR2 = ("automobile", "horse")
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The train or test part of CIFAR-10, whose images are decoded only when asked for."""
-
-    name: str
-    labels: Int64[np.ndarray, " n"]
-    groups: Shaped[np.ndarray, " n"]
-    decoded: Callable[[Int64[np.ndarray, " b"]], UInt8[np.ndarray, "b 32 32 3"]]
-
-    def examples(self, rows: Int64[np.ndarray, " b"]) -> Examples:
-        """The examples at `rows`; an id counts from the start of the part, in CIFAR-2 as in CIFAR-10."""
-        ids = tuple(f"cifar10-{self.name}-{row:05d}" for row in rows)
-        return Examples(self.decoded(rows), ids=ids, labels=self.labels[rows], groups=tuple(self.groups[rows].tolist()))
+FILE, BATCHES = "cifar10_jpeg.npz", "cifar-10-batches-py"
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10 = DataSet("cifar10", CLASSES, {"train": ("train", None), "val": ("test", (0, 0.1)), "test": ("test", None)})
+CIFAR2 = DataSet(
+    "cifar2",
+    ("automobile", "horse"),
+    {"train": ("train", (0, 0.5)), "val": ("test", (0, 0.5)), "test": ("test", (0.5, 1))},
+)
 
 
 def cifar10(split: str = "train") -> Examples:
-    """The 50,000 `train` or 10,000 `test` images, in the order of the file; groups are the class names."""
-    if split not in ("train", "test"):
-        raise unknown("split of cifar10", split, ("train", "test"))
-    part = _part(split)
-    return part.examples(np.arange(len(part.labels)))
+    """The 50,000 `train` or 10,000 `test` images in the order of the source, or `val`: 100 test images of each class, shuffled."""
+    return CIFAR10.examples(split, _part)
 
 
 def cifar2(split: str = "train") -> Examples:
@@ -53,34 +41,22 @@ def cifar2(split: str = "train") -> Examples:
     `train`: 5,000 of the 10,000 training images. `val`: 1,000 of the 2,000 test images. `test`: the other 1,000.
     The sizes are those of D-TRAK, arXiv:2311.00500; the draw is our own.
     """
-    if split not in ("train", "val", "test"):
-        raise unknown("split of cifar2", split, ("train", "val", "test"))
-    part = _part("train" if split == "train" else "test")
-    chosen = []
-    for name in CIFAR2:
-        rows = seeds.stream(0, "cifar2", part.name, name).permutation(np.flatnonzero(part.groups == name))
-        half = len(rows) // 2
-        chosen.append(rows[half:] if split == "test" else rows[:half])
-    found = part.examples(seeds.stream(0, "cifar2", split, "order").permutation(np.concatenate(chosen)))
-    labels = np.array([CIFAR2.index(group) for group in found.groups or ()], np.int64)
-    return Examples(found.images, ids=found.ids, labels=labels, groups=found.groups)
+    return CIFAR2.examples(split, _part)
 
 
-def _part(name: str) -> _Part:
-    folder = os.environ.get("HEADWATER_DATA")
-    path = Path(folder).expanduser() / FILE if folder else None
-    if path and path.exists():
+def _part(name: str) -> Part:
+    """The train or test part; an id counts from its start, in CIFAR-2 as in CIFAR-10."""
+    if path := local(FILE):
         return _from_file(path, name)
+    if path := local(BATCHES):
+        return from_batches(path, name, "cifar10", meta="batches.meta", key="label_names")
     try:
         return _from_hub(name)
     except DataError as error:
-        tried = f"HEADWATER_DATA is {folder}, which has no {FILE}" if folder else "HEADWATER_DATA is not set"
-        raise DataError(
-            f"CIFAR-10 is not at hand. {tried}: name a folder that has {FILE}. From the hub it did not come either: {error}"
-        ) from error
+        raise DataError(f"CIFAR-10 is not at hand. {wanted(FILE, BATCHES)} From the hub it did not come either: {error}") from error
 
 
-def _from_file(path: Path, name: str) -> _Part:
+def _from_file(path: Path, name: str) -> Part:
     """`data` holds the JPEG bytes of all images, image i at `offset[i]:offset[i + 1]`; `is_test` tells the parts apart."""
     names = ("data", "offset", "label", "is_test", "classes")
     have = arrays(path, names)
@@ -94,14 +70,17 @@ def _from_file(path: Path, name: str) -> _Part:
         spans = ((i, io.BytesIO(data[offset[i] : offset[i + 1]].tobytes())) for i in places[rows])
         return stacked(((f"image {i}", opened(span, f"image {i} of {path}")) for i, span in spans), len(rows))
 
-    labels = have["label"][places].astype(np.int64)
-    return _Part(name, labels, have["classes"][labels], decoded)
+    return Part(_ids(name, len(places)), have["classes"][have["label"][places].astype(np.int64)], decoded)
 
 
-def _from_hub(name: str) -> _Part:
+def _from_hub(name: str) -> Part:
     from headwater.data.hub import from_hub
 
     found = from_hub(HUB_NAME, name)
-    if found.labels is None or found.groups is None:
+    if found.groups is None:
         raise DataError(f"hf:{HUB_NAME} has no labels; expected CIFAR-10's ten classes.")
-    return _Part(name, found.labels, np.array(found.groups), lambda rows: found.images[rows])
+    return Part(_ids(name, len(found)), np.array(found.groups), lambda rows: found.images[rows])
+
+
+def _ids(name: str, n: int) -> list[str]:
+    return [f"cifar10-{name}-{row:05d}" for row in range(n)]

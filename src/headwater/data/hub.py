@@ -23,7 +23,7 @@ def from_hub(name: str, split: str = "train", *, resize: int | None = None) -> E
     first), the names of its classes the groups; no label is -1 and "". Prompts are the first text column called caption,
     prompt or text. Ids are places in the split.
     """
-    table = _table(name, split)
+    table = opened_table(name, split)
     kinds = {column: type(feature).__name__ for column, feature in table.features.items()}
     columns: dict[str, Any] = {}
     labels = sorted((c for c, kind in kinds.items() if kind == "ClassLabel"), key=lambda column: column != "label")
@@ -38,7 +38,8 @@ def from_hub(name: str, split: str = "train", *, resize: int | None = None) -> E
     return Examples(_images(table, name, _image_column(kinds, name), resize), **columns)
 
 
-def _table(name: str, split: str) -> "Dataset":
+def opened_table(name: str, split: str) -> "Dataset":
+    """The rows of one split, whose images are decoded only when one is taken."""
     try:
         import datasets
     except ImportError as error:
@@ -72,7 +73,7 @@ def _images(table: "Dataset", name: str, column: str, resize: int | None) -> np.
 
     def pictures() -> Iterator[tuple[str, Image.Image]]:
         for row in range(len(table)):
-            yield f"row {row}", fitted(_picture(table, row, column), resize)
+            yield f"row {row}", fitted(picture_of(table, row, column), resize)
 
     try:
         return stacked(pictures(), len(table))
@@ -80,7 +81,8 @@ def _images(table: "Dataset", name: str, column: str, resize: int | None) -> np.
         raise DataError(f"hf:{name}: {error}") from error
 
 
-def _picture(table: "Dataset", row: int, column: str) -> Image.Image:
+def picture_of(table: "Dataset", row: int, column: str) -> Image.Image:
+    """The picture in one cell, as 8-bit grey or RGB."""
     try:
         image = table[row][column]
     except Exception as error:  # Pillow's and the file system's errors for an image that cannot be decoded
