@@ -1,25 +1,17 @@
+"""LDS, its intervals and paired comparisons, in worlds whose answer is known."""
+
 import numpy as np
 import pytest
 import scipy.stats
 
-from headwater.evaluate.lds import difference, lds
+from headwater.evaluate.lds import correlated, difference, lds, mean_of, paired, predicted
 from headwater.evaluate.tune import halves, tuned
-from headwater.linalg.rank import spearman
+from headwater.linalg.rank import resamples
 
 
 @pytest.fixture
 def random() -> np.random.Generator:
     return np.random.Generator(np.random.Philox(0))
-
-
-def test_spearman_equals_scipys_with_ties(random):
-    a, b = random.integers(0, 8, (5, 30)), random.integers(0, 8, (5, 30))
-    expected = [scipy.stats.spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)]
-    np.testing.assert_allclose(spearman(a.astype(float), b.astype(float)), expected, atol=1e-12)
-
-
-def test_spearman_of_a_constant_is_zero():
-    assert spearman(np.ones((1, 5)), np.arange(5.0)[None])[0] == 0
 
 
 @pytest.fixture
@@ -28,6 +20,15 @@ def linear_world(random):
     tau = random.standard_normal((7, 40)).astype(np.float32)
     subsets = random.permuted(np.tile(np.arange(40) < 20, (32, 1)), axis=1)
     return tau, subsets, -(tau @ subsets.T).T
+
+
+@pytest.fixture
+def noisy_world(random):
+    """The same for 60 queries, with as much noise in each outcome as there is signal, of several sizes of subset."""
+    tau = random.standard_normal((60, 40))
+    subsets = random.random((48, 40)) < 0.5
+    signal = -(subsets @ tau.T)
+    return tau, subsets, signal + signal.std(0) * random.standard_normal(signal.shape)
 
 
 def test_the_true_scores_of_a_linear_world_have_lds_one(linear_world):
@@ -60,6 +61,92 @@ def test_the_difference_of_a_method_with_itself_is_exactly_zero(linear_world):
     tau, subsets, outcomes = linear_world
     noisy = lds(tau, subsets, outcomes + 3 * np.sin(np.arange(outcomes.size)).reshape(outcomes.shape))
     assert difference(noisy, noisy) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("levels", [2, 10**6], ids=["many ties", "hardly a tie"])
+def test_lds_is_scipys_rank_correlation_of_each_query(random, levels):
+    tau, subsets = random.integers(0, levels, (6, 20)).astype(float), random.random((24, 20)) < 0.5
+    outcomes = random.integers(0, levels, (24, 6)).astype(float)
+    expected = [scipy.stats.spearmanr(-(subsets @ t), y).statistic for t, y in zip(tau, outcomes.T, strict=True)]
+    np.testing.assert_allclose(lds(tau, subsets, outcomes).per_query, expected, atol=1e-12)
+
+
+def test_the_bootstrap_is_the_lds_of_every_resample_of_the_subsets(noisy_world):
+    tau, subsets, outcomes = noisy_world
+    found = lds(tau, subsets, outcomes)
+    for row, pick in zip(found.bootstrap[:20], resamples(48, 1000, "subsets"), strict=False):
+        np.testing.assert_allclose(row, lds(tau, subsets[pick], outcomes[pick]).per_query, atol=1e-12)
+    assert found.bootstrap.shape == (1000, 60)
+
+
+def test_on_exact_halves_sums_over_kept_and_over_removed_images_rank_alike(linear_world, random):
+    tau, subsets, outcomes = linear_world
+    kept, removed = lds(tau, subsets, outcomes), correlated((~subsets).astype(float) @ tau.T.astype(float), outcomes)
+    np.testing.assert_allclose(kept.per_query, removed.per_query, atol=1e-12)
+
+
+def test_blocks_of_queries_change_nothing(noisy_world):
+    tau, subsets, outcomes = noisy_world
+    whole = predicted(tau, subsets)
+    for block in (1, 7 * 40, 10**9):
+        np.testing.assert_allclose(predicted(tau, subsets, block=block), whole, atol=1e-12)
+        np.testing.assert_array_equal(
+            correlated(predicted(tau, subsets, block=block), outcomes).per_query, lds(*noisy_world).per_query
+        )
+
+
+def test_sums_are_those_of_float64_whatever_the_scores_are(random):
+    """Half of 60,000 scores that hardly differ from 1: sums in float32 would lose what tells subsets apart."""
+    tau = (1 + 1e-6 * random.standard_normal((1, 60_000))).astype(np.float32)
+    subsets = random.permuted(np.tile(np.arange(60_000) < 30_000, (8, 1)), axis=1)
+    np.testing.assert_allclose(predicted(tau, subsets)[:, 0], [-np.longdouble(tau[0, row]).sum() for row in subsets], rtol=1e-14)
+
+
+def test_random_scores_are_within_two_standard_errors_of_zero(noisy_world, random):
+    _, subsets, outcomes = noisy_world
+    found = lds(random.standard_normal((60, 40)), subsets, outcomes)
+    assert abs(found.per_query.mean()) < 2 * found.standard_error()
+
+
+def test_the_interval_over_queries_is_about_two_standard_errors_wide_each_side(noisy_world):
+    found = lds(*noisy_world)
+    mean, low, high = found.mean_over_queries()
+    assert mean == found.mean().mean
+    assert (high - low) / 2 == pytest.approx(1.96 * found.standard_error(), rel=0.1)
+    assert found.standard_error() == pytest.approx(scipy.stats.sem(found.per_query))
+
+
+def test_chosen_queries_have_the_figures_they_have_alone(noisy_world):
+    tau, subsets, outcomes = noisy_world
+    some = np.arange(60) % 3 == 0
+    whole, alone = lds(tau, subsets, outcomes), lds(tau[some], subsets, outcomes[:, some])
+    assert whole.mean(some) == pytest.approx(alone.mean(), abs=1e-12)
+    assert whole.mean_over_queries(some) == pytest.approx(alone.mean_over_queries(), abs=1e-12)
+    assert whole.standard_error(some) == pytest.approx(alone.standard_error(), abs=1e-12)
+
+
+def test_a_method_compared_with_itself_differs_by_exactly_zero(noisy_world):
+    found, again = lds(*noisy_world), lds(*noisy_world)
+    assert paired(found, again) == ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), 0.0, 0.0)
+
+
+def test_a_comparison_is_sharper_for_being_paired(noisy_world, random):
+    """Two noisy copies of the true scores, one slightly worse: apart their intervals overlap, their difference is clear."""
+    tau, subsets, outcomes = noisy_world
+    noise = random.standard_normal(tau.shape)
+    a, b = lds(tau + 0.4 * noise, subsets, outcomes), lds(tau + 0.5 * noise, subsets, outcomes)
+    found = paired(a, b)
+    assert a.mean().low < b.mean().high
+    assert found.over_subsets.low > 0 and found.over_queries.low > 0
+    assert found.over_subsets.mean == pytest.approx(a.mean().mean - b.mean().mean)
+    assert found.above == np.mean(a.per_query > b.per_query) and found.above + found.below == 1
+    assert difference(a, b) == found.over_subsets
+
+
+def test_the_mean_of_figures_is_resampled_together(noisy_world):
+    tau, subsets, outcomes = noisy_world
+    a, b = lds(tau, subsets, outcomes), lds(tau + 1, subsets, outcomes)
+    np.testing.assert_array_equal(mean_of([a, b]).bootstrap, (a.bootstrap + b.bootstrap) / 2)
 
 
 def test_halves_share_nothing_and_miss_nothing():

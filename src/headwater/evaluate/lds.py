@@ -9,15 +9,20 @@ LDS(q) is Spearman's correlation of that with the losses of models really traine
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from headwater.bank import Bank
-from headwater.errors import DataError
-from headwater.linalg.rank import Interval, interval, resamples, spearman
+from headwater.errors import DataError, NonFiniteError
+from headwater.linalg.rank import Interval, interval, resamples, spearman, spearman_resampled
 
 RESAMPLES = 1000
+BLOCK = 2**20  # scores that are float64 at a time
+
+Some = Bool[np.ndarray, " q"] | None  # which queries; None = all
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,48 +39,128 @@ class LDS:
     def bootstrap(self) -> Float64[np.ndarray, "r q"]:
         return self.resampled()
 
-    def mean(self, queries: Bool[np.ndarray, " q"] | None = None) -> Interval:
-        """Mean over (some) queries with a 95 % interval over subsets."""
-        chosen = slice(None) if queries is None else queries
-        return interval(float(self.per_query[chosen].mean()), self.bootstrap[:, chosen].mean(axis=1))
+    def of(self, queries: Some = None) -> Float64[np.ndarray, " some"]:
+        """LDS of the chosen queries."""
+        return self.per_query if queries is None else self.per_query[queries]
+
+    def means(self, queries: Some = None) -> Float64[np.ndarray, " r"]:
+        """The mean over (some) queries under every resampling of the subsets."""
+        return (self.bootstrap if queries is None else self.bootstrap[:, queries]).mean(axis=1)
+
+    def mean(self, queries: Some = None) -> Interval:
+        """Mean over (some) queries with a 95 % interval over subsets, as D-TRAK's: these queries, other retrainings."""
+        return interval(self.of(queries).mean(), self.means(queries))
+
+    def mean_over_queries(self, queries: Some = None) -> Interval:
+        """Mean over (some) queries with a 95 % interval over queries: other queries of their kind, these retrainings."""
+        found = self.of(queries)
+        return interval(found.mean(), found[resamples(len(found), RESAMPLES, "queries")].mean(axis=1))
+
+    def standard_error(self, queries: Some = None) -> float:
+        """Standard deviation over queries / √q: the ± of the K-FAC paper, arXiv:2410.13850. It needs two queries."""
+        found = self.of(queries)
+        return float(found.std(ddof=1) / np.sqrt(len(found)))
+
+
+class Paired(NamedTuple):
+    """Mean LDS of one method minus another's, with both intervals, and the shares of queries where it is above and below."""
+
+    over_subsets: Interval
+    over_queries: Interval
+    above: float
+    below: float
 
 
 def lds(scores: Float[np.ndarray, "q n"], subsets: Bool[np.ndarray, "m n"], outcomes: Float[np.ndarray, "m q"]) -> LDS:
     """LDS of every query against outcomes measured on the subsets."""
-    predicted = -(scores.astype(np.float64) @ subsets.T.astype(np.float64))
-    measured = outcomes.T.astype(np.float64)
-    picks = resamples(len(subsets), RESAMPLES, "subsets")
-    return LDS(spearman(predicted, measured), lambda: np.stack([spearman(predicted[:, pick], measured[:, pick]) for pick in picks]))
+    return correlated(predicted(scores, subsets), outcomes)
 
 
-def difference(a: LDS, b: LDS, queries: Bool[np.ndarray, " q"] | None = None) -> Interval:
+def predicted(
+    scores: Float[np.ndarray, "q n"], subsets: Bool[np.ndarray, "m n"], *, block: int = BLOCK
+) -> Float64[np.ndarray, "m q"]:
+    """−Σ_{i∈A} τ[q, i] for every subset A, summed in float64, `block` scores at a time."""
+    kept = subsets.astype(np.float64)
+    step = max(1, block // scores.shape[1])
+    return np.concatenate([-(kept @ scores[i : i + step].T.astype(np.float64)) for i in range(0, len(scores), step)], axis=1)
+
+
+def correlated(predictions: Float[np.ndarray, "m q"], outcomes: Float[np.ndarray, "m q"]) -> LDS:
+    """The LDS of predictions, whatever made them."""
+    a, b = predictions.T.astype(np.float64), outcomes.T.astype(np.float64)
+    return LDS(spearman(a, b), lambda: spearman_resampled(a, b, resamples(len(outcomes), RESAMPLES, "subsets")))
+
+
+def mean_of(each: Sequence[LDS]) -> LDS:
+    """The mean of several figures for the same queries."""
+    return LDS(np.mean([one.per_query for one in each], axis=0), lambda: np.mean([one.bootstrap for one in each], axis=0))
+
+
+def minus(a: LDS, b: LDS) -> LDS:
+    """a − b, query by query and resample by resample."""
+    return LDS(a.per_query - b.per_query, lambda: a.bootstrap - b.bootstrap)
+
+
+def difference(a: LDS, b: LDS, queries: Some = None) -> Interval:
     """Mean LDS of a minus that of b, with its paired bootstrap interval over subsets."""
-    return LDS(a.per_query - b.per_query, lambda: a.bootstrap - b.bootstrap).mean(queries)
+    return minus(a, b).mean(queries)
+
+
+def paired(a: LDS, b: LDS, queries: Some = None) -> Paired:
+    """Is a really above b? Both must have been measured on the same subsets and queries."""
+    both = minus(a, b)
+    each = both.of(queries)
+    return Paired(both.mean(queries), both.mean_over_queries(queries), float((each > 0).mean()), float((each < 0).mean()))
+
+
+def measured(
+    bank: Bank, leave_out: Sequence[int] = (), measurement: str = "simple"
+) -> tuple[Bool[np.ndarray, "m n"], Float64[np.ndarray, "m s q"]]:
+    """The bank's trained subsets but for those left out, and what models of every seed made of the queries."""
+    rows = [m for m in bank.rows() if m not in set(leave_out)]
+    if len(rows) < 3:
+        raise DataError(
+            f"The bank has {len(rows)} trained subsets to compare with; expected at least 3. Go on with `headwater bank build`."
+        )
+    outcomes = bank.outcomes(measurement)[np.ix_(rows, bank.seeds())].astype(np.float64)
+    if outcomes.ndim != 3:
+        raise DataError(f"'{measurement}' has several numbers a query; expected one, as of 'simple'.")
+    if not np.isfinite(outcomes).all():
+        raise NonFiniteError(
+            f"The bank's outcomes of '{measurement}' hold NaN or infinity where a model is trained. Measure them anew."
+        )
+    return bank.subsets[rows], outcomes
 
 
 def against(bank: Bank, scores: Float[np.ndarray, "q n"], leave_out: Sequence[int] = (), measurement: str = "simple") -> LDS:
     """LDS of scores for the bank's own queries; subsets that a method learned from are left out."""
     if scores.shape[1] != bank.subsets.shape[1]:
         raise DataError(f"The scores are for {scores.shape[1]} training images; the bank has {bank.subsets.shape[1]}.")
-    rows = [m for m in bank.rows() if m not in set(leave_out)]
-    if len(rows) < 3:
-        raise DataError(
-            f"The bank has {len(rows)} trained subsets to compare with; expected at least 3. Go on with `headwater bank build`."
-        )
-    outcomes = bank.outcomes(measurement)[np.ix_(rows, bank.seeds())].astype(np.float64).mean(axis=1)
-    return lds(scores, bank.subsets[rows], outcomes)
+    subsets, outcomes = measured(bank, leave_out, measurement)
+    return lds(scores, subsets, outcomes.mean(axis=1))
 
 
-def ceiling(bank: Bank, measurement: str = "simple") -> LDS | None:
-    """How well one seed predicts another: the mean Spearman correlation between seeds, per query; None with a single seed.
+def ceiling(bank: Bank, measurement: str = "simple", leave_out: Sequence[int] = ()) -> LDS | None:
+    """How well one seed predicts another: the mean Spearman correlation between seeds, per query; None with a single seed."""
+    seeds = _by_seed(bank, measurement, leave_out)
+    return mean_of([correlated(a, b) for a, b in combinations(seeds, 2)]) if len(seeds) > 1 else None
 
-    No method can be expected to correlate with a mean of S seeds much better than √(Sρ/(1+(S−1)ρ)), where ρ is this.
+
+def oracle(bank: Bank, measurement: str = "simple", leave_out: Sequence[int] = ()) -> LDS | None:
+    """What really retraining once would score: each seed in turn predicts the mean of the others; None with a single seed.
+
+    The last row of the K-FAC paper's figure 2. With two seeds it is the ceiling.
     """
-    outcomes = bank.finished(measurement)
-    m, s, _ = outcomes.shape
-    if s < 2:
-        return None
-    picks = np.concatenate([np.arange(m)[None], resamples(m, RESAMPLES, "subsets")])
-    pairs = [(a, b) for a in range(s) for b in range(a)]
-    each = [np.mean([spearman(outcomes[pick, a].T, outcomes[pick, b].T) for a, b in pairs], axis=0) for pick in picks]
-    return LDS(each[0], lambda: np.stack(each[1:]))
+    seeds = _by_seed(bank, measurement, leave_out)
+    others = [np.mean(seeds[:s] + seeds[s + 1 :], axis=0) for s in range(len(seeds))] if len(seeds) > 1 else []
+    return mean_of([correlated(one, rest) for one, rest in zip(seeds, others, strict=True)]) if others else None
+
+
+def reachable(agreement: float, seeds: int) -> float:
+    """√(Sρ/(1+(S−1)ρ)): what perfect scores have against the mean of S seeds whose noise is independent and that agree by ρ."""
+    rho = max(0.0, agreement)
+    return float(np.sqrt(seeds * rho / (1 + (seeds - 1) * rho)))
+
+
+def _by_seed(bank: Bank, measurement: str, leave_out: Sequence[int]) -> list[Float64[np.ndarray, "m q"]]:
+    return list(measured(bank, leave_out, measurement)[1].swapaxes(0, 1))
