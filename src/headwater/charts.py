@@ -16,7 +16,7 @@ from jaxtyping import Float32, UInt8
 from markupsafe import Markup, escape
 from PIL import Image
 
-BINS = 72
+BINS, STRIP = 72, 40
 BARS, BASE, MARKS, HEIGHT = 8.0, 62.0, 72.0, 92  # pixels from the top: tallest bar, axis, row of marks, whole chart
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -88,8 +88,8 @@ def number(value: float, decimals: int = 2, sign: str = "-") -> str:
 
 
 def percent(share: float) -> str:
-    """A share in percent, with one decimal below 10 %."""
-    return f"{100 * share:.{0 if share >= 0.0995 else 1}f}\N{NO-BREAK SPACE}%"
+    """A share in percent, with one decimal below 10 % unless it is 0."""
+    return f"{100 * share:.{1 if 0 < share < 0.0995 else 0}f}\N{NO-BREAK SPACE}%"
 
 
 def duration(seconds: float) -> str:
@@ -151,6 +151,32 @@ def interval(value: float, low: float, high: float, span: tuple[float, float], k
         '<svg class="bar {}" height="22" width="100%" aria-hidden="true"><rect x="{}%" width="{}%" y="4" height="14"/>'
         '<line class="axis" x1="{}%" x2="{}%" y1="0" y2="22"/>{}</svg>'
     ).format(kind, min(zero, end), round(abs(end - zero), 2), zero, zero, whisker if high > low else "")
+
+
+def strip(values: Sequence[float], span: tuple[float, float]) -> Markup:
+    """How many of the values lie where on an axis that runs over `span`, and a mark at their median."""
+    counts, _ = np.histogram(values, bins=STRIP, range=span)
+    path = "".join(f"M{i} 15v{-h:.1f}h1v{h:.1f}" for i, h in enumerate(14 * counts / counts.max()) if h)
+    median, zero = (_place(value, *span) for value in (float(np.median(values)), 0.0))
+    return Markup(
+        '<svg class="bar strip" height="16" width="100%" aria-hidden="true">'
+        '<svg viewBox="0 0 {0} 16" width="100%" height="16" preserveAspectRatio="none"><path d="{1}"/></svg>'
+        '<line class="axis" x1="{2}%" x2="{2}%" y1="0" y2="16"/><line class="median" x1="{3}%" x2="{3}%" y1="0" y2="15"/></svg>'
+    ).format(STRIP, path, zero, median)
+
+
+def axis(span: tuple[float, float]) -> Markup:
+    """The round numbers of an axis that runs over `span`, eight at most."""
+    low, high = span
+    step = next(size for size in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if (high - low) / size <= 8 or size == 1.0)
+    numbers = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    marks = [
+        Markup('<text x="{0}%" y="10">{1}</text><line class="axis" x1="{0}%" x2="{0}%" y1="14" y2="18"/>').format(
+            _place(value, low, high), number(value, 0 if value == 0 else 2 if step < 0.1 else 1)
+        )
+        for value in numbers
+    ]
+    return Markup('<svg class="bar numbers" height="18" width="100%" aria-hidden="true">{}</svg>').format(Markup("").join(marks))
 
 
 def streams(sources: Sequence[tuple[Picture, float]], goal: Picture) -> Markup:

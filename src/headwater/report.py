@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Int64
 from markupsafe import Markup
 
 from headwater import charts
@@ -18,13 +18,15 @@ from headwater.charts import Gallery, Picture, Scale, duration, number, percent,
 from headwater.core import Examples
 from headwater.disk import written
 from headwater.errors import DataError
+from headwater.evaluate.verdict import SPLITS, truths
+from headwater.linalg.rank import spearman
 from headwater.runs import RunFolder, check_same, open_run
 from headwater.scores import Scores, top
 
 PROPONENTS, OPPONENTS, STREAMS = 8, 5, 5  # pictures in a row of the page, and in the drawing at its head
 AGREE = 10  # methods agree as far as they share this many first proponents
 QUERIES = 48  # shown in full
-SPLITS = {"val": "held-out", "gen": "generated", "all": "test"}
+LONG = ("per_query", "each", "resampled")  # of a run's ground truth
 
 
 class Shown(NamedTuple):
@@ -61,33 +63,6 @@ class Query(NamedTuple):
     methods: list[Row]
 
 
-class Bar(NamedTuple):
-    """A figure with its interval."""
-
-    who: str
-    kind: str
-    value: float
-    low: float
-    high: float
-
-
-class Truth(NamedTuple):
-    """What retraining on one bank said of some runs: for each query split how many queries, and the bars."""
-
-    info: Mapping[str, Any]
-    verdicts: list[str]
-    splits: list[tuple[str, int, list[Bar]]]
-
-    @property
-    def bounded(self) -> bool:
-        return any(bar.kind == "ceiling" for _, _, bars in self.splits for bar in bars)
-
-    @property
-    def span(self) -> tuple[float, float]:
-        ends = [end for _, _, bars in self.splits for bar in bars for end in (bar.low, bar.high)]
-        return min(0.0, *ends), max(0.01, *ends)
-
-
 def report(runs: Sequence[Path], out: Path | None = None, *, queries: int = QUERIES) -> Path:
     """One page about one run, or about several methods side by side; `queries` of them are shown in full. Returns its path.
 
@@ -117,7 +92,8 @@ def render(runs: Sequence[RunFolder], queries: int) -> str:
         lstrip_blocks=True,
         undefined=jinja2.ChainableUndefined,  # run.json may lack whatever it lacks
     )
-    environment.filters |= {"prose": prose, "duration": duration, "count": "{:,}".format, "number": number, "record": record}
+    environment.filters |= {"prose": prose, "duration": duration, "count": "{:,}".format, "number": number}
+    environment.filters |= {"percent": percent, "record": record}
     page = environment.get_template("report.html").render(
         runs=runs,
         queries=[_card(runs, row, gallery) for row in chosen(runs[0].queries, queries)],
@@ -126,7 +102,8 @@ def render(runs: Sequence[RunFolder], queries: int) -> str:
         truths=truths(runs),
         pictures=gallery.found.values(),
         interval=charts.interval,
-        splits=SPLITS,
+        strip=charts.strip,
+        axis=charts.axis,
         agree=min(AGREE, len(runs[0].scores.train_ids)),
     )
     return page.lstrip()
@@ -211,57 +188,8 @@ def _shown(
 
 def agreement(a: Scores, b: Scores) -> tuple[float, float]:
     """(rank correlation, shared first proponents) of two methods, means over queries; 0 where one side is constant."""
-    x, y = (np.array([ranks(row) for row in scores.values]) for scores in (a, b))
-    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
-    norm = np.sqrt(np.square(x).sum(1) * np.square(y).sum(1))
     shared = [len(np.intersect1d(p, q)) for p, q in zip(a.top(AGREE).rows, b.top(AGREE).rows, strict=True)]
-    return float(np.mean((x * y).sum(1) / np.where(norm > 0, norm, 1))), float(np.mean(shared))
-
-
-def ranks(values: Float32[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Ranks from 1 upwards; equal values share their mean rank."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
-
-
-def truths(runs: Sequence[RunFolder]) -> list[Truth]:
-    """Ground truth, bank by bank: figures from different banks are never set side by side."""
-    groups: dict[tuple[object, ...], list[RunFolder]] = {}
-    for run in runs:
-        if truth := run.info.get("ground_truth"):
-            groups.setdefault(tuple(truth.get(name) for name in ("bank", "measurement", "subsets", "seeds")), []).append(run)
-    return [_truth(members) for members in groups.values()]
-
-
-def _truth(runs: Sequence[RunFolder]) -> Truth:
-    """The bars of runs that were compared with the same bank; chance and ceiling are the bank's, so the first run's will do."""
-    info, splits = runs[0].info["ground_truth"], []
-    for split, figures in info["splits"].items():
-        bars = [_bar(run.name, "method", run.info["ground_truth"]["splits"].get(split, {}), "lds", "") for run in runs]
-        bars.append(_bar("Random scores", "random", figures, "random", "random_"))
-        bars.append(_bar("Another retraining", "ceiling", figures, "ceiling", "ceiling_"))
-        splits.append((SPLITS.get(split, split), figures.get("queries", 0), [each for each in bars if each is not None]))
-    return Truth(info, [_verdict(run.name, splits) for run in runs], splits)
-
-
-def _bar(who: str, kind: str, figures: Mapping[str, float], name: str, prefix: str) -> Bar | None:
-    value = figures.get(name)
-    return None if value is None else Bar(who, kind, value, figures.get(f"{prefix}low", value), figures.get(f"{prefix}high", value))
-
-
-def _verdict(name: str, splits: Sequence[tuple[str, int, Sequence[Bar]]]) -> str:
-    """In words, where a method beats chance: its interval lies above that of the random scores (or, lacking those, above 0)."""
-    sides: dict[bool, list[str]] = {True: [], False: []}
-    for split, _, bars in splits:
-        chance = max([0.0, *(bar.high for bar in bars if bar.kind == "random")])
-        for each in bars:
-            if each.kind == "method" and each.who == name:
-                sides[each.low > chance].append(split)
-    better, unclear = (" and the ".join(sides[side]) for side in (True, False))
-    if not better:
-        return f"{name} does not clearly predict retraining better than chance would. Do not rely on its scores here."
-    but = f", but not clearly on the {unclear}" if unclear else ""
-    return f"{name} predicts retraining better than chance on the {better} pictures{but}."
+    return float(spearman(a.values, b.values).mean()), float(np.mean(shared))
 
 
 def _label(labels: Int64[np.ndarray, " n"] | None, row: int) -> int | None:
@@ -270,6 +198,8 @@ def _label(labels: Int64[np.ndarray, " n"] | None, row: int) -> int | None:
 
 
 def record(info: Mapping[str, Any]) -> str:
-    """A run's whole record as JSON, but for its long list of figures per query."""
-    truth = {key: value for key, value in (info.get("ground_truth") or {}).items() if key != "per_query"}
+    """A run's whole record as JSON, but for its long lists: figures of every query and of every resampling."""
+    truth = {key: value for key, value in (info.get("ground_truth") or {}).items() if key not in LONG}
+    if splits := truth.get("splits"):
+        truth["splits"] = {name: {key: row[key] for key in row if key not in LONG} for name, row in splits.items()}
     return json.dumps({**info, "ground_truth": truth or None}, indent=1, ensure_ascii=False)
