@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headwater.bank import open_bank, read_info
 from headwater.building import Place
@@ -21,6 +21,9 @@ from headwater.methods import make, method_class
 from headwater.models import unet
 from headwater.models.train import DIGITS, Recipe
 from headwater.recipes import BankRecipe, Source, from_fields, recipe
+
+if TYPE_CHECKING:
+    from headwater.models.embedding import Embedder
 
 
 class Machine(NamedTuple):
@@ -105,6 +108,15 @@ def bank_place(workers: int | None, ray: str | None, gpus: float, device: str, m
         raise OptionError("Both --ray and --workers are given; expected one: a cluster knows how many jobs it can do at once.")
     crew = Pool(workers or os.cpu_count() or 1) if ray is None else Cluster(ray, gpus=gpus)
     return Place(crew, device if ray is not None else checked(device), models)
+
+
+def embedding(name: str | None, device: str) -> "Embedder | None":
+    """The embedder of that name, if one is asked for."""
+    if name is None:
+        return None
+    from headwater.models.embedding import embedder
+
+    return embedder(name, checked(device))
 
 
 def _models(folders: list[Path], machine: Machine) -> tuple[list[Denoiser], list[str]]:

@@ -195,8 +195,8 @@ def _check_measured(
     again = outcomes(unet.load(folder / "model"), queries, (), recipe.outcome_draws)["simple"]
     if (worst := float(np.max(np.abs(again / measured - 1)))) > ROUNDING:
         told(
-            f"The pictures made for {folder} are not those that were measured: the model's own outcomes differ by up to {worst:.0%}. "
-            "Another machine may round a picture differently; more means other data or another model."
+            f"The pictures made for {folder} are not those that were measured: the model's own outcomes differ by up to "
+            f"{worst:.0%}. Another machine may round a picture differently; more means other data or another model."
         )
 
 

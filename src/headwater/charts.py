@@ -153,6 +153,17 @@ def interval(value: float, low: float, high: float, span: tuple[float, float], k
     ).format(kind, min(zero, end), round(abs(end - zero), 2), zero, zero, whisker if high > low else "")
 
 
+def box(values: Sequence[float], span: tuple[float, float], kind: str) -> Markup:
+    """A box over the quartiles with a line at the median, and a dot for every value, on an axis that runs over `span`."""
+    low, middle, high = (_place(value, *span) for value in np.percentile(values, [25, 50, 75]).tolist())
+    dots = Markup("").join(Markup('<circle cx="{}%" cy="13" r="2.6"/>').format(_place(value, *span)) for value in values)
+    zero = Markup('<line class="axis" x1="{0}%" x2="{0}%" y1="0" y2="26"/>').format(_place(0.0, *span)) if span[0] <= 0 else ""
+    return Markup(
+        '<svg class="bar box {}" height="26" width="100%" aria-hidden="true"><rect x="{}%" width="{}%" y="4" height="18"/>{}{}'
+        '<line class="median" x1="{}%" x2="{}%" y1="2" y2="24"/></svg>'
+    ).format(kind, low, round(high - low, 2), zero, dots, middle, middle)
+
+
 def strip(values: Sequence[float], span: tuple[float, float]) -> Markup:
     """How many of the values lie where on an axis that runs over `span`, and a mark at their median."""
     counts, _ = np.histogram(values, bins=STRIP, range=span)

@@ -254,6 +254,42 @@ def bank_status(bank: Annotated[str, typer.Argument(help="Bank folder, or `digit
 
 
 @app.command()
+def counterfactual(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders with scores of the bank's generated queries.")],
+    bank: Annotated[str, typer.Option(help="Bank folder, or `digits`: data, model, and how it is trained.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: figures, pictures, report.")],
+    queries: Annotated[int, typer.Option(min=1, help="How many generated pictures.")] = 12,
+    remove: Annotated[str, typer.Option(help="How many strongest proponents go: numbers or percentages, by commas.")] = "10%",
+    embedder: Annotated[str | None, typer.Option(help="Also compare by a CLIP folder or name, or package.module:function.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: one for each core].")] = None,
+    ray: Ray = None,
+    gpus: Gpus = 0.0,
+    device: Device = "cpu",
+    models: Annotated[Path | None, typer.Option(help="Where trained models are kept [default: beside the features].")] = None,
+    keep: Annotated[bool, typer.Option(help="Keep the trained models.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Take away each picture's strongest training images, train again, make the picture again, and compare with random removal."""
+    from headwater.arguments import bank_place, embedding
+    from headwater.bank import open_bank
+    from headwater.evaluate.counterfactual import counts
+    from headwater.removal import collected, planned
+    from headwater.removal import remove as removals
+    from headwater.removal_report import lines, page
+    from headwater.runs import open_run
+
+    opened = open_bank(bank)
+    what = planned(opened, [open_run(run) for run in runs], queries, counts(remove.split(","), len(opened.train)))
+    place, embed = bank_place(workers, ray, gpus, device, _models(models) if keep else None), embedding(embedder, device)
+    with _bar("retraining") as tick:
+        for done, total in removals(what, out, place):
+            tick(done, total)
+    found = collected(what, out, place, embed)
+    _say(str(page(out)))
+    print(json.dumps(found) if as_json else "\n".join(lines(found)))
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared on one page.")],
     out: Annotated[Path | None, typer.Option(help="The page to write [default: report.html in the first run].")] = None,

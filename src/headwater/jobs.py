@@ -3,6 +3,7 @@
 A crew gives results as they come, in any order. Every job has one thread, so that its last bits do not depend on who does it.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -88,7 +89,7 @@ def _ray(address: str) -> Any:
         raise OptionError("--ray needs Ray, which is not installed: pip install 'headwater[ray]'.") from error
     if not ray.is_initialized():
         try:
-            ray.init(address, log_to_driver=False, logging_level="error")
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise OptionError(f"There is no Ray cluster at {address}: {error}. Start one with `ray start --head`.") from error
     return ray

@@ -71,7 +71,7 @@ def test_more_subsets_than_there_are_is_refused(labelled):
 def test_what_cannot_be_is_refused(labelled, pictures):
     with pytest.raises(OptionError, match="Did you mean 'stratified'"):
         subsets("stratifed", 1, labelled)
-    with pytest.raises(OptionError, match="part is 1.0"):
+    with pytest.raises(OptionError, match=r"part is 1\.0"):
         subsets("half", 1, labelled, 1.0)
     for scheme in ("stratified", "group"):
         with pytest.raises(DataError, match="neither labels nor groups"):

@@ -1,0 +1,224 @@
+"""Counterfactual jobs: for each method and query, train without the query's strongest proponents and make the picture again.
+
+The retrained model has the full model's seed and number of steps, and the picture starts from the same noise. Each job's result is
+one file named by all that decides it, so a run that was stopped goes on, and equal removals are done once.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from headwater import seeds
+from headwater.archive import arrays as read_arrays
+from headwater.bank import Bank
+from headwater.building import Place, regenerated
+from headwater.core import Examples, to_uint8
+from headwater.disk import locked, written
+from headwater.errors import DataError
+from headwater.evaluate.counterfactual import Paired, distance, paired, removed, spread
+from headwater.methods.random import Random
+from headwater.models import unet
+from headwater.models.embedding import Embedder, cosine
+from headwater.models.kept import Training, trained
+from headwater.models.unet import Network
+from headwater.outcomes import outcomes
+from headwater.recipes import BankRecipe, from_fields
+from headwater.runs import RunFolder
+from headwater.scores import dense
+
+RANDOM = "Random"
+
+
+class Removal(NamedTuple):
+    """Training images that stay, and the place of the query (in the bank's) whose picture is made again."""
+
+    kept: Bool[np.ndarray, " n"]
+    query: int
+
+
+class Shared(NamedTuple):
+    """What all jobs need."""
+
+    recipe: BankRecipe
+    training: Examples
+    queries: Examples
+    place: Place
+
+
+@dataclass(frozen=True, eq=False)
+class Counterfactual:
+    """What to remove: for each method its scores of the chosen queries, `[query, train]`, and how many images go."""
+
+    bank: Bank
+    scores: Mapping[str, Float32[np.ndarray, "q n"]]
+    queries: Sequence[int]
+    counts: Sequence[int]
+    signed: Mapping[str, bool]
+
+    @property
+    def recipe(self) -> BankRecipe:
+        return from_fields(self.bank.info["recipe"])
+
+    def removals(self) -> dict[tuple[str, int, int], Removal]:
+        """The removal of (method, count, query)."""
+        return {
+            (name, k, query): Removal(removed(values[row], k), query)
+            for name, values in self.scores.items()
+            for k in self.counts
+            for row, query in enumerate(self.queries)
+        }
+
+
+def planned(bank: Bank, runs: Sequence[RunFolder], queries: int, counts: Sequence[int]) -> Counterfactual:
+    """`queries` of the bank's generated pictures, drawn by name among those that every run has scored; random removal is added."""
+    recipe = from_fields(bank.info["recipe"])
+    split = bank.queries.split or ()
+    generated = [place for place, word in enumerate(split) if word == "gen"][: recipe.generated]
+    rows = [{content: row for row, content in enumerate(run.queries.hashes)} for run in runs]
+    for run in runs:
+        if len(run.scores.train_ids) != len(bank.train):
+            raise DataError(
+                f"The run {run.folder} has {len(run.scores.train_ids)} training images; the bank has {len(bank.train)}."
+            )
+    hashes = bank.queries.hashes
+    common = [place for place in generated if all(hashes[place] in each for each in rows)]
+    if len(common) < queries:
+        raise DataError(
+            f"The runs share {len(common)} of the bank's generated queries; expected at least {queries}. Make them with "
+            f"--query {bank.folder}/queries.npz."
+        )
+    chosen = sorted(seeds.stream(0, "counterfactual").permutation(common)[:queries].tolist())
+    often = Counter(run.name for run in runs)
+    runs = [replace(run, name=f"{run.name} ({run.folder})") if often[run.name] > 1 else run for run in runs]
+    scores = {run.name: run.scores.values[[each[hashes[q]] for q in chosen]] for run, each in zip(runs, rows, strict=True)}
+    chance = dense(Random().score(None, bank.train, bank.queries.take(chosen)))
+    signed = {run.name: run.signed for run in runs} | {RANDOM: True}
+    return Counterfactual(bank, {RANDOM: chance.astype(np.float32), **scores}, chosen, counts, signed)
+
+
+def remove(what: Counterfactual, folder: Path, place: Place) -> Iterator[tuple[int, int]]:
+    """Do the jobs that have no result in `folder` yet; yields (done, in all) after each."""
+    shared = Shared(what.recipe, what.bank.train, what.bank.queries, place)
+    removals = {_name(shared, each): each for each in what.removals().values()}
+    with locked(folder / "parts", wait=False):
+        there = {name for name in removals if _result(folder, name) is not None}
+        jobs = [each for name, each in removals.items() if name not in there]
+        yield len(there), len(removals)
+        for done, (job, found) in enumerate(place.crew.work(retrained, shared, jobs), len(there) + 1):
+            with written(folder / "parts" / f"{_name(shared, job)}.npz") as file:
+                np.savez(file, **found)
+            yield done, len(removals)
+
+
+def retrained(shared: Shared, job: Removal) -> dict[str, np.ndarray]:
+    """The picture as the model makes it that was trained on what stays, and the query's outcomes under that model."""
+    model = trained(_training(shared, job), shared.training, shared.place.models, device=shared.place.device)
+    return _seen(shared, model, job.query)
+
+
+def collected(what: Counterfactual, folder: Path, place: Place, embedder: Embedder | None = None) -> dict[str, Any]:
+    """What the removals did: every effect of every query, quartiles, and each method against random removal; pictures beside."""
+    shared = Shared(what.recipe, what.bank.train, what.bank.queries, place)
+    model = unet.load(what.bank.folder / "model", place.device)
+    before = _stacked([_seen(shared, model, query) for query in what.queries])
+    found: dict[str, Any] = {"methods": {}}
+    pictures = {"before": to_uint8(before["picture"])}
+    for name in what.scores:
+        found["methods"][name] = {"signed": what.signed[name], "removed": {}}
+        for k in what.counts:
+            removals = (Removal(removed(row, k), query) for row, query in zip(what.scores[name], what.queries, strict=True))
+            after = _stacked([_needed(folder, _name(shared, each)) for each in removals])
+            found["methods"][name]["removed"][str(k)] = effects(before, after, embedder)
+            pictures[f"{name}/{k}"] = to_uint8(after["picture"])
+    _compare(found["methods"], what.counts)
+    with written(folder / "pictures.npz") as file:
+        np.savez_compressed(file, **pictures)  # pyright: ignore[reportArgumentType]
+    found = _described(what, embedder) | found
+    with written(folder / "counterfactual.json", "w") as file:
+        json.dump(found, file, indent=1, ensure_ascii=False)
+    return found
+
+
+def effects(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], embedder: Embedder | None) -> dict[str, Any]:
+    """Each effect of each query, and its quartiles: `l2`, `cosine` (with an embedder), and the rise of every measurement."""
+    each = {"l2": distance(before["picture"], after["picture"])}
+    if embedder is not None:
+        each["cosine"] = cosine(*(embedder(to_uint8(side["picture"])) for side in (before, after)))
+    each |= {name: after[name].astype(np.float64) - before[name] for name in before if name not in ("picture", "per-timestep")}
+    return {name: {"each": values.tolist(), "quartiles": spread(values)._asdict()} for name, values in each.items()}
+
+
+def _described(what: Counterfactual, embedder: Embedder | None) -> dict[str, Any]:
+    recipe, bank = what.recipe, what.bank
+    return {
+        "bank": bank.folder.name,
+        "train": len(bank.train),
+        "queries": [bank.queries.ids[query] for query in what.queries],
+        "removed": list(what.counts),
+        "embedder": None if embedder is None else embedder.name,
+        "steps": recipe.training.total(len(bank.train)),
+        "sampler": f"{recipe.sampler}, {recipe.sample_steps} steps",
+        "seed": 0,
+    }
+
+
+def _compare(methods: dict[str, Any], counts: Sequence[int]) -> None:
+    """Each method's effects against those of random removal on the same queries."""
+    for name, found in methods.items():
+        for k in map(str, counts):
+            for effect, values in found["removed"][k].items():
+                if name != RANDOM:
+                    control = np.array(methods[RANDOM]["removed"][k][effect]["each"])
+                    values["against_random"] = _words(paired(np.array(values["each"]), control))
+
+
+def _words(found: Paired) -> dict[str, Any]:
+    return {**found.difference._asdict(), "p": found.p, "above": found.above}
+
+
+def _training(shared: Shared, job: Removal) -> Training:
+    """The full model's seed and number of steps, whatever is left."""
+    recipe = shared.recipe
+    steps = recipe.training.total(len(shared.training))
+    return Training(Network(recipe.model), replace(recipe.training, steps=steps), 0, job.kept)
+
+
+def _seen(shared: Shared, model: Any, query: int) -> dict[str, np.ndarray]:
+    recipe, queries = shared.recipe, shared.queries
+    number = query - (queries.split or ()).index("gen")
+    labels = None if model.classes is None else np.arange(recipe.generated) % model.classes
+    picture = regenerated(recipe, model, range(number, number + 1), labels)[0]
+    measured = outcomes(model, queries.take([query]), recipe.measurements, recipe.outcome_draws)
+    return {"picture": picture, **{name: values[0] for name, values in measured.items()}}
+
+
+def _name(shared: Shared, job: Removal) -> str:
+    return f"{_training(shared, job).name(shared.training)}-{shared.queries.hashes[job.query]}"
+
+
+def _result(folder: Path, name: str) -> dict[str, np.ndarray] | None:
+    """A finished job's result; None where there is none, or a damaged one, which is done again."""
+    path = folder / "parts" / f"{name}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = list(file.files)
+        return read_arrays(path, names)
+    except (DataError, OSError, ValueError, EOFError):
+        return None
+
+
+def _needed(folder: Path, name: str) -> dict[str, np.ndarray]:
+    found = _result(folder, name)
+    if found is None:
+        raise DataError(f"The result {name} is missing from {folder}. Run the same command again.")
+    return found
+
+
+def _stacked(found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.stack([each[name] for each in found]) for name in found[0]}
