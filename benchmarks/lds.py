@@ -3,8 +3,9 @@
 Run: .venv/bin/python benchmarks/lds.py. Writes benchmarks/results/lds.json. Every part in a process of its own for its peak memory:
 
 - `lds`: one method, from its scores to both intervals and the standard error;
-- `resamples`: the bootstrap over subsets alone; `ranked_anew`: the slow obvious one that it must equal, from 1 resample in 100;
-- `run`: what `headwater lds` does once the files are read, with the random row, and the ceiling and the oracle of three seeds.
+- `bootstrap`: that over subsets alone; `ranked_anew`: the slow obvious one that it must equal, from 1 resample in 100;
+- `run`: what `headwater lds` does once the files are read, with the random row, and the ceiling and the oracle of three seeds;
+- `coverage`: how often an interval holds the expected LDS, in a Gaussian world that is drawn anew WORLDS times.
 """
 
 import argparse
@@ -24,15 +25,16 @@ from environment import environment
 from headwater import seeds
 from headwater.bank import Bank
 from headwater.core import Examples
-from headwater.evaluate.lds import LDS, RESAMPLES, lds
-from headwater.linalg.rank import resamples, spearman, spearman_resampled
+from headwater.evaluate.lds import LDS, RESAMPLES, correlated, lds, minus
+from headwater.linalg.rank import Interval, resamples, spearman, spearman_resampled
 from headwater.truth import ground_truth
 
 Q, M, N, S = 1000, 64, 50_000, 3
+WORLDS = 200
 
 
 def main() -> None:
-    parts = {"lds": one_method, "resamples": bootstrap, "run": run}
+    parts = {"lds": one_method, "bootstrap": bootstrap, "run": run, "coverage": coverage}
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--one", choices=parts, help=argparse.SUPPRESS)
     given = arguments.parse_args()
@@ -89,6 +91,41 @@ def run() -> dict[str, float]:
         tau = scores()
         took = seconds(lambda: ground_truth(bank, tau))
     return {"seconds": round(took, 2), "peak_GiB": round(peak(), 2)}
+
+
+def coverage() -> list[dict[str, float]]:
+    """100 queries, 64 subsets; 30 % of the predictions' variance and of the outcomes' is common to all queries, like a model's luck."""
+    rows = []
+    for strength in (0.0, 0.3, 0.6, 0.85):
+        pairs = [world(strength, i) for i in range(WORLDS)]
+        gaps = [minus(a, b) for a, b in pairs]
+        found = {"subsets": [a.mean() for a, _ in pairs], "queries": [a.mean_over_queries() for a, _ in pairs]}
+        found["difference"] = [gap.mean() for gap in gaps]
+        shift = float(np.mean([a.means().mean() - a.per_query.mean() for a, _ in pairs]))
+        row = {"correlation": strength, "lds": round(float(np.mean([each.mean for each in found["subsets"]])), 3)}
+        row |= {
+            "resamples_below_by": round(-shift, 4),
+            "width": round(float(np.mean([i.high - i.low for i in found["subsets"]])), 4),
+        }
+        rows.append(row | {f"covered_{name}": covered(each) for name, each in found.items()})
+    return rows
+
+
+def world(strength: float, i: int) -> tuple[LDS, LDS]:
+    """LDS of predictions that correlate with outcomes by `strength`, and of a copy of them with as much noise added again."""
+
+    def drawn(name: str) -> np.ndarray:
+        common, own = (seeds.normal(shape, 0, name, kind, i) for shape, kind in (((M, 1), "common"), ((M, 100), "own")))
+        return np.sqrt(0.3) * common + np.sqrt(0.7) * own
+
+    signal, noise, more = (drawn(name) for name in ("signal", "noise", "more"))
+    outcome = strength * signal + np.sqrt(1 - strength**2) * noise
+    return correlated(signal, outcome), correlated(signal + more, outcome)
+
+
+def covered(intervals: list[Interval]) -> float:
+    truth = np.mean([each.mean for each in intervals])
+    return round(float(np.mean([each.low <= truth <= each.high for each in intervals])), 3)
 
 
 def seconds(work: Callable[[], Any]) -> float:

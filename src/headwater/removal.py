@@ -107,7 +107,7 @@ def remove(what: Counterfactual, folder: Path, place: Place) -> Iterator[tuple[i
     shared = Shared(what.recipe, what.bank.train, what.bank.queries, place)
     removals = {_name(shared, each): each for each in what.removals().values()}
     with locked(folder / "parts", wait=False):
-        there = {name for name in removals if _result(folder, name) is not None}
+        there = {name for name in removals if _result(shared, folder, name) is not None}
         jobs = [each for name, each in removals.items() if name not in there]
         yield len(there), len(removals)
         for done, (job, found) in enumerate(place.crew.work(retrained, shared, jobs), len(there) + 1):
@@ -133,7 +133,7 @@ def collected(what: Counterfactual, folder: Path, place: Place, embedder: Embedd
         found["methods"][name] = {"signed": what.signed[name], "removed": {}}
         for k in what.counts:
             removals = (Removal(removed(row, k), query) for row, query in zip(what.scores[name], what.queries, strict=True))
-            after = _stacked([_needed(folder, _name(shared, each)) for each in removals])
+            after = _stacked([_needed(shared, folder, each) for each in removals])
             found["methods"][name]["removed"][str(k)] = effects(before, after, embedder)
             pictures[f"{name}/{k}"] = to_uint8(after["picture"])
     _compare(found["methods"], what.counts)
@@ -202,19 +202,19 @@ def _name(shared: Shared, job: Removal) -> str:
     return f"{_training(shared, job).name(shared.training)}-{shared.queries.hashes[job.query]}"
 
 
-def _result(folder: Path, name: str) -> dict[str, np.ndarray] | None:
+def _result(shared: Shared, folder: Path, name: str) -> dict[str, np.ndarray] | None:
     """A finished job's result; None where there is none, or a damaged one, which is done again."""
-    path = folder / "parts" / f"{name}.npz"
+    names = ("picture", "per-timestep", "simple", *shared.recipe.measurements)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = list(file.files)
-        return read_arrays(path, names)
-    except (DataError, OSError, ValueError, EOFError):
+        found = read_arrays(folder / "parts" / f"{name}.npz", dict.fromkeys(names))
+    except DataError:
         return None
+    return found if found.keys() == dict.fromkeys(names).keys() else None
 
 
-def _needed(folder: Path, name: str) -> dict[str, np.ndarray]:
-    found = _result(folder, name)
+def _needed(shared: Shared, folder: Path, job: Removal) -> dict[str, np.ndarray]:
+    name = _name(shared, job)
+    found = _result(shared, folder, name)
     if found is None:
         raise DataError(f"The result {name} is missing from {folder}. Run the same command again.")
     return found

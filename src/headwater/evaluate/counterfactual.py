@@ -68,5 +68,5 @@ def paired(a: Float[np.ndarray, " q"], b: Float[np.ndarray, " q"]) -> Paired:
     """The mean of a − b over queries with its bootstrap interval, and the two-sided p-value of Wilcoxon's signed-rank test."""
     differences = a.astype(np.float64) - b
     samples = differences[resamples(len(differences), RESAMPLES, "counterfactual")].mean(axis=1)
-    p = float(wilcoxon(differences)[1]) if differences.any() else 1.0
+    p = float(wilcoxon(differences)[1]) if differences.any() else 1.0  # pyright: ignore[reportArgumentType]
     return Paired(interval(float(differences.mean()), samples), p, int((differences > 0).sum()))
