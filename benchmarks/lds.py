@@ -25,7 +25,7 @@ from environment import environment
 from headwater import seeds
 from headwater.bank import Bank
 from headwater.core import Examples
-from headwater.evaluate.lds import LDS, RESAMPLES, correlated, lds, minus
+from headwater.evaluate.lds import LDS, RESAMPLES, correlated, difference, lds
 from headwater.linalg.rank import Interval, resamples, spearman, spearman_resampled
 from headwater.truth import ground_truth
 
@@ -94,20 +94,16 @@ def run() -> dict[str, float]:
 
 
 def coverage() -> list[dict[str, float]]:
-    """100 queries, 64 subsets; 30 % of the predictions' variance and of the outcomes' is common to all queries, like a model's luck."""
+    """100 queries, 64 subsets; 30 % of the variance of predictions and outcomes is common to all queries, like a model's luck."""
     rows = []
     for strength in (0.0, 0.3, 0.6, 0.85):
         pairs = [world(strength, i) for i in range(WORLDS)]
-        gaps = [minus(a, b) for a, b in pairs]
         found = {"subsets": [a.mean() for a, _ in pairs], "queries": [a.mean_over_queries() for a, _ in pairs]}
-        found["difference"] = [gap.mean() for gap in gaps]
-        shift = float(np.mean([a.means().mean() - a.per_query.mean() for a, _ in pairs]))
-        row = {"correlation": strength, "lds": round(float(np.mean([each.mean for each in found["subsets"]])), 3)}
-        row |= {
-            "resamples_below_by": round(-shift, 4),
-            "width": round(float(np.mean([i.high - i.low for i in found["subsets"]])), 4),
-        }
-        rows.append(row | {f"covered_{name}": covered(each) for name, each in found.items()})
+        found["difference"] = [difference(a, b) for a, b in pairs]
+        mean, low, high = np.mean(found["subsets"], axis=0)
+        shift = np.mean([a.means().mean() - a.per_query.mean() for a, _ in pairs])
+        row = {"correlation": strength, "lds": round(mean, 3), "width": round(high - low, 4), "resamples_above_by": round(shift, 4)}
+        rows.append(row | {f"covered_by_{name}": covered(each) for name, each in found.items()})
     return rows
 
 
