@@ -16,7 +16,7 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.errors import OptionError
 from headwater.experiment import Run
 from headwater.experiment import device as checked
-from headwater.jobs import Cluster, Pool
+from headwater.jobs import Cluster, Crew, Pool
 from headwater.methods import make, method_class
 from headwater.models import unet
 from headwater.models.train import DIGITS, Recipe
@@ -104,10 +104,17 @@ def bank_recipe(bank: Path, name: str | None, changes: Mapping[str, Any]) -> Ban
 
 def bank_place(workers: int | None, ray: str | None, gpus: float, device: str, models: Path | None) -> Place:
     """Who trains a bank: processes of this machine, or a Ray cluster (where the device is not looked for here)."""
+    who = crew(workers, ray, gpus) or Pool(os.cpu_count() or 1)
+    return Place(who, device if ray is not None else checked(device), models)
+
+
+def crew(workers: int | None, ray: str | None, gpus: float) -> Crew | None:
+    """Processes of this machine, or a Ray cluster; None if neither is asked for."""
     if ray is not None and workers is not None:
         raise OptionError("Both --ray and --workers are given; expected one: a cluster knows how many jobs it can do at once.")
-    crew = Pool(workers or os.cpu_count() or 1) if ray is None else Cluster(ray, gpus=gpus)
-    return Place(crew, device if ray is not None else checked(device), models)
+    if ray is not None:
+        return Cluster(ray, gpus)
+    return None if workers is None else Pool(workers)
 
 
 def embedding(name: str | None, device: str) -> "Embedder | None":

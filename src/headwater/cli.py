@@ -34,6 +34,9 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
 Store = Annotated[Path | None, typer.Option(help="Where features are kept [default: $HEADWATER_STORE or the user cache].")]
 Kept = Annotated[str, typer.Option("--store-dtype", help="float32, or float16: half the space, at a small recorded error.")]
 Memory = Annotated[float, typer.Option(min=0.01, help="GiB that one pass through the model may take: decides batch sizes.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Compute features in so many processes of one thread [default: in this one].")
+]
 Ray = Annotated[str | None, typer.Option(help="Address of a Ray cluster that does the jobs (`auto` finds a local one).")]
 Gpus = Annotated[float, typer.Option(min=0, help="On a cluster: GPUs for each job, may be a fraction.")]
 Resize = Annotated[int | None, typer.Option(help="Resize and centre-crop images to this size.")]
@@ -141,17 +144,20 @@ def attribute(
     store: Store = None,
     store_dtype: Kept = "float32",
     memory: Memory = 1.0,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = 0.0,
     resize: Resize = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a run with other settings.")] = False,
 ) -> None:
     """Score every training image for every query, and write the run folder with its report."""
-    from headwater.arguments import Machine, experiment, fields_of
+    from headwater.arguments import Machine, crew, experiment, fields_of
     from headwater.experiment import run
     from headwater.report import report as page
 
     what = experiment(method, fields_of(method, set_ or [], seed), train, query, model or [], bank, Machine(device, memory), resize)
     with _bar("features") as tick:
-        fresh = run(what, out, _store(store, tick, store_dtype), force=force)
+        fresh = run(what, out, _store(store, tick, store_dtype, crew(workers, ray, gpus)), force=force)
     if not fresh:
         _say(f"{out} already holds this run; nothing to compute.")
     page([out])
@@ -191,10 +197,13 @@ def tune(
     store: Store = None,
     store_dtype: Kept = "float32",
     memory: Memory = 1.0,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Sweep fields of a method against a bank: chosen on one half of the queries, reported on the other."""
-    from headwater.arguments import Machine, as_list, experiment, fields_of
+    from headwater.arguments import Machine, as_list, crew, experiment, fields_of
     from headwater.sweep import lines, sweep
 
     if len(field) != len(values):
@@ -202,7 +211,7 @@ def tune(
     swept = {name: as_list(text) for name, text in zip(field, values, strict=True)}
     what = experiment(method, fields_of(method, set_ or [], seed), train, query, model or [], bank, Machine(device, memory))
     with _bar("features") as tick:
-        found = sweep(what, swept, _store(store, tick, store_dtype))
+        found = sweep(what, swept, _store(store, tick, store_dtype, crew(workers, ray, gpus)))
     print(json.dumps(found) if as_json else "\n".join(lines(found)))
 
 
@@ -340,10 +349,10 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _store(root: Path | None, tick: Any = None, dtype: str = "float32") -> Any:
+def _store(root: Path | None, tick: Any = None, dtype: str = "float32", crew: Any = None) -> Any:
     from headwater.store import FeatureStore, default_root
 
-    return FeatureStore(root or default_root(), tick or (lambda done, total: None), dtype=dtype)
+    return FeatureStore(root or default_root(), tick or (lambda done, total: None), dtype=dtype, crew=crew)
 
 
 def _models(root: Path | None) -> Path:

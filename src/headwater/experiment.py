@@ -149,7 +149,7 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False)
     (values, *of_bank), own, resolved = scored(list(experiment.models) or [None], experiment.train, sets, method, store, clock)
     scores = Scores(values, experiment.queries.ids, experiment.train.ids, own)
     with clock.stage("ground truth"):
-        truth = None if experiment.bank is None else ground_truth(experiment.bank, of_bank[0])
+        truth = None if experiment.bank is None else ground_truth(experiment.bank, of_bank[0], signed=method.signed)
         if experiment.bank is not None and truth is not None:  # of this run's own queries, those that the bank has
             known = dict(zip(experiment.bank.queries.hashes, truth["per_query"], strict=True))
             truth["per_query"] = [known.get(content) for content in experiment.queries.hashes]

@@ -1,7 +1,8 @@
 """Features: projected gradients of a measurement, φ(x) = R ∇_θ m(x), one row per example, through the store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -11,7 +12,7 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import canonical, measurement
 from headwater.errors import DataError, OptionError, unknown
-from headwater.gradients.projected import projected
+from headwater.gradients.projected import BLOCK, projected
 from headwater.linalg.project import PROJECTORS, AnyProjector, projector
 from headwater.store import FeatureStore
 
@@ -98,11 +99,48 @@ def features(
     }
 
     def compute(positions: list[int]) -> Iterator[Features]:
-        chosen, what = examples.take(positions), measurement(measurement_name)
-        rows = projected(model, chosen, what, draws, project, pattern=pattern, normalize=normalize)
-        yield from (block.float().cpu().numpy() for block in rows)
+        what = Wanted(model, examples.take(positions), measurement_name, draws, project, pattern, normalize)
+        if store.crew is None:
+            yield from what.blocks(slice(None))
+        else:
+            parts = [slice(low, low + BLOCK) for low in range(0, len(positions), BLOCK)]
+            yield from in_order(store.crew.work(_block, what, parts), parts)
 
     return store.rows(settings, examples.path_keys if measurement_name == "trajectory" else examples.keys, compute)
+
+
+class Wanted(NamedTuple):
+    """The rows wanted: which gradient of which examples, projected how."""
+
+    model: Denoiser
+    examples: Examples
+    measurement: str
+    draws: Draws
+    project: AnyProjector
+    pattern: str
+    normalize: bool
+
+    def blocks(self, rows: slice) -> Iterator[Features]:
+        """The features of the examples at `rows`, block by block."""
+        chosen = self.examples.take(np.arange(len(self.examples))[rows])
+        what = measurement(self.measurement)
+        found = projected(self.model, chosen, what, self.draws, self.project, pattern=self.pattern, normalize=self.normalize)
+        yield from (block.float().cpu().numpy() for block in found)
+
+
+def _block(what: Wanted, rows: slice) -> Features:
+    return np.concatenate(list(what.blocks(rows)))
+
+
+def in_order(results: Iterable[tuple[slice, Features]], parts: Sequence[slice]) -> Iterator[Features]:
+    """The results of these parts in their order, whatever the order in which they come."""
+    waiting: dict[int, Features] = {}
+    following = 0
+    for part, found in results:
+        waiting[part.start] = found
+        while following < len(parts) and parts[following].start in waiting:
+            yield waiting.pop(parts[following].start)
+            following += 1
 
 
 def check_fits(model: Denoiser, examples: Examples) -> None:

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -111,8 +112,9 @@ def _job(job: Any) -> Any:
 
 
 def _on_one_thread(function: Function, shared: Any, job: Any) -> Any:
-    import torch
-
+    torch = sys.modules.get("torch")  # a function that needs it has imported it
+    if torch is None:
+        return function(shared, job)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

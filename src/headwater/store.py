@@ -16,6 +16,7 @@ import numpy as np
 
 from headwater.disk import locked, written
 from headwater.errors import unknown
+from headwater.jobs import Crew
 from headwater.shards import DTYPES, Damaged, Rows, delete_shard, open_shard, shards, write_shard
 
 
@@ -35,13 +36,15 @@ def _to_stderr(line: str) -> None:
 class FeatureStore:
     """Feature rows under one root folder, kept as float32, or as float16 in half the space.
 
-    `progress` is told (rows done, rows to do) while rows are computed; `told` one line about each damaged shard.
+    `progress` is told (rows done, rows to do) while rows are computed; `told` one line about each damaged shard. `crew` computes
+    what is missing (None: this process).
     """
 
     root: Path
     progress: Callable[[int, int], None] = lambda done, total: None
     told: Callable[[str], None] = _to_stderr
     dtype: str = "float32"
+    crew: Crew | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

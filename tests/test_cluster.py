@@ -1,0 +1,88 @@
+"""The same jobs on a Ray cluster of three nodes on this machine, one of which is killed: the same bank, the same features."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headwater.archive import write_examples
+from headwater.diffusion.draws import Draws
+from headwater.models import unet
+from headwater.models.train import Recipe
+from headwater.recipes import BankRecipe, Source
+
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0")
+import torch
+torch.set_num_threads(1)
+import numpy as np
+from ray.cluster_utils import Cluster as Nodes
+from headwater.archive import read_examples
+from headwater.bank import open_bank
+from headwater.building import Place, build
+from headwater.features import GradientFeatures
+from headwater.jobs import Cluster, Here
+from headwater.models import unet
+from headwater.recipes import from_fields
+from headwater.store import FeatureStore
+
+root = Path(sys.argv[1])
+recipe = from_fields(json.loads((root / "recipe.json").read_text()))
+sides = read_examples(root / "train.npz"), read_examples(root / "val.npz")
+list(build(root / "alone", recipe, *sides, Place(Here())))
+
+size = {"num_cpus": 1, "object_store_memory": 80_000_000}
+nodes = Nodes(initialize_head=True, head_node_args={**size, "include_dashboard": False})
+others = [nodes.add_node(**size), nodes.add_node(**size)]
+nodes.wait_for_nodes()
+crew = Cluster(nodes.address)
+said, killed = [], 0
+for done, total in build(root / "together", recipe, *sides, Place(crew), told=said.append):
+    if done == 3 and not killed:
+        nodes.remove_node(others[0], allow_graceful=False)
+        killed += 1
+fields = GradientFeatures(timesteps=2, k=64)
+model, many = unet.load(root / "alone" / "model"), read_examples(root / "many.npz")
+alone = fields.train(model, many, FeatureStore(root / "a"))
+together = fields.train(model, many, FeatureStore(root / "b", crew=crew))
+print(json.dumps({"done": [done, total], "killed": killed, "said": said, "features": bool(np.array_equal(alone, together))}))
+import ray
+ray.shutdown()
+nodes.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_node_builds_the_bank_of_a_single_process(smallest, pictures, tmp_path):
+    pytest.importorskip("ray")
+    recipe = BankRecipe(
+        data=Source(name="train.npz"),
+        held_out=Source(name="val.npz"),
+        model=smallest,
+        training=Recipe(steps=40, batch=8, learning_rate=1e-2, checkpoints=1),
+        subsets=5,
+        seeds=2,
+        generated=2,
+        sample_steps=5,
+        outcome_draws=Draws(20, "stratified", seed=77),
+    )
+    write_examples(tmp_path / "train.npz", pictures(12))
+    write_examples(tmp_path / "val.npz", pictures(2, seed=1))
+    write_examples(tmp_path / "many.npz", pictures(300, seed=2))
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.fields()))
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == {"done": [12, 12], "killed": 1, "said": [], "features": True}
+    assert files(tmp_path / "together") == files(tmp_path / "alone")
+    assert np.isfinite(np.load(tmp_path / "together" / "outcomes.npy")).all()
+    assert unet.load(tmp_path / "together" / "model").fingerprint == unet.load(tmp_path / "alone" / "model").fingerprint
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

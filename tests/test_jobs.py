@@ -1,0 +1,78 @@
+"""Crews: every job once, wherever it is done; what fails is told, and nobody is left behind."""
+
+import multiprocessing
+import operator
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from headwater import jobs
+from headwater.errors import DataError, OptionError
+from headwater.features import in_order
+from headwater.jobs import Cluster, Here, Pool
+from headwater.recipes import first
+
+
+def test_jobs_here_have_one_thread_and_leave_the_others_as_they_were(monkeypatch):
+    torch.set_num_threads(2)
+    try:
+        found = list(Here().work(lambda shared, job: (shared, job, torch.get_num_threads()), "s", [1, 2]))
+        assert found == [(1, ("s", 1, 1)), (2, ("s", 2, 1))] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_pool_does_every_job_once_in_other_processes():
+    found = dict(Pool(2).work(np.multiply, 3, list(range(20))))
+    assert found == {job: 3 * job for job in range(20)}
+    assert list(Pool(1).work(np.multiply, 3, [])) == []
+
+
+@pytest.mark.parametrize("end", ["an error", "a caller who has seen enough"])
+def test_a_pool_ends_with_the_iteration(end):
+    before = set(multiprocessing.active_children())
+    if end == "an error":
+        with pytest.raises(IndexError):
+            list(Pool(2).work(operator.getitem, [1, 2, 3], [0, 1, 7]))
+    else:
+        going = Pool(2).work(operator.getitem, [1, 2, 3], [0, 1, 2])
+        next(going)
+        going.close()
+    until = time.monotonic() + 20
+    while not set(multiprocessing.active_children()) <= before:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_without_ray_a_cluster_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(OptionError, match=r"pip install 'headwater\[ray\]'"):
+        list(Cluster("auto").work(np.multiply, 3, [1]))
+
+
+def test_results_are_put_in_order_as_soon_as_they_can_be():
+    parts = [slice(0, 2), slice(2, 4), slice(4, 5)]
+    rows = {part.start: np.full((part.stop - part.start, 1), part.start, np.float32) for part in parts}
+    asked = []
+
+    def results():
+        for start in (2, 0, 4):
+            asked.append(start)
+            yield next(part for part in parts if part.start == start), rows[start]
+
+    found = []
+    for block in in_order(results(), parts):
+        found.append((int(block[0, 0]), list(asked)))
+    assert found == [(0, [2, 0]), (2, [2, 0]), (4, [2, 0, 4])]
+
+
+def test_an_error_that_a_user_can_mend_comes_through_a_pool(pictures):
+    with pytest.raises(DataError, match="There are 3 images; expected at least 5"):
+        list(Pool(1).work(first, pictures(3), [5]))
+
+
+def test_a_crew_is_a_crew():
+    assert all(isinstance(crew, jobs.Crew) for crew in (Here(), Pool(2), Cluster("auto")))
