@@ -263,6 +263,28 @@ def bank_status(bank: Annotated[str, typer.Argument(help="Bank folder, or `digit
 
 
 @app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a bank folder.")],
+    subsets: Annotated[int | None, typer.Option(min=1, help="Other number of subsets.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Other number of seeds.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes at once [default: one for each core].")] = None,
+    device: Device = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What a bank would cost here: trainings, steps, hours, memory, disk, and each method on it. Takes about ten seconds."""
+    from headwater.arguments import bank_recipe
+    from headwater.experiment import device as checked
+    from headwater.planning import lines
+    from headwater.planning import plan as planned
+
+    folder = Path(recipe)
+    there = (folder / "bank.json").exists()
+    what = bank_recipe(folder, None if there else recipe, {"subsets": subsets, "seeds": seeds})
+    found = planned(what, {"data": what.data.size(), "held_out": what.held_out.size()}, checked(device), workers)
+    print(json.dumps(found) if as_json else "\n".join(lines(recipe, what, found)))
+
+
+@app.command()
 def counterfactual(
     runs: Annotated[list[Path], typer.Argument(help="Run folders with scores of the bank's generated queries.")],
     bank: Annotated[str, typer.Option(help="Bank folder, or `digits`: data, model, and how it is trained.")],

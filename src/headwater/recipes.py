@@ -24,6 +24,18 @@ from headwater.models.train import DIGITS, Recipe
 OUTCOMES = Draws(100, "stratified", 2, seed=20231101)  # a seed that attribution does not use
 
 
+SIZES = {
+    "digits": 1000,
+    "digits:val": 100,
+    "cifar2": 5000,
+    "cifar2:val": 1000,
+    "cifar10": 50_000,
+    "cifar10:val": 1000,
+    "celeba": 5000,
+    "celeba:val": 1000,
+}  # of the sources that recipes name
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Where images come from: what `open_examples` takes, a size, and how many (as many of each class, the first of each)."""
@@ -31,6 +43,10 @@ class Source:
     name: str
     resize: int | None = None
     count: int | None = None
+
+    def size(self) -> int:
+        """How many images, without opening what is known."""
+        return self.count or SIZES.get(self.name) or len(self.open())
 
     def open(self) -> Examples:
         """The images."""
@@ -177,7 +193,7 @@ def k_fac(data: Source, held_out: Source, steps: int, decay: str) -> BankRecipe:
 
 
 CIFAR2, CIFAR10, CELEBA = Source(name="cifar2"), Source(name="cifar10"), Source(name="celeba")
-CIFAR2_VAL, CIFAR10_VAL, CELEBA_VAL = Source(name="cifar2:val"), Source(name="cifar10:test", count=1000), Source(name="celeba:val")
+CIFAR2_VAL, CIFAR10_VAL, CELEBA_VAL = Source(name="cifar2:val"), Source(name="cifar10:val"), Source(name="celeba:val")
 
 RECIPES = {
     "digits": digits,

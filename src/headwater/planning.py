@@ -1,0 +1,236 @@
+"""What a bank will cost before any of it runs: trainings, steps, hours here, memory, disk; and what each method costs on it.
+
+Counts are exact; seconds come from a measurement of a few steps of the recipe's own network on this machine, on random pictures.
+(The counts of evaluations are those of Zheng et al. 2023, D-TRAK, arXiv:2311.00500, appendix A.4.)
+"""
+
+import os
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from headwater import seeds
+from headwater.building import jobs_of
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import simple
+from headwater.features import GradientFeatures
+from headwater.gradients.drawn import drawn
+from headwater.gradients.hooks import LayerGradient, stream
+from headwater.gradients.layers import layers_of
+from headwater.linalg.project import Sparse
+from headwater.methods import METHODS, make
+from headwater.models import unet
+from headwater.models.unet import Network
+from headwater.outcomes import BINS
+from headwater.recipes import BankRecipe
+
+PATIENCE = 3.0  # seconds for each of the three things measured
+MOST = 64  # pictures that a measurement takes together
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds a picture on one thread (or the device): a training step, a forward pass, a gradient. And the process's peak."""
+
+    step: float
+    forward: float
+    gradient: float
+    peak: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a recipe asks for, exactly. `pictures` are training pictures seen, over all steps of all models."""
+
+    trainings: int
+    steps: int
+    pictures: int
+    sampling: int
+    measuring: int
+    parameters: int
+    n: int
+    queries: int
+    bytes_of_models: int
+    bytes_of_bank: int
+
+
+def counts(recipe: BankRecipe, n: int, held_out: int, parameters: int) -> Counts:
+    """The counts for n training images, of which a subset keeps `part`, and a network of so many parameters."""
+    jobs, half = jobs_of(recipe), round(recipe.part * n)
+    full = sum(subset < 0 for subset, _ in jobs)
+    steps = {True: recipe.training.total(n), False: recipe.subset_training.total(half)}
+    queries, draws = held_out + recipe.generated, recipe.outcome_draws
+    every = draws.timesteps if isinstance(draws.timesteps, int) else len(draws.timesteps)
+    outcome = 4 * len(dict.fromkeys(("simple", *recipe.measurements))) + 2 * BINS
+    return Counts(
+        trainings=len(jobs),
+        steps=full * steps[True] + (len(jobs) - full) * steps[False],
+        pictures=full * seen(n, steps[True], recipe.training.batch)
+        + (len(jobs) - full) * seen(half, steps[False], recipe.training.batch),
+        sampling=recipe.generated * recipe.sample_steps,
+        measuring=len(jobs) * queries * every * draws.noises,
+        parameters=parameters,
+        n=n,
+        queries=queries,
+        bytes_of_models=4 * parameters * len(jobs),
+        bytes_of_bank=len(jobs) * queries * outcome + 4 * parameters * (1 + recipe.training.checkpoints),
+    )
+
+
+def seen(n: int, steps: int, batch: int) -> int:
+    """Pictures in so many steps over n images: the last batch of an epoch is short."""
+    each = -(-n // batch)
+    epochs, rest = divmod(steps, each)
+    return epochs * n + min(n, rest * batch)
+
+
+def measured(recipe: BankRecipe, device: str = "cpu") -> Measured:
+    """A few steps, forward passes and gradients of the recipe's network, timed on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        network = Network(recipe.model)
+        model = unet.new(recipe.model, 0)
+        torch.nn.Module.to(model.module, torch.device(device))
+        found = {name: seconds(work) for name, work in _works(network, model, device).items()}
+    finally:
+        torch.set_num_threads(threads)
+    return Measured(**found, peak=_peak(device))
+
+
+def seconds(work: Callable[[int], None], patience: float = PATIENCE, most: int = MOST) -> float:
+    """Seconds a picture, from the largest number of pictures together that fits the patience; the first call only warms up."""
+    work(1)
+    size, took = 1, 0.0
+    while True:
+        start = time.perf_counter()
+        work(size)
+        took = time.perf_counter() - start
+        if 3 * took > patience or size >= most:
+            return took / size
+        size = min(most, 2 * size)
+
+
+def _works(network: Network, model: Denoiser, device: str) -> dict[str, Callable[[int], None]]:
+    images = seeds.stream(0, "plan").integers(0, 256, size=(MOST, *model.shape[1:], model.shape[0]), dtype=np.uint8)
+    labels = None if model.classes is None else np.arange(MOST) % model.classes
+    examples = Examples(images, labels=labels)
+    layers = layers_of(model)
+    optimizer = torch.optim.AdamW(model.module.parameters(), 1e-6, fused=True)
+    x = torch.as_tensor(examples.pixels(), device=device)
+    t = torch.as_tensor(np.arange(MOST) * model.schedule.T // MOST, device=device)
+    given = {} if labels is None else {"class_labels": torch.as_tensor(labels, device=device)}
+
+    def wait() -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    def step(size: int) -> None:
+        loss = model.module(x[:size], t[:size], **{name: each[:size] for name, each in given.items()}).sample.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        wait()
+
+    def forward(size: int) -> None:
+        with torch.no_grad():
+            model.predict(x[:size], t[:size], None if labels is None else given["class_labels"][:size])
+        wait()
+
+    def gradient(size: int) -> None:
+        out, project = x.new_zeros(size, 4096), Sparse(4096)
+
+        def visit(found: LayerGradient) -> None:
+            for part, block in found.parameters(size):
+                project.add(out, block, found.layer.places[part])
+
+        stream(model, simple, drawn(model, examples, slice(size), simple, Draws((500,))), layers, visit)
+        wait()
+
+    return {"step": step, "forward": forward, "gradient": gradient}
+
+
+def plan(recipe: BankRecipe, examples: Mapping[str, int], device: str = "cpu", workers: int | None = None) -> dict[str, Any]:
+    """The counts, the measurement, and the hours and bytes that follow; `examples` says how many images each side has."""
+    workers = workers or (os.cpu_count() or 1 if device == "cpu" else 1)
+    rate = measured(recipe, device)
+    parameters = sum(p.numel() for p in Network(recipe.model).fresh(0).parameters())
+    found = counts(recipe, examples["data"], examples["held_out"], parameters)
+    hours = {
+        "training": found.pictures * rate.step / 3600,
+        "sampling": found.sampling * rate.forward / 3600,
+        "measuring": found.measuring * rate.forward / 3600,
+    }
+    total = (hours["training"] + hours["measuring"]) / workers + hours["sampling"]
+    return {
+        "counts": vars(found),
+        "seconds_a_picture": {"step": rate.step, "forward": rate.forward, "gradient": rate.gradient},
+        "hours": hours | {"in_all": total, "workers": workers},
+        "peak_of_a_process": rate.peak,
+        "methods": {name: cost(make(name, {}), found, rate) for name in METHODS},
+    }
+
+
+def cost(method: Any, found: Counts, rate: Measured) -> dict[str, float]:
+    """Gradients an image, seconds for all images and queries, and bytes of features: K × noises gradients, then k numbers."""
+    if not isinstance(method, GradientFeatures):
+        return {"evaluations": 0, "seconds": 0.0, "bytes": 0}
+    each = (method.timesteps if isinstance(method.timesteps, int) else len(method.timesteps)) * method.noises
+    k = found.parameters if method.projector == "none" else method.k
+    images = found.n + found.queries
+    return {"evaluations": each, "seconds": images * each * rate.gradient, "bytes": 4 * images * k}
+
+
+def lines(name: str, recipe: BankRecipe, found: Mapping[str, Any]) -> list[str]:
+    """The plan in words."""
+    many, hours = found["counts"], found["hours"]
+    each = {key: f"{1000 * value:.3g} ms" for key, value in found["seconds_a_picture"].items()}
+    rows = [
+        f"recipe      {name}: {many['parameters'] / 1e6:.3g} M parameters, {many['n']:,} images, {many['queries']:,} queries",
+        f"trainings   {many['trainings']:,} ({recipe.seeds} of all data, {recipe.subsets} subsets × {recipe.seeds} seeds"
+        + (f", {recipe.learning} × {recipe.learning_seeds} to learn from)" if recipe.learning else ")"),
+        f"steps       {many['steps']:,} of batch {recipe.training.batch}: {many['pictures']:,} pictures",
+        f"outcomes    {many['measuring']:,} forward passes; sampling {many['sampling']:,}",
+        f"measured    a picture takes {each['step']} in a training step, {each['forward']} forward, {each['gradient']} for its "
+        "gradient",
+        f"time        {_hours(hours['in_all'])} with {hours['workers']} at once (training {_hours(hours['training'])}, measuring "
+        f"{_hours(hours['measuring'])}, sampling {_hours(hours['sampling'])} on one)",
+        f"memory      {_bytes(found['peak_of_a_process'])} a process, as measured",
+        f"disk        {_bytes(many['bytes_of_bank'])} bank, {_bytes(many['bytes_of_models'])} kept models",
+        "",
+        f"{'method':14}{'gradients an image':>20}{'time on one':>14}{'features':>12}",
+    ]
+    rows += [
+        f"{method:14}{each['evaluations']:20d}{_hours(each['seconds'] / 3600):>14}{_bytes(each['bytes']):>12}"
+        for method, each in found["methods"].items()
+    ]
+    return rows
+
+
+def _hours(hours: float) -> str:
+    if hours >= 48:
+        return f"{hours / 24:,.0f} days"
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{60 * hours:.1f} min" if hours > 1 / 60 else f"{3600 * hours:.0f} s"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.1f} GB"
+
+
+def _peak(device: str) -> int:
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
