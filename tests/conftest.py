@@ -1,7 +1,9 @@
 """Shapes and types are checked while the tests run. Below: toys that every test shares, small enough for one slow core."""
 
+import resource
 import sys
 import types
+from contextlib import contextmanager
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -72,3 +74,22 @@ def pictures():
         return Examples(images, **labels, **columns)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_files():
+    """A block within which no file may grow beyond so many bytes: what a full disk does (errno EFBIG in place of ENOSPC).
+
+    A block, and not the fixture: pytest's own output may be such a file, and a limit would still hold when pytest writes to it.
+    """
+
+    @contextmanager
+    def block(size):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return block

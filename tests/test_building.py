@@ -287,6 +287,20 @@ def test_a_flipped_bit_is_found_named_and_measured_again(copy, recipe, sides, mo
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize("limit", [200, 3000, 5000])
+def test_a_full_disk_stops_a_build_clearly_and_it_goes_on_when_there_is_room(
+    recipe, sides, built, models, small_files, tmp_path, monkeypatch, limit
+):
+    """What is too large depends on the limit: the recipe, the training images, the model, or the outcomes."""
+    folder = tmp_path / "bank"
+    with small_files(limit), pytest.raises(StorageError, match=r"Could not write.*run the same command again"):
+        list(build(folder, recipe, *sides, Place(Here(), models=tmp_path / "models")))
+    assert not list(tmp_path.rglob("*.part"))
+    list(build(folder, recipe, *sides, Place(Here(), models=models)))
+    for path in built[0].rglob("*.npy"):
+        assert path.read_bytes() == (folder / path.relative_to(built[0])).read_bytes()
+
+
 # growing
 
 

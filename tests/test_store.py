@@ -5,14 +5,12 @@ import fcntl
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -553,31 +551,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-@contextmanager
-def small_files():
-    """Within this block no file may grow beyond 4 KiB: what a full disk does, without one (errno EFBIG in place of ENOSPC).
-
-    A block and no fixture: pytest's own output may be such a file, and a fixture would still hold when pytest writes to it.
-    """
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 @pytest.mark.parametrize("save", [np.save, lambda file, a: file.write(a.tobytes()), np.savez_compressed], ids=["npy", "raw", "npz"])
-def test_a_file_too_large_for_the_disk_is_told_and_leaves_nothing(tmp_path, save):
+def test_a_file_too_large_for_the_disk_is_told_and_leaves_nothing(tmp_path, save, small_files):
     random = seeds.normal((50, 50), 0, "incompressible")
-    with small_files(), pytest.raises(StorageError, match=r"Could not write .*a\.bin"), written(tmp_path / "a.bin") as file:
+    with small_files(4096), pytest.raises(StorageError, match=r"Could not write .*a\.bin"), written(tmp_path / "a.bin") as file:
         save(file, random)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_shard_too_large_for_the_disk_does_not_exist_and_is_made_when_there_is_room(store):
+def test_a_shard_too_large_for_the_disk_does_not_exist_and_is_made_when_there_is_room(store, small_files):
     keys = list("abcd")
-    with small_files(), pytest.raises(StorageError, match="Could not write"):
+    with small_files(4096), pytest.raises(StorageError, match="Could not write"):
         rows(store, keys, k=1000)
     assert not list(store.root.rglob("rows-*")) and not list(store.root.rglob("*.part"))
     found, asked = rows(store, keys, k=1000)

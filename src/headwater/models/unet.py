@@ -19,7 +19,7 @@ from torch import Tensor
 from headwater import seeds
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import Schedule, linear
-from headwater.errors import ModelError, NonFiniteError, unknown
+from headwater.errors import ModelError, NonFiniteError, StorageError, unknown
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -155,9 +155,15 @@ def save(model: Denoiser, folder: str | Path) -> None:
     scheduler = DDPMScheduler(schedule.T, 1e-4, 0.02, trained_betas=betas, prediction_type=schedule.prediction)
     index = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
     shutil.rmtree(part, ignore_errors=True)
-    model.module.save_pretrained(part / "unet")
-    scheduler.save_pretrained(part / "scheduler")
-    (part / "model_index.json").write_text(json.dumps(index, indent=2))
+    try:
+        model.module.save_pretrained(part / "unet")
+        scheduler.save_pretrained(part / "scheduler")
+        (part / "model_index.json").write_text(json.dumps(index, indent=2))
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise StorageError(
+            f"Could not write the model {folder}: {error}. Free some space or name another folder, then run the same command again."
+        ) from error
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model_index.json").unlink(missing_ok=True)
     for name in ("scheduler", "unet"):  # weights without their schedule would be taken for DDPM's

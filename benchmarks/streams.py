@@ -1,0 +1,76 @@
+"""Does it matter that all subsets of a seed share initial weights, timesteps and noise?
+
+Run: .venv/bin/python benchmarks/streams.py --bank FOLDER [--subsets 32]. Builds, or goes on with, a bank of the first halves, in
+which every model has a stream of its own, and compares it with the same halves of the bank that ships, seed 0. Writes
+benchmarks/results/streams.json: LDS of d-trak against either, how the two rank the halves, and how much outcomes vary over halves.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from environment import environment
+from headwater.bank import open_bank
+from headwater.building import Place, build
+from headwater.evaluate.lds import difference, lds
+from headwater.jobs import Pool
+from headwater.linalg.rank import spearman
+from headwater.methods import make
+from headwater.models import unet
+from headwater.recipes import recipe
+from headwater.scores import dense
+from headwater.store import FeatureStore
+
+FIELDS = {"measurement": "avg", "timesteps": 100, "damping": 0.001}  # best on the digits bank's validation queries
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--bank", type=Path, required=True)
+    arguments.add_argument("--subsets", type=int, default=32)
+    given = arguments.parse_args()
+    what = replace(recipe("digits"), common=False, subsets=given.subsets, seeds=1)
+    for done, total in build(given.bank, what, what.data.open(), what.held_out.open(), Place(Pool(os.cpu_count() or 1))):
+        print(done, total, flush=True)
+    shipped, apart = open_bank("digits"), open_bank(given.bank)
+    assert np.array_equal(shipped.subsets[: given.subsets], apart.subsets)
+    measured = apart.queries.hashes  # the full model is the same, so the queries are, but for a pixel rounded otherwise
+    places = {content: row for row, content in enumerate(shipped.queries.hashes)}
+    common = [row for row, content in enumerate(measured) if content in places]
+    rows = [places[measured[row]] for row in common]
+    own, first = apart.outcomes()[:, 0][:, common], shipped.outcomes()[: given.subsets, 0][:, rows]
+    second = shipped.outcomes()[: given.subsets, 1][:, rows]
+    model, method = unet.load(shipped.folder / "model"), make("d-trak", FIELDS)
+    with tempfile.TemporaryDirectory() as empty:
+        store = FeatureStore(Path(empty))
+        values = dense(method.score(model, method.fit(model, shipped.train, store), shipped.queries.take(rows), store))
+    split = np.array(shipped.queries.split)[rows]
+    found = {name: figures(values, apart.subsets, (first, second, own), split == name) for name in ("val", "gen")}
+    result = {"subsets": given.subsets, "queries": len(rows), "fields": FIELDS, "environment": environment(), "splits": found}
+    (Path(__file__).parent / "results" / "streams.json").write_text(json.dumps(result, indent=1))
+    print(json.dumps(found, indent=1))
+
+
+def figures(values: np.ndarray, subsets: np.ndarray, outcomes: tuple[np.ndarray, ...], chosen: np.ndarray) -> dict[str, Any]:
+    """LDS against each, agreements, and the standard deviation over halves as a part of the mean outcome."""
+    first, second, own = (each[:, chosen].astype(np.float64) for each in outcomes)
+    scores = [lds(values[chosen], subsets, each) for each in (first, own)]
+    return {
+        "lds_common": scores[0].mean()._asdict(),
+        "lds_own": scores[1].mean()._asdict(),
+        "common_minus_own": difference(*scores).mean()._asdict(),
+        "agreement_of_two_common_seeds": float(spearman(first.T, second.T).mean()),
+        "agreement_of_own_with_a_common_seed": float(np.mean([spearman(own.T, each.T).mean() for each in (first, second)])),
+        "variation_common": float((first.std(0) / first.mean(0)).mean()),
+        "variation_own": float((own.std(0) / own.mean(0)).mean()),
+    }
+
+
+if __name__ == "__main__":
+    main()
