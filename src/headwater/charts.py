@@ -179,11 +179,12 @@ def strip(values: Sequence[float], span: tuple[float, float]) -> Markup:
 def axis(span: tuple[float, float]) -> Markup:
     """The round numbers of an axis that runs over `span`, eight at most."""
     low, high = span
-    step = next(size for size in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if (high - low) / size <= 8 or size == 1.0)
+    power, size = next((p, s) for p in range(-9, 10) for s in (1, 2, 5) if (high - low) / (s * 10.0**p) <= 8)
+    step = size * 10.0**power
     numbers = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
     marks = [
         Markup('<text x="{0}%" y="10">{1}</text><line class="axis" x1="{0}%" x2="{0}%" y1="14" y2="18"/>').format(
-            _place(value, low, high), number(value, 0 if value == 0 else 2 if step < 0.1 else 1)
+            _place(value, low, high), number(value, 0 if value == 0 else max(0, -power))
         )
         for value in numbers
     ]

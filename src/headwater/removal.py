@@ -48,6 +48,7 @@ class Shared(NamedTuple):
     recipe: BankRecipe
     training: Examples
     queries: Examples
+    model: Path
     place: Place
 
 
@@ -61,9 +62,14 @@ class Counterfactual:
     counts: Sequence[int]
     signed: Mapping[str, bool]
 
-    @property
-    def recipe(self) -> BankRecipe:
-        return from_fields(self.bank.info["recipe"])
+    def shared(self, place: Place) -> Shared:
+        """What the jobs need of the bank."""
+        bank = self.bank
+        return Shared(from_fields(bank.info["recipe"]), bank.train, bank.queries, bank.folder / "model", place)
+
+    def before(self) -> list[Removal]:
+        """Nothing removed, for each query."""
+        return [Removal(np.ones(len(self.bank.train), bool), query) for query in self.queries]
 
     def removals(self) -> dict[tuple[str, int, int], Removal]:
         """The removal of (method, count, query)."""
@@ -104,8 +110,8 @@ def planned(bank: Bank, runs: Sequence[RunFolder], queries: int, counts: Sequenc
 
 def remove(what: Counterfactual, folder: Path, place: Place) -> Iterator[tuple[int, int]]:
     """Do the jobs that have no result in `folder` yet; yields (done, in all) after each."""
-    shared = Shared(what.recipe, what.bank.train, what.bank.queries, place)
-    removals = {_name(shared, each): each for each in what.removals().values()}
+    shared = what.shared(place)
+    removals = {_name(shared, each): each for each in (*what.before(), *what.removals().values())}
     with locked(folder / "parts", wait=False):
         there = {name for name in removals if _result(shared, folder, name) is not None}
         jobs = [each for name, each in removals.items() if name not in there]
@@ -118,15 +124,22 @@ def remove(what: Counterfactual, folder: Path, place: Place) -> Iterator[tuple[i
 
 def retrained(shared: Shared, job: Removal) -> dict[str, np.ndarray]:
     """The picture as the model makes it that was trained on what stays, and the query's outcomes under that model."""
-    model = trained(_training(shared, job), shared.training, shared.place.models, device=shared.place.device)
-    return _seen(shared, model, job.query)
+    if job.kept.all() and (shared.model / "unet").is_dir():
+        model = unet.load(shared.model, shared.place.device)
+    else:
+        model = trained(_training(shared, job), shared.training, shared.place.models, device=shared.place.device)
+    recipe, queries = shared.recipe, shared.queries
+    number = job.query - (queries.split or ()).index("gen")
+    labels = None if model.classes is None else np.arange(recipe.generated) % model.classes
+    picture = regenerated(recipe, model, range(number, number + 1), labels)[0]
+    measured = outcomes(model, queries.take([job.query]), recipe.measurements, recipe.outcome_draws)
+    return {"picture": picture, **{name: values[0] for name, values in measured.items()}}
 
 
 def collected(what: Counterfactual, folder: Path, place: Place, embedder: Embedder | None = None) -> dict[str, Any]:
     """What the removals did: every effect of every query, quartiles, and each method against random removal; pictures beside."""
-    shared = Shared(what.recipe, what.bank.train, what.bank.queries, place)
-    model = unet.load(what.bank.folder / "model", place.device)
-    before = _stacked([_seen(shared, model, query) for query in what.queries])
+    shared = what.shared(place)
+    before = _stacked([_needed(shared, folder, each) for each in what.before()])
     found: dict[str, Any] = {"methods": {}}
     pictures = {"before": to_uint8(before["picture"])}
     for name in what.scores:
@@ -155,7 +168,8 @@ def effects(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], e
 
 
 def _described(what: Counterfactual, embedder: Embedder | None) -> dict[str, Any]:
-    recipe, bank = what.recipe, what.bank
+    bank = what.bank
+    recipe = from_fields(bank.info["recipe"])
     return {
         "bank": bank.folder.name,
         "train": len(bank.train),
@@ -187,15 +201,6 @@ def _training(shared: Shared, job: Removal) -> Training:
     recipe = shared.recipe
     steps = recipe.training.total(len(shared.training))
     return Training(Network(recipe.model), replace(recipe.training, steps=steps), 0, job.kept)
-
-
-def _seen(shared: Shared, model: Any, query: int) -> dict[str, np.ndarray]:
-    recipe, queries = shared.recipe, shared.queries
-    number = query - (queries.split or ()).index("gen")
-    labels = None if model.classes is None else np.arange(recipe.generated) % model.classes
-    picture = regenerated(recipe, model, range(number, number + 1), labels)[0]
-    measured = outcomes(model, queries.take([query]), recipe.measurements, recipe.outcome_draws)
-    return {"picture": picture, **{name: values[0] for name, values in measured.items()}}
 
 
 def _name(shared: Shared, job: Removal) -> str:

@@ -1,6 +1,7 @@
 """A counterfactual folder → one HTML page, and its table in words: what happened to the pictures. Numpy only."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +17,11 @@ from headwater.disk import written
 from headwater.errors import DataError
 
 EFFECTS = {
-    "l2": ("Distance", "ℓ₂ between the picture before and after, pixels in [−1, 1]. Larger: the picture changed more.", 2, 1),
-    "cosine": ("Likeness", "cosine of the pictures before and after under {embedder}. Smaller: the picture changed more.", 3, -1),
-    "simple": ("Training loss", "how much worse the retrained model does on the picture. Larger: the images mattered more.", 4, 1),
+    "l2": ("Distance", "ℓ₂ between the picture before and after, pixels in [−1, 1]. Larger: the picture changed more."),
+    "cosine": ("Likeness", "cosine of the pictures before and after under {embedder}. Smaller: the picture changed more."),
+    "simple": ("Training loss", "how much worse the retrained model does on the picture. Larger: the images mattered more."),
 }
-OTHER = ("Change of {name}", "how much the measurement rose. Larger: the images mattered more.", 4, 1)
+OTHER = ("Change of {name}", "how much the measurement rose. Larger: the images mattered more.")
 
 
 class Line(NamedTuple):
@@ -103,13 +104,13 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     """The same as a table of words: medians with quartiles, and each method against random removal, paired."""
     rows = []
     for name in effects(found):
-        title, what, decimals, _ = _words(found, name)
-        rows += ["", f"{title}: {what}", f"{'method':18}{'removed':>8}{'median':>9}{'quartiles':>20}{'above random':>30}{'p':>8}"]
+        (title, what), decimals = _words(found, name), _decimals(found, name)
+        rows += ["", f"{title}: {what}", f"{'method':18}{'removed':>8}{'median':>10}{'quartiles':>24}{'above random':>44}{'p':>8}"]
         for method, count, values in _each(found, name):
             low, median, high = (number(values["quartiles"][q], decimals) for q in ("low", "median", "high"))
             against, p, more = _against(values, decimals, len(found["queries"]))
             rows.append(
-                f"{method:18}{count:8d}{median:>9}{f'{low} … {high}':>20}{f'{against} ({more})' if against else '–':>30}{p:>8}"
+                f"{method:18}{count:8d}{median:>10}{f'{low} … {high}':>24}{f'{against} ({more})' if against else '–':>44}{p:>8}"
             )
     return rows[1:]
 
@@ -132,7 +133,7 @@ def verdicts(found: Mapping[str, Any]) -> list[str]:
 
 
 def _effect(found: Mapping[str, Any], name: str) -> Effect:
-    title, what, decimals, _ = _words(found, name)
+    (title, what), decimals = _words(found, name), _decimals(found, name)
     every = np.concatenate([values["each"] for _, _, values in _each(found, name)])
     low, high = min(0.0, float(every.min())), float(every.max())
     if name == "cosine":
@@ -167,9 +168,15 @@ def _against(values: Mapping[str, Any], decimals: int, queries: int) -> tuple[st
     return f"{mean} [{low}, {high}]", f"{paired['p']:.2g}" if paired["p"] >= 0.001 else "<0.001", f"{paired['above']} of {queries}"
 
 
-def _words(found: Mapping[str, Any], name: str) -> tuple[str, str, int, int]:
-    title, what, decimals, sign = EFFECTS.get(name, OTHER)
-    return title.format(name=name), what.format(embedder=found["embedder"]), decimals, sign
+def _words(found: Mapping[str, Any], name: str) -> tuple[str, str]:
+    title, what = EFFECTS.get(name, OTHER)
+    return title.format(name=name), what.format(embedder=found["embedder"])
+
+
+def _decimals(found: Mapping[str, Any], name: str) -> int:
+    """So many that the largest median has three figures."""
+    largest = max(abs(values["quartiles"]["median"]) for _, _, values in _each(found, name))
+    return max(0, 2 - math.floor(math.log10(largest))) if largest else 2
 
 
 def _row(found: Mapping[str, Any], have: Mapping[str, np.ndarray], gallery: Gallery, i: int) -> tuple[str, Picture, list[Shown]]:
