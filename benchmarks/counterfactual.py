@@ -1,0 +1,59 @@
+"""Do the images that a method holds to matter most change the picture when they go? Digits bank, 12 pictures, 100 of 1,000 removed.
+
+Run: .venv/bin/python benchmarks/counterfactual.py --out FOLDER [--bank digits --queries 12 --remove 10%]. Goes on where it stopped.
+Writes benchmarks/results/counterfactual-BANK.json; FOLDER holds the report with the pictures.
+Fields were chosen on the bank's validation queries; pictures removed from are generated ones.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from environment import environment
+from headwater.bank import open_bank
+from headwater.building import Place
+from headwater.evaluate.counterfactual import counts
+from headwater.experiment import Run, run
+from headwater.jobs import Pool
+from headwater.models import unet
+from headwater.removal import collected, planned, remove
+from headwater.removal_report import lines, page
+from headwater.runs import open_run
+from headwater.store import FeatureStore, default_root
+
+METHODS = {
+    "digits": {
+        "pixel": {},
+        "trak": {"timesteps": 100, "damping": 0.5},
+        "d-trak": {"measurement": "avg", "timesteps": 100, "damping": 0.001},
+    },
+}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--out", type=Path, required=True)
+    arguments.add_argument("--bank", default="digits")
+    arguments.add_argument("--queries", type=int, default=12)
+    arguments.add_argument("--remove", default="10%")
+    given = arguments.parse_args()
+    bank = open_bank(given.bank)
+    name, store = bank.folder.name, FeatureStore(default_root())
+    for method, fields in METHODS[name].items():
+        models = [] if method == "pixel" else [unet.load(bank.folder / "model")]
+        run(Run(method, fields, bank.train, bank.queries, models), given.out / method, store, force=True)
+    place = Place(Pool(os.cpu_count() or 1), models=default_root() / "models")
+    what = planned(
+        bank, [open_run(given.out / method) for method in METHODS[name]], given.queries, counts([given.remove], len(bank.train))
+    )
+    for done, total in remove(what, given.out, place):
+        print(done, total, flush=True)
+    found = collected(what, given.out, place)
+    result = {"fields": METHODS[name], "environment": environment(), **found}
+    (Path(__file__).parent / "results" / f"counterfactual-{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
+    print("\n".join(lines(found)), page(given.out), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
