@@ -1,7 +1,7 @@
 """Which method predicts retraining best on the digits bank? Every method × 10 and 100 timesteps × validation and generation.
 
 Run: .venv/bin/python benchmarks/quality.py [--bank digits] [--store DIR]; with --seconds only the times are measured anew.
-Writes benchmarks/results/quality.json and the README's table.
+Writes benchmarks/results/quality.json and the README's table; for another bank quality-BANK.json and the table of its page.
 Fields are chosen on one half of the queries and reported on the other. Times are of this machine, with an empty store.
 """
 
@@ -35,6 +35,7 @@ SWEPT: dict[str, dict[str, list[Any]]] = {
     "d-trak": {"measurement": ["square", "avg", "l1", "l2", "linf"], "damping": DAMPINGS},
 }
 MODEL_FREE = ("random", "pixel")
+PAGES = {"digits": "README.md", "cifar2-small": "docs/cifar2-bank.md"}
 PAIRS = [("d-trak", other) for other in ("trak", "pixel", "gradient-cos", "random")]
 
 
@@ -66,8 +67,7 @@ def main() -> None:
 
 def timed(bank: Bank) -> None:
     """One setting of every method anew from an empty store, for its seconds."""
-    path = HERE / "results" / "quality.json"
-    result = json.loads(path.read_text()) | {"environment_of_seconds": environment()}
+    result = json.loads(results(bank.folder.name).read_text()) | {"environment_of_seconds": environment()}
     for row in result["rows"]:
         row.pop("seconds_of_sweep", None)
         if row["split"] == "val":
@@ -128,7 +128,7 @@ def write(bank: Bank, rows: list[dict[str, Any]], paired: list[dict[str, Any]], 
         "bank": bank.folder.name,
         "subsets": len(bank.rows()),
         "seeds": len(bank.seeds()),
-        "subsets_of_bank": bank.done().shape[0],
+        "subsets_of_bank": bank.compared,
         "seeds_of_bank": bank.done().shape[1],
         "store": store,
         "environment": machine,
@@ -140,18 +140,20 @@ def write(bank: Bank, rows: list[dict[str, Any]], paired: list[dict[str, Any]], 
 
 
 def save(result: dict[str, Any]) -> None:
-    """Write the JSON, and the README's table from it."""
-    path = HERE / "results" / "quality.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1))
-    readme = HERE.parent / "README.md"
-    before, _, rest = readme.read_text().partition("<!-- table -->")
+    """Write the JSON, and from it the table of the bank's page."""
+    results(result["bank"]).write_text(json.dumps(result, indent=1))
+    page = HERE.parent / PAGES[result["bank"]]
+    before, _, rest = page.read_text().partition("<!-- table -->")
     _, _, after = rest.partition("<!-- /table -->")
-    readme.write_text(f"{before}<!-- table -->\n{table(result)}\n<!-- /table -->{after}")
+    page.write_text(f"{before}<!-- table -->\n{table(result)}\n<!-- /table -->{after}")
+
+
+def results(bank: str) -> Path:
+    return HERE / "results" / ("quality.json" if bank == "digits" else f"quality-{bank}.json")
 
 
 def table(result: dict[str, Any]) -> str:
-    """The README's table, in percent."""
+    """The page's table, in percent."""
     lines = ["| method | timesteps | validation | generation | seconds |", "|---|---|---|---|---|"]
     cell = lambda r: f"{100 * r['lds']:.1f} [{100 * r['low']:.1f}, {100 * r['high']:.1f}]"  # noqa: E731
     for first, second in zip(result["rows"][::2], result["rows"][1::2], strict=True):
