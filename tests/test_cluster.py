@@ -78,7 +78,7 @@ def test_a_cluster_that_loses_a_node_builds_the_bank_of_a_single_process(smalles
     done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found == {"done": [12, 12], "killed": 1, "said": [], "features": True}
+    assert found == {"done": [12, 12], "killed": 1, "said": ["The model of all 12 images comes first: 40 steps."], "features": True}
     assert files(tmp_path / "together") == files(tmp_path / "alone")
     assert np.isfinite(np.load(tmp_path / "together" / "outcomes.npy")).all()
     assert unet.load(tmp_path / "together" / "model").fingerprint == unet.load(tmp_path / "alone" / "model").fingerprint

@@ -13,7 +13,7 @@ from headwater.core import Examples, to_uint8
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.sample import sample
 from headwater.errors import DataError
-from headwater.evaluate.counterfactual import removed
+from headwater.evaluate.counterfactual import without
 from headwater.experiment import Run, run
 from headwater.jobs import Here
 from headwater.models import kept as keeping
@@ -179,5 +179,5 @@ def test_a_conditional_model_makes_its_pictures_of_their_classes(recipe, picture
 
 def test_of_the_removed_none_is_weaker_than_one_that_stays():
     values = np.random.Generator(np.random.Philox(3)).normal(size=50).astype(np.float32)
-    kept = removed(values, 20)
+    kept = without(values, 20)
     assert (~kept).sum() == 20 and values[~kept].min() >= values[kept].max()

@@ -104,7 +104,7 @@ def bank_recipe(bank: Path, name: str | None, changes: Mapping[str, Any]) -> Ban
 
 def bank_place(workers: int | None, ray: str | None, gpus: float, device: str, models: Path | None) -> Place:
     """Who trains a bank: processes of this machine, or a Ray cluster (where the device is not looked for here)."""
-    who = crew(workers, ray, gpus) or Pool(os.cpu_count() or 1)
+    who = crew(workers, ray, gpus) or Pool(os.cpu_count() or 1 if device == "cpu" else 1)
     return Place(who, device if ray is not None else checked(device), models)
 
 

@@ -10,6 +10,7 @@ The first subsets are for comparison; those after them are for methods that lear
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,8 @@ class Bank:
     def outcomes(self, measurement: str = "simple") -> Float[np.ndarray, "m s q *t"]:
         """Measured outcomes of every subset and seed; NaN where a model is not trained yet."""
         path = outcome_path(self.folder, "simple" if measurement == "loss" else measurement)
-        if not path.exists():
-            known = ["simple", *sorted(p.stem for p in self.folder.glob("outcomes/*.npy") if p.stem != "checks")]
+        known = ["simple", *_further(self.folder)]
+        if measurement not in ("loss", *known):
             raise DataError(f"The bank {self.folder} has no outcomes for '{measurement}'. It has: {', '.join(known)}.")
         return array(path)[:, :, self._places]
 
@@ -71,6 +72,11 @@ class Bank:
         return np.all(np.isfinite(array(self.folder / "outcomes.npy")[:, :, self._places]), axis=2)
 
     @property
+    def state(self) -> list[Any]:
+        """What changes as a bank grows: its name, trained models, queries."""
+        return [self.folder.name, int(self.done().sum()), self.queries.fingerprint]
+
+    @property
     def _places(self) -> list[int]:
         """Where the queries are in the outcomes: queries that are still being added come after them."""
         return list(range(len(self.queries)) if self.chosen is None else self.chosen)
@@ -85,16 +91,52 @@ def open_bank(where: str | Path) -> Bank:
         names = ", ".join(sorted(p.name for p in SHIPPED.glob("*/"))) or "none"
         raise DataError(f"There is no bank {where}. Expected a folder made by `headwater bank build`, or one that ships: {names}.")
     info = read_info(folder)
-    subsets = array(folder / "subsets.npy")
-    train, queries = read_examples(folder / "train.npz"), read_examples(folder / "queries.npz")
-    if subsets.shape[1] != len(train):
-        raise DataError(f"The bank {folder} has {len(train)} training images but subsets of {subsets.shape[1]}: it is damaged.")
-    if bad := damaged(folder, outcome_arrays(folder)):
+    if not (folder / "queries.npz").exists():
+        raise DataError(
+            f"The bank {folder} has no queries yet: its first model is not trained, or its pictures were left out. Run "
+            f"`headwater bank build {folder}`."
+        )
+    train, queries = (read_examples(folder / f"{side}.npz") for side in ("train", "queries"))
+    bank = Bank(folder, info, train, queries, array(folder / "subsets.npy"))
+    _check_whole(bank)
+    return bank
+
+
+def _check_whole(bank: Bank) -> None:
+    """Refuse a bank whose files are not what was written, or not of each other."""
+    folder, remedy = bank.folder, f"Run `headwater bank build {bank.folder}`"
+    if bank.info.get("train") not in (None, bank.train.fingerprint):
+        raise DataError(f"{folder / 'train.npz'} does not hold the images that the bank was made from. Delete it. {remedy}.")
+    if bank.info.get("subsets") not in (None, subsets_check(bank.subsets)) or bank.subsets.shape[1:] != (len(bank.train),):
+        raise DataError(f"{folder / 'subsets.npy'} is damaged (its checksum is wrong). {remedy}: it writes them again.")
+    if bad := _damaged_at_rest(folder):
         raise DataError(
             f"Outcomes in the bank {folder} are not what was written (their checksum is wrong): {', '.join(map(named, bad[:3]))}"
-            f"{' and more' * (len(bad) > 3)}. Run `headwater bank build {folder}`: it measures them again."
+            f"{' and more' * (len(bad) > 3)}. {remedy}: it measures them again."
         )
-    return Bank(folder, info, train, queries, subsets)
+
+
+def _damaged_at_rest(folder: Path, attempts: int = 20) -> list[tuple[int, int]]:
+    """`damaged`, looked at again while a build is writing."""
+    stamp = _stamp(folder)
+    bad = damaged(folder, outcome_arrays(folder))
+    if bad and attempts and (_stamp(folder) != stamp or stamp == 0):
+        time.sleep(0.05)
+        return _damaged_at_rest(folder, attempts - 1)
+    return bad
+
+
+def _stamp(folder: Path) -> int:
+    """When checksums were written last; 0 while they are not there."""
+    try:
+        return outcome_path(folder, "checks").stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def subsets_check(subsets: Bool[np.ndarray, "m n"]) -> str:
+    """A checksum of the subsets."""
+    return hashlib.blake2b(np.packbits(subsets).tobytes() + str(subsets.shape).encode(), digest_size=8).hexdigest()
 
 
 def outcome_path(folder: Path, name: str) -> Path:
@@ -104,8 +146,12 @@ def outcome_path(folder: Path, name: str) -> Path:
 
 def outcome_arrays(folder: Path) -> dict[str, np.ndarray]:
     """All outcomes of all models, by measurement, and `full`."""
-    names = ["simple", "full", *sorted(path.stem for path in folder.glob("outcomes/*.npy") if path.stem != "checks")]
-    return {name: array(path) for name in names if (path := outcome_path(folder, name)).exists()}
+    return {name: array(outcome_path(folder, name)) for name in ("simple", "full", *_further(folder))}
+
+
+def _further(folder: Path) -> list[str]:
+    """The measurements beside `simple`."""
+    return sorted(path.stem for path in folder.glob("outcomes/*.npy") if path.stem != "checks")
 
 
 def damaged(folder: Path, arrays: Mapping[str, np.ndarray]) -> list[tuple[int, int]]:
@@ -171,7 +217,12 @@ def status(bank: Bank) -> list[str]:
 def read_info(folder: Path) -> dict[str, Any]:
     """`bank.json`: what the bank was built from."""
     try:
-        return dict(json.loads((folder / "bank.json").read_text()))
+        info = dict(json.loads((folder / "bank.json").read_text()))
+        if not isinstance(info["recipe"], dict) or not isinstance(info["recipe"]["subsets"], int):
+            raise ValueError("it holds no recipe")
+        return info
+    except KeyError as error:
+        raise DataError(f"{folder / 'bank.json'} is damaged: it has no {error}.") from error
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{folder / 'bank.json'} is damaged: {error}") from error
 

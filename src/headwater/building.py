@@ -18,21 +18,21 @@ from jaxtyping import Bool, Float, Int64
 
 from headwater import ledger, seeds
 from headwater.archive import read_examples, write_examples
-from headwater.bank import array, read_info
+from headwater.bank import array, outcome_path, read_info, subsets_check
 from headwater.core import Examples, labelled_like, to_uint8
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.sample import sample
 from headwater.disk import locked, written
 from headwater.errors import DataError, OptionError
 from headwater.evaluate.subsets import subsets
-from headwater.jobs import Crew, Pool
+from headwater.jobs import Crew, Here, on_one_thread
 from headwater.ledger import Job
 from headwater.models import unet
 from headwater.models.kept import Training, trained
 from headwater.models.train import Watch, train
 from headwater.models.unet import Network
 from headwater.outcomes import BINS, outcomes
-from headwater.recipes import BankRecipe
+from headwater.recipes import BankRecipe, from_fields
 
 GROWS = ("subsets", "seeds", "learning", "learning_seeds")  # of a recipe, what a bank may be given more of
 ROUNDING = 0.02  # of an outcome: what a few pixels rounded otherwise may change
@@ -45,9 +45,18 @@ Kept = Bool[np.ndarray, "m n"]
 class Place:
     """Who trains and where: the crew, the device of each job, the folder that keeps models (None: none are kept)."""
 
-    crew: Crew = field(default_factory=Pool)
+    crew: Crew = field(default_factory=Here)
     device: str = "cpu"
     models: Path | None = None
+
+    @property
+    def here(self) -> str:
+        """The device for what this process does itself: the jobs' own, where this machine has it."""
+        try:
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError):
+            return "cpu"
+        return self.device
 
 
 class Shared(NamedTuple):
@@ -81,15 +90,19 @@ def build(
     Damaged outcomes are told, and measured again.
     """
     place = place or Place()
+    place.crew.check()
+    for side in (training, held_out, *([] if more is None else [more])):
+        _check_side(recipe, side)
+    everything = jobs_of(recipe)
     with locked(folder / "parts", wait=False):  # two would enter each other's outcomes, and one would lose some
-        kept = _begun(folder, recipe, training, held_out)
-        made = _full_model(folder, recipe, training, held_out, place.device)
+        _finish_growing(folder)
+        kept = _begun(folder, recipe, training, held_out, told)
+        made = on_one_thread(_full_model, folder, recipe, training, held_out, place.here, told)
         queries = _with_added(folder, training, more)
         found = ledger.read(folder, _size(recipe, len(queries)), told)
         if made:
-            _check_measured(folder, recipe, queries, found["full"][0], told)
+            on_one_thread(_check_measured, folder, recipe, queries, found["full"][0], told)
         ledger.collect(folder, found, told)
-        everything = jobs_of(recipe)
         jobs = [job for job in everything if not ledger.done(found, job)]
         yield len(everything) - len(jobs), len(everything)
         shared = Shared(recipe, training, queries, kept, folder / "model", place)
@@ -138,45 +151,89 @@ def _size(recipe: BankRecipe, queries: int) -> ledger.Size:
     return ledger.Size(recipe.subsets + recipe.learning, each, recipe.seeds, queries, BINS, recipe.measurements)
 
 
-def _begun(folder: Path, recipe: BankRecipe, training: Examples, held_out: Examples) -> Kept:
+def _check_side(recipe: BankRecipe, examples: Examples) -> None:
+    """Refuse, before anything is written, images that the recipe's network cannot be shown."""
+    side, channels, classes = (recipe.model.get(name) for name in ("sample_size", "in_channels", "num_class_embeds"))
+    height, width = (side, side) if isinstance(side, int) else tuple(side or examples.shape[1:])
+    if examples.shape != (channels or 3, height, width):
+        c, h, w = examples.shape
+        raise DataError(f"Images are {h}×{w} with {c} channels; the recipe's network takes {height}×{width} with {channels or 3}.")
+    if classes is not None and (examples.labels is None or not 0 <= examples.labels.min() <= examples.labels.max() < classes):
+        seen = "none" if examples.labels is None else f"{examples.labels.min()} … {examples.labels.max()}"
+        raise DataError(
+            f"The recipe's network has {classes} classes, and the labels of the images are {seen}; expected 0 … {classes - 1}."
+        )
+
+
+def _begun(folder: Path, recipe: BankRecipe, training: Examples, held_out: Examples, told: Callable[[str], None]) -> Kept:
     """Write the recipe and the subsets, or check that the folder holds the same ones or fewer; returns the subsets."""
-    sides = {"train": training.fingerprint, "held_out": held_out.fingerprint}
-    info: dict[str, Any] = {"recipe": recipe.fields(), **sides, "format": 2}
-    versions = {name: version(name) for name in ("torch", "diffusers", "numpy")}
-    there = read_info(folder) if (folder / "bank.json").exists() else None
-    if there is not None:
-        _check_grows(folder, there, info)
-        versions = there.get("versions", versions)
     kept = subsets_of(recipe, training)
+    sides = {"train": training.fingerprint, "held_out": held_out.fingerprint}
+    info: dict[str, Any] = {"recipe": recipe.fields(), **sides, "format": 2, "subsets": subsets_check(kept)}
+    there = read_info(folder) if (folder / "bank.json").exists() else None
+    if there is None:
+        info["versions"] = {name: version(name) for name in ("torch", "diffusers", "numpy")}
+    else:
+        _check_grows(folder, there, info)
+        info["versions"] = there.get("versions")
     if not (folder / "train.npz").exists():
         write_examples(folder / "train.npz", training)
-    if there is None or there != info | {"versions": versions}:
-        if there is not None:
-            _move(folder, there["recipe"], recipe)
+    if there is not None and there.get("recipe") != info["recipe"] and outcome_path(folder, "full").exists():
+        _grow(folder, from_fields(there["recipe"]), recipe, training, info, told)
+    else:
         ledger.save(folder / "subsets.npy", kept)
         with written(folder / "bank.json", "w") as file:
-            json.dump(info | {"versions": versions}, file, indent=1)
-    elif not np.array_equal(array(folder / "subsets.npy"), kept):
-        raise DataError(f"{folder / 'subsets.npy'} is not what the recipe gives: it is damaged. Delete it and bank.json.")
+            json.dump(info, file, indent=1)
     return kept
 
 
-def _move(folder: Path, old: dict[str, Any], recipe: BankRecipe) -> None:
-    """Make room for more subsets and seeds. Those to learn from come after those to compare with, and move up."""
-    rows = [row if row < old["subsets"] else row + recipe.subsets - old["subsets"] for row in range(_old_rows(old))]
-    if (folder / "queries.npz").exists():
-        ledger.grow(folder, rows, _size(recipe, len(read_examples(folder / "queries.npz"))))
+def _grow(
+    folder: Path, old: BankRecipe, recipe: BankRecipe, training: Examples, info: dict[str, Any], told: Callable[[str], None]
+) -> None:
+    """Make room for more subsets and seeds. Those to learn from come after those to compare with, and move up.
+
+    All that changes is written to one file first, from which a growth that was killed is finished.
+    """
+    before, after = subsets_of(old, training), subsets_of(recipe, training)
+    found = ledger.read(folder, _size(old, array(outcome_path(folder, "simple")).shape[2]), told)
+    ledger.collect(folder, found, told)
+    rows = [row if row < old.subsets else row + recipe.subsets - old.subsets for row in range(len(before))]
+    moved = [
+        to if np.array_equal(before[row], after[to]) else None for row, to in enumerate(rows)
+    ]  # `apart` may have changed a set
+    arrays = ledger.grown(found, moved, _size(recipe, 0))
+    with written(_growth(folder)) as file:
+        np.savez(file, subsets=after, info=np.array(json.dumps(info, indent=1)), **arrays)  # pyright: ignore[reportArgumentType]
+    _finish_growing(folder)
 
 
-def _old_rows(old: dict[str, Any]) -> int:
-    return old["subsets"] + old.get("learning", 0)
+def _finish_growing(folder: Path) -> None:
+    """Bring what `_grow` wrote to its places; again, if a kill came in between."""
+    path = _growth(folder)
+    if not path.exists():
+        return
+    with np.load(path, allow_pickle=False) as file:
+        everything = {name: file[name] for name in file.files}
+    info = str(everything.pop("info"))
+    ledger.save(folder / "subsets.npy", everything.pop("subsets"))
+    ledger.write(folder, everything)
+    with written(folder / "bank.json", "w") as file:
+        file.write(info)
+    path.unlink()
 
 
-def _full_model(folder: Path, recipe: BankRecipe, training: Examples, held_out: Examples, device: str) -> bool:
+def _growth(folder: Path) -> Path:
+    return folder / "parts" / "growth.npz"
+
+
+def _full_model(
+    folder: Path, recipe: BankRecipe, training: Examples, held_out: Examples, device: str, told: Callable[[str], None]
+) -> bool:
     """Train the model on all data with the first seed, with its checkpoints, and generate the queries; False if all was there."""
     if (folder / "queries.npz").exists():
         return False
     if not (folder / "model" / "unet").is_dir():
+        told(f"The model of all {len(training):,} images comes first: {recipe.training.total(len(training)):,} steps.")
         state = folder / "parts" / "full.safetensors"
         watch = Watch(state, checkpoint=lambda step, model: unet.save(model, folder / "checkpoints" / f"step-{step}"))
         model = train(Network(recipe.model), training, recipe.training, 0, device=device, watch=watch)
@@ -222,14 +279,22 @@ def regenerated(recipe: BankRecipe, model: Denoiser, rows: range, labels: Int64[
 
 
 def _with_added(folder: Path, training: Examples, more: Examples | None) -> Examples:
-    """The bank's queries and those being added to it, now or by a build that was stopped."""
+    """The bank's queries and those being added to it, now or by a build that was stopped; none twice."""
     queries, path = read_examples(folder / "queries.npz"), folder / "parts" / "added.npz"
+    waiting = [read_examples(path)] if path.exists() else []
     if more is not None:
-        added = _joined(read_examples(path), more) if path.exists() else more
-        new = [row for row, content in enumerate(added.hashes) if content not in set(queries.hashes)]
-        if new:
-            write_examples(path, labelled_like(added.take(new), training))
-    return _joined(queries, read_examples(path)) if path.exists() else queries
+        waiting.append(labelled_like(more, training))
+    if not waiting:
+        return queries
+    added = waiting[0] if len(waiting) == 1 else _joined(*waiting)
+    first = dict(zip(reversed(added.hashes), reversed(range(len(added))), strict=True))  # of equal pictures the first
+    new = sorted(row for content, row in first.items() if content not in set(queries.hashes))
+    if not new:
+        path.unlink(missing_ok=True)
+        return queries
+    if more is not None:
+        write_examples(path, added.take(new))
+    return _joined(queries, added.take(new))
 
 
 def _publish(folder: Path, queries: Examples) -> None:
@@ -241,8 +306,6 @@ def _publish(folder: Path, queries: Examples) -> None:
 
 def _joined(queries: Examples, more: Examples) -> Examples:
     """Both, one after the other; queries without a split are `added`, without a label −1."""
-    if queries.shape != more.shape:
-        raise DataError(f"The queries to add are {list(more.images.shape[1:])}; the bank's are {list(queries.images.shape[1:])}.")
     split = tuple(word for each in (queries, more) for word in (each.split or ("added",) * len(each)))
     labels = None
     if queries.labels is not None:

@@ -351,6 +351,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     argv = [word for word in sys.argv[1:] if word != "--debug"]
     signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app(argv)
     except Stopped:

@@ -28,6 +28,10 @@ class StorageError(UserError):
     """A disk that is full, a file that is damaged, or a folder in use."""
 
 
+class WorkerError(UserError):
+    """A process that did a part of the work died."""
+
+
 class Stopped(BaseException):
     """Ctrl-C. Not an Exception: nothing on the way may swallow it."""
 

@@ -123,7 +123,7 @@ class Run:
             "train": self.train.fingerprint,
             "queries": self.queries.fingerprint,
             "models": [model.fingerprint for model in self.models],
-            "bank": None if self.bank is None else [self.bank.folder.name, int(self.bank.done().sum())],  # a bank grows
+            "bank": None if self.bank is None else self.bank.state,
         }
         return json.loads(json.dumps(settings))
 

@@ -8,12 +8,16 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from headwater.errors import OptionError
+from headwater.errors import OptionError, UserError, WorkerError
 
 Function = Callable[[Any, Any], Any]  # (what all jobs share, one job) → its result
 
@@ -21,6 +25,10 @@ Function = Callable[[Any, Any], Any]  # (what all jobs share, one job) → its r
 @runtime_checkable
 class Crew(Protocol):
     """Whoever does the jobs."""
+
+    def check(self) -> None:
+        """Raise an OptionError where nobody can be reached."""
+        ...
 
     def work(self, function: Function, shared: Any, jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         """(job, function(shared, job)) for every job, as each is done. `function` is a module's own: others import it."""
@@ -31,9 +39,12 @@ class Crew(Protocol):
 class Here:
     """This process, one job after the other."""
 
+    def check(self) -> None:
+        pass
+
     def work(self, function: Function, shared: Any, jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         for job in jobs:
-            yield job, _on_one_thread(function, shared, job)
+            yield job, on_one_thread(function, shared, job)
 
 
 @dataclass(frozen=True)
@@ -42,15 +53,24 @@ class Pool:
 
     workers: int = 1
 
+    def check(self) -> None:
+        pass
+
     def work(self, function: Function, shared: Any, jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         if not jobs:
             return
         context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
         with ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin, initargs=(function, shared)) as pool:
-            futures = {pool.submit(_job, job): job for job in jobs}
+            with _deaf_to_interrupts():
+                futures = {pool.submit(_job, job): job for job in jobs}
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
+            except BrokenProcessPool as error:
+                raise WorkerError(
+                    "A process that did a part of the work died: it was killed, or there was too little memory. Run the same "
+                    "command again, it goes on where it stopped; with fewer --workers if memory is short."
+                ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for worker in set(multiprocessing.active_children()) - others:
@@ -68,15 +88,22 @@ class Cluster:
     address: str
     gpus: float = 0
 
+    def check(self) -> None:
+        _ray(self.address)
+
     def work(self, function: Function, shared: Any, jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         ray = _ray(self.address)
-        remote = ray.remote(_on_one_thread).options(num_cpus=1, num_gpus=self.gpus, max_retries=-1)
+        remote = ray.remote(on_one_thread).options(num_cpus=1, num_gpus=self.gpus, max_retries=-1)
         given = ray.put(shared)
         waiting = {remote.remote(function, given, job): job for job in jobs}
         try:
             while waiting:
                 (done,), _ = ray.wait(list(waiting), num_returns=1)
-                yield waiting.pop(done), ray.get(done)
+                try:
+                    found = ray.get(done)
+                except ray.exceptions.RayTaskError as error:
+                    raise (error.cause if isinstance(error.cause, UserError) else error) from None
+                yield waiting.pop(done), found
         finally:
             for each in waiting:
                 ray.cancel(each, force=True)
@@ -96,28 +123,49 @@ def _ray(address: str) -> Any:
     return ray
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes begun within do not hear Ctrl-C, which is for their parent."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 _work: tuple[Function, Any] | None = None
 
 
 def _begin(function: Function, shared: Any) -> None:
-    """In a new process. Ctrl-C is for the parent, which ends its workers."""
+    """In a new process, which ends when its parent does, however that ends."""
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _work = function, shared
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _job(job: Any) -> Any:
     assert _work is not None
-    return _on_one_thread(*_work, job)
+    return on_one_thread(*_work, job)
 
 
-def _on_one_thread(function: Function, shared: Any, job: Any) -> Any:
+def on_one_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(*arguments)` with one thread of torch's, so that its last bits depend on no machine's number of cores."""
     torch = sys.modules.get("torch")  # a function that needs it has imported it
     if torch is None:
-        return function(shared, job)
+        return function(*arguments)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return function(shared, job)
+        return function(*arguments)
     finally:
         torch.set_num_threads(before)

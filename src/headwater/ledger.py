@@ -88,18 +88,15 @@ def write(folder: Path, found: Arrays) -> None:
     save(path, checks(found))
 
 
-def grow(folder: Path, rows: Sequence[int], size: Size) -> None:
-    """Move the outcomes on disk to larger arrays; subset i goes to `rows[i]`."""
-    old, new = outcome_arrays(folder), size.empty()
-    if not old:
-        return
-    for name, values in old.items():
-        if name == "full":
-            new[name][: len(values), : values.shape[1]] = values
-        else:  # a kill may have left some arrays moved
-            to = np.arange(len(values)) if values.shape[:2] == new[name].shape[:2] else np.array(rows)
-            new[name][to, : values.shape[1], : values.shape[2]] = values
-    write(folder, new)
+def grown(found: Arrays, rows: Sequence[int | None], size: Size) -> Arrays:
+    """Larger arrays with the outcomes of the smaller: subset i goes to `rows[i]`, or nowhere."""
+    new = size._replace(queries=found["simple"].shape[2]).empty()
+    new["full"][: len(found["full"])] = found["full"]
+    kept = [i for i, to in enumerate(rows) if to is not None]
+    for name, values in found.items():
+        if name != "full":
+            new[name][[to for to in rows if to is not None], : values.shape[1]] = values[kept]
+    return new
 
 
 def done(found: Arrays, job: Job) -> bool:

@@ -126,7 +126,10 @@ def from_fields(values: Mapping[str, Any]) -> BankRecipe:
     known = {each.name for each in fields(BankRecipe)}
     if not known >= values.keys() or not parts.keys() <= values.keys():
         raise DataError(f"The bank's recipe has fields {', '.join(sorted(values))}; expected {', '.join(sorted(known))}.")
-    read = {name: kind(**_tuples(values[name])) for name, kind in parts.items()}
+    try:
+        read = {name: kind(**_tuples(values[name])) for name, kind in parts.items()}
+    except TypeError as error:
+        raise DataError(f"The bank's recipe is of another version: {error}.") from error
     rest = {name: value for name, value in values.items() if name not in parts}
     return BankRecipe(**{**rest, "measurements": tuple(rest.get("measurements", ("simple", "elbo")))}, **read)
 

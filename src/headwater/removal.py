@@ -4,10 +4,11 @@ The retrained model has the full model's seed and number of steps, and the pictu
 one file named by all that decides it, so a run that was stopped goes on, and equal removals are done once.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from headwater.building import Place, regenerated
 from headwater.core import Examples, to_uint8
 from headwater.disk import locked, written
 from headwater.errors import DataError
-from headwater.evaluate.counterfactual import Paired, distance, paired, removed, spread
+from headwater.evaluate.counterfactual import Paired, distance, paired, spread, without
 from headwater.methods.random import Random
 from headwater.models import unet
 from headwater.models.embedding import Embedder, cosine
@@ -32,7 +33,7 @@ from headwater.recipes import BankRecipe, from_fields
 from headwater.runs import RunFolder
 from headwater.scores import dense
 
-RANDOM = "Random"
+RANDOM = "Random removal"
 
 
 class Removal(NamedTuple):
@@ -74,7 +75,7 @@ class Counterfactual:
     def removals(self) -> dict[tuple[str, int, int], Removal]:
         """The removal of (method, count, query)."""
         return {
-            (name, k, query): Removal(removed(values[row], k), query)
+            (name, k, query): Removal(without(values[row], k), query)
             for name, values in self.scores.items()
             for k in self.counts
             for row, query in enumerate(self.queries)
@@ -110,6 +111,7 @@ def planned(bank: Bank, runs: Sequence[RunFolder], queries: int, counts: Sequenc
 
 def remove(what: Counterfactual, folder: Path, place: Place) -> Iterator[tuple[int, int]]:
     """Do the jobs that have no result in `folder` yet; yields (done, in all) after each."""
+    place.crew.check()
     shared = what.shared(place)
     removals = {_name(shared, each): each for each in (*what.before(), *what.removals().values())}
     with locked(folder / "parts", wait=False):
@@ -145,7 +147,7 @@ def collected(what: Counterfactual, folder: Path, place: Place, embedder: Embedd
     for name in what.scores:
         found["methods"][name] = {"signed": what.signed[name], "removed": {}}
         for k in what.counts:
-            removals = (Removal(removed(row, k), query) for row, query in zip(what.scores[name], what.queries, strict=True))
+            removals = (Removal(without(row, k), query) for row, query in zip(what.scores[name], what.queries, strict=True))
             after = _stacked([_needed(shared, folder, each) for each in removals])
             found["methods"][name]["removed"][str(k)] = effects(before, after, embedder)
             pictures[f"{name}/{k}"] = to_uint8(after["picture"])
@@ -204,7 +206,16 @@ def _training(shared: Shared, job: Removal) -> Training:
 
 
 def _name(shared: Shared, job: Removal) -> str:
-    return f"{_training(shared, job).name(shared.training)}-{shared.queries.hashes[job.query]}"
+    """A hash of the training, and of all that decides what is seen of its model."""
+    recipe, split = shared.recipe, shared.queries.split or ()
+    settings = {
+        "training": _training(shared, job).name(shared.training),
+        "query": shared.queries.keys[job.query],
+        "number": job.query - split.index("gen"),
+        "sampler": [recipe.sampler, recipe.sample_steps, recipe.sample_seed],
+        "measured": [*recipe.measurements, asdict(recipe.outcome_draws)],
+    }
+    return hashlib.blake2b(json.dumps(settings).encode(), digest_size=16).hexdigest()
 
 
 def _result(shared: Shared, folder: Path, name: str) -> dict[str, np.ndarray] | None:

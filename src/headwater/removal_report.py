@@ -116,12 +116,12 @@ def lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def verdicts(found: Mapping[str, Any]) -> list[str]:
-    """In words, which methods' removals move the picture more than random ones: the paired interval lies above 0."""
+    """In words, which methods' removals move the picture more than random ones: paired interval above 0, and p below 0.05."""
     said = []
     for count in map(str, found["removed"]):
         moved = {name: each["removed"][count]["l2"].get("against_random") for name, each in found["methods"].items()}
-        better = [name for name, each in moved.items() if each and each["low"] > 0]
-        unclear = [name for name, each in moved.items() if each and each["low"] <= 0]
+        sure = {name: each["low"] > 0 and each["p"] < 0.05 for name, each in moved.items() if each}
+        better, unclear = ([name for name, each in sure.items() if each == side] for side in (True, False))
         size, holds = f"{int(count):,}", "holds" if len(better) == 1 else "hold"
         more = f"Without the {size} images that {_list(better)} {holds} to matter most, the pictures change more than "
         more += f"without {size} random ones"

@@ -122,6 +122,7 @@ class Yardstick:
         subsets, outcomes = measured(self.bank, self.leave_out, self.measurement)
         return {
             "bank": self.bank.folder.name,
+            "queries": self.bank.queries.fingerprint,
             "measurement": self.measurement,
             "subsets": len(subsets),
             "seeds": outcomes.shape[1],

@@ -6,18 +6,18 @@ from scipy.stats import wilcoxon
 
 from headwater import seeds
 from headwater.errors import OptionError
-from headwater.evaluate.counterfactual import counts, distance, paired, removed, spread
+from headwater.evaluate.counterfactual import counts, distance, paired, spread, without
 
 
 def test_the_strongest_proponents_go_and_of_equal_ones_the_first():
-    kept = removed(np.array([0.5, 2.0, -3.0, 0.5, 0.5], np.float32), 2)
+    kept = without(np.array([0.5, 2.0, -3.0, 0.5, 0.5], np.float32), 2)
     assert kept.tolist() == [False, False, True, True, True]
 
 
 @pytest.mark.parametrize("k", [0, 5, 9])
 def test_what_cannot_be_removed_is_refused(k):
     with pytest.raises(OptionError, match=f"{k} of 5"):
-        removed(np.zeros(5, np.float32), k)
+        without(np.zeros(5, np.float32), k)
 
 
 def test_counts_are_numbers_or_percentages():

@@ -1,5 +1,6 @@
 """Draws: which timesteps and which noise each example gets, a pure function of (seed, content hash, draw)."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,7 +58,7 @@ class Draws:
                 raise OptionError(f"timesteps has {steps.min()} … {steps.max()}; the model's schedule has 0 … {T - 1}.")
             return steps
         K = self.timesteps
-        if K > T:
+        if K > T and self.strategy != "random":
             raise OptionError(f"timesteps is {K}; the model's schedule has only {T}.")
         if self.strategy == "uniform":
             return np.arange(K, dtype=np.int64) * T // K
@@ -88,7 +89,12 @@ class Draws:
 
 def _counted(steps: list[int]) -> list[tuple[int, int]]:
     """Each timestep with how often it came before: a timestep drawn twice gets two noises."""
-    return [(step, steps[:d].count(step)) for d, step in enumerate(steps)]
+    before: Counter[int] = Counter()
+    found = []
+    for step in steps:
+        found.append((step, before[step]))
+        before[step] += 1
+    return found
 
 
 def along_trajectory(examples: Examples, rows: slice, schedule: Schedule, like: Tensor) -> Draw:

@@ -34,7 +34,7 @@ class Paired(NamedTuple):
     above: int  # queries on which the first is above the second
 
 
-def removed(scores: Float[np.ndarray, " n"], k: int) -> Bool[np.ndarray, " n"]:
+def without(scores: Float[np.ndarray, " n"], k: int) -> Bool[np.ndarray, " n"]:
     """True for the images that stay when the k strongest proponents go; of equal scores the first go."""
     if not 1 <= k < len(scores):
         raise OptionError(f"{k} of {len(scores)} training images are to be removed; expected 1 to {len(scores) - 1}.")
@@ -49,7 +49,7 @@ def counts(words: Sequence[str], n: int) -> list[int]:
     for word in words:
         try:
             found.append(round(float(word[:-1]) / 100 * n) if word.endswith("%") else int(word))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise OptionError(f"--remove is {word}; expected numbers or percentages, such as 500,1000 or 2%,10%.") from None
     return found
 

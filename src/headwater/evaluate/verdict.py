@@ -12,7 +12,14 @@ from headwater.linalg.rank import interval
 from headwater.runs import RunFolder
 
 SPLITS = {"val": "held-out", "gen": "generated", "all": "test"}
-COMPARABLE = ("bank", "measurement", "subsets", "seeds", "left_out")  # figures that differ in one of these are not set side by side
+COMPARABLE = (
+    "bank",
+    "queries",
+    "measurement",
+    "subsets",
+    "seeds",
+    "left_out",
+)  # figures that differ in one of these are not set side by side
 
 
 class Bar(NamedTuple):

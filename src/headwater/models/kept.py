@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized
 from torch import nn
 
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.disk import written
-from headwater.errors import StorageError
+from headwater.errors import NonFiniteError, StorageError
 from headwater.models import unet
 from headwater.models.train import Recipe, Watch, train
 from headwater.models.unet import Network
@@ -64,14 +63,10 @@ def trained(training: Training, examples: Examples, folder: Path | None = None, 
         state.unlink()  # damaged: begin anew
         model = _trained(training, examples, state, device)
     with written(path) as file:
-        file.write(serialized({name: value.contiguous().cpu() for name, value in model.module.state_dict().items()}))
+        weights = {name: value.contiguous().cpu() for name, value in model.module.state_dict().items()}
+        file.write(serialized(weights, metadata={"fingerprint": model.fingerprint}))
     state.unlink(missing_ok=True)
     return model
-
-
-def is_kept(training: Training, examples: Examples, folder: Path | None) -> bool:
-    """Whether the model is in `folder`."""
-    return folder is not None and (folder / f"{training.name(examples)}.safetensors").exists()
 
 
 def _trained(training: Training, examples: Examples, state: Path, device: str) -> Denoiser:
@@ -80,12 +75,16 @@ def _trained(training: Training, examples: Examples, state: Path, device: str) -
 
 
 def _kept(path: Path, network: Network, device: str) -> Denoiser | None:
+    """The model in the file; None where there is none, or one whose weights are not those that were written."""
     if not path.exists():
         return None
     module = network.fresh(0)
     try:
-        module.load_state_dict(load_file(path))
-    except (SafetensorError, OSError, RuntimeError):
+        with safe_open(path, "pt") as file:
+            expected = (file.metadata() or {}).get("fingerprint")
+            module.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        nn.Module.to(module, device)
+        found = unet.of_module(module, network.schedule)
+    except (SafetensorError, OSError, RuntimeError, NonFiniteError):
         return None
-    nn.Module.to(module, device)
-    return unet.of_module(module, network.schedule)
+    return found if found.fingerprint == expected else None

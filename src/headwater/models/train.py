@@ -226,7 +226,7 @@ def _resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimiz
     module.load_state_dict({n.removeprefix("weight/"): v for n, v in tensors.items() if n.startswith("weight/")})
     for name, p in module.named_parameters():
         optimizer.state[p] = {part: tensors[f"{part}/{name}"].to(p.device) for part in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[p]["step"] = tensors[f"step/{name}"]
+        optimizer.state[p]["step"] = tensors[f"step/{name}"].to(p.device)
         if name in average:
             average[name].copy_(tensors[f"average/{name}"])
     return int(tensors["step"])
