@@ -355,6 +355,131 @@ def test_queries_of_another_size_are_refused(copy, recipe, sides, pictures):
         next(build(copy, recipe, *sides, HERE, more=pictures(1, side=4)))
 
 
+def test_growth_puts_finished_jobs_where_they_belong_and_mends_what_is_damaged(copy, recipe, sides, models, tmp_path):
+    """A job's file of a subset to learn from is not taken for one to compare with; damage does not get a new checksum."""
+    small, large = replace(recipe, learning=2), replace(recipe, subsets=5, learning=2)
+    place = Place(Here(), models=models)
+    list(build(copy, small, *sides, place))
+    (copy / "outcomes.npy").write_bytes(bytes(bytearray((copy / "outcomes.npy").read_bytes()[:-3]) + b"\x01\x02\x03"))
+    first = {name: kept(copy, name)[3, 0] for name in ("simple", "elbo", "per-timestep")}
+    np.savez(copy / "parts" / "3_0.npz", **first)
+    said = []
+    list(build(copy, large, *sides, place, told=said.append))
+    assert any("checksum" in line for line in said)
+    whole = tmp_path / "whole"
+    list(build(whole, large, *sides, place))
+    for path in whole.rglob("*.npy"):
+        assert path.read_bytes() == (copy / path.relative_to(whole)).read_bytes(), path
+
+
+def test_a_growth_that_was_killed_is_finished_by_the_next_build(copy, recipe, sides, models, tmp_path, monkeypatch):
+    larger, place = replace(recipe, subsets=5), Place(Here(), models=models)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("headwater.ledger.write", killed)
+        next(build(copy, larger, *sides, place))
+    assert (copy / "parts" / "growth.npz").exists()
+    list(build(copy, larger, *sides, place))
+    assert not (copy / "parts" / "growth.npz").exists()
+    whole = tmp_path / "whole"
+    list(build(whole, larger, *sides, place))
+    for path in whole.rglob("*.npy"):
+        assert path.read_bytes() == (copy / path.relative_to(whole)).read_bytes(), path
+
+
+def test_a_set_to_learn_from_that_growth_changes_loses_its_outcomes(recipe, pictures, tmp_path):
+    sides = [
+        Examples(side.images, groups=tuple(f"g{i % 4}" for i in range(len(side)))) for side in (pictures(N), pictures(2, seed=1))
+    ]
+    grouped = replace(recipe, scheme="group", subsets=2, seeds=1, learning=2)  # 6 sets of 2 of 4 groups
+    list(build(tmp_path / "bank", grouped, *sides, HERE))
+    list(build(tmp_path / "bank", replace(grouped, subsets=4), *sides, HERE))
+    list(build(tmp_path / "whole", replace(grouped, subsets=4), *sides, HERE))
+    for name in ("outcomes.npy", "subsets.npy"):
+        assert (tmp_path / "bank" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_bank_may_grow_while_queries_are_added(copy, recipe, sides, models, pictures):
+    place, more = Place(Here(), models=models), pictures(2, seed=9)
+    adding = build(copy, recipe, *sides, place, more=more)
+    assert [next(adding) for _ in range(2)] == [(0, JOBS), (1, JOBS)]
+    adding.close()
+    list(build(copy, replace(recipe, subsets=4), *sides, place))
+    bank = open_bank(copy)
+    assert bank.done().all() and bank.done().shape == (4, 2) and len(bank.queries) == 6
+
+
+def test_asking_again_for_the_same_queries_adds_them_once(copy, recipe, sides, models, pictures, monkeypatch):
+    place, more = Place(Here(), models=models), pictures(2, seed=9)
+    twice = Examples(np.concatenate([more.images, more.images]))
+    for _ in range(2):
+        adding = build(copy, recipe, *sides, place, more=twice)
+        next(adding)
+        next(adding)
+        adding.close()
+    added = (copy / "parts" / "added.npz").read_bytes()
+    list(build(copy, recipe, *sides, place, more=more))
+    assert len(open_bank(copy).queries) == 6
+    (copy / "parts" / "added.npz").write_bytes(added)  # as if killed before it was removed
+    assert list(build(copy, recipe, *sides, HERE)) == [(JOBS, JOBS)] and len(open_bank(copy).queries) == 6
+
+
+def test_images_the_network_cannot_be_shown_are_refused_before_anything_is_written(recipe, sides, pictures, tmp_path):
+    conditional = replace(recipe, model=dict(recipe.model) | {"num_class_embeds": 3})
+    labelled = Examples(sides[0].images, labels=np.arange(N) % 3)
+    for what, one, other, words in (
+        (recipe, sides[0], pictures(2, channels=3), "with 3 channels"),
+        (recipe, pictures(4, side=16), sides[1], "16×16"),
+        (conditional, labelled, sides[1], "labels of the images are none"),
+        (conditional, Examples(sides[0].images, labels=np.arange(N)), labelled, "0 … 11; expected 0 … 2"),
+    ):
+        with pytest.raises(DataError, match=words):
+            next(build(tmp_path / "bank", what, one, other, HERE))
+        assert not (tmp_path / "bank").exists()
+
+
+def test_the_number_of_threads_changes_nothing(built, recipe, sides, tmp_path):
+    torch.set_num_threads(2)
+    try:
+        list(build(tmp_path / "bank", recipe, *sides, HERE))
+    finally:
+        torch.set_num_threads(1)
+    assert unet.load(tmp_path / "bank" / "model").fingerprint == unet.load(built[0] / "model").fingerprint
+    np.testing.assert_array_equal(kept(tmp_path / "bank", "simple"), kept(built[0], "simple"))
+
+
+@pytest.mark.parametrize("name", ["subsets.npy", "train.npz", "bank.json"])
+def test_other_files_of_a_damaged_bank_are_told_too(copy, pictures, name):
+    from headwater.archive import write_examples
+
+    if name == "train.npz":
+        write_examples(copy / name, pictures(N, seed=3))
+    elif name == "bank.json":
+        (copy / name).write_text("{}")
+    else:
+        data = bytearray((copy / name).read_bytes())
+        data[-1] ^= 1
+        (copy / name).write_bytes(data)
+    with pytest.raises(DataError, match=name):
+        open_bank(copy)
+
+
+def test_damaged_subsets_are_written_again(copy, recipe, sides):
+    whole = (copy / "subsets.npy").read_bytes()
+    (copy / "subsets.npy").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert list(build(copy, recipe, *sides, HERE)) == [(JOBS, JOBS)]
+    assert (copy / "subsets.npy").read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["full", "checks", "outcomes"])
+def test_files_that_are_no_measurements_are_none(copy, name):
+    with pytest.raises(DataError, match=f"no outcomes for '{name}'"):
+        open_bank(copy).outcomes(name)
+
+
 def test_without_a_common_stream_every_subset_has_its_own(recipe, sides, built):
     kept = open_bank(built[0]).subsets
     common = [training_of(recipe, kept, (m, 0)).seed for m in range(-1, 3)]

@@ -2,15 +2,18 @@
 
 import multiprocessing
 import operator
+import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from headwater import jobs
-from headwater.errors import DataError, OptionError
+from headwater.errors import DataError, OptionError, WorkerError
 from headwater.features import in_order
 from headwater.jobs import Cluster, Here, Pool
 from headwater.recipes import first
@@ -72,6 +75,40 @@ def test_results_are_put_in_order_as_soon_as_they_can_be():
 def test_an_error_that_a_user_can_mend_comes_through_a_pool(pictures):
     with pytest.raises(DataError, match="There are 3 images; expected at least 5"):
         list(Pool(1).work(first, pictures(3), [5]))
+
+
+def test_a_worker_that_dies_is_told_plainly():
+    with pytest.raises(WorkerError, match=r"died.*Run the same command again"):
+        list(Pool(1).work(operator.call, os._exit, [3]))
+
+
+def test_workers_end_with_their_parent_even_if_it_is_killed():
+    """A process with two workers that sleep is killed -9; its workers are gone soon after."""
+    script = (
+        "import operator, time, sys; from headwater.jobs import Pool\n"
+        "if __name__ == '__main__':\n"
+        "    import threading, multiprocessing\n"
+        "    threading.Timer(2, lambda: print(*[c.pid for c in multiprocessing.active_children()], flush=True)).start()\n"
+        "    list(Pool(2).work(operator.call, time.sleep, [60, 60]))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pids = [int(word) for word in process.stdout.readline().split()]
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    until = time.monotonic() + 30
+    while any(_alive(pid) for pid in pids):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert len(pids) == 2
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_crew_is_a_crew():

@@ -14,6 +14,8 @@ def test_a_recipe_comes_back_from_its_fields(name):
     found = recipe(name)
     assert isinstance(found, BankRecipe) and from_fields(found.fields()) == from_fields(from_fields(found.fields()).fields())
     assert from_fields(found.fields()).fields() == found.fields()
+    draws = found.outcome_draws
+    assert len(draws.steps("any", 1000)) == draws.timesteps  # a recipe can be carried out
 
 
 @pytest.mark.parametrize(("name", "steps", "halves", "n"), [("cifar2", 8000, 4000, 5000), ("cifar10", 78200, 39200, 50000)])
