@@ -13,12 +13,13 @@ import torch
 
 from headwater import ledger
 from headwater.bank import array, open_bank
-from headwater.building import Place, build, training_of
+from headwater.building import Place, build
 from headwater.core import Examples, to_uint8
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.sample import sample
 from headwater.errors import DataError, OptionError, StorageError
 from headwater.jobs import Here, Pool
+from headwater.layout import training_of
 from headwater.models import kept as keeping
 from headwater.models import unet
 from headwater.models.train import Recipe, train
@@ -168,13 +169,14 @@ def test_outcomes_are_the_mean_loss_over_draws_that_all_models_share(built, reci
 def test_outcomes_that_a_kill_left_uncollected_are_collected_without_training(copy, recipe, sides):
     expected = {name: kept(copy, name) for name in ("simple", "elbo", "per-timestep")}
     np.savez(copy / "parts" / "1_0.npz", **{name: values[1, 0] for name, values in expected.items()})
-    (copy / "parts" / ".2_0.npz.99.part").write_bytes(b"half")
+    for name in ("parts/.2_0.npz.99.part", "outcomes/.elbo.npy.99.part", ".bank.json.99.part"):
+        (copy / name).write_bytes(b"half")
     outcome = expected["simple"].copy()
     outcome[1, 0] = np.nan
     np.save(copy / "outcomes.npy", outcome)
     (copy / "outcomes" / "checks.npy").unlink()  # as a kill would leave it
     assert not open_bank(copy).done().all()
-    assert list(build(copy, recipe, *sides, HERE)) == [(JOBS, JOBS)]
+    assert list(build(copy, recipe, *sides, HERE)) == [(JOBS, JOBS)] and not list(copy.rglob("*.part"))
     for name, values in expected.items():
         np.testing.assert_array_equal(kept(copy, name), values)
 

@@ -14,31 +14,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 
-from headwater import ledger, seeds
-from headwater.archive import read_examples, write_examples
-from headwater.bank import array, outcome_path, read_info, subsets_check
-from headwater.core import Examples, labelled_like, to_uint8
-from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.sample import sample
-from headwater.disk import locked, written
-from headwater.errors import DataError, OptionError
-from headwater.evaluate.subsets import subsets
+from headwater import ledger
+from headwater.archive import write_examples
+from headwater.asking import publish, queries_of, with_added
+from headwater.bank import outcome_path, read_info, subsets_check
+from headwater.core import Examples
+from headwater.disk import locked, sweep, written
+from headwater.errors import DataError
+from headwater.growth import check_grows, finish_growing, grow
 from headwater.jobs import Crew, Here, on_one_thread
+from headwater.layout import Kept, jobs_of, size_of, subsets_of, training_of
 from headwater.ledger import Job
 from headwater.models import unet
-from headwater.models.kept import Training, trained
+from headwater.models.kept import trained
 from headwater.models.train import Watch, train
 from headwater.models.unet import Network
-from headwater.outcomes import BINS, outcomes
+from headwater.outcomes import outcomes
 from headwater.recipes import BankRecipe, from_fields
 
-GROWS = ("subsets", "seeds", "learning", "learning_seeds")  # of a recipe, what a bank may be given more of
 ROUNDING = 0.02  # of an outcome: what a few pixels rounded otherwise may change
-TOGETHER = 256  # pictures generated at once
-
-Kept = Bool[np.ndarray, "m n"]
 
 
 @dataclass(frozen=True)
@@ -95,11 +91,13 @@ def build(
         _check_side(recipe, side)
     everything = jobs_of(recipe)
     with locked(folder / "parts", wait=False):  # two would enter each other's outcomes, and one would lose some
-        _finish_growing(folder)
+        for here in (folder, folder / "outcomes"):
+            sweep(here)
+        finish_growing(folder)
         kept = _begun(folder, recipe, training, held_out, told)
         made = on_one_thread(_full_model, folder, recipe, training, held_out, place.here, told)
-        queries = _with_added(folder, training, more)
-        found = ledger.read(folder, _size(recipe, len(queries)), told)
+        queries = with_added(folder, training, more)
+        found = ledger.read(folder, size_of(recipe, len(queries)), told)
         if made:
             on_one_thread(_check_measured, folder, recipe, queries, found["full"][0], told)
         ledger.collect(folder, found, told)
@@ -110,7 +108,7 @@ def build(
             ledger.enter(folder, job, measured)
             ledger.collect(folder, found, told)
             yield finished, len(everything)
-        _publish(folder, queries)
+        publish(folder, queries)
 
 
 def outcome(shared: Shared, job: Job) -> dict[str, np.ndarray]:
@@ -121,34 +119,6 @@ def outcome(shared: Shared, job: Job) -> dict[str, np.ndarray]:
     else:
         model = trained(training_of(recipe, shared.kept, job), shared.training, place.models, device=place.device)
     return outcomes(model, shared.queries, recipe.measurements, recipe.outcome_draws)
-
-
-def training_of(recipe: BankRecipe, kept: Kept, job: Job) -> Training:
-    """How the model of (subset, seed) is trained. Without `common` each subset has initial weights and noise of its own."""
-    subset, seed = job
-    if subset < 0:
-        return Training(Network(recipe.model), recipe.training, seed)
-    named = seed if recipe.common else seeds.key(seed, "own stream", subset, bits=32)
-    return Training(Network(recipe.model), recipe.subset_training, named, kept[subset])
-
-
-def jobs_of(recipe: BankRecipe) -> list[Job]:
-    """Every (subset, seed), seed after seed; all the data first, subsets to compare with before those to learn from."""
-    jobs = [(m, seed) for m in range(-1, recipe.subsets) for seed in range(recipe.seeds)]
-    jobs += [(recipe.subsets + m, seed) for m in range(recipe.learning) for seed in range(recipe.learning_seeds)]
-    return sorted(jobs, key=lambda job: job[1])
-
-
-def subsets_of(recipe: BankRecipe, training: Examples) -> Kept:
-    """Those to compare with, then those to learn from."""
-    compared = subsets(recipe.scheme, recipe.subsets, training, recipe.part)
-    learning = subsets(recipe.scheme, recipe.learning, training, recipe.part, family="learning", apart=compared)
-    return np.concatenate([compared, learning])
-
-
-def _size(recipe: BankRecipe, queries: int) -> ledger.Size:
-    each = max(recipe.seeds, recipe.learning_seeds if recipe.learning else 1)
-    return ledger.Size(recipe.subsets + recipe.learning, each, recipe.seeds, queries, BINS, recipe.measurements)
 
 
 def _check_side(recipe: BankRecipe, examples: Examples) -> None:
@@ -174,56 +144,17 @@ def _begun(folder: Path, recipe: BankRecipe, training: Examples, held_out: Examp
     if there is None:
         info["versions"] = {name: version(name) for name in ("torch", "diffusers", "numpy")}
     else:
-        _check_grows(folder, there, info)
+        check_grows(folder, there, info)
         info["versions"] = there.get("versions")
     if not (folder / "train.npz").exists():
         write_examples(folder / "train.npz", training)
     if there is not None and there.get("recipe") != info["recipe"] and outcome_path(folder, "full").exists():
-        _grow(folder, from_fields(there["recipe"]), recipe, training, info, told)
+        grow(folder, from_fields(there["recipe"]), recipe, training, info, told)
     else:
         ledger.save(folder / "subsets.npy", kept)
         with written(folder / "bank.json", "w") as file:
             json.dump(info, file, indent=1)
     return kept
-
-
-def _grow(
-    folder: Path, old: BankRecipe, recipe: BankRecipe, training: Examples, info: dict[str, Any], told: Callable[[str], None]
-) -> None:
-    """Make room for more subsets and seeds. Those to learn from come after those to compare with, and move up.
-
-    All that changes is written to one file first, from which a growth that was killed is finished.
-    """
-    before, after = subsets_of(old, training), subsets_of(recipe, training)
-    found = ledger.read(folder, _size(old, array(outcome_path(folder, "simple")).shape[2]), told)
-    ledger.collect(folder, found, told)
-    rows = [row if row < old.subsets else row + recipe.subsets - old.subsets for row in range(len(before))]
-    moved = [
-        to if np.array_equal(before[row], after[to]) else None for row, to in enumerate(rows)
-    ]  # `apart` may have changed a set
-    arrays = ledger.grown(found, moved, _size(recipe, 0))
-    with written(_growth(folder)) as file:
-        np.savez(file, subsets=after, info=np.array(json.dumps(info, indent=1)), **arrays)  # pyright: ignore[reportArgumentType]
-    _finish_growing(folder)
-
-
-def _finish_growing(folder: Path) -> None:
-    """Bring what `_grow` wrote to its places; again, if a kill came in between."""
-    path = _growth(folder)
-    if not path.exists():
-        return
-    with np.load(path, allow_pickle=False) as file:
-        everything = {name: file[name] for name in file.files}
-    info = str(everything.pop("info"))
-    ledger.save(folder / "subsets.npy", everything.pop("subsets"))
-    ledger.write(folder, everything)
-    with written(folder / "bank.json", "w") as file:
-        file.write(info)
-    path.unlink()
-
-
-def _growth(folder: Path) -> Path:
-    return folder / "parts" / "growth.npz"
 
 
 def _full_model(
@@ -239,7 +170,7 @@ def _full_model(
         model = train(Network(recipe.model), training, recipe.training, 0, device=device, watch=watch)
         unet.save(model, folder / "model")
         state.unlink(missing_ok=True)
-    write_examples(folder / "queries.npz", _queries(recipe, unet.load(folder / "model", device), held_out))
+    write_examples(folder / "queries.npz", queries_of(recipe, unet.load(folder / "model", device), held_out))
     return True
 
 
@@ -254,73 +185,4 @@ def _check_measured(
         told(
             f"The pictures made for {folder} are not those that were measured: the model's own outcomes differ by up to "
             f"{worst:.0%}. Another machine may round a picture differently; more means other data or another model."
-        )
-
-
-def _queries(recipe: BankRecipe, model: Denoiser, held_out: Examples) -> Examples:
-    """The held-out images (`val`) and the model's own pictures (`gen`)."""
-    count = recipe.generated
-    labels = None if model.classes is None else np.arange(count) % model.classes
-    shown = np.full(count, -1) if labels is None else labels
-    pictures = [regenerated(recipe, model, range(low, min(low + TOGETHER, count)), labels) for low in range(0, count, TOGETHER)]
-    return Examples(
-        np.concatenate([held_out.images, *(to_uint8(each) for each in pictures)]),
-        ids=(*held_out.ids, *(f"generated-{i:03d}" for i in range(count))),
-        labels=None if held_out.labels is None else np.append(held_out.labels, shown),
-        split=("val",) * len(held_out) + ("gen",) * count,
-    )
-
-
-def regenerated(recipe: BankRecipe, model: Denoiser, rows: range, labels: Int64[np.ndarray, " g"] | None) -> np.ndarray:
-    """The generated queries numbered `rows` as this model makes them of the same noise, float32 `[b, c, h, w]`."""
-    given = None if labels is None else torch.as_tensor(labels[rows.start : rows.stop], device=model.device)
-    made = sample(model, rows, recipe.sample_seed, sampler=recipe.sampler, steps=recipe.sample_steps, labels=given)
-    return made.pictures.float().cpu().numpy()
-
-
-def _with_added(folder: Path, training: Examples, more: Examples | None) -> Examples:
-    """The bank's queries and those being added to it, now or by a build that was stopped; none twice."""
-    queries, path = read_examples(folder / "queries.npz"), folder / "parts" / "added.npz"
-    waiting = [read_examples(path)] if path.exists() else []
-    if more is not None:
-        waiting.append(labelled_like(more, training))
-    if not waiting:
-        return queries
-    added = waiting[0] if len(waiting) == 1 else _joined(*waiting)
-    first = dict(zip(reversed(added.hashes), reversed(range(len(added))), strict=True))  # of equal pictures the first
-    new = sorted(row for content, row in first.items() if content not in set(queries.hashes))
-    if not new:
-        path.unlink(missing_ok=True)
-        return queries
-    if more is not None:
-        write_examples(path, added.take(new))
-    return _joined(queries, added.take(new))
-
-
-def _publish(folder: Path, queries: Examples) -> None:
-    """Let added queries join the bank, now that all models have measured them."""
-    if (folder / "parts" / "added.npz").exists():
-        write_examples(folder / "queries.npz", queries)
-        (folder / "parts" / "added.npz").unlink()
-
-
-def _joined(queries: Examples, more: Examples) -> Examples:
-    """Both, one after the other; queries without a split are `added`, without a label −1."""
-    split = tuple(word for each in (queries, more) for word in (each.split or ("added",) * len(each)))
-    labels = None
-    if queries.labels is not None:
-        labels = np.concatenate([queries.labels, np.full(len(more), -1) if more.labels is None else more.labels])
-    return Examples(np.concatenate([queries.images, more.images]), ids=(*queries.ids, *more.ids), labels=labels, split=split)
-
-
-def _check_grows(folder: Path, there: dict[str, Any], info: dict[str, Any]) -> None:
-    """Refuse another recipe or other images, but for more of what a bank may grow by."""
-    old, new = dict(there.get("recipe", {})), dict(info["recipe"])
-    changed = [side for side in ("train", "held_out") if there.get(side) != info[side]]
-    changed += [f"recipe ({name})" for name in new if name not in GROWS and old.get(name) != new[name]]
-    changed += [f"recipe (fewer {name})" for name in GROWS if old.get(name, 0) > new[name]]
-    if changed:
-        raise OptionError(
-            f"The bank {folder} was begun with another {', '.join(changed)}. A bank may be given more of {', '.join(GROWS)}; "
-            "nothing else may change. Name a new folder, or delete that one."
         )

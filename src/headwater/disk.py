@@ -51,8 +51,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             lock = held.enter_context((folder / "lock").open("a"))
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            for part in folder.glob(".*.part"):
-                part.unlink()
+            sweep(folder)
         except BlockingIOError as error:
             raise StorageError(
                 f"Another process is at work in {folder}. Wait until it ends, then run the same command again."
@@ -63,6 +62,13 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
                 "features are kept where --store says."
             ) from error
         yield
+
+
+def sweep(folder: Path) -> None:
+    """Remove the files that a killed process left half-written in a folder where nobody else is at work."""
+    for part in folder.glob(".*.part"):
+        if part.is_file():
+            part.unlink()
 
 
 def _settle(folder: Path) -> None:

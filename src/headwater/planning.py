@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from headwater import seeds
-from headwater.building import jobs_of
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
@@ -24,6 +23,7 @@ from headwater.features import GradientFeatures
 from headwater.gradients.drawn import drawn
 from headwater.gradients.hooks import LayerGradient, stream
 from headwater.gradients.layers import layers_of
+from headwater.layout import jobs_of
 from headwater.linalg.project import Sparse
 from headwater.methods import METHODS, make
 from headwater.models import unet

@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float32
 
 from headwater import seeds
 from headwater.archive import arrays as read_arrays
+from headwater.asking import regenerated
 from headwater.bank import Bank
-from headwater.building import Place, regenerated
+from headwater.building import Place
 from headwater.core import Examples, to_uint8
 from headwater.disk import locked, written
 from headwater.errors import DataError

@@ -1,0 +1,71 @@
+"""A bank's queries: held-out images, pictures that its model makes, and those added later."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from headwater.archive import read_examples, write_examples
+from headwater.core import Examples, labelled_like, to_uint8
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.sample import sample
+from headwater.recipes import BankRecipe
+
+TOGETHER = 256  # pictures generated at once
+
+
+def queries_of(recipe: BankRecipe, model: Denoiser, held_out: Examples) -> Examples:
+    """The held-out images (`val`) and the model's own pictures (`gen`)."""
+    count = recipe.generated
+    labels = None if model.classes is None else np.arange(count) % model.classes
+    shown = np.full(count, -1) if labels is None else labels
+    pictures = [regenerated(recipe, model, range(low, min(low + TOGETHER, count)), labels) for low in range(0, count, TOGETHER)]
+    return Examples(
+        np.concatenate([held_out.images, *(to_uint8(each) for each in pictures)]),
+        ids=(*held_out.ids, *(f"generated-{i:03d}" for i in range(count))),
+        labels=None if held_out.labels is None else np.append(held_out.labels, shown),
+        split=("val",) * len(held_out) + ("gen",) * count,
+    )
+
+
+def regenerated(recipe: BankRecipe, model: Denoiser, rows: range, labels: Int64[np.ndarray, " g"] | None) -> np.ndarray:
+    """The generated queries numbered `rows` as this model makes them of the same noise, float32 `[b, c, h, w]`."""
+    given = None if labels is None else torch.as_tensor(labels[rows.start : rows.stop], device=model.device)
+    made = sample(model, rows, recipe.sample_seed, sampler=recipe.sampler, steps=recipe.sample_steps, labels=given)
+    return made.pictures.float().cpu().numpy()
+
+
+def with_added(folder: Path, training: Examples, more: Examples | None) -> Examples:
+    """The bank's queries and those being added to it, now or by a build that was stopped; none twice."""
+    queries, path = read_examples(folder / "queries.npz"), folder / "parts" / "added.npz"
+    waiting = [read_examples(path)] if path.exists() else []
+    if more is not None:
+        waiting.append(labelled_like(more, training))
+    if not waiting:
+        return queries
+    added = waiting[0] if len(waiting) == 1 else _joined(*waiting)
+    first = dict(zip(reversed(added.hashes), reversed(range(len(added))), strict=True))  # of equal pictures the first
+    new = sorted(row for content, row in first.items() if content not in set(queries.hashes))
+    if not new:
+        path.unlink(missing_ok=True)
+        return queries
+    if more is not None:
+        write_examples(path, added.take(new))
+    return _joined(queries, added.take(new))
+
+
+def publish(folder: Path, queries: Examples) -> None:
+    """Let added queries join the bank, now that all models have measured them."""
+    if (folder / "parts" / "added.npz").exists():
+        write_examples(folder / "queries.npz", queries)
+        (folder / "parts" / "added.npz").unlink()
+
+
+def _joined(queries: Examples, more: Examples) -> Examples:
+    """Both, one after the other; queries without a split are `added`, without a label −1."""
+    split = tuple(word for each in (queries, more) for word in (each.split or ("added",) * len(each)))
+    labels = None
+    if queries.labels is not None:
+        labels = np.concatenate([queries.labels, np.full(len(more), -1) if more.labels is None else more.labels])
+    return Examples(np.concatenate([queries.images, more.images]), ids=(*queries.ids, *more.ids), labels=labels, split=split)
