@@ -56,6 +56,15 @@ def test_without_ray_a_cluster_says_what_to_install(monkeypatch):
         list(Cluster("auto").work(np.multiply, 3, [1]))
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:port", "no.such.host.invalid:1"])
+def test_a_cluster_that_is_not_there_is_told_at_once(address):
+    pytest.importorskip("ray")
+    start = time.monotonic()
+    with pytest.raises(OptionError, match=r"no Ray cluster at .*Start one with"):
+        Cluster(address).check()
+    assert time.monotonic() - start < 30
+
+
 def test_results_are_put_in_order_as_soon_as_they_can_be():
     parts = [slice(0, 2), slice(2, 4), slice(4, 5)]
     rows = {part.start: np.full((part.stop - part.start, 1), part.start, np.float32) for part in parts}

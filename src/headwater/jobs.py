@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -117,6 +118,7 @@ def _ray(address: str) -> Any:
         raise OptionError("--ray needs Ray, which is not installed: pip install 'headwater[ray]'.") from error
     if not ray.is_initialized():
         try:
+            _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise OptionError(f"There is no Ray cluster at {address}: {error}. Start one with `ray start --head`.") from error
@@ -134,6 +136,19 @@ def _deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _knock(address: str) -> None:
+    """Raise a ConnectionError where nobody answers at host:port, which Ray itself would wait for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    if not port.isdigit():
+        raise ConnectionError("expected HOST:PORT, ray://HOST:PORT or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(str(error)) from error
 
 
 _work: tuple[Function, Any] | None = None
