@@ -64,7 +64,7 @@ def figures(values: np.ndarray, subsets: np.ndarray, outcomes: tuple[np.ndarray,
     return {
         "lds_common": scores[0].mean()._asdict(),
         "lds_own": scores[1].mean()._asdict(),
-        "common_minus_own": difference(*scores).mean()._asdict(),
+        "common_minus_own": difference(*scores)._asdict(),
         "agreement_of_two_common_seeds": float(spearman(first.T, second.T).mean()),
         "agreement_of_own_with_a_common_seed": float(np.mean([spearman(own.T, each.T).mean() for each in (first, second)])),
         "variation_common": float((first.std(0) / first.mean(0)).mean()),
