@@ -46,7 +46,7 @@ def test_seconds_are_of_the_largest_number_that_fits_the_patience():
 
 
 def test_a_method_costs_its_gradients_and_its_rows():
-    found, rate = counts(recipe("digits"), 1000, 100, 10), Measured(1.0, 1.0, 0.5, 0)
+    found, rate = counts(recipe("digits"), 1000, 100, 10), Measured(1.0, 1.0, 0.5, 0.1, 0)
     assert cost(make("pixel", {}), found, rate) == {"evaluations": 0, "seconds": 0.0, "bytes": 0}
     method = make("d-trak", {"timesteps": 100, "noises": 3, "k": 512})
     assert cost(method, found, rate) == {"evaluations": 300, "seconds": 1200 * 300 * 0.5, "bytes": 4 * 1200 * 512}
@@ -57,7 +57,7 @@ def test_a_plan_measures_this_machine_and_says_all(smallest, monkeypatch):
     for config in (smallest, smallest | {"num_class_embeds": 3}):
         what = replace(recipe("digits"), model=config, data=Source(name="digits"))
         rate = measured(what)
-        assert 0 < rate.forward < rate.step < 10 and rate.gradient > rate.forward and rate.peak > 10**7
+        assert 0 < rate.forward < rate.step < 10 and rate.gradient > rate.forward and rate.draw > 0 and rate.peak > 10**7
     found = plan(what, {"data": 1000, "held_out": 100}, workers=2)
     assert found["hours"]["in_all"] > found["hours"]["training"] / 2 and set(found["methods"]) == set(METHODS)
     text = "\n".join(lines("digits", what, found))

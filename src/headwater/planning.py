@@ -37,11 +37,12 @@ MOST = 64  # pictures that a measurement takes together
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds a picture on one thread (or the device): a training step, a forward pass, a gradient. And the process's peak."""
+    """Seconds a picture on one thread (or the device): training step, forward pass, gradient, draw. And the process's peak."""
 
     step: float
     forward: float
     gradient: float
+    draw: float
     peak: int
 
 
@@ -154,7 +155,10 @@ def _works(network: Network, model: Denoiser, device: str) -> dict[str, Callable
         stream(model, simple, drawn(model, examples, slice(size), simple, Draws((500,))), layers, visit)
         wait()
 
-    return {"step": step, "forward": forward, "gradient": gradient}
+    def draw(size: int) -> None:
+        Draws((500,), noises=size).of(examples, slice(1), model.schedule, x)
+
+    return {"step": step, "forward": forward, "gradient": gradient, "draw": draw}
 
 
 def plan(recipe: BankRecipe, examples: Mapping[str, int], device: str = "cpu", workers: int | None = None) -> dict[str, Any]:
@@ -166,12 +170,12 @@ def plan(recipe: BankRecipe, examples: Mapping[str, int], device: str = "cpu", w
     hours = {
         "training": found.pictures * rate.step / 3600,
         "sampling": found.sampling * rate.forward / 3600,
-        "measuring": found.measuring * rate.forward / 3600,
+        "measuring": found.measuring * (rate.forward + rate.draw) / 3600,
     }
     total = (hours["training"] + hours["measuring"]) / workers + hours["sampling"]
     return {
         "counts": vars(found),
-        "seconds_a_picture": {"step": rate.step, "forward": rate.forward, "gradient": rate.gradient},
+        "seconds_a_picture": {"step": rate.step, "forward": rate.forward, "gradient": rate.gradient, "draw": rate.draw},
         "hours": hours | {"in_all": total, "workers": workers},
         "peak_of_a_process": rate.peak,
         "methods": {name: cost(make(name, {}), found, rate) for name in METHODS},
