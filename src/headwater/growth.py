@@ -42,9 +42,8 @@ def grow(
     found = ledger.read(folder, size_of(old, array(outcome_path(folder, "simple")).shape[2]), told)
     ledger.collect(folder, found, told)
     rows = [row if row < old.subsets else row + recipe.subsets - old.subsets for row in range(len(before))]
-    moved = [
-        to if np.array_equal(before[row], after[to]) else None for row, to in enumerate(rows)
-    ]  # `apart` may have changed a set
+    # To keep clear of more sets to compare with, a set to learn from may have become another: its outcomes are not this one's.
+    moved = [to if np.array_equal(before[row], after[to]) else None for row, to in enumerate(rows)]
     arrays = ledger.grown(found, moved, size_of(recipe, 0))
     with written(_growth(folder)) as file:
         np.savez(file, subsets=after, info=np.array(json.dumps(info, indent=1)), **arrays)  # pyright: ignore[reportArgumentType]
