@@ -5,7 +5,6 @@ are kept outside the bank, so that queries added later are measured without trai
 """
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -33,6 +32,7 @@ from headwater.models.train import Watch, train
 from headwater.models.unet import Network
 from headwater.outcomes import outcomes
 from headwater.recipes import BankRecipe, from_fields
+from headwater.store import to_stderr
 
 ROUNDING = 0.02  # of an outcome: what a few pixels rounded otherwise may change
 
@@ -66,10 +66,6 @@ class Shared(NamedTuple):
     place: Place
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 def build(
     folder: Path,
     recipe: BankRecipe,
@@ -78,7 +74,7 @@ def build(
     place: Place | None = None,
     *,
     more: Examples | None = None,
-    told: Callable[[str], None] = _to_stderr,
+    told: Callable[[str], None] = to_stderr,
 ) -> Iterator[tuple[int, int]]:
     """Build the bank, or go on with it; yields (jobs done, jobs in all) after each job. A second build of it is refused.
 

@@ -31,7 +31,7 @@ from headwater.models.unet import Network
 from headwater.outcomes import BINS
 from headwater.recipes import BankRecipe
 
-PATIENCE = 3.0  # seconds for each of the three things measured
+PATIENCE = 3.0  # seconds for each thing measured
 MOST = 64  # pictures that a measurement takes together
 
 

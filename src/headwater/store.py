@@ -28,7 +28,8 @@ def default_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headwater"
 
 
-def _to_stderr(line: str) -> None:
+def to_stderr(line: str) -> None:
+    """One line to whoever looks on."""
     print(line, file=sys.stderr)
 
 
@@ -42,7 +43,7 @@ class FeatureStore:
 
     root: Path
     progress: Callable[[int, int], None] = lambda done, total: None
-    told: Callable[[str], None] = _to_stderr
+    told: Callable[[str], None] = to_stderr
     dtype: str = "float32"
     crew: Crew | None = None
 
