@@ -10,7 +10,7 @@ from headwater.bank import Bank
 from headwater.errors import OptionError
 from headwater.evaluate.lds import LDS, against
 from headwater.evaluate.tune import Setting, grid, tuned
-from headwater.experiment import Run, attribute
+from headwater.experiment import Run, attribute, members
 from headwater.linalg.rank import Interval
 from headwater.methods import make
 from headwater.scores import dense
@@ -37,16 +37,20 @@ def settings(
     others = {name: values for name, values in fields.items() if name != "damping"}
     found: dict[Setting, Float32[np.ndarray, "q n"]] = {}
     for setting in grid(others):
-        method = make(experiment.method, {**experiment.fields, **dict(setting)})
+        method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
         if not dampings:
             found[setting] = attribute(model, experiment.train, queries, method=method, store=store).values
             continue
         for damping in dampings:
             make(experiment.method, {**experiment.fields, **dict(setting), "damping": damping})
-        if model is None or len(model) != 1:
-            raise OptionError(f"Sweeping damping needs one model; there are {len(model or [])}.")
-        index = method.fit(model[0], experiment.train, store)
-        blocks = dense(method.score(model[0], index, queries, store, damping=[float(d) for d in dampings]))
+        every = [float(damping) for damping in dampings]
+        blocks = np.mean(
+            [
+                dense(mine.score(one, mine.fit(one, experiment.train, store), queries, store, damping=every))
+                for one, mine in members(model or [None], method)
+            ],
+            axis=0,
+        )
         found |= {(*setting, ("damping", damping)): block for damping, block in zip(dampings, blocks, strict=True)}
     return found
 
