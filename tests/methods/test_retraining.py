@@ -121,7 +121,7 @@ def test_queries_are_found_by_content_in_any_order(planted):
 
 def test_a_query_that_no_model_has_seen_is_named(planted, pictures):
     bank, _ = planted(30)
-    with pytest.raises(DataError, match="have not seen 1 of the 1 queries.*--add-queries"):
+    with pytest.raises(DataError, match=r"have not seen 1 of the 1 queries.*--add-queries"):
         scores(EmpiricalIF(bank=bank), bank, pictures(1, seed=9))
 
 
@@ -136,13 +136,13 @@ def test_without_a_bank_or_without_subsets_to_learn_from_it_says_what_to_do(plan
     with pytest.raises(OptionError, match="--bank"):
         make(name, {}).fit(None, pictures(3))
     bank, _ = planted(0)
-    with pytest.raises(OptionError, match="0 trained subsets to learn from.*--learning"):
+    with pytest.raises(OptionError, match=r"0 trained subsets to learn from.*--learning"):
         make(name, {}, bank).fit(None, bank.train)
     with pytest.raises(OptionError, match="the 7 that subsets asks for"):
         make(name, {"subsets": 7}, bank).fit(None, bank.train)
     with pytest.raises(OptionError, match="subsets names 99"):
         make(name, {"subsets": (0, 99)}, bank).fit(None, bank.train)
-    with pytest.raises(OptionError, match="none twice|different"):
+    with pytest.raises(OptionError, match="different"):
         make(name, {"subsets": (1, 1)}, bank).fit(None, bank.train)
 
 

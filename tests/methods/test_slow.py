@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from headwater.curvature.gram import Gram
 from headwater.diffusion.draws import Draws, Journey
 from headwater.diffusion.measure import measurement
-from headwater.curvature.gram import Gram
 from headwater.diffusion.sample import sample
 from headwater.errors import DataError
 from headwater.gradients.vmap import gradients
