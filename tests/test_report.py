@@ -287,7 +287,7 @@ def test_a_damaged_run_is_told_plainly(make, name, harm):
     [
         ({"scores": np.zeros((5, 40), np.float32)}, r"has scores \[5, 40\].* expected \[6, 40\]"),
         ({"own": np.zeros(39, np.float32)}, r"self-influence \[39\].* expected .*\[40\]"),
-        ({"own": np.full(40, np.nan, np.float32)}, "all finite"),
+        ({"own": np.where(np.arange(40) == 7, np.nan, 1).astype(np.float32)}, "all finite"),
         ({"scores": np.full((6, 40), np.inf, np.float32)}, "query-000 and training image image-000 is not finite"),
         ({"train_ids": None}, "lacks .*train_ids"),
         ({"train_rows": np.arange(7)}, "40 `train_images` and 7 `train_rows`"),

@@ -19,6 +19,7 @@ from headwater.bank import Bank
 from headwater.core import Examples, labelled_like
 from headwater.data import open_examples
 from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import kept_path
 from headwater.disk import written
 from headwater.errors import DataError, OptionError
 from headwater.features import check_fits
@@ -82,6 +83,8 @@ def scored(
         for examples in (train, *sets):
             if model is not None:
                 check_fits(model, examples)
+    for queries in sets if getattr(method, "along_path", False) else ():
+        kept_path(queries)
     for model, mine in members(models, method):
         with clock.stage("fit"):
             index = mine.fit(model, train, store)
