@@ -89,6 +89,43 @@ def test_even_is_the_mean_share_over_all_ways_to_deal_out_the_names(values):
     assert (np.abs(dealt.mean(axis=0) - [0.4, 0.5, 0.1]) < 4 * error).all()
 
 
+def test_chance_is_a_slow_loop_over_the_same_deals(values):
+    """Shares of all images, sorted, dealt to groups of the same sizes in their alphabetical order."""
+    portion = np.maximum(values.astype(np.float64), 0)
+    mine = sorted((portion / portion.sum(axis=1, keepdims=True)).mean(axis=0).tolist())
+    stream, dealt = seeds.stream(0, "credit", "dealt"), []
+    for _ in range(RESAMPLES):
+        a, b, c = np.split(stream.permuted(mine), [4, 9])
+        dealt.append([sum(a.tolist()), sum(b.tolist()), sum(c.tolist())])
+    low, high = np.percentile(dealt, [2.5, 97.5], axis=0)
+    told = {each.group: each for each in by_group(values, NAMES).mean()}
+    np.testing.assert_allclose([told[g].even_low for g in "abc"], low, rtol=1e-9)
+    np.testing.assert_allclose([told[g].even_high for g in "abc"], high, rtol=1e-9)
+
+
+def test_chance_has_the_spread_of_drawing_without_putting_back():
+    """The variance of a sum of k of n numbers is k(1 − k/n)S²; near enough to normal here."""
+    values = seeds.stream(0, "spread").exponential(size=(1, 1000)).astype(np.float32)
+    (each, _) = sorted(by_group(values, ["a"] * 300 + ["b"] * 700).of(0))
+    spread = math.sqrt(300 * 0.7 * (values[0] / values.sum()).var(ddof=1))
+    assert [each.even_low, each.even_high] == pytest.approx([0.3 - 1.96 * spread, 0.3 + 1.96 * spread], abs=0.1 * spread)
+
+
+def test_names_dealt_at_random_are_beyond_chance_one_time_in_twenty():
+    """A strong image for all queries lifts its group in every one: the interval over queries knows nothing of that, chance does."""
+    values = seeds.stream(0, "deals").exponential(size=(50, 300)).astype(np.float32)
+    values *= seeds.stream(1, "deals").exponential(size=300).astype(np.float32) ** 2
+    found = [
+        each
+        for deal in range(40)
+        for each in by_group(values, seeds.stream(deal, "names").permutation(np.repeat(np.arange(5), 60))).mean()
+    ]
+    beyond = np.mean([not each.even_low <= each.share <= each.even_high for each in found])
+    off = np.mean([not each.low <= each.even <= each.high for each in found])
+    assert 0.02 <= beyond <= 0.08
+    assert off > 0.7
+
+
 def test_a_query_without_positive_score_has_no_shares_and_is_left_out_of_the_mean(values):
     values[2] = -np.abs(values[2])
     credit = by_group(values, NAMES)
@@ -96,7 +133,7 @@ def test_a_query_without_positive_score_has_no_shares_and_is_left_out_of_the_mea
     assert np.isfinite(credit.net).all()
     rest = by_group(np.delete(values, 2, axis=0), NAMES)
     assert [each.share for each in credit.mean()] == pytest.approx([each.share for each in rest.mean()])
-    assert all(math.isnan(figure) for each in credit.of(2) for figure in (each.share, each.low, each.high))
+    assert all(math.isnan(figure) for each in credit.of(2) for figure in (each.even_low, each.share, each.low, each.high))
     assert all(math.isnan(each.share) for each in credit.mean([2]))
 
 

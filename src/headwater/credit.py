@@ -3,7 +3,7 @@
 net(q, g) = Σ_{i∈g} τ[q, i]        share(q, g) = Σ_{i∈g} max(τ[q, i], 0) / Σ_i max(τ[q, i], 0)
 
 The shares of a query sum to 1. If every image counted alike, a group would get |g|/n: `even`, which is also its mean share over all
-ways to deal out the names among the images, whatever the scores.
+ways to deal out the names among the images, whatever the scores. Where 95 % of these ways lie is what a share is read against.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,11 +23,17 @@ BLOCK = 2**22  # scores, or resampled images, looked at in one go
 
 
 class Share(NamedTuple):
-    """What one group gets, with the 95 % percentile interval of its share. A figure that does not exist is NaN."""
+    """What one group gets. A figure that does not exist is NaN.
+
+    From `even_low` to `even_high` lie 95 % of the shares that as many images drawn at random would have, with these scores; from
+    `low` to `high` 95 % of the bootstrap samples of this share.
+    """
 
     group: str
     images: int
     even: float
+    even_low: float
+    even_high: float
     net: float
     share: float
     low: float
@@ -75,10 +81,10 @@ class Credit:
         rows = np.arange(len(self.values)) if queries is None else np.asarray(queries, np.int64)
         if not len(rows):
             raise OptionError("There are no queries to average over; expected at least one.")
-        shares = self.share[rows]
-        shares = shares[np.isfinite(shares[:, 0])]
-        net, none = self.net[rows].mean(axis=0), np.full(len(self.groups), np.nan)
-        return self._told(net, shares.mean(axis=0) if len(shares) else none, _means(shares) if len(shares) > 1 else none[None])
+        rows, net = rows[np.isfinite(self.share[rows, 0])], self.net[rows].mean(axis=0)
+        shares, none = self.share[rows], np.full((1, len(self.groups)), np.nan)
+        drawn = _means(shares) if len(rows) > 1 else none
+        return self._told(net, shares.mean(axis=0), drawn, self._weights(rows)) if len(rows) else self._told(net, none[0], none)
 
     def of(self, query: int) -> list[Share]:
         """One query, the largest share first; the interval is a bootstrap over training images, resampled within each group.
@@ -86,13 +92,22 @@ class Credit:
         It says whether a share rests on many of a group's images or on a few. A group of one image is always resampled as itself.
         Resamples without any score above 0 are left out. Cost: 1,000·n random numbers.
         """
-        gains = np.maximum(self.values[query], 0).astype(np.float64)
-        drawn = _portions(_resampled(gains, self.member, self.images))
-        return self._told(self.net[query], self.share[query], drawn[np.isfinite(drawn[:, 0])])
+        if not np.isfinite(self.share[query, 0]):
+            return self.mean([query])
+        weights = self._weights(np.array([query]))
+        drawn = _portions(_resampled(weights, self.member, self.images))
+        return self._told(self.net[query], self.share[query], drawn[np.isfinite(drawn[:, 0])], weights)
 
-    def _blocks(self) -> Iterator[Float[np.ndarray, "b n"]]:
-        step = max(1, BLOCK // len(self.member))
-        return (self.values[i : i + step] for i in range(0, len(self.values), step))
+    def _blocks(self, rows: Int64[np.ndarray, " c"] | None = None) -> Iterator[Float[np.ndarray, "b n"]]:
+        step, rows = max(1, BLOCK // len(self.member)), np.arange(len(self.values)) if rows is None else rows
+        return (self.values[rows[i : i + step]] for i in range(0, len(rows), step))
+
+    def _weights(self, rows: Int64[np.ndarray, " c"]) -> Float64[np.ndarray, " n"]:
+        """Each image's own share, its mean over these queries; a group's mean share is the sum of them."""
+        total = np.zeros(len(self.member))
+        for block in self._blocks(rows):
+            total += _portions(np.maximum(block, 0).astype(np.float64)).sum(axis=0)
+        return total / len(rows)
 
     @cached_property
     def _order(self) -> Int64[np.ndarray, " n"]:
@@ -102,10 +117,15 @@ class Credit:
         return np.add.reduceat(values[:, self._order], _starts(self.images), axis=1, dtype=np.float64)
 
     def _told(
-        self, net: Float64[np.ndarray, " g"], share: Float64[np.ndarray, " g"], drawn: Float64[np.ndarray, "r g"]
+        self,
+        net: Float64[np.ndarray, " g"],
+        share: Float64[np.ndarray, " g"],
+        drawn: Float64[np.ndarray, "r g"],
+        weights: Float64[np.ndarray, " n"] | None = None,
     ) -> list[Share]:
-        low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if len(drawn) else np.full((2, len(net)), np.nan)
-        columns = (column.tolist() for column in (self.images, self.even, net, share, low, high))
+        dealt = drawn * np.nan if weights is None else _dealt(weights, self.images)
+        even, ends = (np.percentile(samples, [2.5, 97.5], axis=0) for samples in (dealt, drawn))
+        columns = (column.tolist() for column in (self.images, self.even, *even, net, share, *ends))
         shares = [Share(*row) for row in zip(self.groups, *columns, strict=True)]
         return sorted(shares, key=lambda each: (-each.share if each.share == each.share else 0.0, each.group))
 
@@ -153,3 +173,11 @@ def _resampled(
         picks = first + (stream.random((min(step, RESAMPLES - i), n)) * size).astype(np.int64)
         sums.append(np.add.reduceat(ordered[picks], starts, axis=1))
     return np.concatenate(sums)
+
+
+def _dealt(weights: Float64[np.ndarray, " n"], images: Int64[np.ndarray, " g"]) -> Float64[np.ndarray, "r g"]:
+    """Shares of groups of these sizes, drawn at random without putting back; sorted first, for order must not matter."""
+    n, starts, ordered = len(weights), _starts(images), np.sort(weights)
+    stream, step = seeds.stream(0, "credit", "dealt"), max(1, BLOCK // n)
+    blocks = (np.broadcast_to(ordered, (min(step, RESAMPLES - i), n)) for i in range(0, RESAMPLES, step))
+    return np.concatenate([np.add.reduceat(stream.permuted(block, axis=1), starts, axis=1) for block in blocks])

@@ -78,6 +78,7 @@ def found(run: RunFolder, by: str, credit: Credit, queries: Sequence[int] = ()) 
 def lines(record: Mapping[str, Any]) -> list[str]:
     """The record as tables."""
     text = [f"{record['run']} by {record['by']}: share of all score above 0 that falls on each group's training images"]
+    text += ["by chance: what as many images drawn at random would have; a share within it is no finding"]
     if not record["signed"]:
         text += [f"{record['method']} measures likeness: a share says how much of the likeness it has, and nothing of influence."]
     for name, each in record["splits"].items():
@@ -115,17 +116,24 @@ def _table(title: str, interval: str, groups: Sequence[Mapping[str, Any]]) -> li
     shown = groups[:SHOWN]
     called = [_short(each["group"]) for each in shown]
     width = max(map(len, [title, *called])) + 1
-    text = [f"{title:{width}}{'images':>8}{'even':>9}{'net':>12}{'share':>9}{interval:>20}"]
+    text = [f"{title:{width}}{'images':>8}{'net':>12}{'even':>9}{'95 % by chance':>18}{'share':>9}{interval:>20}"]
     for name, each in zip(called, shown, strict=True):
-        low, high = _percent(each["low"]), _percent(each["high"])
-        ends = "–" if each["low"] is None else f"[{low}, {high}]"
-        even, share, net = _percent(each["even"]), _percent(each["share"]), f"{each['net']:+#.4g}"
-        text.append(f"{name:{width}}{each['images']:8,}{even:>9}{net:>12}{share:>9}{ends:>20}")
+        net, chance, ends = (
+            f"{each['net']:+#.4g}",
+            _between(each["even_low"], each["even_high"]),
+            _between(each["low"], each["high"]),
+        )
+        even, share = _percent(each["even"]), _percent(each["share"])
+        text.append(f"{name:{width}}{each['images']:8,}{net:>12}{even:>9}{chance:>18}{share:>9}{ends:>20}")
     return text + ([f"… and {len(groups) - SHOWN:,} groups more: --json and --out have all"] if len(groups) > SHOWN else [])
 
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}".replace("%", " %")
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{100 * low:.1f} to {_percent(high)}"
 
 
 def _short(name: str) -> str:
