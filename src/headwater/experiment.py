@@ -275,6 +275,6 @@ def _pictures(experiment: Run, values: Float32[np.ndarray, "q n"], own: Float32[
     for side, examples in (("train", train), ("query", queries)):
         if examples.labels is not None:
             found[f"{side}_labels"] = examples.labels
-    if queries.split is not None:
-        found["query_split"] = np.array(queries.split)
+    words = {"train_groups": train.groups, "train_prompts": train.prompts, "query_split": queries.split}
+    found |= {name: np.array(column) for name, column in words.items() if column is not None}
     return found

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from headwater import charts
 from headwater.charts import Gallery, Picture, Scale, duration, number, percent, prose, scale_of
 from headwater.core import Examples
+from headwater.credit_report import Parts, Section, parts, section
 from headwater.disk import written
 from headwater.errors import DataError
 from headwater.evaluate.verdict import SPLITS, truths
@@ -50,6 +51,7 @@ class Row(NamedTuple):
     histogram: Markup | str = ""
     reading: str = ""
     lds: float | None = None
+    credit: Parts | None = None
 
 
 class Query(NamedTuple):
@@ -85,6 +87,7 @@ def render(runs: Sequence[RunFolder], queries: int) -> str:
     often = Counter(run.name for run in runs)
     runs = [replace(run, name=f"{run.name} ({run.folder})") if often[run.name] > 1 else run for run in runs]
     gallery = Gallery({row: image for run in runs for row, image in run.pictures.items()})
+    credit = section(runs)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("headwater"),
         autoescape=True,
@@ -96,7 +99,8 @@ def render(runs: Sequence[RunFolder], queries: int) -> str:
     environment.filters |= {"percent": percent, "record": record}
     page = environment.get_template("report.html").render(
         runs=runs,
-        queries=[_card(runs, row, gallery) for row in chosen(runs[0].queries, queries)],
+        credit=credit,
+        queries=[_card(runs, row, gallery, credit) for row in chosen(runs[0].queries, queries)],
         own=[(run, self_influence(run, gallery)) for run in runs],
         pairs=sorted(((*agreement(a.scores, b.scores), a.name, b.name) for a, b in combinations(runs, 2)), reverse=True),
         truths=truths(runs),
@@ -119,10 +123,13 @@ def chosen(queries: Examples, count: int) -> list[int]:
     return sorted(row for _, row in sorted(turns)[: max(1, count)])
 
 
-def _card(runs: Sequence[RunFolder], row: int, gallery: Gallery) -> Query:
+def _card(runs: Sequence[RunFolder], row: int, gallery: Gallery, credit: Section | None) -> Query:
     queries = runs[0].queries
     picture, split = gallery.add(queries.images[row]), queries.split[row] if queries.split else ""
     rows = [_said(run, row, picture, gallery) for run in runs]
+    if credit is not None:
+        shares = [parts(each, row, credit.by) for each in credit.credits]
+        rows = [said._replace(credit=each) for said, each in zip(rows, shares, strict=True)]
     return Query(row, queries.ids[row], _label(queries.labels, row), SPLITS.get(split, split), picture, rows)
 
 
