@@ -371,16 +371,10 @@ def report(
 
 @app.command()
 def methods() -> None:
-    """List the methods with their equations and fields."""
-    import dataclasses
+    """List the methods with their equations, fields and costs."""
+    from headwater.costs import lines
 
-    from headwater.methods import METHODS, method_class
-
-    for name in METHODS:
-        kind = method_class(name)
-        equation = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
-        print(f"{name}\n    {equation}")
-        print("    " + "  ".join(f"{f.name}={_shown(f.default)}" for f in dataclasses.fields(kind)))
+    print("\n".join(lines()))
 
 
 def main() -> None:
@@ -403,10 +397,6 @@ def main() -> None:
 
 def _stop(signum: int, frame: object) -> None:
     raise Stopped
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _store(root: Path | None, tick: Any = None, dtype: str = "float32", crew: Any = None) -> Any:
