@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from environment import environment
 from headwater.bank import Bank, open_bank
+from headwater.environment import environment
 from headwater.evaluate.lds import LDS, against, ceiling, difference
 from headwater.evaluate.tune import tuned
 from headwater.experiment import Run

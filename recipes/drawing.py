@@ -1,0 +1,125 @@
+"""Figures as SVG: curves with intervals, their names beside them, for light and dark pages; the same bytes each time."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from headwater.disk import written
+from pages import SPLITS, Row
+
+PAPER, INK, QUIET, LINE = "#fcfcfb", "#1a2024", "#586269", "#dde1e2"  # those of the report
+HUES = {"trak": "#ad4f06", "d-trak": "#1c669f"}
+DARK = {PAPER: "#13181b", INK: "#e5e9eb", QUIET: "#9ba7ae", LINE: "#2b3338", "#ad4f06": "#f1a660", "#1c669f": "#74b8ec"}
+DASHES = {"10": (0, (4, 2)), "100": "solid", "1000": (0, (1, 1.2))}  # of a number of timesteps
+REFERENCES = {"random": "random", "ceiling": "another seed"}
+FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
+APART = 0.062  # between two names, in heights of a panel
+
+STYLE = {
+    "svg.hashsalt": "headwater",
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": QUIET,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 3.5,
+}
+
+
+def curves(
+    rows: Sequence[Row],
+    over: Mapping[str, str],
+    *,
+    log: int = 0,
+    splits: Sequence[str] = (),
+    ticks: Mapping[float, str] | None = None,
+) -> Figure:
+    """LDS over `x` or over swept fields (with the words for each): a panel a split, a row of panels a field.
+
+    `log` is the base of a logarithmic axis.
+    """
+    wanted = list(splits or dict.fromkeys(row["split"] for row in rows))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.7 * len(wanted), 3.2 * len(over)), layout="constrained")
+        grid = figure.subplots(len(over), len(wanted), sharey=True, squeeze=False)
+        for axes, split in zip(grid[0], wanted, strict=True):
+            axes.set_title(SPLITS.get(split, split).capitalize())
+        for (field, words), panels in zip(over.items(), grid, strict=True):
+            for axes, split in zip(panels, wanted, strict=True):
+                panel(axes, [row for row in rows if row["split"] == split], field)
+                axes.set_xlabel(words)
+                if log:
+                    axes.set_xscale("log", base=log)
+                if ticks:
+                    axes.set_xticks(list(ticks), list(ticks.values()))
+            panels[0].set_ylabel("LDS (%)")
+        return figure
+
+
+def panel(axes: Axes, rows: Sequence[Row], field: str) -> None:
+    """Every method and number of timesteps as a curve with its 95 % interval; references as bands across."""
+    names = []
+    for row in rows:
+        if row["method"] in REFERENCES:
+            low, value, high = (100 * row[name] for name in ("low", "lds", "high"))
+            axes.axhspan(low, high, color=QUIET, alpha=0.13, lw=0)
+            axes.axhline(value, color=QUIET, lw=0.8, ls=(0, (1, 1.5)))
+            names.append((value, REFERENCES[row["method"]], QUIET))
+    points = [(_x(row, field), row) for row in rows if field in ("x", *row["swept"]) and row["method"] not in REFERENCES]
+    for name, column in dict.fromkeys((row["row"], row["column"]) for _, row in points):
+        mine = sorted((point for point in points if (point[1]["row"], point[1]["column"]) == (name, column)), key=lambda p: p[0])
+        hue, xs = HUES.get(mine[0][1]["method"], INK), [x for x, _ in mine]
+        low, value, high = ([100 * row[which] for _, row in mine] for which in ("low", "lds", "high"))
+        axes.fill_between(xs, low, high, color=hue, alpha=0.14, lw=0)
+        axes.plot(xs, value, color=hue, ls=DASHES.get(column, "solid"), marker="o" if len(xs) < 20 else "")
+        names.append((value[-1], f"{name.strip('`')} ({column})" if column else name.strip("`"), hue))
+    beside(axes, names)
+
+
+def beside(axes: Axes, names: Sequence[tuple[float, str, str]]) -> None:
+    """Names at the right of a panel, each as near to its height as the others let it."""
+    low, high = axes.get_ylim()
+    last = float("-inf")
+    for height, name, hue in sorted(names):
+        last = max((height - low) / (high - low), last + APART)
+        axes.text(1.02, last, name, color=hue, transform=axes.transAxes, va="center", fontsize=8.5)
+
+
+def save(figure: Figure, path: Path, title: str) -> None:
+    """Write the SVG: real text, no date, and the colours of dark pages beside those of light ones."""
+    with mpl.rc_context(STYLE), written(path) as file:
+        figure.savefig(file, format="svg", facecolor=PAPER, metadata={"Date": None, "Creator": None, "Title": title})
+    text = path.read_text().replace("'DejaVu Sans'", FONTS)
+    rules = [
+        f'[style*="{what}: {light}"]{{{what}:{dark}!important}}' for light, dark in DARK.items() for what in ("fill", "stroke")
+    ]
+    style = f"<style>@media (prefers-color-scheme: dark){{{''.join(rules)}}}</style>"
+    before, defs, after = text.partition(" <defs>")
+    with written(path, "w") as file:
+        file.write(f"{before} {style}\n{defs}{after}")
+
+
+def _x(row: Row, field: str) -> float:
+    return row["x"] if field == "x" else row["chosen"][0][field]

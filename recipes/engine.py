@@ -1,0 +1,287 @@
+"""What all tables and figures share: lines, measured once and kept, from which pages are written.
+
+A recipe is a module. Its docstring is the caption, and `lines(given)` says what is measured. It may have `base(line)`, the line
+that another is compared with in pairs; `draw(rows)`, its figure; `COLUMNS`, the word for its columns.
+"""
+
+import argparse
+import hashlib
+import importlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import pages
+from headwater import features
+from headwater.arguments import crew
+from headwater.bank import Bank, open_bank
+from headwater.diffusion.denoiser import Denoiser
+from headwater.environment import environment
+from headwater.evaluate.lds import LDS, against, difference
+from headwater.evaluate.tune import Setting, tuned
+from headwater.experiment import Run, fields
+from headwater.layout import training_of
+from headwater.methods import make
+from headwater.models import unet
+from headwater.models.kept import trained
+from headwater.progress import bar
+from headwater.recipes import from_fields
+from headwater.store import FeatureStore, default_root
+from headwater.sweep import cross_fitted, settings
+from headwater.truth import Yardstick
+from keeping import Kept, Row
+
+NUMERICS = 1  # of what a row's figures stand for: raised where they change and neither a field nor a feature does
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+DAMPINGS = [a * 10.0**b for b in range(-4, 2) for a in (1, 2, 5)]
+REFERENCES = {"random": "`random`", "ceiling": "*one seed predicting the other*"}
+
+RECENT = 4  # lines remembered
+
+Found = Mapping[Setting, LDS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A method at one setting of its fields: one place in a table, or the point `x` of a curve.
+
+    `swept` fields are chosen by cross-fitting; with `each`, every value is a point of its own. `models`: folders of the bank, or
+    `learning/3`, the model of a learning subset; several are an ensemble. `against`: the outcome that scores are to predict.
+    `splits`: of the queries, where not all can be asked.
+    """
+
+    row: str
+    column: str = ""
+    x: float | None = None
+    method: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    swept: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    each: bool = False
+    models: tuple[str, ...] = ("model",)
+    against: str = "simple"
+    splits: tuple[str, ...] | None = None
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where its figures go."""
+        return {"row": self.row, "column": self.column, "x": self.x}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides its figures, but for the bank."""
+        given = {name: value for name, value in asdict(self).items() if name not in self.place}
+        if self.method not in REFERENCES:
+            given["fields"] = fields(make(self.method, dict(self.fields)))
+        return json.loads(json.dumps(given))
+
+
+def kernel(method: str, timesteps: int, **more: Any) -> dict[str, Any]:
+    """What a line needs whose method has a kernel: its damping is chosen by cross-fitting."""
+    return {"method": method, "fields": {"timesteps": timesteps, **more}, "swept": {"damping": DAMPINGS}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What the command line gives to every recipe. `models`: where those of learning subsets are kept (None: in the store)."""
+
+    bank: Bank
+    store: FeatureStore
+    results: Path = RESULTS
+    timesteps: tuple[int, ...] | None = None
+    embedder: str | None = None
+    models: Path | None = None
+    device: str = "cpu"
+
+    @property
+    def stamp(self) -> dict[str, Any]:
+        """The state of the bank and the version of the numerics: rows with another stamp are measured again."""
+        numerics = {"headwater": version("headwater"), "features": features.VERSION, "figures": NUMERICS}
+        return {"bank": [*self.bank.state, self.bank.train.fingerprint], "numerics": numerics}
+
+    @property
+    def folder(self) -> Path:
+        """Where the bank's results are."""
+        return self.results / self.bank.folder.name
+
+    def counts(self, *usual: int) -> tuple[int, ...]:
+        """Numbers of timesteps: those of --timesteps, else the recipe's own."""
+        return self.timesteps or usual
+
+    def references(self, against: str = "simple", column: str = "") -> list[Line]:
+        """What every table has: random scores and, where there are several seeds, how well one predicts the other."""
+        names = list(REFERENCES)[: 2 if len(self.bank.seeds()) > 1 else 1]
+        return [Line(row=REFERENCES[name], column=column, method=name, models=(), against=against) for name in names]
+
+    def model(self, name: str) -> Denoiser:
+        """The model in a folder of the bank, or `learning/3`: that of a learning subset, trained if it is not kept."""
+        kind, _, number = name.partition("/")
+        if kind != "learning":
+            return unet.load(self.bank.folder / name, self.device)
+        job = (self.bank.learning_rows()[int(number)], 0)
+        training = training_of(from_fields(self.bank.info["recipe"]), self.bank.subsets, job)
+        return trained(training, self.bank.train, self.models or self.store.root / "models", device=self.device)
+
+
+def scored(line: Line, given: Given) -> dict[Setting, np.ndarray]:
+    """Scores of the bank's queries at every setting of the swept fields: of several models the mean, member s with seed + s."""
+    found = []
+    for s, name in enumerate(line.models or (None,)):
+        models = [] if name is None else [given.model(name)]
+        mine = {**line.fields, "seed": line.fields.get("seed", 0) + s} if s else line.fields
+        run = Run(line.method, mine, given.bank.train, given.bank.queries, models, given.bank)
+        found.append(settings(run, line.swept, given.store))
+    return {setting: np.mean([each[setting] for each in found], axis=0) for setting in found[0]}
+
+
+def measured(line: Line, given: Given) -> Found:
+    """LDS at every setting."""
+    if line.method in REFERENCES:
+        return {(): Yardstick(given.bank, measurement=line.against).references[line.method]}
+    return {setting: against(given.bank, values, (), line.against) for setting, values in scored(line, given).items()}
+
+
+def figures(line: Line, given: Given, found: Found, base: tuple[str, Found] | None) -> Iterator[Row]:
+    """The figures of each split: cross-fitted, or with `each` of every setting. `minus` is the paired difference to the base."""
+    splits = Yardstick(given.bank).splits
+    for part in [{setting: lds} for setting, lds in found.items()] if line.each else [found]:
+        for split, row in cross_fitted(given.bank, part).items():
+            if line.splits is not None and split not in line.splits:
+                continue
+            minus = None
+            if base is not None:
+                mine, other = (tuned(each, splits[split]).lds for each in (part, base[1]))
+                minus = {"row": base[0], **difference(mine, other, splits[split])._asdict()}
+            one = {"oracle": None, "all": []} if len(part) == 1 else {}
+            yield _rounded({"split": split, **row, **one, "minus": minus})
+
+
+def _rounded(value: Any, name: str = "") -> Any:
+    """Figures to five decimals."""
+    if isinstance(value, dict):
+        return {key: _rounded(each, key) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return round(value, 5) if name in ("lds", "low", "high", "mean") else value
+
+
+@dataclass(eq=False)
+class Bench:
+    """Measures lines. The last few are remembered, because others are compared with them."""
+
+    given: Given
+    recent: dict[str, Found] = field(default_factory=dict)
+
+    def rows(self, line: Line, base: Line | None) -> list[Row]:
+        """The rows of a line, with the seconds they took and how many feature rows were not in the store."""
+        computed: list[int] = []
+        start = time.perf_counter()
+        with bar(f"{line.row} {line.column}") as tick:
+
+            def progress(done: int, total: int) -> None:
+                tick(done, total)
+                computed.extend([total] * (done == total))
+
+            found = self.found(line, replace(self.given, store=replace(self.given.store, progress=progress)))
+        took = {"seconds": round(time.perf_counter() - start, 2), "features_computed": sum(computed)}
+        other = None if base is None else (base.row, self.found(base, self.given))
+        same = {**line.settings, "swept": list(line.swept)}
+        truth = {"subsets": len(self.given.bank.rows()), "seeds": len(self.given.bank.seeds())}
+        return [{**same, **row, **truth, **took} for row in figures(line, self.given, found, other)]
+
+    def found(self, line: Line, given: Given) -> Found:
+        """What `measured` says, from memory if it was asked lately."""
+        key = key_of(line)
+        self.recent[key] = self.recent.pop(key, None) or measured(line, given)
+        while len(self.recent) > RECENT:
+            self.recent.pop(next(iter(self.recent)))
+        return self.recent[key]
+
+
+def key_of(line: Line, base: Line | None = None) -> str:
+    """A name for all that decides a line's rows, but for the bank."""
+    settings = [line.settings, None if base is None else base.settings]
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def base_of(recipe: ModuleType, line: Line) -> Line | None:
+    """The other line that this one is compared with, if there is one."""
+    base = recipe.base(line) if hasattr(recipe, "base") else None
+    return None if base == line else base
+
+
+def run(name: str, given: Given, anew: Sequence[str] = ()) -> list[Row]:
+    """Measure what is not known yet of a recipe, and all lines of the methods `anew`; then write its page."""
+    recipe, kept = importlib.import_module(name), Kept(given.folder / f"{name}.json", given.stamp)
+    bench, here = Bench(given), {datetime.now(UTC).isoformat(timespec="seconds"): environment()}
+    for line in recipe.lines(given):
+        base = base_of(recipe, line)
+        key = key_of(line, base)
+        rows = None if line.method in anew else kept.known.get(key)
+        if rows is None:
+            kept.runs |= here
+            rows = [{"key": key, "run": next(iter(here)), **row} for row in bench.rows(line, base)]
+            print(name, line.row, line.column, *(f"{row['split']} {100 * row['lds']:.1f}" for row in rows[:2]), file=sys.stderr)
+        kept.put([{**line.place, **row, **line.place} for row in rows])
+    pages.write(recipe, kept.rows, given.bank, given.folder)
+    return kept.rows
+
+
+def time_alone(name: str, given: Given) -> None:
+    """Seconds of each line at one setting, from an empty store: all its features and scores. Only on a quiet machine."""
+    recipe, kept = importlib.import_module(name), Kept(given.folder / f"{name}.json", given.stamp)
+    for line in recipe.lines(given):
+        if line.method in REFERENCES:
+            continue
+        one = replace(line, swept={field: values[:1] for field, values in line.swept.items()})
+        with tempfile.TemporaryDirectory() as empty:
+            start = time.perf_counter()
+            scored(one, replace(given, store=replace(given.store, root=Path(empty))))
+        alone = round(time.perf_counter() - start, 2)
+        key = key_of(line, base_of(recipe, line))
+        kept.put([{**row, "seconds_from_empty_store": alone} for row in kept.rows if row["key"] == key])
+    pages.write(recipe, kept.rows, given.bank, given.folder)
+
+
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """The options that all recipes share."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bank", default="digits", help="a bank that ships, or its folder")
+    parser.add_argument("--store", type=Path, help="where features are kept [default: $HEADWATER_STORE or the user cache]")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where rows and pages go [default: docs/results]")
+    parser.add_argument("--timesteps", type=int, nargs="+", help="numbers of timesteps [default: the recipe's own]")
+    parser.add_argument("--embedder", help="for clip: a name, a folder, or package.module:function [default: clip is left out]")
+    parser.add_argument("--models", type=Path, help="where models of learning subsets are kept [default: in the store]")
+    parser.add_argument("--anew", nargs="+", default=[], metavar="METHOD", help="measure these methods again")
+    parser.add_argument("--workers", type=int, help="compute features in so many processes [default: in this one]")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seconds", action="store_true", help="only the seconds of each line, each from an empty store")
+    return parser
+
+
+def given_of(words: argparse.Namespace) -> Given:
+    """What the options stand for."""
+    bank = open_bank(words.bank)
+    store = FeatureStore(words.store or default_root(), crew=crew(words.workers, None, 0))
+    timesteps = tuple(words.timesteps) if words.timesteps else None
+    shared = {name: getattr(words, name) for name in ("results", "embedder", "models", "device")}
+    return Given(bank=bank, store=store, timesteps=timesteps, **shared)
+
+
+def main(*names: str, doc: str | None = None) -> None:
+    """Carry out the recipes as the command line says."""
+    words = arguments(doc).parse_args()
+    for name in names:
+        if words.seconds:
+            time_alone(name, given_of(words))
+        else:
+            run(name, given_of(words), words.anew)
