@@ -72,6 +72,11 @@ class Line:
     splits: tuple[str, ...] | None = None
 
     @property
+    def name(self) -> str:
+        """What it is called where others are compared with it."""
+        return self.row if self.x is None else f"{self.row} = {self.x:g}"
+
+    @property
     def place(self) -> dict[str, Any]:
         """Where its figures go."""
         return {"row": self.row, "column": self.column, "x": self.x}
@@ -193,7 +198,7 @@ class Bench:
 
             found = self.found(line, replace(self.given, store=replace(self.given.store, progress=progress)))
         took = {"seconds": round(time.perf_counter() - start, 2), "features_computed": sum(computed)}
-        other = None if base is None else (base.row, self.found(base, self.given))
+        other = None if base is None else (base.name, self.found(base, self.given))
         same = {**line.settings, "swept": list(line.swept)}
         truth = {"subsets": len(self.given.bank.rows()), "seeds": len(self.given.bank.seeds())}
         return [{**same, **row, **truth, **took} for row in figures(line, self.given, found, other)]

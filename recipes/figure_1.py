@@ -11,7 +11,7 @@ ETAS = [i / 10 for i in range(11)]
 
 def line(eta: float, timesteps: int) -> Line:
     """φ at one η."""
-    return Line(row="φ at η", column=f"{timesteps}", x=eta, **kernel("d-trak", timesteps, measurement=f"eta:{eta:g}", k=4096))
+    return Line(row="η", column=f"{timesteps}", x=eta, **kernel("d-trak", timesteps, measurement=f"eta:{eta:g}", k=4096))
 
 
 def lines(given: Given) -> list[Line]:

@@ -81,8 +81,8 @@ def every_row(rows: Sequence[Row]) -> str:
         chosen = "; ".join(dict.fromkeys(_words(each) for each in row["chosen"]))
         at = row["column"] if row["x"] is None else f"{row['column']} {row['x']:g}"
         minus = [_cell(row, "minus") if row["minus"] else ""] if bases else []
-        cells = [row["row"], at, row["split"], _cell(row), *minus, chosen, told, f"{row['seconds']:.1f}"]
-        lines.append(f"| {' | '.join([*cells, f'{row["features_computed"]:,}'])} |")
+        cost = [f"{row['seconds']:.1f}", f"{row['features_computed']:,}"]
+        lines.append(f"| {' | '.join([row['row'], at, row['split'], _cell(row), *minus, chosen, told, *cost])} |")
     note = (
         "Chosen: what each half of the queries is scored with, which the other half prefers. Oracle: the best on the very queries "
         "that it is measured on, so too high. Seconds are with the features that were in the store; so many were computed."
