@@ -161,7 +161,7 @@ def test_outcomes_are_the_mean_loss_over_draws_that_all_models_share(built, reci
     found = outcomes(model, queries, recipe.measurements, recipe.outcome_draws)
     np.testing.assert_allclose(found["simple"], losses.mean(1), rtol=1e-5)
     np.testing.assert_allclose(found["per-timestep"], losses, rtol=2e-3)  # 20 draws, 20 bins; float16
-    monkeypatch.setattr("headwater.outcomes.ROWS", 7)
+    monkeypatch.setattr("headwater.gradients.forward.ROWS", 7)
     few = outcomes(model, queries, recipe.measurements, recipe.outcome_draws)
     np.testing.assert_allclose(few["simple"], found["simple"], rtol=1e-5)
 

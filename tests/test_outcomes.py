@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from headwater import outcomes as module
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
+from headwater.gradients import forward as module
 from headwater.outcomes import BINS, binned, outcomes
 
 

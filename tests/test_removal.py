@@ -12,13 +12,13 @@ from headwater.building import Place, build
 from headwater.core import Examples, to_uint8
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.sample import sample
+from headwater.embedding import Embedder
 from headwater.errors import DataError
 from headwater.evaluate.counterfactual import without
 from headwater.experiment import Run, run
 from headwater.jobs import Here
 from headwater.models import kept as keeping
 from headwater.models import unet
-from headwater.models.embedding import Embedder
 from headwater.models.train import Recipe, train
 from headwater.outcomes import outcomes
 from headwater.recipes import BankRecipe, Source

@@ -25,6 +25,16 @@ _HOMES = {
     "GradientCos": "headwater.methods.gradient",
     "TRAK": "headwater.methods.trak",
     "DTRAK": "headwater.methods.dtrak",
+    "CLIP": "headwater.methods.clip",
+    "TracIn": "headwater.methods.tracin",
+    "GAS": "headwater.methods.gas",
+    "DAS": "headwater.methods.das",
+    "RelativeIF": "headwater.methods.relative_if",
+    "RenormIF": "headwater.methods.renorm_if",
+    "JourneyTRAK": "headwater.methods.journey_trak",
+    "EmpiricalIF": "headwater.methods.empirical_if",
+    "Datamodel": "headwater.methods.datamodel",
+    "Embedder": "headwater.embedding",
     "attribute": "headwater.experiment",
     "report": "headwater.report",
 }
@@ -35,12 +45,22 @@ if TYPE_CHECKING:
     from headwater.data import open_examples
     from headwater.diffusion.denoiser import Denoiser
     from headwater.diffusion.draws import Draws
+    from headwater.embedding import Embedder
     from headwater.experiment import attribute
     from headwater.methods import METHODS
+    from headwater.methods.clip import CLIP
+    from headwater.methods.das import DAS
+    from headwater.methods.datamodel import Datamodel
     from headwater.methods.dtrak import DTRAK
+    from headwater.methods.empirical_if import EmpiricalIF
+    from headwater.methods.gas import GAS
     from headwater.methods.gradient import Gradient, GradientCos
+    from headwater.methods.journey_trak import JourneyTRAK
     from headwater.methods.pixel import Pixel
     from headwater.methods.random import Random
+    from headwater.methods.relative_if import RelativeIF
+    from headwater.methods.renorm_if import RenormIF
+    from headwater.methods.tracin import TracIn
     from headwater.methods.trak import TRAK
     from headwater.models.unet import load
     from headwater.report import report
@@ -61,6 +81,16 @@ __all__ = [
     "Pixel",
     "Random",
     "Scores",
+    "CLIP",
+    "TracIn",
+    "GAS",
+    "DAS",
+    "RelativeIF",
+    "RenormIF",
+    "JourneyTRAK",
+    "EmpiricalIF",
+    "Datamodel",
+    "Embedder",
     "attribute",
     "load",
     "open_bank",

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from headwater.bank import open_bank, read_info
+from headwater.asking import on_paths
+from headwater.bank import Bank, open_bank, read_info
 from headwater.building import Place
 from headwater.core import labelled_like
 from headwater.data import open_examples
@@ -17,13 +18,15 @@ from headwater.errors import OptionError
 from headwater.experiment import Run
 from headwater.experiment import device as checked
 from headwater.jobs import Cluster, Crew, Pool
+from headwater.layout import training_of
 from headwater.methods import make, method_class
 from headwater.models import unet
+from headwater.models.kept import trained
 from headwater.models.train import DIGITS, Recipe
 from headwater.recipes import BankRecipe, Source, from_fields, recipe
 
 if TYPE_CHECKING:
-    from headwater.models.embedding import Embedder
+    from headwater.embedding import Embedder
 
 
 class Machine(NamedTuple):
@@ -31,6 +34,17 @@ class Machine(NamedTuple):
 
     device: str
     memory: float
+
+
+class Models(NamedTuple):
+    """Whose gradients are taken: models in folders, or an `ensemble` of so many retrained on a bank's further subsets.
+
+    `kept` is where retrained models are kept.
+    """
+
+    folders: list[Path]
+    ensemble: int | None = None
+    kept: Path | None = None
 
 
 def parse(text: str) -> Any:
@@ -63,22 +77,52 @@ def experiment(
     fields: dict[str, Any],
     train: str | None,
     query: str | None,
-    models: list[Path],
+    models: Models,
     bank: str | None,
     machine: Machine,
     resize: int | None = None,
 ) -> Run:
     """Everything a run needs, opened and checked. What is not named comes from the bank, if there is one."""
     opened = open_bank(bank) if bank else None
+    made = make(method, fields, opened)
+    if opened is not None and reachable_paths(made, opened):
+        opened = on_paths(opened)
     if opened is None and (train is None or query is None):
         missing = "--train" if train is None else "--query"
         raise OptionError(f"{missing} is missing. Name a folder of images, an .npz file, or a built-in name such as digits.")
     examples = opened.train if train is None and opened else open_examples(train or "", resize=resize)
     queries = opened.queries if query is None and opened else labelled_like(open_examples(query or "", resize=resize), examples)
-    folders = models or ([opened.folder / "model"] if opened and train is None else [])
-    loaded, notes = _models(folders, machine)
-    sources = {"train": train or f"{bank}/train.npz", "query": query or f"{bank}/queries.npz", "models": [str(f) for f in folders]}
+    folders = models.folders or ([opened.folder / "model"] if opened and train is None else [])
+    if models.ensemble is None:
+        (loaded, notes), names = _models(folders, machine, getattr(made, "checkpoints", 0)), [str(folder) for folder in folders]
+    else:
+        (loaded, names), notes = retrained(opened, models, models.ensemble, machine), []
+    sources = {"train": train or f"{bank}/train.npz", "query": query or f"{bank}/queries.npz", "models": names}
     return Run(method, fields, examples, queries, loaded, opened, sources, notes)
+
+
+def reachable_paths(method: Any, bank: Bank) -> bool:
+    """Whether the method needs the paths that made the queries, and the bank's sampler has them (a DDIM path has no density)."""
+    if not getattr(method, "along_path", False):
+        return False
+    return method.measurement != "trajectory" or from_fields(bank.info["recipe"]).sampler == "ddpm"
+
+
+def retrained(bank: Bank | None, models: Models, count: int, machine: Machine) -> tuple[list[Denoiser], list[str]]:
+    """Models of the first of the bank's further subsets, which are never compared with: those kept, else trained now."""
+    if bank is None or models.folders:
+        raise OptionError("--ensemble takes models retrained on a bank's further subsets; expected --bank and no --model.")
+    rows = range(bank.compared, bank.compared + count)
+    if rows.stop > len(bank.subsets):
+        raise OptionError(
+            f"--ensemble is {count}; the bank {bank.folder.name} has {len(bank.subsets) - bank.compared} further subsets. Give it "
+            f"more with `headwater bank build {bank.folder} --learning {count}`."
+        )
+    recipe, device = from_fields(bank.info["recipe"]), checked(machine.device)
+    trainings = [training_of(recipe, bank.subsets, (row, 0)) for row in rows]
+    found = [trained(each, bank.train, models.kept, device=device) for each in trainings]
+    memory = int(machine.memory * 2**30)
+    return [replace(model, memory=memory) for model in found], [f"subset {row} of {bank.folder.name}, seed 0" for row in rows]
 
 
 def bank_recipe(bank: Path, name: str | None, changes: Mapping[str, Any]) -> BankRecipe:
@@ -121,12 +165,12 @@ def embedding(name: str | None, device: str) -> "Embedder | None":
     """The embedder of that name, if one is asked for."""
     if name is None:
         return None
-    from headwater.models.embedding import embedder
+    from headwater.embedding import embedder
 
     return embedder(name, checked(device))
 
 
-def _models(folders: list[Path], machine: Machine) -> tuple[list[Denoiser], list[str]]:
+def _models(folders: list[Path], machine: Machine, checkpoints: int) -> tuple[list[Denoiser], list[str]]:
     if not folders:
         return [], []
     notes = [
@@ -134,10 +178,17 @@ def _models(folders: list[Path], machine: Machine) -> tuple[list[Denoiser], list
         for folder in folders
         if folder.is_dir() and not unet.has_schedule(folder)
     ]
+    device, memory = checked(machine.device), int(machine.memory * 2**30)
+    loaded = [unet.load(folder, device, checkpoints) for folder in folders]
+    few = "{} has {} checkpoints, in `checkpoints/step-*` in it or beside it: {}."
+    for folder, model in zip(folders, loaded, strict=True):
+        if len(model.checkpoints) < checkpoints:
+            instead = "those are used" if model.checkpoints else "the final model alone is used"
+            notes.append(few.format(folder, len(model.checkpoints) or "no", instead))
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
-    device = checked(machine.device)
-    return [replace(unet.load(folder, device), memory=int(machine.memory * 2**30)) for folder in folders], notes
+    earlier = [tuple(replace(each, memory=memory) for each in model.checkpoints) for model in loaded]
+    return [replace(model, memory=memory, checkpoints=each) for model, each in zip(loaded, earlier, strict=True)], notes
 
 
 def _assignment(text: str) -> tuple[str, Any]:

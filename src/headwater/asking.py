@@ -1,5 +1,6 @@
 """A bank's queries: held-out images, pictures that its model makes, and those added later."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,13 @@ import torch
 from jaxtyping import Int64
 
 from headwater.archive import read_examples, write_examples
+from headwater.bank import Bank
 from headwater.core import Examples, labelled_like, to_uint8
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.sample import sample
-from headwater.recipes import BankRecipe
+from headwater.diffusion.sample import Sampled, sample
+from headwater.errors import DataError
+from headwater.models import unet
+from headwater.recipes import BankRecipe, from_fields
 
 TOGETHER = 256  # pictures generated at once
 
@@ -20,7 +24,7 @@ def queries_of(recipe: BankRecipe, model: Denoiser, held_out: Examples) -> Examp
     count = recipe.generated
     labels = None if model.classes is None else np.arange(count) % model.classes
     shown = np.full(count, -1) if labels is None else labels
-    pictures = [regenerated(recipe, model, range(low, min(low + TOGETHER, count)), labels) for low in range(0, count, TOGETHER)]
+    pictures = [regenerated(recipe, model, rows, labels) for rows in together(count)]
     return Examples(
         np.concatenate([held_out.images, *(to_uint8(each) for each in pictures)]),
         ids=(*held_out.ids, *(f"generated-{i:03d}" for i in range(count))),
@@ -29,11 +33,43 @@ def queries_of(recipe: BankRecipe, model: Denoiser, held_out: Examples) -> Examp
     )
 
 
+def together(count: int) -> list[range]:
+    """The numbers of so many pictures, those that are generated together side by side."""
+    return [range(low, min(low + TOGETHER, count)) for low in range(0, count, TOGETHER)]
+
+
 def regenerated(recipe: BankRecipe, model: Denoiser, rows: range, labels: Int64[np.ndarray, " g"] | None) -> np.ndarray:
     """The generated queries numbered `rows` as this model makes them of the same noise, float32 `[b, c, h, w]`."""
+    return made_again(recipe, model, rows, labels).pictures.float().cpu().numpy()
+
+
+def made_again(
+    recipe: BankRecipe, model: Denoiser, rows: range, labels: Int64[np.ndarray, " g"] | None, *, keep_path: bool = False
+) -> Sampled:
+    """The same, and if asked the path that the sampler went."""
     given = None if labels is None else torch.as_tensor(labels[rows.start : rows.stop], device=model.device)
-    made = sample(model, rows, recipe.sample_seed, sampler=recipe.sampler, steps=recipe.sample_steps, labels=given)
-    return made.pictures.float().cpu().numpy()
+    named = {"sampler": recipe.sampler, "steps": recipe.sample_steps}
+    return sample(model, rows, recipe.sample_seed, **named, labels=given, keep_path=keep_path)
+
+
+def on_paths(bank: Bank) -> Bank:
+    """The bank with its generated queries alone, each with the path that made it: sampled again by the bank's model."""
+    recipe, model = from_fields(bank.info["recipe"]), unet.load(bank.folder / "model")
+    places = np.flatnonzero(np.array(bank.queries.split or ()) == "gen")
+    if not len(places):
+        raise DataError(f"The bank {bank.folder} has no generated queries; only they have a sampler's path.")
+    queries = bank.queries.take(places)
+    labels = None if model.classes is None else np.arange(recipe.generated) % model.classes
+    parts = [made_again(recipe, model, rows, labels, keep_path=True) for rows in together(recipe.generated)]
+    numbers = [int(name.removeprefix("generated-")) for name in queries.ids]
+    pictures = to_uint8(np.concatenate([part.pictures.float().numpy() for part in parts]))[numbers]
+    if np.abs(pictures.astype(int) - queries.images).max() > 1:
+        raise DataError(
+            f"The model in {bank.folder / 'model'} does not make the bank's generated queries again: it is another one."
+        )
+    path = np.concatenate([np.asarray(part.path, np.float32) for part in parts])[numbers]
+    queries = replace(queries, trajectory=path, trajectory_timesteps=parts[0].timesteps)
+    return replace(bank, queries=queries, chosen=tuple(np.array(bank.chosen or range(len(bank.queries)))[places].tolist()))
 
 
 def with_added(folder: Path, training: Examples, more: Examples | None) -> Examples:

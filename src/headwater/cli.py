@@ -23,7 +23,9 @@ app = typer.Typer(
 bank_app = typer.Typer(no_args_is_help=True, help="Ground truth: retrain on subsets of the training set and measure.")
 app.add_typer(bank_app, name="bank")
 
-Models = Annotated[list[Path] | None, typer.Option("--model", help="diffusers pipeline or UNet folder; several: an ensemble.")]
+ModelFolders = Annotated[
+    list[Path] | None, typer.Option("--model", help="diffusers pipeline or UNet folder; several: an ensemble.")
+]
 Train = Annotated[str | None, typer.Option(help="Training images: folder, .npz, hf:name[:split], digits, cifar10, cifar2.")]
 Query = Annotated[str | None, typer.Option(help="Queries: the pictures to explain; as --train.")]
 Method = Annotated[str, typer.Option(help="Attribution method (see `headwater methods`), or package.module:Class.")]
@@ -39,6 +41,9 @@ Workers = Annotated[
 ]
 Ray = Annotated[str | None, typer.Option(help="Address of a Ray cluster that does the jobs (`auto` finds a local one).")]
 Gpus = Annotated[float, typer.Option(min=0, help="On a cluster: GPUs for each job, may be a fraction.")]
+Ensemble = Annotated[
+    int | None, typer.Option(min=1, help="Average over so many models, each retrained on one of the bank's further subsets.")
+]
 Resize = Annotated[int | None, typer.Option(help="Resize and centre-crop images to this size.")]
 
 
@@ -136,7 +141,7 @@ def attribute(
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     train: Train = None,
     query: Query = None,
-    model: Models = None,
+    model: ModelFolders = None,
     set_: Settings = None,
     bank: BankFolder = None,
     seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
@@ -148,14 +153,16 @@ def attribute(
     ray: Ray = None,
     gpus: Gpus = 0.0,
     resize: Resize = None,
+    ensemble: Ensemble = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a run with other settings.")] = False,
 ) -> None:
     """Score every training image for every query, and write the run folder with its report."""
-    from headwater.arguments import Machine, crew, experiment, fields_of
+    from headwater.arguments import Machine, Models, crew, experiment, fields_of
     from headwater.experiment import run
     from headwater.report import report as page
 
-    what = experiment(method, fields_of(method, set_ or [], seed), train, query, model or [], bank, Machine(device, memory), resize)
+    fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None))
+    what = experiment(method, fields, train, query, models, bank, Machine(device, memory), resize)
     with _bar("features") as tick:
         fresh = run(what, out, _store(store, tick, store_dtype, crew(workers, ray, gpus)), force=force)
     if not fresh:
@@ -190,7 +197,7 @@ def tune(
     values: Annotated[list[str], typer.Option(help="Its values, separated by commas (or a JSON list); one for each --field.")],
     train: Train = None,
     query: Query = None,
-    model: Models = None,
+    model: ModelFolders = None,
     set_: Settings = None,
     seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
     device: Device = "cpu",
@@ -200,16 +207,18 @@ def tune(
     workers: Workers = None,
     ray: Ray = None,
     gpus: Gpus = 0.0,
+    ensemble: Ensemble = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Sweep fields of a method against a bank: chosen on one half of the queries, reported on the other."""
-    from headwater.arguments import Machine, as_list, crew, experiment, fields_of
+    from headwater.arguments import Machine, Models, as_list, crew, experiment, fields_of
     from headwater.sweep import lines, sweep
 
     if len(field) != len(values):
         raise OptionError(f"There are {len(field)} --field and {len(values)} --values; expected one list of values for each field.")
     swept = {name: as_list(text) for name, text in zip(field, values, strict=True)}
-    what = experiment(method, fields_of(method, set_ or [], seed), train, query, model or [], bank, Machine(device, memory))
+    fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None))
+    what = experiment(method, fields, train, query, models, bank, Machine(device, memory))
     with _bar("features") as tick:
         found = sweep(what, swept, _store(store, tick, store_dtype, crew(workers, ray, gpus)))
     print(json.dumps(found) if as_json else "\n".join(lines(found)))

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.disk import written
 from headwater.errors import DataError, OptionError
 from headwater.features import check_fits
-from headwater.methods import make
+from headwater.methods import make, settings_of
 from headwater.models import unet
 from headwater.scores import Scores
 from headwater.store import FeatureStore, default_root
@@ -62,8 +62,9 @@ def attribute(
     """
     train = _examples(train)
     queries = labelled_like(_examples(queries), train)
-    members = [None] if model is None else [model] if isinstance(model, Model) else list(model)
-    denoisers = [unet.load(member) if isinstance(member, str | Path) else member for member in members]
+    given = [None] if model is None else [model] if isinstance(model, Model) else list(model)
+    wanted = getattr(method, "checkpoints", 0)
+    denoisers = [unet.load(each, checkpoints=wanted) if isinstance(each, str | Path) else each for each in given]
     clock = Clock()
     (values,), own, _ = scored(denoisers, train, [queries], method, store or FeatureStore(default_root()), clock)
     provenance = {"method": type(method).__name__, "fields": fields(method), "seconds": clock.seconds}
@@ -77,18 +78,24 @@ def scored(
     each: list[list[np.ndarray]] = []
     own: list[np.ndarray] = []
     resolved: dict[str, Any] = {}
-    for s, model in enumerate(models):
+    for model in models:
         for examples in (train, *sets):
             if model is not None:
                 check_fits(model, examples)
-        mine = replace(method, seed=method.seed + s) if s else method
+    for model, mine in members(models, method):
         with clock.stage("fit"):
             index = mine.fit(model, train, store)
         with clock.stage("score"):
             each.append([ranking.dense(mine.score(model, index, queries, store)) for queries in sets])
             own.append(np.asarray(mine.self_scores(index), np.float32))
         resolved = resolved or dict(mine.resolved(index))
-    return [np.mean(members, axis=0) for members in zip(*each, strict=True)], np.mean(own, axis=0), resolved
+    return [np.mean(found, axis=0) for found in zip(*each, strict=True)], np.mean(own, axis=0), resolved
+
+
+def members(models: Sequence[Denoiser | None], method: Any) -> Iterator[tuple[Denoiser | None, Any]]:
+    """Each model of an ensemble with its method: member s draws and projects by seed + s."""
+    for s, model in enumerate(models):
+        yield model, replace(method, seed=method.seed + s) if s and "seed" in settings_of(method) else method
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,17 +121,25 @@ class Run:
                 f"{len(self.train)} (or the same in another order). Give --train {self.bank.folder}/train.npz."
             )
 
+    def made(self) -> Any:
+        """The method."""
+        return make(self.method, dict(self.fields), self.bank)
+
     @property
     def settings(self) -> dict[str, Any]:
         """What must be equal for two runs to have equal scores."""
         settings = {
             "method": self.method,
-            "fields": fields(make(self.method, dict(self.fields))),
+            "fields": fields(self.made()),
             "train": self.train.fingerprint,
             "queries": self.queries.fingerprint,
             "models": [model.fingerprint for model in self.models],
             "bank": None if self.bank is None else self.bank.state,
         }
+        if any(model.checkpoints for model in self.models):
+            settings["checkpoints"] = [[each.fingerprint for each in model.checkpoints] for model in self.models]
+        if getattr(self.made(), "along_path", False):
+            settings["paths"] = self.queries.path_keys
         return json.loads(json.dumps(settings))
 
 
@@ -139,17 +154,19 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False)
             f"{out} already holds a run of {there.get('method', 'another method')} with other settings. "
             "Name another folder with --out, or overwrite it with --force."
         )
-    method = make(experiment.method, dict(experiment.fields))
-    if experiment.bank is not None and getattr(method, "measurement", "") == "trajectory":
+    method = experiment.made()
+    if experiment.bank is not None and getattr(method, "along_path", False) and experiment.bank.queries.trajectory is None:
         raise OptionError(
-            "The bank's queries have no sampler's path, so the measurement 'trajectory' cannot be checked. Leave --bank out."
+            f"The bank's queries have no sampler's path, which {experiment.method} with these fields needs: it cannot be compared "
+            "with retraining. Leave --bank out."
         )
     clock, started = Clock(), datetime.now(UTC)
     sets = [experiment.queries] if experiment.bank is None else [experiment.queries, experiment.bank.queries]
     (values, *of_bank), own, resolved = scored(list(experiment.models) or [None], experiment.train, sets, method, store, clock)
     scores = Scores(values, experiment.queries.ids, experiment.train.ids, own)
     with clock.stage("ground truth"):
-        truth = None if experiment.bank is None else ground_truth(experiment.bank, of_bank[0], signed=method.signed)
+        learned = resolved.get("subsets", ())
+        truth = None if experiment.bank is None else ground_truth(experiment.bank, of_bank[0], learned, signed=method.signed)
         if experiment.bank is not None and truth is not None:  # of this run's own queries, those that the bank has
             known = dict(zip(experiment.bank.queries.hashes, truth["per_query"], strict=True))
             truth["per_query"] = [known.get(content) for content in experiment.queries.hashes]
@@ -195,8 +212,7 @@ def describe(experiment: Run, method: Any, settings: Mapping[str, Any]) -> dict[
 
 def fields(method: Any) -> dict[str, Any]:
     """A method's hyperparameters as JSON-ready values."""
-    assert is_dataclass(method) and not isinstance(method, type)
-    return json.loads(json.dumps(asdict(method)))
+    return json.loads(json.dumps({name: getattr(method, name) for name in settings_of(method)}, default=lambda o: o.name))
 
 
 def device(name: str) -> str:
@@ -244,7 +260,7 @@ def _pictures(experiment: Run, values: Float32[np.ndarray, "q n"], own: Float32[
     rows = np.arange(len(train))
     if train.images.nbytes > PICTURES:
         shown = [ranking.top([values], 50).rows, ranking.top([-values], 50).rows]
-        shown += [ranking.top([sign * own[None]], 50).rows for sign in (1, -1)]
+        shown += [ranking.top([sign * own[None]], 50).rows for sign in (1, -1) if np.isfinite(own).all()]
         rows = np.unique(np.concatenate([part.ravel() for part in shown]))
     found: dict[str, Any] = {
         "train_images": train.images[rows],

@@ -9,15 +9,24 @@ from jaxtyping import Float32
 
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.draws import Draws
+from headwater.diffusion.draws import AnyDraws, Draws, Journey
 from headwater.diffusion.measure import canonical, measurement
 from headwater.errors import DataError, OptionError, unknown
+from headwater.gradients.forward import values
 from headwater.gradients.projected import BLOCK, projected
 from headwater.linalg.project import PROJECTORS, AnyProjector, projector
 from headwater.store import FeatureStore
 
 Features = Float32[np.ndarray, "n k"]
 VERSION = 2  # of the numbers that given settings stand for
+
+
+class Passes(NamedTuple):
+    """Passes through the model for one image: gradients (forward and backward) of a training image, of a query; forward alone."""
+
+    train: int
+    query: int
+    forward: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +74,15 @@ class GradientFeatures:
         draws = self._draws(query=True)
         return features(model, examples, self.measurement, draws, self._projector(), store, self.parameters, self.normalize)
 
+    def passes(self, T: int) -> Passes:
+        """Passes through the model, of one with T timesteps: K × noises gradients, of training images and of queries."""
+        return Passes(self._draws().count, self._draws(query=True).count)
+
+    @property
+    def along_path(self) -> bool:
+        """Whether the queries must have a sampler's path."""
+        return self.measurement == "trajectory"
+
     def _draws(self, *, query: bool = False) -> Draws:
         other = self.query_timesteps if query else None
         return Draws(self.timesteps if other is None else other, self.strategy, self.noises, self.seed)
@@ -77,15 +95,14 @@ def features(
     model: Denoiser | None,
     examples: Examples,
     measurement_name: str,
-    draws: Draws,
+    draws: AnyDraws,
     project: AnyProjector,
     store: FeatureStore,
     pattern: str = "*",
     normalize: bool = False,
 ) -> Features:
     """φ(x) = R ∇_θ m(x) for all examples, from the store or computed: p numbers an example are never kept, only k."""
-    if model is None:
-        raise OptionError("This method needs a model. Name one with --model FOLDER.")
+    model = needed(model)
     check_fits(model, examples)
     settings = {
         "model": model.fingerprint,
@@ -106,7 +123,27 @@ def features(
             parts = [slice(low, low + BLOCK) for low in range(0, len(positions), BLOCK)]
             yield from in_order(store.crew.work(_block, what, parts), parts)
 
-    return store.rows(settings, examples.path_keys if measurement_name == "trajectory" else examples.keys, compute)
+    along = measurement_name == "trajectory" or isinstance(draws, Journey)
+    return store.rows(settings, examples.path_keys if along else examples.keys, compute)
+
+
+def losses(model: Denoiser | None, examples: Examples, draws: Draws, store: FeatureStore) -> Float32[np.ndarray, "n d"]:
+    """The training loss of every draw of each example, from the store or computed: forward passes alone."""
+    model = needed(model)
+    check_fits(model, examples)
+    settings = {"model": model.fingerprint, "losses": asdict(draws), "dtype": str(model.dtype), "version": VERSION}
+
+    def compute(positions: list[int]) -> Iterator[Features]:
+        yield from (part.of["simple"] for part in values(model, examples.take(positions), ["simple"], draws))
+
+    return store.rows(settings, examples.keys, compute)
+
+
+def needed(model: Denoiser | None) -> Denoiser:
+    """The model, of a method that cannot do without one."""
+    if model is None:
+        raise OptionError("This method needs a model. Name one with --model FOLDER.")
+    return model
 
 
 class Wanted(NamedTuple):
@@ -115,7 +152,7 @@ class Wanted(NamedTuple):
     model: Denoiser
     examples: Examples
     measurement: str
-    draws: Draws
+    draws: AnyDraws
     project: AnyProjector
     pattern: str
     normalize: bool

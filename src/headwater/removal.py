@@ -22,11 +22,11 @@ from headwater.bank import Bank
 from headwater.building import Place
 from headwater.core import Examples, to_uint8
 from headwater.disk import locked, written
+from headwater.embedding import Embedder, cosine
 from headwater.errors import DataError
 from headwater.evaluate.counterfactual import Paired, distance, paired, spread, without
 from headwater.methods.random import Random
 from headwater.models import unet
-from headwater.models.embedding import Embedder, cosine
 from headwater.models.kept import Training, trained
 from headwater.models.unet import Network
 from headwater.outcomes import outcomes

@@ -168,7 +168,7 @@ def reading(
 def self_influence(run: RunFolder, gallery: Gallery) -> Row | None:
     """The training images that weigh most and least on their own loss; None for a method that cannot tell them apart."""
     own = run.scores.self_scores
-    if np.ptp(own) <= 1e-5 * np.abs(own).max():  # a constant, but for float32 rounding
+    if not np.isfinite(own).all() or np.ptp(own) <= 1e-5 * np.abs(own).max():  # unknown, or a constant but for float32 rounding
         return None
     scale = scale_of(own, signed=bool(own.min() < 0))
     most, least = (_shown(run, top([sign * own[None]], PROPONENTS).rows[0], own, scale, gallery) for sign in (1, -1))

@@ -46,7 +46,8 @@ def open_run(folder: Path) -> RunFolder:
     words = {name: tuple(have[name].tolist()) for name in ("train_ids", "query_ids", "query_split") if name in have}
     q, n = len(words["query_ids"]), len(words["train_ids"])
     values, own = array(folder / "scores.npy"), array(folder / "self.npy")
-    if values.shape != (q, n) or own.shape != (n,) or not np.isfinite(own).all():
+    unknown = own.shape == (n,) and np.isnan(own).all()  # of a method that cannot tell
+    if values.shape != (q, n) or own.shape != (n,) or not (unknown or np.isfinite(own).all()):
         raise DataError(
             f"The run in {folder} has scores {list(values.shape)} and self-influence {list(own.shape)} for {q} queries and {n} "
             f"training images; expected [{q}, {n}] and [{n}], all finite. Make the run again with --force."

@@ -21,7 +21,8 @@ class Ranked(NamedTuple):
 class Scores:
     """All scores of a run, `[query, train]` in input order, with the names of both sides.
 
-    `self_scores` are τ[i, i] of the training images; `provenance` is what ran: method, fields, fingerprints, seconds.
+    `self_scores` are τ[i, i] of the training images, NaN where a method cannot tell; `provenance` is what ran: method, fields,
+    fingerprints, seconds.
     """
 
     values: Float32[np.ndarray, "q n"]

@@ -10,7 +10,7 @@ from headwater.bank import Bank
 from headwater.errors import OptionError
 from headwater.evaluate.lds import LDS, against
 from headwater.evaluate.tune import Setting, grid, tuned
-from headwater.experiment import Run, attribute
+from headwater.experiment import Run, attribute, members
 from headwater.linalg.rank import Interval
 from headwater.methods import make
 from headwater.scores import dense
@@ -39,17 +39,18 @@ def settings(
     others = {name: values for name, values in fields.items() if name != kind}
     found: dict[Setting, Float32[np.ndarray, "q n"]] = {}
     for setting in grid(others):
-        method = make(experiment.method, {**experiment.fields, **dict(setting)})
+        method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
         if kind is None:
             found[setting] = attribute(model, experiment.train, queries, method=method, store=store).values
             continue
         for damping in fields[kind]:
             make(experiment.method, {**experiment.fields, **dict(setting), kind: damping})
-        if model is None or len(model) != 1:
-            raise OptionError(f"Sweeping damping needs one model; there are {len(model or [])}.")
-        index = method.fit(model[0], experiment.train, store)
-        given = dimensionless(kind, fields[kind], method.resolved(index))
-        blocks = dense(method.score(model[0], index, queries, store, damping=given))
+        each = []
+        for one, mine in members(model or [None], method):
+            index = mine.fit(one, experiment.train, store)
+            given = dimensionless(kind, fields[kind], mine.resolved(index))
+            each.append(dense(mine.score(one, index, queries, store, damping=given)))
+        blocks = np.mean(each, axis=0)
         found |= {(*setting, (kind, damping)): block for damping, block in zip(fields[kind], blocks, strict=True)}
     return found
 

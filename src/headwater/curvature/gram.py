@@ -96,6 +96,18 @@ class Gram:
             right = vectors[rows] if self.dual else self._wide[rows] @ vectors
             yield left @ right.T
 
+    def solved_norms(self, damping: float) -> Float64[np.ndarray, " n"]:
+        """‖(ΦᵀΦ + λI)⁻¹φ(i)‖ of each training image, from the eigenbasis: Σ_j v_ij² s_j/(s_j + λ)² in the dual."""
+        values, vectors = self.eigen
+        inverse = self.inverse_spectrum(damping)
+        if self.dual:
+            return np.sqrt(np.square(vectors) @ (values * np.square(inverse)))
+        return np.sqrt(np.square(self._wide @ vectors) @ np.square(inverse))
+
+    def norms(self) -> Float64[np.ndarray, " n"]:
+        """‖φ(i)‖ of each training image."""
+        return np.linalg.norm(self._wide, axis=1)
+
     def self_scores(self, damping: float) -> Float64[np.ndarray, " n"]:
         """φ(i)ᵀ(ΦᵀΦ + λI)⁻¹φ(i), the leverage of each training image, without the n×n matrix of the others."""
         values, vectors = self.eigen

@@ -17,7 +17,7 @@ from headwater.store import FeatureStore
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel(GradientFeatures):
-    """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i),   φ(x) = R ∇_θ m(x) averaged over draws.
+    """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · w_λ(i),   φ(x) = R ∇_θ m(x) averaged over draws, w = 1 unless a method says otherwise.
 
     λ = `damping` × mean ‖φ(i)‖² (`usual` if neither is given), or `absolute_damping`, the papers' λ.
     """
@@ -43,6 +43,10 @@ class Kernel(GradientFeatures):
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Gram:
         return Gram(self.train(model, train, store))
 
+    def weights(self, index: Gram, damping: float) -> Float[np.ndarray, " n"]:
+        """w_λ(i): what each training image's scores are multiplied by, for an absolute λ."""
+        return np.ones(len(index.phi))
+
     def score(
         self,
         model: Denoiser | None,
@@ -52,10 +56,17 @@ class Kernel(GradientFeatures):
         damping: float | Sequence[float] | None = None,
     ) -> Iterator[Float[np.ndarray, "*λ q b"]]:
         given = self._absolute(index) if damping is None else np.multiply(damping, index.mean_square).tolist()
-        yield from index.scores(self.query(model, queries, store), given)
+        several = isinstance(given, list)
+        each = np.stack([self.weights(index, λ) for λ in given])[:, None] if several else self.weights(index, given)
+        start = 0
+        for block in index.scores(self.query(model, queries, store), given):
+            stop = start + block.shape[-1]
+            yield block * each[..., start:stop]
+            start = stop
 
     def self_scores(self, index: Gram) -> Float[np.ndarray, " n"]:
-        return index.self_scores(self._absolute(index))
+        absolute = self._absolute(index)
+        return index.self_scores(absolute) * self.weights(index, absolute)
 
     def resolved(self, index: Gram) -> dict[str, object]:
         absolute = self._absolute(index)
@@ -66,3 +77,8 @@ class Kernel(GradientFeatures):
         if self.absolute_damping is not None:
             return float(self.absolute_damping)
         return (self.usual if self.damping is None else self.damping) * gram.mean_square
+
+
+def over(norms: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """1/norm; 0 of a gradient that is zero, which has no direction to be scored by."""
+    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)

@@ -1,8 +1,9 @@
 """The model, as everything above sees it: parameters, a prediction, a schedule, a fingerprint."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,6 +14,7 @@ from headwater.diffusion.schedule import Schedule
 from headwater.errors import OptionError
 
 Parameters = Mapping[str, Tensor]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +23,8 @@ class Denoiser:
 
     `module(x_t, t[, class_labels])` returns the prediction, or an object that carries it as `.sample`.
     `classes` is the number of labels of a class-conditional model, None for an unconditional one. `memory` is how many bytes the
-    activations of one pass may take: it decides how many pictures go through at once, and nothing else.
+    activations of one pass may take: it decides how many pictures go through at once, and nothing else. `checkpoints` are the
+    same model on its way through training, the earliest first, where a method wants them.
     """
 
     module: nn.Module
@@ -30,6 +33,7 @@ class Denoiser:
     fingerprint: str
     classes: int | None = None
     memory: int = 2**30
+    checkpoints: tuple["Denoiser", ...] = ()
 
     def __post_init__(self) -> None:
         self.module.eval()
@@ -65,3 +69,9 @@ class Denoiser:
         condition = {} if labels is None else {"class_labels": labels}
         out = functional_call(self.module, dict(parameters or {}), (x_t, t), condition)
         return getattr(out, "sample", out)
+
+
+def evenly(checkpoints: Sequence[T], count: int) -> list[T]:
+    """`count` of the checkpoints, evenly spaced, the last among them; all where there are fewer."""
+    n = len(checkpoints)
+    return [checkpoints[(i + 1) * n // count - 1] for i in range(count)] if count < n else list(checkpoints)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headwater import seeds
 from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import Schedule
 from headwater.errors import DataError, OptionError, unknown
 
@@ -20,7 +21,7 @@ STRATEGIES = ("uniform", "cumulative", "stratified", "random")
 class Draw(NamedTuple):
     """The d draws of b examples. Leading axes may be [b, d], or [d] inside a per-example transformation."""
 
-    x: Float[Tensor, "*b 1 c h w"]
+    x: Float[Tensor, "*b _ c h w"]  # one picture for all draws, or one for each
     t: Int64[Tensor, "*b d"]
     then: Int64[Tensor, "*b d"]  # the timestep that a sampler's step from t leads to; t − 1 unless a path says otherwise
     noise: Float[Tensor, "*b d c h w"]
@@ -46,9 +47,13 @@ class Draws:
             raise unknown("strategy", self.strategy, STRATEGIES)
         if self.noises < 1:
             raise OptionError(f"noises is {self.noises}; expected 1 or more per timestep.")
-        least = self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)
-        if least < 1:
+        if self.count < 1:
             raise OptionError(f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps.")
+
+    @property
+    def count(self) -> int:
+        """Draws of one example."""
+        return (self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)) * self.noises
 
     def steps(self, content: str, T: int) -> Int64[np.ndarray, " K"]:
         """The timesteps of the example with this content hash."""
@@ -73,18 +78,64 @@ class Draws:
     def of(self, examples: Examples, rows: slice, schedule: Schedule, like: Tensor) -> Draw:
         """The draws of `examples[rows]`, with the dtype and device of `like`."""
         contents = examples.hashes[rows]
-        shape = examples.shape
         t = np.stack([np.repeat(self.steps(content, schedule.T), self.noises) for content in contents])
-        noise = np.stack(
-            [
-                [seeds.normal(shape, self.seed, "noise", content, step, j) for step, j in _counted(steps.tolist())]
-                for content, steps in zip(contents, t, strict=True)
-            ]
-        )
+        noise = _named_noise(self.seed, examples.shape, contents, t)
         x = torch.as_tensor(examples.take(np.arange(len(examples))[rows]).pixels()).to(like)[:, None]
         times = torch.as_tensor(t, device=like.device)
         epsilon = torch.as_tensor(noise).to(like)
         return Draw(x, times, times - 1, epsilon, schedule.noised(x, epsilon, times))
+
+
+@dataclass(frozen=True)
+class Journey:
+    """At every timestep t of a sampler's path, the picture x̂₀ that the model saw coming there, noised anew to that t.
+
+    x̂₀ is the prediction from the stored x_t, clipped to [−1, 1] as the sampler clips it. Noise is called as in `Draws`.
+    (Georgiev et al. 2023, arXiv:2312.06205; D-TRAK paper, appendix A.3.)
+    """
+
+    noises: int = 1
+    seed: int = 0
+    along: str = "journey"  # tells it from Draws, in the store
+
+    def of(self, examples: Examples, rows: slice, model: Denoiser, labels: Int64[Tensor, "b _"] | None, like: Tensor) -> Draw:
+        """The draws of `examples[rows]`; `labels` are those of the conditional model, one row for each example."""
+        x_t, times = path(examples, rows, like.device)
+        steps = times[times >= 0]
+        seen = x_t[:, : len(steps)].to(like)
+        t = steps.expand(len(seen), -1)
+        given = None if labels is None else labels[:, :1].expand(t.shape).reshape(-1)
+        x = _pictures(model, seen.flatten(0, 1), t.reshape(-1), given).view_as(seen).repeat_interleave(self.noises, 1)
+        t = t.repeat_interleave(self.noises, 1)
+        noise = _named_noise(self.seed, examples.shape, examples.hashes[rows], t.cpu().numpy())
+        epsilon = torch.as_tensor(noise).to(like)
+        return Draw(x, t, t - 1, epsilon, model.schedule.noised(x, epsilon, t))
+
+
+AnyDraws = Draws | Journey
+
+
+def _pictures(model: Denoiser, x_t: Tensor, t: Tensor, labels: Tensor | None, together: int = 64) -> Float[Tensor, "b c h w"]:
+    """x̂₀ of each state, clipped, `together` at a time."""
+    found = []
+    with torch.no_grad():
+        for low in range(0, len(x_t), together):
+            here = slice(low, low + together)
+            output = model.predict(x_t[here], t[here], None if labels is None else labels[here])
+            found.append(model.schedule.picture_and_noise(output, x_t[here], t[here])[0].clamp(-1, 1))
+    return torch.cat(found)
+
+
+def _named_noise(
+    seed: int, shape: tuple[int, int, int], contents: tuple[str, ...], t: Int64[np.ndarray, "b d"]
+) -> Float[np.ndarray, "b d c h w"]:
+    """The noise called (seed, content hash, t, how often t came before)."""
+    return np.stack(
+        [
+            [seeds.normal(shape, seed, "noise", content, step, j) for step, j in _counted(steps.tolist())]
+            for content, steps in zip(contents, t, strict=True)
+        ]
+    )
 
 
 def _counted(steps: list[int]) -> list[tuple[int, int]]:
@@ -104,20 +155,25 @@ def along_trajectory(examples: Examples, rows: slice, schedule: Schedule, like: 
     ‖x_{t'} − μ_θ‖² is a multiple of ‖ε − ε_θ‖². The last step, to the picture itself, adds no noise and has no density:
     it is left out.
     """
-    if examples.trajectory is None or examples.trajectory_timesteps is None:
-        raise DataError(
-            "The measurement 'trajectory' needs the sampler's path, but the queries hold none. "
-            "Make them with `headwater sample … --sampler ddpm --trajectory`."
-        )
-    path = torch.as_tensor(examples.trajectory[rows], device=like.device).double()  # near t = 0 the differences are tiny
-    times = torch.as_tensor(examples.trajectory_timesteps, device=like.device)
+    states, times = path(examples, rows, like.device)
     keep = int((times >= 0).sum()) - 1
     if keep < 1:
         raise DataError("The queries' path has no step between two noisy states; expected two or more timesteps.")
     t, then = times[:keep], times[1 : keep + 1]
-    x_t, after = path[:, :keep], path[:, 1 : keep + 1]
+    x_t, after = states[:, :keep], states[:, 1 : keep + 1]
     alpha_bar = torch.as_tensor(schedule.alpha_bar, device=like.device)[:, None, None, None]
     step = alpha_bar[t] / alpha_bar[then]
     noise = (x_t - step.sqrt() * after) * (1 - alpha_bar[t]).sqrt() / (1 - step)
-    b = len(path)
-    return Draw(path[:, -1:].to(like), t.expand(b, -1), then.expand(b, -1), noise.to(like), x_t.to(like))
+    b = len(states)
+    return Draw(states[:, -1:].to(like), t.expand(b, -1), then.expand(b, -1), noise.to(like), x_t.to(like))
+
+
+def path(examples: Examples, rows: slice, device: torch.device) -> tuple[Float[Tensor, "b s c h w"], Int64[Tensor, " s"]]:
+    """The states that a sampler went through, in double (near t = 0 their differences are tiny), and their timesteps."""
+    if examples.trajectory is None or examples.trajectory_timesteps is None:
+        raise DataError(
+            "This needs the sampler's path, and the queries hold none. Make them with `headwater sample … --trajectory` "
+            "(for the measurement 'trajectory' also with `--sampler ddpm`)."
+        )
+    states = torch.as_tensor(examples.trajectory[rows], device=device).double()
+    return states, torch.as_tensor(examples.trajectory_timesteps, device=device)

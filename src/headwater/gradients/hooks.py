@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.draws import Draws
+from headwater.diffusion.draws import AnyDraws
 from headwater.diffusion.measure import Measurement
 from headwater.errors import ModelError
 from headwater.gradients.drawn import Drawn, divisor, drawn
@@ -104,7 +104,7 @@ def _values(model: Denoiser, measurement: Measurement, given: Drawn, parameters:
 
 
 def gradients(
-    model: Denoiser, examples: Examples, measurement: Measurement, draws: Draws, *, pattern: str = "*", batch: int = 16
+    model: Denoiser, examples: Examples, measurement: Measurement, draws: AnyDraws, *, pattern: str = "*", batch: int = 16
 ) -> Iterator[Float[Tensor, "b p"]]:
     """Gradients of `measurement` for all examples, `batch` at a time, in order: what `vmap.gradients` gives, sooner."""
     layers = layers_of(model, pattern)
@@ -134,7 +134,7 @@ def check(model: Denoiser, measurement: Measurement, given: Drawn, layers: Seque
 
     One draw's gradient, by hooks and by autograd, must agree up to the rounding of the model's dtype.
     """
-    one = given.first()
+    one = given.one(0, 0)
     found: dict[str, Tensor] = {}
 
     def visit(gradient: LayerGradient) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.draws import Draws
+from headwater.diffusion.draws import AnyDraws
 from headwater.diffusion.measure import Measurement
 from headwater.gradients.drawn import Drawn, divisor, drawn
 from headwater.gradients.hooks import LayerGradient, check, stream
@@ -83,7 +83,7 @@ def projected(
     model: Denoiser,
     examples: Examples,
     measurement: Measurement,
-    draws: Draws,
+    draws: AnyDraws,
     projector: AnyProjector,
     *,
     pattern: str = "*",
@@ -110,7 +110,7 @@ def _blocks(
     model: Denoiser,
     examples: Examples,
     measurement: Measurement,
-    draws: Draws,
+    draws: AnyDraws,
     sketch: Exact | TwoSides,
     rows: int | None,
     block: int,
@@ -118,7 +118,7 @@ def _blocks(
 ) -> Iterator[Float[Tensor, "b k"]]:
     first = drawn(model, examples, slice(0, 1), measurement, draws)
     check(model, measurement, first, sketch.layers)
-    rows = rows or draws_that_fit(model, measurement, first.first(), sketch.layers, sketch.keep)
+    rows = rows or draws_that_fit(model, measurement, first.one(0, 0), sketch.layers, sketch.keep)
     d = first.draw.t.shape[1]
 
     def of(here: slice) -> Float[Tensor, "b k"]:

@@ -14,17 +14,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser, Parameters
-from headwater.diffusion.draws import Draw, Draws
+from headwater.diffusion.draws import AnyDraws, Draw
 from headwater.diffusion.measure import Measurement
 from headwater.errors import NonFiniteError
-from headwater.gradients.drawn import divisor, drawn
+from headwater.gradients.drawn import Drawn, divisor, drawn
 
 
 def gradients(
     model: Denoiser,
     examples: Examples,
     measurement: Measurement,
-    draws: Draws,
+    draws: AnyDraws,
     *,
     pattern: str = "*",
     batch: int = 16,
@@ -74,9 +74,8 @@ def non_finite(
     """The error that names the first example and timestep whose own gradient is not finite."""
     for i, name in enumerate(ids):
         for d, t in enumerate(draw.t[i].tolist()):
-            one = Draw(draw.x[i : i + 1], *(field[i : i + 1, d : d + 1] for field in draw[1:]))
-            label = None if labels is None else labels[i : i + 1, d : d + 1]
-            if not torch.isfinite(of_draws(model, measurement, one, label, parameters)).all():
+            one = Drawn(draw, labels).one(i, d)
+            if not torch.isfinite(of_draws(model, measurement, *one, parameters)).all():
                 return NonFiniteError(
                     f"The gradient is not finite for image {name} at timestep {t}. "
                     "Usual causes: half precision near t = 0, or weights that have diverged. "

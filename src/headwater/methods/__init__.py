@@ -14,6 +14,7 @@ from headwater.core import Examples
 from headwater.errors import OptionError, unknown
 
 if TYPE_CHECKING:
+    from headwater.bank import Bank
     from headwater.diffusion.denoiser import Denoiser
     from headwater.store import FeatureStore
 
@@ -49,11 +50,22 @@ VERBS = ("fit", "score", "self_scores", "resolved", "title", "signed")
 METHODS = {
     "random": "headwater.methods.random:Random",
     "pixel": "headwater.methods.pixel:Pixel",
+    "clip": "headwater.methods.clip:CLIP",
     "gradient": "headwater.methods.gradient:Gradient",
     "gradient-cos": "headwater.methods.gradient:GradientCos",
+    "tracin": "headwater.methods.tracin:TracIn",
+    "gas": "headwater.methods.gas:GAS",
     "trak": "headwater.methods.trak:TRAK",
     "d-trak": "headwater.methods.dtrak:DTRAK",
+    "das": "headwater.methods.das:DAS",
+    "relative-if": "headwater.methods.relative_if:RelativeIF",
+    "renorm-if": "headwater.methods.renorm_if:RenormIF",
+    "journey-trak": "headwater.methods.journey_trak:JourneyTRAK",
+    "empirical-if": "headwater.methods.empirical_if:EmpiricalIF",
+    "datamodel": "headwater.methods.datamodel:Datamodel",
 }
+
+OBJECTS = ("bank",)  # fields that hold an object in place of a setting
 
 
 def method_class(name: str) -> type:
@@ -70,11 +82,14 @@ def method_class(name: str) -> type:
     return found  # pyright: ignore[reportReturnType]
 
 
-def make(name: str, fields: Mapping[str, Any]) -> Any:
-    """The method called `name` with these fields; an unknown field or a value of the wrong type is refused by name."""
+def make(name: str, fields: Mapping[str, Any], bank: "Bank | None" = None) -> Any:
+    """The method called `name` with these fields; an unknown field or a value of the wrong type is refused by name.
+
+    A method that learns from retrained models is given the `bank`.
+    """
     kind = method_class(name)
     hints = typing.get_type_hints(kind)
-    known = [field.name for field in dataclasses.fields(kind)]
+    known = settings_of(kind)
     checked = {}
     for field, value in fields.items():
         if field not in known:
@@ -83,7 +98,17 @@ def make(name: str, fields: Mapping[str, Any]) -> Any:
         if not _fits(value, hints[field]):
             raise OptionError(f"{field} of {name} is {value!r}; expected {_words(hints[field])}.")
         checked[field] = value
-    return kind(**checked)
+    return kind(**checked, **({"bank": bank} if learns(kind) else {}))
+
+
+def settings_of(kind: Any) -> list[str]:
+    """The names of a method's hyperparameters."""
+    return [field.name for field in dataclasses.fields(kind) if field.name not in OBJECTS]
+
+
+def learns(kind: Any) -> bool:
+    """Whether a method learns from the retrained models of a bank."""
+    return "bank" in kind.__dataclass_fields__
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -103,4 +128,5 @@ def _words(kind: Any) -> str:
         return " or ".join(_words(part) for part in typing.get_args(kind) if part is not types.NoneType)
     if typing.get_origin(kind) is tuple:
         return f"a list ({_words(typing.get_args(kind)[0])} each)"
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}.get(kind, str(kind))
+    plain = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    return plain.get(kind) or f"an object ({kind.__name__})"

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from headwater import seeds
-from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.denoiser import Denoiser, evenly
 from headwater.diffusion.schedule import Schedule, linear
 from headwater.errors import ModelError, NonFiniteError, StorageError, unknown
 
@@ -116,9 +116,15 @@ def fingerprint(module: torch.nn.Module, schedule: Schedule) -> str:
     return digest.hexdigest()
 
 
-def load(folder: str | Path, device: str = "cpu") -> Denoiser:
-    """The model in a diffusers pipeline folder, or in a bare UNet folder (then the schedule is DDPM's linear one)."""
+def load(folder: str | Path, device: str = "cpu", checkpoints: int = 0) -> Denoiser:
+    """The model in a diffusers pipeline folder, or in a bare UNet folder (then the schedule is DDPM's linear one).
+
+    So many of its `checkpoints`, evenly spaced, come with it, where there are any.
+    """
     folder = Path(folder)
+    if checkpoints:
+        earlier = tuple(load(each, device) for each in evenly(checkpoint_folders(folder), checkpoints))
+        return replace(load(folder, device), checkpoints=earlier)
     if not folder.is_dir():
         raise ModelError(f"There is no model folder {folder}. Expected a diffusers pipeline or UNet2DModel folder.")
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
@@ -171,6 +177,15 @@ def save(model: Denoiser, folder: str | Path) -> None:
         (part / name).replace(folder / name)
     (part / "model_index.json").replace(folder / "model_index.json")
     part.rmdir()
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """The folders `step-*` of a model's checkpoints, the earliest first: in `checkpoints` within it, else beside it."""
+    for home in (folder / "checkpoints", folder.resolve().parent / "checkpoints"):
+        found = [(step, each) for each in home.glob("step-*") if (step := each.name.removeprefix("step-")).isdigit()]
+        if found:
+            return [each for _, each in sorted(found, key=lambda pair: int(pair[0]))]
+    return []
 
 
 def has_schedule(folder: str | Path) -> bool:

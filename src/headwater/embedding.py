@@ -1,8 +1,9 @@
 """Pictures as vectors, to tell how alike two are: a CLIP by folder or hub name, or a user's own function."""
 
+import hashlib
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,25 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
+from headwater.core import Examples
 from headwater.errors import DataError, ModelError, NonFiniteError, OptionError
+from headwater.store import FeatureStore
 
 EXAMPLE = "openai/clip-vit-base-patch32"
+BLOCK = 1024  # pictures whose vectors are kept on disk together
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """A function of 8-bit pictures [b, h, w, c] to vectors [b, d], called on a batch at a time. Tables print its name."""
+    """A function of 8-bit pictures [b, h, w, c] to vectors [b, d], called on a batch at a time. Tables print its name.
+
+    With a `fingerprint`, which changes whenever the vectors would, they are kept in the store; without, made anew each time.
+    """
 
     name: str
     embed: Callable[[UInt8[np.ndarray, "b h w c"]], Any]
     batch: int = 64
+    fingerprint: str | None = None
 
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n d"]:
         """One vector for each picture, of any length. NaN and infinity are raised."""
@@ -47,18 +55,44 @@ class Embedder:
 
 
 def embedder(name: str, device: str = "cpu") -> Embedder:
-    """The embedder called `name`: a CLIP of `transformers`, by folder or hub name, or a user's own, `package.module:function`.
+    """The embedder called `name`: a CLIP of `transformers`, by folder or hub name, or a user's own, `package.module:name`
+    of a function or of an Embedder.
 
     CLIP gives its projected image features, not normalised, in float32. Its weights are read from safetensors only.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return Embedder(f"CLIP {folder.resolve().name}", _clip(str(folder), device))
+        return _clip(name_of(name), str(folder), device)
     if ":" in name:
-        return Embedder(name, _own(name))
+        found = _own(name)
+        return found if isinstance(found, Embedder) else Embedder(name, found)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"There is no folder {name}. Expected a CLIP's folder, or its name on the hub, such as {EXAMPLE}.")
-    return Embedder(f"CLIP {name}", _clip(name, device))
+    return _clip(name_of(name), name, device)
+
+
+def name_of(name: str) -> str:
+    """What tables call the embedder of that name; no weights are read."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return f"CLIP {folder.resolve().name}"
+    if ":" in name:
+        found = _own(name)
+        return found.name if isinstance(found, Embedder) else name
+    return f"CLIP {name}"
+
+
+def embedded(what: Embedder, examples: Examples, store: FeatureStore) -> Float32[np.ndarray, "n d"]:
+    """The vector of each picture, from the store where the embedder has a fingerprint."""
+    if what.fingerprint is None:
+        return what(examples.images)
+    settings = {"embedder": what.name, "fingerprint": what.fingerprint}
+
+    def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b d"]]:
+        for low in range(0, len(positions), BLOCK):
+            yield what(examples.images[positions[low : low + BLOCK]])
+
+    return store.rows(settings, examples.hashes, compute)
 
 
 def cosine(a: Float32[np.ndarray, "n d"], b: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, " n"]:
@@ -69,7 +103,7 @@ def cosine(a: Float32[np.ndarray, "n d"], b: Float32[np.ndarray, "n d"]) -> Floa
     return (np.einsum("nd,nd->n", a, b, dtype=np.float64) / lengths).astype(np.float32)
 
 
-def _own(name: str) -> Callable[[UInt8[np.ndarray, "b h w c"]], Any]:
+def _own(name: str) -> Embedder | Callable[[UInt8[np.ndarray, "b h w c"]], Any]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -80,7 +114,7 @@ def _own(name: str) -> Callable[[UInt8[np.ndarray, "b h w c"]], Any]:
     return found
 
 
-def _clip(source: str, device: str) -> Callable[[UInt8[np.ndarray, "b h w c"]], Tensor]:
+def _clip(name: str, source: str, device: str) -> Embedder:
     try:
         importlib.import_module("transformers")
     except ImportError as error:
@@ -92,13 +126,17 @@ def _clip(source: str, device: str) -> Callable[[UInt8[np.ndarray, "b h w c"]], 
         raise ModelError(f"{source} is a model of type {kind}; expected clip, such as {EXAMPLE}.")
     prepare = _preparation(source)
     vision, projection = (part.to(device).eval() for part in _parts(source))
+    digest = hashlib.blake2b(repr(prepare).encode(), digest_size=16)
+    for part in (vision, projection):
+        for weight in part.state_dict().values():
+            digest.update(weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
 
     @torch.inference_mode()
     def features(images: UInt8[np.ndarray, "b h w c"]) -> Tensor:
         pixels = torch.stack([prepare(image) for image in images])
         return projection(vision(pixel_values=pixels.to(device)).pooler_output)
 
-    return features
+    return Embedder(name, features, fingerprint=digest.hexdigest())
 
 
 def _parts(source: str) -> tuple[torch.nn.Module, torch.nn.Module]:

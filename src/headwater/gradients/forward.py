@@ -1,0 +1,49 @@
+"""What a model makes of draws, without gradients: measurements of every draw, as many draws at a time as make sense."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import measurement
+from headwater.gradients.drawn import drawn
+
+ROWS = 1024  # draws that go through a model together, fewer of large pictures
+PIXELS = 2**22  # pixel values that go through a model together
+
+
+class Values(NamedTuple):
+    """Named measurements of each draw of some examples, and the draws' timesteps."""
+
+    of: dict[str, Float[np.ndarray, "b d"]]
+    t: Int64[np.ndarray, "b d"]
+
+
+def values(model: Denoiser, examples: Examples, names: Sequence[str], draws: Draws) -> Iterator[Values]:
+    """The named measurements of every draw of all examples, some examples at a time, in order."""
+    height = max(1, rows_at_once(model) // draws.count)
+    for start in range(0, len(examples), height):
+        yield _values(model, examples, slice(start, min(start + height, len(examples))), names, draws)
+
+
+def rows_at_once(model: Denoiser) -> int:
+    """How many draws go through the model together, without a graph."""
+    return max(1, min(ROWS, PIXELS // int(np.prod(model.shape))))
+
+
+def _values(model: Denoiser, examples: Examples, rows: slice, names: Sequence[str], draws: Draws) -> Values:
+    given = drawn(model, examples, rows, measurement("simple"), draws)
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for draw, labels in given.parts(rows_at_once(model)):
+        flat = None if labels is None else labels.reshape(-1)
+        with torch.no_grad():
+            output = model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1), flat).view_as(draw.x_t)
+            for name in names:
+                found[name].append(measurement(name)(output, draw, model.schedule))
+    return Values({name: torch.cat(each, 1).float().cpu().numpy() for name, each in found.items()}, given.draw.t.cpu().numpy())

@@ -1,0 +1,68 @@
+"""Similarity of embeddings: CLIP (Radford et al. 2021, arXiv:2103.00020) in the D-TRAK paper, or any other."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from headwater.core import Examples
+from headwater.curvature.flat import unit
+from headwater.diffusion.denoiser import Denoiser
+from headwater.embedding import EXAMPLE, Embedder, embedded, embedder, name_of
+from headwater.errors import unknown
+from headwater.methods import Dampings
+from headwater.store import FeatureStore
+
+Vectors = Float[np.ndarray, "n d"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIP:
+    """τ(q, i) = cos(e(x_q), e(x_i)) (`cosine`) or ⟨e(x_q), e(x_i)⟩ (`dot`), with e an image embedder.
+
+    `embedder`: a CLIP of transformers by folder or hub name, or `package.module:name` of a user's own function or Embedder, which
+    tables then call by its own name. Blind to the diffusion model: a lookalike scores high whether or not it was used.
+    """
+
+    signed: ClassVar[bool] = False
+
+    embedder: str | Embedder = EXAMPLE
+    similarity: str = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.similarity not in ("cosine", "dot"):
+            raise unknown("similarity", self.similarity, ("cosine", "dot"))
+
+    @property
+    def title(self) -> str:
+        """The embedder's name: an EfficientNet is no CLIP."""
+        return f"{self.embedder.name if isinstance(self.embedder, Embedder) else name_of(self.embedder)} similarity"
+
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Vectors:
+        return self._vectors(model, train, store)
+
+    def score(
+        self, model: Denoiser | None, index: Vectors, queries: Examples, store: FeatureStore, damping: Dampings = None
+    ) -> Iterator[Float[np.ndarray, "q b"]]:
+        yield self._vectors(model, queries, store) @ index.T
+
+    def self_scores(self, index: Vectors) -> Float[np.ndarray, " n"]:
+        return np.square(index).sum(axis=1)
+
+    def resolved(self, index: Vectors) -> dict[str, object]:
+        return {"width": index.shape[1]}
+
+    def _vectors(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Vectors:
+        device = "cpu" if model is None else str(model.device)
+        what = self.embedder if isinstance(self.embedder, Embedder) else loaded(self.embedder, device)
+        vectors = embedded(what, examples, store)
+        return unit(vectors) if self.similarity == "cosine" else vectors
+
+
+@lru_cache(maxsize=1)
+def loaded(name: str, device: str) -> Embedder:
+    """The embedder of that name, read once for training images and queries."""
+    return embedder(name, device)

@@ -1,0 +1,63 @@
+"""DAS, diffusion attribution score: Lin et al. 2025 (ICLR), arXiv:2410.18639. From its formulas: the authors' code does not run."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from headwater.core import Examples
+from headwater.curvature.gram import Gram
+from headwater.curvature.kernel import Kernel
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import Draws
+from headwater.errors import OptionError
+from headwater.features import Passes, losses
+from headwater.store import FeatureStore
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals(Gram):
+    """A Gram operator with the weight r(i) of each training image's errors."""
+
+    errors: Float[np.ndarray, " n"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DAS(Kernel):
+    """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · r(i),   φ(x) = mean over t of R∇_θ avg_t(x)/‖R∇_θ avg_t(x)‖.
+
+    How the output at q moves when i is removed, not how its loss does. The gradient of every timestep counts alike (`normalize`).
+    `error`: r(i) = mean over t of e_t/‖e‖, with e_t the root of i's loss at each of `error_timesteps` steps: what there is to learn
+    from i, spread over the steps; else r = 1. `leverage`: divided by 1 − h(i), h(i) = φ(i)ᵀ(ΦᵀΦ + λI)⁻¹φ(i), as exact leave-one-out
+    of a linear model is.
+    """
+
+    title: ClassVar[str] = "DAS"
+    usual: ClassVar[float] = 0.02
+
+    measurement: str = "avg"
+    normalize: bool = True
+    error: bool = True
+    error_timesteps: int = 100
+    leverage: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.error_timesteps < 1:
+            raise OptionError(f"error_timesteps is {self.error_timesteps}; expected 1 or more.")
+
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Residuals:
+        phi = self.train(model, train, store)
+        if not self.error:
+            return Residuals(phi, np.ones(len(phi)))
+        errors = np.sqrt(losses(model, train, Draws(self.error_timesteps, seed=self.seed), store).astype(np.float64))
+        return Residuals(phi, (errors / np.linalg.norm(errors, axis=1, keepdims=True)).mean(axis=1))
+
+    def weights(self, index: Gram, damping: float) -> Float[np.ndarray, " n"]:
+        assert isinstance(index, Residuals)
+        return index.errors / (1 - index.self_scores(damping)) if self.leverage else index.errors
+
+    def passes(self, T: int) -> Passes:
+        """Those of the kernel, and the forward passes of the errors."""
+        return super().passes(T)._replace(forward=self.error_timesteps * self.error)

@@ -1,0 +1,89 @@
+"""Datamodels: Ilyas et al. 2022, arXiv:2202.00622, by ridge regression (D-TRAK paper, appendix A.3)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from headwater.core import Examples
+from headwater.errors import OptionError
+from headwater.methods import Dampings
+from headwater.retrained import Learned, Retrained, in_blocks
+from headwater.store import FeatureStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Datamodel(Retrained):
+    """τ(q, i) = −w_i,   (w, b) = argmin Σ_A (m(q; θ_A) − b − Σ_{i∈A} w_i)² + α‖w‖² over models retrained on subsets A.
+
+    Each query's α is the one of `alphas` that predicts held-out subsets best (mean R² over `folds`). Solved in the space of the m
+    subsets: with the centred mask X, w = Xᵀ(XXᵀ + αI)⁻¹y, n·m² + m³ for all queries and α. The paper's sign is the opposite.
+    """
+
+    title: ClassVar[str] = "Datamodel"
+
+    alphas: tuple[float, ...] = (0.1, 1.0, 10.0)
+    folds: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.alphas or min(self.alphas) <= 0:
+            raise OptionError(f"alphas is {list(self.alphas)}; expected one or more numbers above 0.")
+        if self.folds < 2:
+            raise OptionError(f"folds is {self.folds}; expected 2 or more.")
+
+    def score(
+        self,
+        model: object,
+        index: Learned,
+        queries: Examples,
+        store: FeatureStore | None = None,
+        damping: Dampings = None,
+    ) -> Iterator[Float[np.ndarray, "q b"]]:
+        y = self.outcomes(index, queries)
+        if len(y) < 2 * self.folds:
+            raise OptionError(f"folds is {self.folds} with {len(y)} subsets to learn from; expected at least two subsets a fold.")
+        gram = overlaps(index)
+        best = np.argmax(self.accuracy(gram, y), axis=0)
+        dual = np.choose(best, solved(centred(gram), y - y.mean(axis=0), self.alphas))
+        for columns in in_blocks(index.kept.shape[1]):
+            kept = index.kept[:, columns].astype(np.float64)
+            yield -(dual.T @ (kept - kept.mean(axis=0)))
+
+    def accuracy(self, gram: Float64[np.ndarray, "m m"], y: Float64[np.ndarray, "m q"]) -> Float64[np.ndarray, "a q"]:
+        """R² on held-out subsets for each α and query, the mean over folds of consecutive subsets."""
+        total = np.zeros((len(self.alphas), y.shape[1]))
+        for held in np.array_split(np.arange(len(y)), self.folds):
+            rest = np.setdiff1d(np.arange(len(y)), held)
+            inside = gram[np.ix_(rest, rest)]
+            across = gram[np.ix_(held, rest)] - gram[np.ix_(held, rest)].mean(1, keepdims=True) - (inside.mean(0) - inside.mean())
+            dual = solved(centred(inside), y[rest] - y[rest].mean(axis=0), self.alphas)
+            error = np.square(y[rest].mean(axis=0) + across @ dual - y[held]).sum(axis=1)
+            spread = np.square(y[held] - y[held].mean(axis=0)).sum(axis=0)
+            total += 1 - error / np.where(spread > 0, spread, 1.0)
+        return total / self.folds
+
+
+def overlaps(index: Learned) -> Float64[np.ndarray, "m m"]:
+    """XXᵀ: how many images each two subsets share."""
+    m, n = index.kept.shape
+    gram = np.zeros((m, m))
+    for columns in in_blocks(n):
+        kept = index.kept[:, columns].astype(np.float64)
+        gram += kept @ kept.T
+    return gram
+
+
+def centred(gram: Float64[np.ndarray, "m m"]) -> Float64[np.ndarray, "m m"]:
+    """The same of X less its column means."""
+    return gram - gram.mean(axis=0) - gram.mean(axis=1, keepdims=True) + gram.mean()
+
+
+def solved(
+    gram: Float64[np.ndarray, "m m"], y: Float64[np.ndarray, "m q"], alphas: tuple[float, ...]
+) -> Float64[np.ndarray, "a m q"]:
+    """(XXᵀ + αI)⁻¹y for each α, from one eigendecomposition."""
+    values, vectors = np.linalg.eigh(gram)
+    inside = vectors.T @ y
+    return np.stack([vectors @ (inside / (np.maximum(values, 0)[:, None] + alpha)) for alpha in alphas])

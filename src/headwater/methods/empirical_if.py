@@ -1,0 +1,46 @@
+"""Empirical influence: Feldman & Zhang 2020, arXiv:2008.03703 (D-TRAK paper, appendix A.3)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from headwater.core import Examples
+from headwater.errors import DataError
+from headwater.methods import Dampings
+from headwater.retrained import Learned, Retrained, in_blocks
+from headwater.store import FeatureStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmpiricalIF(Retrained):
+    """τ(q, i) = E[m(q; θ_A) | i ∉ A] − E[m(q; θ_A) | i ∈ A] over the models retrained on subsets A.
+
+    Unbiased, and noisy: an image's effect is seen through those of all others that come and go with it. The paper's sign is the
+    opposite.
+    """
+
+    title: ClassVar[str] = "Empirical influence"
+
+    def score(
+        self,
+        model: object,
+        index: Learned,
+        queries: Examples,
+        store: FeatureStore | None = None,
+        damping: Dampings = None,
+    ) -> Iterator[Float[np.ndarray, "q b"]]:
+        y = self.outcomes(index, queries)
+        m, total = len(y), y.sum(axis=0)[:, None]
+        for columns in in_blocks(index.kept.shape[1]):
+            kept = index.kept[:, columns].astype(np.float64)
+            count, inside = kept.sum(axis=0), y.T @ kept
+            if not ((count > 0) & (count < m)).all():
+                image = columns.start + int(np.argmin((count > 0) & (count < m)))
+                raise DataError(
+                    f"Training image {image} is in all or in none of the {m} subsets to learn from: its effect cannot be seen. "
+                    "Train more subsets with `headwater bank build … --learning N`."
+                )
+            yield (total - inside) / (m - count) - inside / count

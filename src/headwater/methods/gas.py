@@ -1,0 +1,17 @@
+"""GAS, renormalised TracIn: Hammoudeh & Lowd 2022, arXiv:2201.10055 (D-TRAK paper, appendix A.3)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from headwater.curvature.flat import AlongTraining
+
+
+@dataclass(frozen=True, kw_only=True)
+class GAS(AlongTraining):
+    """τ(q, i) = (1/C) Σ_c cos(φ_c(q), φ_c(i)),   φ_c(x) = R ∇_θ ℓ(x; θ_c) at C `checkpoints` evenly spaced over training.
+
+    TracIn blind to the size of gradients, so that the few images with large ones do not lead for every query.
+    """
+
+    title: ClassVar[str] = "GAS"
+    cosine: ClassVar[bool] = True

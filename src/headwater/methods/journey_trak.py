@@ -1,0 +1,39 @@
+"""Journey TRAK: Georgiev et al. 2023, arXiv:2312.06205, as the D-TRAK paper applies it to finished pictures (appendix A.3)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from headwater.core import Examples
+from headwater.curvature.kernel import Kernel
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import Journey
+from headwater.features import Features, Passes, features
+from headwater.store import FeatureStore
+
+STEPS = 50  # of the usual sampler: what a plan counts with
+
+
+@dataclass(frozen=True, kw_only=True)
+class JourneyTRAK(Kernel):
+    """τ(q, i) = (1/S) Σ_s R ∇_θ ℓ_{t_s}(x̂₀(s))ᵀ (ΦᵀΦ + λI)⁻¹ φ(i),   φ(x) = R ∇_θ ℓ(x).
+
+    The query's gradient is taken along the S steps of the path that made it: of the picture x̂₀ that the model saw coming at step
+    s, noised anew to t_s. Training images, which have no path, have TRAK's features. So only generated queries whose path was kept
+    can be scored.
+    """
+
+    title: ClassVar[str] = "Journey TRAK"
+
+    @property
+    def along_path(self) -> bool:
+        """Queries must have a path."""
+        return True
+
+    def query(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
+        """Φ `[q, k]` of the queries' paths."""
+        journey = Journey(self.noises, self.seed)
+        return features(model, examples, self.measurement, journey, self._projector(), store, self.parameters, self.normalize)
+
+    def passes(self, T: int) -> Passes:
+        """K × noises gradients of a training image, one for each step and noise of a query, and a pass to see x̂₀."""
+        return Passes(super().passes(T).train, min(STEPS, T) * self.noises, min(STEPS, T))

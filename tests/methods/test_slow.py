@@ -1,0 +1,192 @@
+"""Every method of gradients against its equation written out: exact gradients in float64, matrices inverted whole."""
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.curvature.gram import Gram
+from headwater.diffusion.draws import Draws, Journey
+from headwater.diffusion.measure import measurement
+from headwater.diffusion.sample import sample
+from headwater.errors import DataError
+from headwater.gradients.vmap import gradients
+from headwater.methods import make
+from headwater.scores import dense
+from headwater.store import FeatureStore
+
+EXACT = {"timesteps": 3, "projector": "none"}
+λ = 0.7
+PATTERN = "conv_in.*|conv_out.*|mid_block.*"
+
+
+@pytest.fixture(scope="module")
+def model(tiny, smallest):
+    final = tiny(**smallest)
+    earlier = tuple(tiny(seed=seed, **smallest) for seed in (1, 2, 3, 4, 5))
+    return type(final)(final.module, final.schedule, final.shape, final.fingerprint, checkpoints=(*earlier, final))
+
+
+@pytest.fixture(scope="module")
+def train(pictures):
+    return pictures(9, seed=1)
+
+
+@pytest.fixture(scope="module")
+def queries(model, pictures):
+    found = sample(model, range(4), 3, sampler="ddim", steps=5, keep_path=True)
+    return pictures(4, seed=2, trajectory=found.path.float().numpy(), trajectory_timesteps=found.timesteps)
+
+
+def φ(model, examples, name="simple", draws=None):
+    """Exact gradients, one row an example."""
+    each = gradients(model, examples, measurement(name), draws or Draws(3), pattern=PATTERN)
+    return torch.cat(list(each)).double().numpy()
+
+
+def found(name, model, train, queries, tmp_path, **fields):
+    method = make(name, EXACT | {"parameters": PATTERN} | fields)
+    store = FeatureStore(tmp_path)
+    return dense(method.score(model, method.fit(model, train, store), queries, store))
+
+
+def close(a, b):
+    np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * np.abs(b).max())
+
+
+def scaled(model, train, name="simple"):
+    """λ of the size of a mean squared gradient: an absolute damping that matters."""
+    return float(np.square(φ(model, train, name)).sum(1).mean()) * λ
+
+
+@pytest.fixture
+def kernel(model, train):
+    """(ΦᵀΦ + λI)⁻¹ and Φ of the training images."""
+
+    def of(name="simple"):
+        rows = φ(model, train, name)
+        return np.linalg.inv(rows.T @ rows + scaled(model, train, name) * np.eye(rows.shape[1])), rows
+
+    return of
+
+
+def test_gradient_and_its_cosine(model, train, queries, tmp_path):
+    a, b = φ(model, queries), φ(model, train)
+    close(found("gradient", model, train, queries, tmp_path), a @ b.T)
+    cosine = a @ b.T / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
+    close(found("gradient-cos", model, train, queries, tmp_path), cosine)
+
+
+@pytest.mark.parametrize(("count", "which"), [(1, [5]), (2, [2, 5]), (3, [1, 3, 5]), (4, [0, 2, 3, 5]), (9, range(6))])
+def test_tracin_and_gas_are_means_over_checkpoints(model, train, queries, tmp_path, count, which):
+    dots, cosines = [], []
+    for checkpoint in (model.checkpoints[i] for i in which):
+        a, b = φ(checkpoint, queries), φ(checkpoint, train)
+        dots.append(a @ b.T)
+        cosines.append(dots[-1] / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1))
+    close(found("tracin", model, train, queries, tmp_path, checkpoints=count), np.mean(dots, axis=0))
+    close(found("gas", model, train, queries, tmp_path, checkpoints=count), np.mean(cosines, axis=0))
+
+
+def test_trak_and_d_trak(model, train, queries, tmp_path, kernel):
+    for name, what in (("trak", "simple"), ("d-trak", "square")):
+        K, rows = kernel(what)
+        expected = φ(model, queries, what) @ K @ rows.T
+        close(found(name, model, train, queries, tmp_path, absolute_damping=scaled(model, train, what)), expected)
+
+
+def test_relative_if_divides_by_the_preconditioned_gradient_and_renorm_if_by_the_gradient(model, train, queries, tmp_path, kernel):
+    K, rows = kernel()
+    trak = φ(model, queries) @ K @ rows.T
+    damping = {"absolute_damping": scaled(model, train)}
+    close(found("relative-if", model, train, queries, tmp_path, **damping), trak / np.linalg.norm(K @ rows.T, axis=0))
+    close(found("renorm-if", model, train, queries, tmp_path, **damping), trak / np.linalg.norm(rows, axis=1))
+
+
+@pytest.mark.parametrize("name", ["relative-if", "renorm-if", "das"])
+@pytest.mark.parametrize("k", [5, 64])
+def test_several_dampings_at_once_are_each_one_alone_in_primal_and_dual(model, train, queries, tmp_path, name, k):
+    fields = {"timesteps": 2, "k": k} | ({"error_timesteps": 3, "leverage": True} if name == "das" else {})
+    store, method = FeatureStore(tmp_path), make(name, fields)
+    index = method.fit(model, train, store)
+    assert index.dual == (k > len(train))
+    together = dense(method.score(model, index, queries, store, damping=[0.01, 0.5]))
+    for block, damping in zip(together, (0.01, 0.5), strict=True):
+        alone = make(name, fields | {"damping": damping})
+        close(dense(alone.score(model, alone.fit(model, train, store), queries, store)), block)
+
+
+def journey(model, queries):
+    """Σ over the path's steps of ∇ℓ_t(x̂₀ noised anew), one state and one picture at a time, and divided by their number."""
+    rows = []
+    for i in range(len(queries)):
+        total = 0.0
+        for state, t in zip(queries.trajectory[i], queries.trajectory_timesteps.tolist(), strict=True):
+            if t < 0:
+                continue
+            x_t, time = torch.as_tensor(state[None]).double(), torch.tensor([t])
+            with torch.no_grad():
+                seen = model.schedule.picture_and_noise(model.predict(x_t, time), x_t, time)[0].clamp(-1, 1)
+            noise = Draws((t,)).of(queries, slice(i, i + 1), model.schedule, x_t).noise[0, 0]
+            again = model.schedule.noised(seen[0], noise, time)
+            parameters = {name: value.clone().requires_grad_() for name, value in model.parameters(PATTERN).items()}
+            loss = (model.predict(again.view(1, 1, 8, 8), time, None, parameters) - noise).square().mean()
+            total = total + torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(parameters.values()))])
+        rows.append(total / 5)
+    return torch.stack(rows).numpy()
+
+
+def test_journey_trak_takes_the_querys_gradient_along_its_path(model, train, queries, tmp_path, kernel):
+    K, rows = kernel()
+    expected = journey(model, queries)
+    close(φ(model, queries, draws=Journey()), expected)
+    given = found("journey-trak", model, train, queries, tmp_path, absolute_damping=scaled(model, train))
+    close(given, expected @ K @ rows.T)
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
+def test_a_journey_is_the_same_for_other_predictions(tiny, smallest, pictures, prediction):
+    model = tiny(prediction=prediction, **smallest)
+    made = sample(model, range(2), 3, sampler="ddim", steps=4, keep_path=True)
+    queries = pictures(2, trajectory=made.path.float().numpy(), trajectory_timesteps=made.timesteps)
+    draw = Journey(noises=2).of(queries, slice(0, 2), model, None, torch.zeros((), dtype=torch.float64))
+    assert draw.x.shape == draw.noise.shape == (2, 8, 1, 8, 8)
+    assert float(draw.x.abs().max()) <= 1
+    whole = φ(model, queries, draws=Journey(noises=2))
+    single = [φ(model, queries.take([i]), draws=Journey(noises=2))[0] for i in range(2)]
+    np.testing.assert_allclose(whole, single, rtol=1e-6, atol=1e-9)
+
+
+def test_a_journey_needs_a_path(model, train, tmp_path):
+    with pytest.raises(DataError, match="--trajectory"):
+        found("journey-trak", model, train, train, tmp_path)
+
+
+def unit_per_timestep(model, examples):
+    each = [φ(model, examples, "avg", Draws((t,))) for t in (0, 333, 666)]
+    return np.mean([rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in each], axis=0)
+
+
+def test_das_is_a_kernel_of_unit_gradients_with_the_errors_of_the_training_images(model, train, queries, tmp_path):
+    rows, asked = unit_per_timestep(model, train), unit_per_timestep(model, queries)
+    unit = float(np.square(rows).sum(1).mean())
+    K = np.linalg.inv(rows.T @ rows + λ * unit * np.eye(rows.shape[1]))
+    kernel = asked @ K @ rows.T
+    errors = np.zeros((len(train), 4))
+    for i in range(len(train)):
+        for j, t in enumerate((0, 250, 500, 750)):
+            draw = Draws((t,)).of(train, slice(i, i + 1), model.schedule, torch.zeros((), dtype=torch.float64))
+            with torch.no_grad():
+                errors[i, j] = (model.predict(draw.x_t[0], draw.t[0]) - draw.noise[0]).square().mean().sqrt()
+    r = (errors / np.linalg.norm(errors, axis=1, keepdims=True)).mean(1)
+    h = np.einsum("ip,pr,ir->i", rows, K, rows)
+    fields = {"damping": λ, "error_timesteps": 4}
+    close(found("das", model, train, queries, tmp_path, **fields), kernel * r)
+    close(found("das", model, train, queries, tmp_path, error=False, **fields), kernel)
+    close(found("das", model, train, queries, tmp_path, leverage=True, **fields), kernel * r / (1 - h))
+
+
+def test_a_training_image_without_a_gradient_is_scored_0_and_not_divided_by_0(tmp_path):
+    rows = np.array([[1.0, 2.0], [0.0, 0.0], [3.0, -1.0]])
+    for name in ("relative-if", "renorm-if"):
+        weights = make(name, {}).weights(Gram(rows), 0.3)
+        assert weights[1] == 0 and (weights[[0, 2]] > 0).all()
