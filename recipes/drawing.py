@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
+import numpy as np
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -48,25 +51,23 @@ STYLE = {
 }
 
 
-def curves(
-    rows: Sequence[Row],
-    over: Mapping[str, str],
-    *,
-    log: int = 0,
-    splits: Sequence[str] = (),
-    ticks: Mapping[float, str] | None = None,
-) -> Figure:
-    """LDS over `x` or over swept fields (with the words for each): a panel a split, a row of panels a field.
+class Stretch(NamedTuple):
+    """A row of panels: these rows over `field`, a swept field or `x`, with the words for its axis."""
 
-    `log` is the base of a logarithmic axis.
-    """
-    wanted = list(splits or dict.fromkeys(row["split"] for row in rows))
+    rows: Sequence[Row]
+    field: str
+    words: str
+
+
+def curves(*stretches: Stretch, log: int = 0, splits: Sequence[str] = (), ticks: Mapping[float, str] | None = None) -> Figure:
+    """LDS as curves, a panel for each split, a row of panels for each stretch. `log`: the base of a logarithmic axis."""
+    wanted = list(splits or dict.fromkeys(row["split"] for row in stretches[0].rows))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.7 * len(wanted), 3.2 * len(over)), layout="constrained")
-        grid = figure.subplots(len(over), len(wanted), sharey=True, squeeze=False)
+        figure = Figure(figsize=(4.7 * len(wanted), 3.2 * len(stretches)), layout="constrained")
+        grid = figure.subplots(len(stretches), len(wanted), sharey=True, squeeze=False)
         for axes, split in zip(grid[0], wanted, strict=True):
             axes.set_title(SPLITS.get(split, split).capitalize())
-        for (field, words), panels in zip(over.items(), grid, strict=True):
+        for (rows, field, words), panels in zip(stretches, grid, strict=True):
             for axes, split in zip(panels, wanted, strict=True):
                 panel(axes, [row for row in rows if row["split"] == split], field)
                 axes.set_xlabel(words)
@@ -107,6 +108,43 @@ def beside(axes: Axes, names: Sequence[tuple[float, str, str]]) -> None:
         axes.text(1.02, last, name, color=hue, transform=axes.transAxes, va="center", fontsize=8.5)
 
 
+class Picture(NamedTuple):
+    """An image with what stands below it."""
+
+    image: UInt8[np.ndarray, "h w c"]
+    words: str = ""
+    hue: str = QUIET
+
+
+def album(rows: Sequence[tuple[str, Sequence[Sequence[Picture]]]], heads: Sequence[str]) -> Figure:
+    """Rows of pictures, each with a name, in groups that stand apart, with a head over every group. Sizes are in inches."""
+    cell, down, left, top = 0.62, 0.78, 1.35, 0.35
+    starts = [left]
+    for i in range(len(heads)):
+        starts.append(starts[-1] + max(len(groups[i]) for _, groups in rows) * cell + 0.3)
+    width, height = starts[-1], top + len(rows) * down
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height))
+        for start, head in zip(starts, heads, strict=False):
+            figure.text(start / width, 1 - 0.18 / height, head, color=INK, fontweight="bold", va="center")
+        for place, (name, groups) in enumerate(rows):
+            y = height - top - (place + 1) * down + 0.16
+            figure.text(0.1 / width, (y + cell / 2) / height, name, color=QUIET, va="center", fontsize=8)
+            for start, group in zip(starts, groups, strict=False):
+                for i, picture in enumerate(group):
+                    _hang(picture, figure.add_axes(((start + i * cell) / width, y / height, 0.56 / width, 0.56 / height)))
+        return figure
+
+
+def _hang(picture: Picture, axes: Axes) -> None:
+    """One picture, its pixels as they are, and its words."""
+    grey = picture.image.shape[2] == 1
+    axes.imshow(picture.image[:, :, 0] if grey else picture.image, cmap="gray", vmin=0, vmax=255, interpolation="none")
+    axes.set_axis_off()
+    where = {"transform": axes.transAxes, "ha": "center", "va": "top"}
+    axes.text(0.5, -0.06, picture.words, color=picture.hue, fontsize=6.5, **where)
+
+
 def save(figure: Figure, path: Path, title: str) -> None:
     """Write the SVG: real text, no date, and the colours of dark pages beside those of light ones."""
     with mpl.rc_context(STYLE), written(path) as file:
@@ -115,7 +153,7 @@ def save(figure: Figure, path: Path, title: str) -> None:
     rules = [
         f'[style*="{what}: {light}"]{{{what}:{dark}!important}}' for light, dark in DARK.items() for what in ("fill", "stroke")
     ]
-    style = f"<style>@media (prefers-color-scheme: dark){{{''.join(rules)}}}</style>"
+    style = f"<style>image{{image-rendering:pixelated}}@media (prefers-color-scheme: dark){{{''.join(rules)}}}</style>"
     before, defs, after = text.partition(" <defs>")
     with written(path, "w") as file:
         file.write(f"{before} {style}\n{defs}{after}")

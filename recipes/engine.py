@@ -17,25 +17,18 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 import pages
 from headwater import features
-from headwater.arguments import crew
+from headwater.arguments import Machine, Models, crew, experiment
 from headwater.bank import Bank, open_bank
-from headwater.diffusion.denoiser import Denoiser
 from headwater.environment import environment
 from headwater.evaluate.lds import LDS, against, difference
 from headwater.evaluate.tune import Setting, tuned
 from headwater.experiment import Run, fields
-from headwater.layout import training_of
 from headwater.methods import make
-from headwater.models import unet
-from headwater.models.kept import trained
 from headwater.progress import bar
-from headwater.recipes import from_fields
 from headwater.store import FeatureStore, default_root
 from headwater.sweep import cross_fitted, settings
 from headwater.truth import Yardstick
@@ -48,16 +41,13 @@ REFERENCES = {"random": "`random`", "ceiling": "*one seed predicting the other*"
 
 RECENT = 4  # lines remembered
 
-Found = Mapping[Setting, LDS]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """A method at one setting of its fields: one place in a table, or the point `x` of a curve.
 
-    `swept` fields are chosen by cross-fitting; with `each`, every value is a point of its own. `models`: folders of the bank, or
-    `learning/3`, the model of a learning subset; several are an ensemble. `against`: the outcome that scores are to predict.
-    `splits`: of the queries, where not all can be asked.
+    `swept` fields are chosen by cross-fitting; with `each`, every value is a point of its own. `model`: a folder of the bank; with
+    `ensemble`, so many models of learning subsets instead. `against`: the outcome that scores are to predict.
     """
 
     row: str
@@ -67,9 +57,9 @@ class Line:
     fields: Mapping[str, Any] = field(default_factory=dict)
     swept: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     each: bool = False
-    models: tuple[str, ...] = ("model",)
+    model: str = "model"
+    ensemble: int | None = None
     against: str = "simple"
-    splits: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -97,15 +87,15 @@ def kernel(method: str, timesteps: int, **more: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What the command line gives to every recipe. `models`: where those of learning subsets are kept (None: in the store)."""
+    """What the command line gives to every recipe. `models`: where those of learning subsets are kept."""
 
     bank: Bank
     store: FeatureStore
+    models: Path
+    machine: Machine
     results: Path = RESULTS
     timesteps: tuple[int, ...] | None = None
     embedder: str | None = None
-    models: Path | None = None
-    device: str = "cpu"
 
     @property
     def stamp(self) -> dict[str, Any]:
@@ -125,49 +115,53 @@ class Given:
     def references(self, against: str = "simple", column: str = "") -> list[Line]:
         """What every table has: random scores and, where there are several seeds, how well one predicts the other."""
         names = list(REFERENCES)[: 2 if len(self.bank.seeds()) > 1 else 1]
-        return [Line(row=REFERENCES[name], column=column, method=name, models=(), against=against) for name in names]
+        return [Line(row=REFERENCES[name], column=column, method=name, against=against) for name in names]
 
-    def model(self, name: str) -> Denoiser:
-        """The model in a folder of the bank, or `learning/3`: that of a learning subset, trained if it is not kept."""
-        kind, _, number = name.partition("/")
-        if kind != "learning":
-            return unet.load(self.bank.folder / name, self.device)
-        job = (self.bank.learning_rows()[int(number)], 0)
-        training = training_of(from_fields(self.bank.info["recipe"]), self.bank.subsets, job)
-        return trained(training, self.bank.train, self.models or self.store.root / "models", device=self.device)
+    def run(self, line: Line) -> Run:
+        """The line as an experiment: models loaded or trained, queries with their paths where the method needs them."""
+        models = Models([] if line.ensemble else [self.bank.folder / line.model], line.ensemble, self.models)
+        return experiment(line.method, dict(line.fields), None, None, models, str(self.bank.folder), self.machine)
 
 
-def scored(line: Line, given: Given) -> dict[Setting, np.ndarray]:
-    """Scores of the bank's queries at every setting of the swept fields: of several models the mean, member s with seed + s."""
-    found = []
-    for s, name in enumerate(line.models or (None,)):
-        models = [] if name is None else [given.model(name)]
-        mine = {**line.fields, "seed": line.fields.get("seed", 0) + s} if s else line.fields
-        run = Run(line.method, mine, given.bank.train, given.bank.queries, models, given.bank)
-        found.append(settings(run, line.swept, given.store))
-    return {setting: np.mean([each[setting] for each in found], axis=0) for setting in found[0]}
+class Found(NamedTuple):
+    """LDS at every setting, for the queries that this bank has (for a method of paths, the generated ones alone)."""
+
+    bank: Bank
+    settings: Mapping[Setting, LDS]
 
 
 def measured(line: Line, given: Given) -> Found:
-    """LDS at every setting."""
+    """The line's scores against retraining."""
     if line.method in REFERENCES:
-        return {(): Yardstick(given.bank, measurement=line.against).references[line.method]}
-    return {setting: against(given.bank, values, (), line.against) for setting, values in scored(line, given).items()}
+        return Found(given.bank, {(): Yardstick(given.bank, measurement=line.against).references[line.method]})
+    run = given.run(line)
+    assert run.bank is not None
+    scores = settings(run, line.swept, given.store)
+    return Found(run.bank, {setting: against(run.bank, values, (), line.against) for setting, values in scores.items()})
 
 
-def figures(line: Line, given: Given, found: Found, base: tuple[str, Found] | None) -> Iterator[Row]:
+def figures(line: Line, found: Found, base: Found | None) -> Iterator[Row]:
     """The figures of each split: cross-fitted, or with `each` of every setting. `minus` is the paired difference to the base."""
-    splits = Yardstick(given.bank).splits
-    for part in [{setting: lds} for setting, lds in found.items()] if line.each else [found]:
-        for split, row in cross_fitted(given.bank, part).items():
-            if line.splits is not None and split not in line.splits:
-                continue
+    splits = Yardstick(found.bank).splits
+    for part in [{setting: lds} for setting, lds in found.settings.items()] if line.each else [found.settings]:
+        for split, row in cross_fitted(found.bank, part).items():
             minus = None
             if base is not None:
-                mine, other = (tuned(each, splits[split]).lds for each in (part, base[1]))
-                minus = {"row": base[0], **difference(mine, other, splits[split])._asdict()}
-            one = {"oracle": None, "all": []} if len(part) == 1 else {}
-            yield _rounded({"split": split, **row, **one, "minus": minus})
+                mine, other = (tuned(each, splits[split]).lds for each in (part, same_queries(base, found.bank)))
+                minus = difference(mine, other, splits[split])._asdict()
+            alone = {"oracle": None, "all": []} if len(part) == 1 else {}
+            yield _rounded({"split": split, **row, **alone, "minus": minus})
+
+
+def same_queries(found: Found, bank: Bank) -> dict[Setting, LDS]:
+    """What was found for the queries of `bank`, which may be fewer."""
+    places = {content: place for place, content in enumerate(found.bank.queries.hashes)}
+    rows = [places[content] for content in bank.queries.hashes]
+
+    def of(lds: LDS) -> LDS:
+        return LDS(lds.per_query[rows], lambda: lds.bootstrap[:, rows])
+
+    return {setting: of(lds) for setting, lds in found.settings.items()}
 
 
 def _rounded(value: Any, name: str = "") -> Any:
@@ -198,10 +192,9 @@ class Bench:
 
             found = self.found(line, replace(self.given, store=replace(self.given.store, progress=progress)))
         took = {"seconds": round(time.perf_counter() - start, 2), "features_computed": sum(computed)}
-        other = None if base is None else (base.name, self.found(base, self.given))
-        same = {**line.settings, "swept": list(line.swept)}
         truth = {"subsets": len(self.given.bank.rows()), "seeds": len(self.given.bank.seeds())}
-        return [{**same, **row, **truth, **took} for row in figures(line, self.given, found, other)]
+        rows = figures(line, found, None if base is None else self.found(base, self.given))
+        return [{**line.settings, "swept": list(line.swept), **row, **truth, **took} for row in rows]
 
     def found(self, line: Line, given: Given) -> Found:
         """What `measured` says, from memory if it was asked lately."""
@@ -227,6 +220,9 @@ def base_of(recipe: ModuleType, line: Line) -> Line | None:
 def run(name: str, given: Given, anew: Sequence[str] = ()) -> list[Row]:
     """Measure what is not known yet of a recipe, and all lines of the methods `anew`; then write its page."""
     recipe, kept = importlib.import_module(name), Kept(given.folder / f"{name}.json", given.stamp)
+    if hasattr(recipe, "page"):
+        recipe.page(given)
+        return []
     bench, here = Bench(given), {datetime.now(UTC).isoformat(timespec="seconds"): environment()}
     for line in recipe.lines(given):
         base = base_of(recipe, line)
@@ -235,10 +231,20 @@ def run(name: str, given: Given, anew: Sequence[str] = ()) -> list[Row]:
         if rows is None:
             kept.runs |= here
             rows = [{"key": key, "run": next(iter(here)), **row} for row in bench.rows(line, base)]
+            if base is not None:
+                rows = [{**row, "minus": {"row": base.name, **row["minus"]}} for row in rows]
             print(name, line.row, line.column, *(f"{row['split']} {100 * row['lds']:.1f}" for row in rows[:2]), file=sys.stderr)
         kept.put([{**line.place, **row, **line.place} for row in rows])
     pages.write(recipe, kept.rows, given.bank, given.folder)
     return kept.rows
+
+
+def tuned_line(line: Line, given: Given) -> Line:
+    """The line with its swept fields as they are best on validation: for pictures, where no figure is reported."""
+    found = measured(line, given)
+    splits = Yardstick(found.bank).splits
+    best = tuned(found.settings, splits.get("val", next(iter(splits.values())))).oracle
+    return replace(line, fields={**line.fields, **dict(best)}, swept={})
 
 
 def time_alone(name: str, given: Given) -> None:
@@ -250,7 +256,7 @@ def time_alone(name: str, given: Given) -> None:
         one = replace(line, swept={field: values[:1] for field, values in line.swept.items()})
         with tempfile.TemporaryDirectory() as empty:
             start = time.perf_counter()
-            scored(one, replace(given, store=replace(given.store, root=Path(empty))))
+            measured(one, replace(given, store=replace(given.store, root=Path(empty))))
         alone = round(time.perf_counter() - start, 2)
         key = key_of(line, base_of(recipe, line))
         kept.put([{**row, "seconds_from_empty_store": alone} for row in kept.rows if row["key"] == key])
@@ -268,18 +274,24 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--models", type=Path, help="where models of learning subsets are kept [default: in the store]")
     parser.add_argument("--anew", nargs="+", default=[], metavar="METHOD", help="measure these methods again")
     parser.add_argument("--workers", type=int, help="compute features in so many processes [default: in this one]")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, …")
+    parser.add_argument("--memory", type=float, default=1.0, help="GiB that one pass through a model may take")
     parser.add_argument("--seconds", action="store_true", help="only the seconds of each line, each from an empty store")
     return parser
 
 
 def given_of(words: argparse.Namespace) -> Given:
     """What the options stand for."""
-    bank = open_bank(words.bank)
-    store = FeatureStore(words.store or default_root(), crew=crew(words.workers, None, 0))
-    timesteps = tuple(words.timesteps) if words.timesteps else None
-    shared = {name: getattr(words, name) for name in ("results", "embedder", "models", "device")}
-    return Given(bank=bank, store=store, timesteps=timesteps, **shared)
+    root = words.store or default_root()
+    return Given(
+        bank=open_bank(words.bank),
+        store=FeatureStore(root, crew=crew(words.workers, None, 0)),
+        models=words.models or root / "models",
+        machine=Machine(words.device, words.memory),
+        results=words.results,
+        timesteps=tuple(words.timesteps) if words.timesteps else None,
+        embedder=words.embedder,
+    )
 
 
 def main(*names: str, doc: str | None = None) -> None:

@@ -25,9 +25,9 @@ def base(of: Line) -> Line | None:
 
 
 def draw(rows):
-    from drawing import curves
+    from drawing import Stretch, curves
 
-    return curves(rows, {"x": "η"}, ticks={0: "0\noutput · target", 0.5: "½\nTRAK", 1: "1\nD-TRAK"})
+    return curves(Stretch(rows, "x", "η"), ticks={0: "0\noutput · target", 0.5: "½\nTRAK", 1: "1\nD-TRAK"})
 
 
 if __name__ == "__main__":

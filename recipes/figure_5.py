@@ -19,9 +19,9 @@ def lines(given: Given) -> list[Line]:
 
 
 def draw(rows):
-    from drawing import curves
+    from drawing import Stretch, curves
 
-    return curves(rows, {"x": "k"}, log=2, ticks={k: f"{k:,}" for k in WIDTHS[::2]})
+    return curves(Stretch(rows, "x", "k"), log=2, ticks={k: f"{k:,}" for k in WIDTHS[::2]})
 
 
 if __name__ == "__main__":

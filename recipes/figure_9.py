@@ -11,25 +11,25 @@ ABSOLUTE = [a * 10.0**b for b in range(-2, 7) for a in (1, 2, 5)]
 DIMENSIONLESS = [a * 10.0**b for b in range(-8, 3) for a in (1, 2, 5)]
 
 
-def line(method: str, timesteps: int, field: str, grid: list[float]) -> Line:
-    """One curve: a point for every λ of the grid."""
-    more = kernel(method, timesteps) | {"swept": {field: grid}}
-    return Line(row=f"`{method}`", column=f"{timesteps}", each=True, **more)
+def line(row: str, method: str, timesteps: int, k: int, swept: dict[str, list[float]]) -> Line:
+    """One curve: a point for every λ."""
+    return Line(row=row, column=f"{timesteps}", each=True, **kernel(method, timesteps, k=k) | {"swept": swept})
 
 
 def lines(given: Given) -> list[Line]:
     curves = [(method, timesteps) for method in ("trak", "d-trak") for timesteps in given.counts(10, 100)]
     return [
-        *(line(*curve, "absolute_damping", ABSOLUTE) for curve in curves),
-        *(line(*curve, "damping", DIMENSIONLESS) for curve in curves),
+        *(line(f"`{method}`", method, timesteps, 4096, {"absolute_damping": ABSOLUTE}) for method, timesteps in curves),
+        *(line(f"`{method}`", method, timesteps, 4096, {"damping": DIMENSIONLESS}) for method, timesteps in curves),
         *given.references(),
     ]
 
 
 def draw(rows):
-    from drawing import curves
+    from drawing import Stretch, curves
 
-    return curves(rows, {"absolute_damping": "λ", "damping": "λ / mean squared feature norm"}, log=10)
+    both = (Stretch(rows, "absolute_damping", "λ"), Stretch(rows, "damping", "λ / mean squared feature norm"))
+    return curves(*both, log=10)
 
 
 if __name__ == "__main__":

@@ -15,20 +15,29 @@ SPLITS = {"val": "validation", "gen": "generation", "all": "all queries"}
 
 def write(recipe: ModuleType, rows: Sequence[Row], bank: Bank, folder: Path) -> None:
     """The recipe's page in `folder`, and its figure beside it."""
-    name = recipe.__name__
-    title, _, caption = (recipe.__doc__ or "").strip().partition("\n\n")
-    parts = [f"# {title}", caption, ground(bank, rows)]
+    name, word = recipe.__name__, getattr(recipe, "COLUMNS", "")
+    title, caption = title_and_caption(recipe)
     if hasattr(recipe, "draw"):
         import drawing
 
         drawing.save(recipe.draw(rows), folder / f"{name}.svg", title)
-        parts.append(f"![{title}]({name}.svg)")
+        shown = [f"![{title}]({name}.svg)"]
     else:
-        word = getattr(recipe, "COLUMNS", "")
-        parts += [table(rows, word), *differences(rows, word)]
-    parts += [every_row(rows), f"Made by `recipes/{name}.py`; the same in numbers: [{name}.json]({name}.json)."]
-    with written(folder / f"{name}.md", "w") as file:
-        file.write("\n\n".join(parts) + "\n")
+        shown = [table(rows, word), *differences(rows, word)]
+    made = f"Made by `recipes/{name}.py`; the same in numbers: [{name}.json]({name}.json)."
+    save(folder / f"{name}.md", [f"# {title}", caption, ground(bank, rows), *shown, every_row(rows), made])
+
+
+def title_and_caption(recipe: ModuleType) -> tuple[str, str]:
+    """The first line of a recipe's docstring, and the rest."""
+    title, _, caption = (recipe.__doc__ or "").strip().partition("\n\n")
+    return title, caption
+
+
+def save(path: Path, paragraphs: Sequence[str]) -> None:
+    """Write a page."""
+    with written(path, "w") as file:
+        file.write("\n\n".join(paragraphs) + "\n")
 
 
 def ground(bank: Bank, rows: Sequence[Row]) -> str:
@@ -45,7 +54,7 @@ def ground(bank: Bank, rows: Sequence[Row]) -> str:
 
 def table(rows: Sequence[Row], word: str = "", *, of: str = "") -> str:
     """Lines across, splits and columns down: LDS, or with `of` that difference. A line without columns stands in the first."""
-    columns = sorted({row["column"] for row in rows if row["column"]}, key=_place) or [""]
+    columns = sorted(dict.fromkeys(row["column"] for row in rows if row["column"]), key=_number) or [""]
     splits = list(dict.fromkeys(row["split"] for row in rows))
     heads = [f"{SPLITS.get(split, split)}<br>{column} {word}".rstrip() for split in splits for column in columns]
     timed = any("seconds_from_empty_store" in row for row in rows) and not of
@@ -103,6 +112,6 @@ def _words(setting: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in setting.items())
 
 
-def _place(column: str) -> tuple[float, str]:
-    """Columns in order of their number, if they have one."""
-    return (float(column), "") if column.replace(".", "", 1).isdigit() else (float("inf"), column)
+def _number(column: str) -> float:
+    """The number that a column is, if it is one: numbers go in order, words as they come."""
+    return float(column) if column.isdigit() else float("inf")
