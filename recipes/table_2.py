@@ -30,9 +30,9 @@ def gradient(method: str, timesteps: int) -> Line:
 
 def free(timesteps: int) -> Line:
     """D-TRAK with whichever function the other half of the queries prefers."""
-    swept = {"measurement": FUNCTIONS, "damping": DAMPINGS}
+    usual = kernel("d-trak", timesteps)
     return Line(
-        row="`d-trak`, function chosen", column=f"{timesteps}", method="d-trak", fields={"timesteps": timesteps}, swept=swept
+        row="`d-trak`, function chosen", column=f"{timesteps}", **usual | {"swept": {"measurement": FUNCTIONS, **usual["swept"]}}
     )
 
 

@@ -2,7 +2,7 @@
 
 S models, each trained on half of the data, subsets that no figure here is measured on. TRAK and D-TRAK: the mean of the scores of S
 models, over 10 and 100 timesteps evenly spaced, one noise each; k = 4096; the damping is chosen by cross-fitting. Empirical
-influence and datamodels look only at what the S models made of the queries. The paper has this table for each of its data sets (7, 8).
+influence and datamodels look only at what the S models made of the queries. The paper has this table for all its data sets (7, 8).
 """
 
 from engine import Given, Line, kernel, main
