@@ -1,7 +1,8 @@
 """What all tables and figures share: lines, measured once and kept, from which pages are written.
 
-A recipe is a module. Its docstring is the caption, and `lines(given)` says what is measured. It may have `base(line)`, the line
-that another is compared with in pairs; `draw(rows)`, its figure; `COLUMNS`, the word for its columns.
+A recipe is a module. Its docstring is the caption, `PAPER` what the paper found, and `lines(given)` says what is measured. It may
+have `base(line)`, the line that another is compared with in pairs; `draw(rows)`, its figure; `COLUMNS`, the word for its columns;
+`HERE`, what was found on each bank, in words; `PAGES` that show its table too. Recipes of pictures have `page(given)` instead.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from headwater import features
 from headwater.arguments import Machine, Models, crew, experiment
 from headwater.bank import Bank, open_bank
 from headwater.environment import environment
+from headwater.errors import UserError
 from headwater.evaluate.lds import LDS, against, difference
 from headwater.evaluate.tune import Setting, tuned
 from headwater.experiment import Run, fields
@@ -33,9 +35,13 @@ from headwater.store import FeatureStore, default_root
 from headwater.sweep import cross_fitted, settings
 from headwater.truth import Yardstick
 from keeping import Kept, Row
+from pages import RESULTS
 
+RECIPES = (
+    *("table_1", "table_2", "table_4", "table_5", "table_7"),
+    *("figure_1", "figure_2", "figure_5", "figure_6", "figure_9", "figure_10", "figure_15", "figure_20"),
+)
 NUMERICS = 1  # of what a row's figures stand for: raised where they change and neither a field nor a feature does
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 DAMPINGS = [a * 10.0**b for b in range(-4, 2) for a in (1, 2, 5)]
 REFERENCES = {"random": "`random`", "ceiling": "*one seed predicting the other*"}
 
@@ -140,7 +146,7 @@ def measured(line: Line, given: Given) -> Found:
     return Found(run.bank, {setting: against(run.bank, values, (), line.against) for setting, values in scores.items()})
 
 
-def figures(line: Line, found: Found, base: Found | None) -> Iterator[Row]:
+def figures(line: Line, found: Found, base: Found | None = None) -> Iterator[Row]:
     """The figures of each split: cross-fitted, or with `each` of every setting. `minus` is the paired difference to the base."""
     splits = Yardstick(found.bank).splits
     for part in [{setting: lds} for setting, lds in found.settings.items()] if line.each else [found.settings]:
@@ -193,8 +199,11 @@ class Bench:
             found = self.found(line, replace(self.given, store=replace(self.given.store, progress=progress)))
         took = {"seconds": round(time.perf_counter() - start, 2), "features_computed": sum(computed)}
         truth = {"subsets": len(self.given.bank.rows()), "seeds": len(self.given.bank.seeds())}
-        rows = figures(line, found, None if base is None else self.found(base, self.given))
-        return [{**line.settings, "swept": list(line.swept), **row, **truth, **took} for row in rows]
+        same = {**line.settings, "swept": list(line.swept), **truth, **took}
+        if base is None:
+            return [{**same, **row} for row in figures(line, found)]
+        other = self.found(base, self.given)
+        return [{**same, **row, "minus": {"row": base.name, **row["minus"]}} for row in figures(line, found, other)]
 
     def found(self, line: Line, given: Given) -> Found:
         """What `measured` says, from memory if it was asked lately."""
@@ -219,20 +228,23 @@ def base_of(recipe: ModuleType, line: Line) -> Line | None:
 
 def run(name: str, given: Given, anew: Sequence[str] = ()) -> list[Row]:
     """Measure what is not known yet of a recipe, and all lines of the methods `anew`; then write its page."""
-    recipe, kept = importlib.import_module(name), Kept(given.folder / f"{name}.json", given.stamp)
+    recipe = importlib.import_module(name)
     if hasattr(recipe, "page"):
         recipe.page(given)
         return []
-    bench, here = Bench(given), {datetime.now(UTC).isoformat(timespec="seconds"): environment()}
-    for line in recipe.lines(given):
+    lines = recipe.lines(given)
+    if all(line.method in REFERENCES for line in lines):
+        print(f"{name}: the bank {given.bank.folder.name} has nothing to measure for it.", file=sys.stderr)
+        return []
+    kept, bench = Kept(given.folder / f"{name}.json", given.stamp), Bench(given)
+    here = {datetime.now(UTC).isoformat(timespec="seconds"): environment()}
+    for line in lines:
         base = base_of(recipe, line)
         key = key_of(line, base)
         rows = None if line.method in anew else kept.known.get(key)
         if rows is None:
             kept.runs |= here
             rows = [{"key": key, "run": next(iter(here)), **row} for row in bench.rows(line, base)]
-            if base is not None:
-                rows = [{**row, "minus": {"row": base.name, **row["minus"]}} for row in rows]
             print(name, line.row, line.column, *(f"{row['split']} {100 * row['lds']:.1f}" for row in rows[:2]), file=sys.stderr)
         kept.put([{**line.place, **row, **line.place} for row in rows])
     pages.write(recipe, kept.rows, given.bank, given.folder)
@@ -295,10 +307,12 @@ def given_of(words: argparse.Namespace) -> Given:
 
 
 def main(*names: str, doc: str | None = None) -> None:
-    """Carry out the recipes as the command line says."""
+    """Carry out the recipes as the command line says, and write the index of all results."""
     words = arguments(doc).parse_args()
-    for name in names:
-        if words.seconds:
-            time_alone(name, given_of(words))
-        else:
-            run(name, given_of(words), words.anew)
+    given = given_of(words)
+    try:
+        for name in names:
+            time_alone(name, given) if words.seconds else run(name, given, words.anew)
+    except UserError as error:
+        sys.exit(f"{error}")
+    pages.index([importlib.import_module(name) for name in RECIPES], given.results)

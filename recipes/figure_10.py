@@ -8,6 +8,8 @@ of a curve is an oracle.
 from engine import Given, Line, main
 from figure_9 import DIMENSIONLESS, line
 
+PAPER = "λ decides, and D-TRAK's peak is sharp."
+
 WIDTHS = (4096, 32768)
 
 

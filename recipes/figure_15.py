@@ -17,6 +17,8 @@ from headwater.experiment import run
 from headwater.report import chosen, report
 from headwater.runs import RunFolder, open_run
 
+PAPER = "D-TRAK's proponents look more like the picture than TRAK's."
+
 PROPONENTS, OPPONENTS, QUERIES = 5, 3, 6  # as many of validation as of generation
 
 

@@ -7,6 +7,8 @@ chosen by cross-fitting.
 import figure_6
 from engine import main
 
+PAPER = "D-TRAK is best at the last checkpoint, TRAK at an earlier one."
+
 lines = figure_6.lines
 
 

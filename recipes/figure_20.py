@@ -14,6 +14,8 @@ from drawing import save as save_drawing
 from engine import Given, Line, kernel, main, tuned_line
 from headwater.charts import scale_of
 
+PAPER = "Images of high self-influence look unusual; those of low self-influence have others like them."
+
 TOP, BOTTOM = 5, 3
 
 

@@ -5,6 +5,8 @@ Timesteps evenly spaced, their number in parentheses; one noise each. The dampin
 
 from engine import Given, Line, kernel, main
 
+PAPER = "LDS rises with k and saturates."
+
 WIDTHS = [512 * 2**i for i in range(7)]  # 512 … 32,768
 
 

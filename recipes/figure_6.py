@@ -6,6 +6,8 @@ noise each; k = 4096. The damping is chosen by cross-fitting. The paper has this
 
 from engine import Given, Line, kernel, main
 
+PAPER = "D-TRAK is best at the last checkpoint, TRAK at an earlier one; more timesteps are better for both."
+
 
 def lines(given: Given) -> list[Line]:
     """TRAK and D-TRAK at every checkpoint of the bank."""

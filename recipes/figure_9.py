@@ -7,6 +7,8 @@ all queries of a split, so the best of a curve is an oracle.
 
 from engine import Given, Line, kernel, main
 
+PAPER = "λ decides: LDS has a peak, at other λ for TRAK and for D-TRAK."
+
 ABSOLUTE = [a * 10.0**b for b in range(-2, 7) for a in (1, 2, 5)]
 DIMENSIONLESS = [a * 10.0**b for b in range(-8, 3) for a in (1, 2, 5)]
 

@@ -10,6 +10,16 @@ from headwater.disk import written
 
 Row = dict[str, Any]
 
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+INDEX = """# Results
+
+The tables and figures of the D-TRAK paper (Zheng et al. 2023, arXiv:2311.00500) on banks of our own: other data, other models, far
+fewer pixels. So what can be compared with the paper is which method is ahead, not by how many points. `make results` makes them for
+the digits bank, `recipes/all.py --bank BANK` for another, `recipes/table_1.py` one of them; what is finished is not measured again.
+
+Settings are chosen on one half of a split's queries and reported on the other; what was not chosen so is called an oracle. Every
+table has random scores and, on a bank of several seeds, what one retraining says of another. LDS compares within one bank only."""
+
 SPLITS = {"val": "validation", "gen": "generation", "all": "all queries"}
 
 
@@ -24,8 +34,32 @@ def write(recipe: ModuleType, rows: Sequence[Row], bank: Bank, folder: Path) -> 
         shown = [f"![{title}]({name}.svg)"]
     else:
         shown = [table(rows, word), *differences(rows, word)]
+        if folder == RESULTS / bank.folder.name and bank.folder.name in getattr(recipe, "PAGES", {}):
+            embed(RESULTS.parent.parent / recipe.PAGES[bank.folder.name], [shown[0], ground(bank, rows)])
     made = f"Made by `recipes/{name}.py`; the same in numbers: [{name}.json]({name}.json)."
     save(folder / f"{name}.md", [f"# {title}", caption, ground(bank, rows), *shown, every_row(rows), made])
+
+
+def embed(page: Path, paragraphs: Sequence[str]) -> None:
+    """Put a table where the page has the marks of one."""
+    before, _, rest = page.read_text().partition("<!-- table -->")
+    after = rest.partition("<!-- /table -->")[2]
+    with written(page, "w") as file:
+        file.write("\n".join([f"{before}<!-- table -->", "\n\n".join(paragraphs), f"<!-- /table -->{after}"]))
+
+
+def index(recipes: Sequence[ModuleType], results: Path) -> None:
+    """All results: what the paper found, whether it was found here, and the pages of every bank."""
+    banks = sorted(folder.name for folder in results.glob("*/") if any(folder.glob("*.md")))
+    lines = [["", "the paper", "here", "pages"]]
+    for recipe in recipes:
+        name, (title, _) = recipe.__name__, title_and_caption(recipe)
+        here = "<br>".join(f"`{bank}`: {words}" for bank, words in getattr(recipe, "HERE", {}).items())
+        links = " ".join(f"[{bank}]({bank}/{name}.md)" for bank in banks if (results / bank / f"{name}.md").exists())
+        lines.append([title, recipe.PAPER, here, links])
+    used = [i for i, column in enumerate(zip(*lines[1:], strict=True)) if any(column)]  # nothing is said of what is not measured
+    text = [f"| {' | '.join(line[i] for i in used)} |" for line in lines]
+    save(results / "README.md", [INDEX, "\n".join([text[0], "|---" * len(used) + "|", *text[1:]])])
 
 
 def title_and_caption(recipe: ModuleType) -> tuple[str, str]:

@@ -8,6 +8,8 @@ other; in the last row of D-TRAK the function of φ is chosen with it. The paper
 
 from engine import Given, Line, kernel, main
 
+PAPER = "D-TRAK is far above TRAK, its relatives and every similarity, and with 10 timesteps above TRAK with 100."
+
 COLUMNS = "timesteps"
 PAGES = {"digits": "README.md", "cifar2-small": "docs/cifar2-bank.md"}  # that show the table too
 

@@ -6,6 +6,8 @@ those that the bank has outcomes of. 100 timesteps evenly spaced, one noise each
 
 from engine import Given, Line, kernel, main
 
+PAPER = "`simple` and `elbo` can be predicted, and rank the functions of φ alike; `square`, `l1`, `linf` cannot be predicted."
+
 FUNCTIONS = ("simple", "elbo", "square", "l1", "linf")
 
 

@@ -6,6 +6,8 @@ cross-fitting.
 
 from engine import Given, Line, kernel, main
 
+PAPER = "Many timesteps are worth more than many noises; evenly spaced ones help TRAK, and make little difference to D-TRAK."
+
 BUDGETS = ((10, 10), (20, 5), (50, 2), (100, 1))
 
 

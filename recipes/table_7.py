@@ -7,6 +7,8 @@ influence and datamodels look only at what the S models made of the queries. The
 
 from engine import Given, Line, kernel, main
 
+PAPER = "More models help TRAK and D-TRAK alike; empirical influence and datamodels of 512 models stay below a single D-TRAK model."
+
 COLUMNS = "timesteps"
 
 ENSEMBLES = (1, 2, 4, 8)
