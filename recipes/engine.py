@@ -86,9 +86,9 @@ class Line:
         return json.loads(json.dumps(given))
 
 
-def kernel(method: str, timesteps: int, **more: Any) -> dict[str, Any]:
-    """What a line needs whose method has a kernel: its damping is chosen by cross-fitting."""
-    return {"method": method, "fields": {"timesteps": timesteps, **more}, "swept": {"damping": DAMPINGS}}
+def kernel(method: str, timesteps: int, swept: Mapping[str, Sequence[Any]] | None = None, **more: Any) -> dict[str, Any]:
+    """What a line needs whose method has a kernel: unless said otherwise, its damping is chosen by cross-fitting."""
+    return {"method": method, "fields": {"timesteps": timesteps, **more}, "swept": swept or {"damping": DAMPINGS}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ DIMENSIONLESS = [a * 10.0**b for b in range(-8, 3) for a in (1, 2, 5)]
 
 def line(row: str, method: str, timesteps: int, k: int, swept: dict[str, list[float]]) -> Line:
     """One curve: a point for every λ."""
-    return Line(row=row, column=f"{timesteps}", each=True, **kernel(method, timesteps, k=k) | {"swept": swept})
+    return Line(row=row, column=f"{timesteps}", each=True, **kernel(method, timesteps, swept, k=k))
 
 
 def lines(given: Given) -> list[Line]:

@@ -6,7 +6,7 @@ scores; the timesteps are those of the training images. The damping is chosen on
 other; in the last row of D-TRAK the function of φ is chosen with it. The paper has this table for each of its data sets (2, 3, 6).
 """
 
-from engine import Given, Line, kernel, main
+from engine import DAMPINGS, Given, Line, kernel, main
 
 PAPER = "D-TRAK is far above TRAK, its relatives and every similarity, and with 10 timesteps above TRAK with 100."
 
@@ -32,10 +32,8 @@ def gradient(method: str, timesteps: int) -> Line:
 
 def free(timesteps: int) -> Line:
     """D-TRAK with whichever function the other half of the queries prefers."""
-    usual = kernel("d-trak", timesteps)
-    return Line(
-        row="`d-trak`, function chosen", column=f"{timesteps}", **usual | {"swept": {"measurement": FUNCTIONS, **usual["swept"]}}
-    )
+    swept = {"measurement": FUNCTIONS, "damping": DAMPINGS}
+    return Line(row="`d-trak`, function chosen", column=f"{timesteps}", **kernel("d-trak", timesteps, swept))
 
 
 def lines(given: Given) -> list[Line]:
