@@ -102,10 +102,22 @@ def panel(axes: Axes, rows: Sequence[Row], field: str) -> None:
 def beside(axes: Axes, names: Sequence[tuple[float, str, str]]) -> None:
     """Names at the right of a panel, each as near to its height as the others let it."""
     low, high = axes.get_ylim()
-    last = float("-inf")
-    for height, name, hue in sorted(names):
-        last = max((height - low) / (high - low), last + APART)
-        axes.text(1.02, last, name, color=hue, transform=axes.transAxes, va="center", fontsize=8.5)
+    heights = apart([(height - low) / (high - low) for height, _, _ in sorted(names)], APART)
+    for y, (_, name, hue) in zip(heights, sorted(names), strict=True):
+        axes.text(1.02, y, name, color=hue, transform=axes.transAxes, va="center", fontsize=8.5)
+
+
+def apart(heights: Sequence[float], least: float) -> list[float]:
+    """Ascending heights moved as little as possible (least squares) until neighbours are `least` apart."""
+    pools: list[tuple[float, int]] = []  # the mean of each run of names that touch, without the room between them; its length
+    for place, height in enumerate(heights):
+        mean, count = height - place * least, 1
+        while pools and pools[-1][0] > mean:
+            other, size = pools.pop()
+            mean, count = (other * size + mean * count) / (size + count), size + count
+        pools.append((mean, count))
+    flat = [mean for mean, count in pools for _ in range(count)]
+    return [mean + place * least for place, mean in enumerate(flat)]
 
 
 class Picture(NamedTuple):

@@ -184,10 +184,29 @@ class Bench:
     """Measures lines. The last few are remembered, because others are compared with them."""
 
     given: Given
-    recent: dict[str, Found] = field(default_factory=dict)
+    recent: dict[str, tuple[Found, dict[str, Any]]] = field(default_factory=dict)
 
     def rows(self, line: Line, base: Line | None) -> list[Row]:
         """The rows of a line, with the seconds they took and how many feature rows were not in the store."""
+        found, took = self.found(line)
+        truth = {"subsets": len(self.given.bank.rows()), "seeds": len(self.given.bank.seeds())}
+        same = {**line.settings, "swept": list(line.swept), **truth, **took}
+        if base is None:
+            return [{**same, **row} for row in figures(line, found)]
+        other, _ = self.found(base)
+        return [{**same, **row, "minus": {"row": base.name, **row["minus"]}} for row in figures(line, found, other)]
+
+    def found(self, line: Line) -> tuple[Found, dict[str, Any]]:
+        """What `measured` says and what it took, from memory if it was asked lately."""
+        key = key_of(line)
+        if line.each:  # a whole curve, which nothing is compared with
+            return self._measured(line)
+        self.recent[key] = self.recent.pop(key, None) or self._measured(line)
+        while len(self.recent) > RECENT:
+            self.recent.pop(next(iter(self.recent)))
+        return self.recent[key]
+
+    def _measured(self, line: Line) -> tuple[Found, dict[str, Any]]:
         computed: list[int] = []
         start = time.perf_counter()
         with bar(f"{line.row} {line.column}") as tick:
@@ -196,22 +215,8 @@ class Bench:
                 tick(done, total)
                 computed.extend([total] * (done == total))
 
-            found = self.found(line, replace(self.given, store=replace(self.given.store, progress=progress)))
-        took = {"seconds": round(time.perf_counter() - start, 2), "features_computed": sum(computed)}
-        truth = {"subsets": len(self.given.bank.rows()), "seeds": len(self.given.bank.seeds())}
-        same = {**line.settings, "swept": list(line.swept), **truth, **took}
-        if base is None:
-            return [{**same, **row} for row in figures(line, found)]
-        other = self.found(base, self.given)
-        return [{**same, **row, "minus": {"row": base.name, **row["minus"]}} for row in figures(line, found, other)]
-
-    def found(self, line: Line, given: Given) -> Found:
-        """What `measured` says, from memory if it was asked lately."""
-        key = key_of(line)
-        self.recent[key] = self.recent.pop(key, None) or measured(line, given)
-        while len(self.recent) > RECENT:
-            self.recent.pop(next(iter(self.recent)))
-        return self.recent[key]
+            found = measured(line, replace(self.given, store=replace(self.given.store, progress=progress)))
+        return found, {"seconds": round(time.perf_counter() - start, 2), "features_computed": sum(computed)}
 
 
 def key_of(line: Line, base: Line | None = None) -> str:
@@ -262,16 +267,16 @@ def tuned_line(line: Line, given: Given) -> Line:
 def time_alone(name: str, given: Given) -> None:
     """Seconds of each line at one setting, from an empty store: all its features and scores. Only on a quiet machine."""
     recipe, kept = importlib.import_module(name), Kept(given.folder / f"{name}.json", given.stamp)
+    here = {datetime.now(UTC).isoformat(timespec="seconds"): environment()}
     for line in recipe.lines(given):
-        if line.method in REFERENCES:
-            continue
         one = replace(line, swept={field: values[:1] for field, values in line.swept.items()})
         with tempfile.TemporaryDirectory() as empty:
             start = time.perf_counter()
             measured(one, replace(given, store=replace(given.store, root=Path(empty))))
-        alone = round(time.perf_counter() - start, 2)
-        key = key_of(line, base_of(recipe, line))
-        kept.put([{**row, "seconds_from_empty_store": alone} for row in kept.rows if row["key"] == key])
+        alone = {"seconds_from_empty_store": round(time.perf_counter() - start, 2), "run_of_seconds": next(iter(here))}
+        rows = kept.known.get(key_of(line, base_of(recipe, line)), [])
+        kept.runs |= here
+        kept.put([{**row, **line.place, **(alone if line.method not in REFERENCES else {})} for row in rows])
     pages.write(recipe, kept.rows, given.bank, given.folder)
 
 

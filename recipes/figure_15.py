@@ -33,7 +33,7 @@ def lines(given: Given) -> list[Line]:
 def page(given: Given) -> None:
     """A run for every line, the page that compares them, and a drawing of its first pictures."""
     folders = [made(line, given) for line in lines(given)]
-    report(folders, given.folder / "figure_15.html", queries=8 * QUERIES, proponents=PROPONENTS, opponents=OPPONENTS)
+    report(folders, given.folder / "figure_15.html", queries=3 * QUERIES, proponents=PROPONENTS, opponents=OPPONENTS)
     title, caption = pages.title_and_caption(sys.modules[__name__])
     rows = list(drawn(given, [open_run(folder) for folder in folders]))
     save_drawing(album(rows, ("Query", "Proponents", "Opponents")), given.folder / "figure_15.svg", title)

@@ -31,7 +31,8 @@ class Kept:
         """Add the rows of a line in place of those that stood there. The file is whole at any time."""
         places = {_place(row) for row in rows}
         self.rows = [row for row in self.rows if _place(row) not in places] + list(rows)
-        runs = {name: self.runs[name] for name in sorted({row["run"] for row in self.rows})}
+        named = {row[name] for row in self.rows for name in ("run", "run_of_seconds") if name in row}
+        runs = {name: self.runs[name] for name in sorted(named)}
         head = json.dumps({"stamp": self.stamp, "runs": runs}, indent=1, ensure_ascii=False)
         body = ",\n".join(json.dumps(row, ensure_ascii=False) for row in self.rows)
         with written(self.path, "w") as file:

@@ -195,6 +195,14 @@ def test_a_table_shows_what_its_rows_say():
     assert words.startswith("Minus `b`") and "| `a` | +10.0 [-1.0, 20.0] |" in table
 
 
+def test_names_beside_curves_move_as_little_as_they_must():
+    from drawing import apart
+
+    assert apart([0.0, 0.5, 1.0], 0.1) == pytest.approx([0, 0.5, 1])
+    assert apart([0.5, 0.5, 0.9], 0.2) == pytest.approx([0.4, 0.6, 0.9])
+    assert apart([0.5, 0.5, 0.6], 0.2) == pytest.approx([1 / 3, 1.6 / 3, 2.2 / 3], abs=1e-9)
+
+
 @pytest.mark.parametrize("name", engine.RECIPES)
 def test_every_recipe_can_be_carried_out(name, given):
     """Its settings are those of methods, no two lines have one place, and it is in the index."""
