@@ -184,6 +184,14 @@ def test_train_sample_attribute_from_a_folder_of_images(command, tmp_path):
     assert code == 0, err
 
 
+def test_credit_by_label_of_a_fresh_run(command, attribute, refused):
+    command(*attribute())
+    code, out, _ = command("credit", "run", "--queries", 1)
+    assert code == 0
+    assert "run by label" in out and "all, 4 queries" in out and "over images" in out
+    assert "have no prompts; they have label" in refused("credit", "run", "--by", "prompt")
+
+
 # ---- bad input ----------------------------------------------------------------------------------------------------------------
 
 

@@ -47,9 +47,29 @@ def test_seconds_are_of_the_largest_number_that_fits_the_patience():
 
 def test_a_method_costs_its_gradients_and_its_rows():
     found, rate = counts(recipe("digits"), 1000, 100, 10), Measured(1.0, 1.0, 0.5, 0.1, 0)
-    assert cost(make("pixel", {}), found, rate) == {"evaluations": 0, "seconds": 0.0, "bytes": 0}
+    assert not any(cost(make("pixel", {}), found, rate).values())
     method = make("d-trak", {"timesteps": 100, "noises": 3, "k": 512})
-    assert cost(method, found, rate) == {"evaluations": 300, "seconds": 1200 * 300 * 0.5, "bytes": 4 * 1200 * 512}
+    passes = {"train": 300, "query": 300, "train_forward": 0, "query_forward": 0}
+    assert cost(method, found, rate) == passes | {"seconds": 1200 * 300 * 0.5, "bytes": 4 * 1200 * 512}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "passes", "stored"),
+    [
+        ("tracin", {"checkpoints": 3}, (30, 30, 0, 0), 3),
+        ("journey-trak", {"noises": 2}, (20, 100, 0, 50), 1),
+        ("das", {"error_timesteps": 70}, (10, 10, 70, 0), 1),
+        ("das", {"error": False}, (10, 10, 0, 0), 1),
+        ("trak", {"query_timesteps": 5}, (10, 5, 0, 0), 1),
+    ],
+)
+def test_methods_cost_the_passes_that_they_make(name, fields, passes, stored):
+    found, rate = counts(recipe("digits"), 1000, 100, 10), Measured(1.0, 0.25, 0.5, 0.1, 0)
+    each = cost(make(name, {"k": 512} | fields), found, rate)
+    train, query, train_forward, query_forward = passes
+    assert [each[key] for key in ("train", "query", "train_forward", "query_forward")] == list(passes)
+    assert each["seconds"] == (1000 * train + 200 * query) * 0.5 + (1000 * train_forward + 200 * query_forward) * 0.25
+    assert each["bytes"] == 4 * 1200 * 512 * stored
 
 
 def test_a_plan_measures_this_machine_and_says_all(smallest, monkeypatch):

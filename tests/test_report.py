@@ -49,6 +49,7 @@ def make(tmp_path):
             "train_rows": np.arange(n),
             "train_ids": np.array([f"image-{i:03d}" for i in range(n)]),
             "train_labels": np.arange(n) % 3,
+            "train_groups": None,
             "query_images": draw.integers(0, 256, (q, size, size, channels), np.uint8),
             "query_ids": np.array([f"query-{i:03d}" for i in range(q)]),
             "query_labels": np.arange(q) % 3,
@@ -242,6 +243,74 @@ def test_agreement_is_spearmans_correlation_with_ties_and_the_shared_first_ten()
     assert agreement(each[0], each[0]) == (pytest.approx(1), 10)
 
 
+def charted(page):
+    """The rows of each method's chart of shares: the group, and its share."""
+    for table in re.findall(r'<table class="shares">.*?</table>', page, re.DOTALL):
+        rows = re.findall(r'<th scope="row" title="[^"]*">([^<]*)</th>.*?</svg></td><td class="figure">([\d.]+)', table, re.DOTALL)
+        yield {group: float(share) for group, share in rows}
+
+
+def test_shares_are_the_mean_over_generated_pictures_with_the_largest_first(make):
+    runs = [make(name, title=name, scores=seeds.stream(i, "s").random((6, 40), np.float32)) for i, name in enumerate("ab")]
+    for run, chart in zip(runs, charted(report(runs).read_text()), strict=True):
+        expected = open_run(run).scores.credit(np.arange(40) % 3).mean([3, 4, 5])
+        assert list(chart) == [each.group for each in expected]
+        assert list(chart.values()) == pytest.approx([100 * each.share for each in expected], abs=0.051)
+    (alone,) = charted(report([make("c", query_split=None)]).read_text())
+    expected = open_run(runs[0].parent / "c").scores.credit(np.arange(40) % 3).mean()
+    assert list(alone.values()) == pytest.approx([100 * each.share for each in expected], abs=0.051)
+
+
+def test_only_a_bar_beyond_what_chance_gives_is_coloured(make):
+    """With names dealt at random none need be; a group that has all the score is."""
+    scores = seeds.stream(0, "s").random((6, 40), np.float32) * np.where(np.arange(40) % 4, 0.01, 1).astype(np.float32)
+    page = report([make(scores=scores, train_labels=np.arange(40) % 4)]).read_text()
+    coloured = re.findall(r'title="(\d)">\d</th><td class="chart"><svg class="bar credit above"', page)
+    assert coloured == ["0"] and page.count('<svg class="bar credit"') == 3
+
+
+def test_groups_are_credited_before_labels(make):
+    page = report([make(train_groups=np.array(["<i>Ann</i>", "Bo"] * 20))]).read_text()
+    assert [set(chart) for chart in charted(page)] == [{"&lt;i&gt;Ann&lt;/i&gt;", "Bo"}]
+    assert "Credit by group:" in page and "<i>" not in page
+
+
+@pytest.mark.parametrize("groups", [None, np.zeros(40, np.int64), np.arange(40)], ids=["unknown", "one", "one for each image"])
+def test_groups_that_are_none_get_no_section(make, groups):
+    page = report([make(train_labels=groups, query_labels=None)]).read_text()
+    assert "Who gets the credit" not in page and "Credit by" not in page
+
+
+def test_of_many_groups_the_strongest_are_shown_and_the_page_says_so(make):
+    (chart,) = charted(page := report([make(n=120, train_labels=np.arange(120) % 50)]).read_text())
+    assert len(chart) == 40 and "Of 50 groups, the 40 with the largest shares are shown" in page
+
+
+def test_a_picture_tells_its_strongest_groups_and_one_without_positive_scores_does_not(make):
+    scores = np.zeros((2, 40), np.float32)
+    scores[0, :8] = [8, 4, 2, 1, 1, 0, 0, 0]  # labels 0 … 7
+    scores[1] = -1
+    run = make(q=2, scores=scores, train_labels=np.arange(40) % 8, query_labels=None, query_split=None, signed=True)
+    page = report([run]).read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert re.findall("Credit by [^<]*", page) == [
+        "Credit by label: 50 % to 0 (even: 12 %), 25 % to 1 (even: 12 %), 12 % to 2 (even: 12 %), 6.2 % to 3 (even: 12 %) "
+        "and 6.2 % to the other 4."
+    ]
+    (strip,) = re.findall(r'<svg class="bar portions".*?</svg>', page)
+    assert re.findall(r'<rect x="([\d.]+)%" width="([\d.]+)%"', strip) == [
+        ("0.0", "50.0"),
+        ("50.0", "25.0"),
+        ("75.0", "12.5"),
+        ("87.5", "6.25"),
+    ]
+
+
+def test_pictures_without_any_positive_score_still_make_a_page(make):
+    page = report([make(scores=np.full((6, 40), -1, np.float32), signed=True)]).read_text()
+    section = re.findall(r'<section id="credit">.*?</section>', page, re.DOTALL)[0]
+    assert list(charted(page)) == [{}] and "No training image has a score above 0." in section and "nan" not in section
+
+
 def test_methods_of_one_name_are_told_apart_by_their_folders(make):
     page = report([make("a"), make("b"), make("c", title="TRAK")]).read_text()
     assert "/a)" in page and "/b)" in page and "/c)" not in page
@@ -287,7 +356,7 @@ def test_a_damaged_run_is_told_plainly(make, name, harm):
     [
         ({"scores": np.zeros((5, 40), np.float32)}, r"has scores \[5, 40\].* expected \[6, 40\]"),
         ({"own": np.zeros(39, np.float32)}, r"self-influence \[39\].* expected .*\[40\]"),
-        ({"own": np.full(40, np.nan, np.float32)}, "all finite"),
+        ({"own": np.where(np.arange(40) == 7, np.nan, 1).astype(np.float32)}, "all finite"),
         ({"scores": np.full((6, 40), np.inf, np.float32)}, "query-000 and training image image-000 is not finite"),
         ({"train_ids": None}, "lacks .*train_ids"),
         ({"train_rows": np.arange(7)}, "40 `train_images` and 7 `train_rows`"),
@@ -395,7 +464,8 @@ def contrast(a, b):
 @pytest.mark.parametrize("runs", [1, 3])
 def test_a_browser_draws_the_page_without_overflow_complaint_or_request(make, browser, width, runs, tmp_path):
     long = np.array([f"a/very/long/folder/name/that/goes/on/and/on/{i:05d}_{'x' * 40}.png" for i in range(40)])
-    folders = [make(f"run-{i}", title=f"Method {i}", ground_truth=TRUTH, train_ids=long, query_ids=long[:6]) for i in range(runs)]
+    words = {"train_ids": long, "query_ids": long[:6], "train_groups": np.array([f"Ann with the long name{'e' * 90}", "Bo"] * 20)}
+    folders = [make(f"run-{i}", title=f"Method {i}", ground_truth=TRUTH, **words) for i in range(runs)]
     path = report(folders)
     page = browser.new_page(viewport={"width": width, "height": 900}, java_script_enabled=True)
     complaints, requests = [], []

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Examples": "headwater.core",
     "Scores": "headwater.scores",
+    "Credit": "headwater.credit",
     "FeatureStore": "headwater.store",
     "Bank": "headwater.bank",
     "open_bank": "headwater.bank",
@@ -42,6 +43,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from headwater.bank import Bank, open_bank
     from headwater.core import Examples
+    from headwater.credit import Credit
     from headwater.data import open_examples
     from headwater.diffusion.denoiser import Denoiser
     from headwater.diffusion.draws import Draws
@@ -71,6 +73,7 @@ __all__ = [
     "METHODS",
     "TRAK",
     "Bank",
+    "Credit",
     "DTRAK",
     "Denoiser",
     "Draws",

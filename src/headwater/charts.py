@@ -141,16 +141,41 @@ def histogram(
     )
 
 
-def interval(value: float, low: float, high: float, span: tuple[float, float], kind: str) -> Markup:
-    """One bar from 0 to `value` with its interval as a whisker, on an axis that runs over `span`."""
+def interval(
+    value: float, low: float, high: float, span: tuple[float, float], kind: str, *, mark: tuple[float, float, float] | None = None
+) -> Markup:
+    """One bar from 0 to `value` with its interval as a whisker, on an axis that runs over `span`.
+
+    With a `mark` (value, low, high), a line across it at that value, in a band.
+    """
     zero, end, left, right = (_place(v, *span) for v in (0.0, value, low, high))
     whisker = Markup('<line class="whisker" x1="{0}%" x2="{1}%" y1="11" y2="11"/>').format(left, right) + Markup("").join(
         Markup('<line class="whisker" x1="{0}%" x2="{0}%" y1="7" y2="15"/>').format(side) for side in (left, right)
     )
+    line = ""
+    if mark is not None:
+        at, begins, ends = (_place(v, *span) for v in mark)
+        line = Markup('<rect class="band" x="{}%" width="{}%" height="22"/>').format(begins, round(ends - begins, 2))
+        line += Markup('<line class="mark" x1="{0}%" x2="{0}%" y1="0" y2="22"/>').format(at)
     return Markup(
         '<svg class="bar {}" height="22" width="100%" aria-hidden="true"><rect x="{}%" width="{}%" y="4" height="14"/>'
-        '<line class="axis" x1="{}%" x2="{}%" y1="0" y2="22"/>{}</svg>'
-    ).format(kind, min(zero, end), round(abs(end - zero), 2), zero, zero, whisker if high > low else "")
+        '<line class="axis" x1="{}%" x2="{}%" y1="0" y2="22"/>{}{}</svg>'
+    ).format(kind, min(zero, end), round(abs(end - zero), 2), zero, zero, line, whisker if high > low else "")
+
+
+def portions(shares: Sequence[float]) -> Markup:
+    """A strip of full width, cut into shares of 1 from the left, the first the strongest colour; what they leave stays empty."""
+    starts = np.cumsum([0.0, *shares])
+    rects = [
+        Markup('<rect x="{}%" width="{}%" height="10" fill-opacity="{}"/>').format(
+            round(100 * start, 2), round(100 * share, 2), round(0.95 * 0.68**i, 2)
+        )
+        for i, (start, share) in enumerate(zip(starts.tolist(), shares, strict=False))
+    ]
+    return Markup(
+        '<svg class="bar portions" height="10" width="100%" aria-hidden="true">'
+        '<rect class="whole" width="100%" height="10"/>{}</svg>'
+    ).format(Markup("").join(rects))
 
 
 def box(values: Sequence[float], span: tuple[float, float], kind: str) -> Markup:

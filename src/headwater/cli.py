@@ -330,6 +330,34 @@ def counterfactual(
 
 
 @app.command()
+def credit(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    by: Annotated[
+        str | None,
+        typer.Option(help="label, group, prompt, or FILE.csv:column with a column `id`; by default group if there, else label."),
+    ] = None,
+    queries: Annotated[int, typer.Option(min=0, help="Also a table for each of the first N queries.")] = 0,
+    query: Annotated[str | None, typer.Option(help="Also a table for the query with this id.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A CSV file to write: every query and group.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Who gets the credit: each artist's, label's or other group's share of the scores, with 95 % intervals."""
+    from headwater.columns import split
+    from headwater.credit_table import chosen, found, lines, names, write_csv
+    from headwater.runs import open_run
+
+    if by is not None and out is not None and split(by)[0].resolve() == out.resolve():
+        raise OptionError(f"--out {out} would overwrite the names that --by reads. Name another file.")
+    opened = open_run(run)
+    rows, (column, groups) = chosen(opened, queries, query), names(opened, by)
+    shares = opened.scores.credit(groups)
+    record = found(opened, column, shares, rows)
+    if out is not None:
+        write_csv(out, opened, shares)
+    print(json.dumps(record) if as_json else "\n".join(lines(record)))
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared on one page.")],
     out: Annotated[Path | None, typer.Option(help="The page to write [default: report.html in the first run].")] = None,
@@ -343,16 +371,10 @@ def report(
 
 @app.command()
 def methods() -> None:
-    """List the methods with their equations and fields."""
-    import dataclasses
+    """List the methods with their equations, fields and costs."""
+    from headwater.costs import lines
 
-    from headwater.methods import METHODS, method_class
-
-    for name in METHODS:
-        kind = method_class(name)
-        equation = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
-        print(f"{name}\n    {equation}")
-        print("    " + "  ".join(f"{f.name}={_shown(f.default)}" for f in dataclasses.fields(kind)))
+    print("\n".join(lines()))
 
 
 def main() -> None:
@@ -375,10 +397,6 @@ def main() -> None:
 
 def _stop(signum: int, frame: object) -> None:
     raise Stopped
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _store(root: Path | None, tick: Any = None, dtype: str = "float32", crew: Any = None) -> Any:

@@ -19,6 +19,7 @@ from headwater.bank import Bank
 from headwater.core import Examples, labelled_like
 from headwater.data import open_examples
 from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import kept_path
 from headwater.disk import written
 from headwater.errors import DataError, OptionError
 from headwater.features import check_fits
@@ -82,6 +83,8 @@ def scored(
         for examples in (train, *sets):
             if model is not None:
                 check_fits(model, examples)
+    for queries in sets if getattr(method, "along_path", False) else ():
+        kept_path(queries)
     for model, mine in members(models, method):
         with clock.stage("fit"):
             index = mine.fit(model, train, store)
@@ -272,6 +275,6 @@ def _pictures(experiment: Run, values: Float32[np.ndarray, "q n"], own: Float32[
     for side, examples in (("train", train), ("query", queries)):
         if examples.labels is not None:
             found[f"{side}_labels"] = examples.labels
-    if queries.split is not None:
-        found["query_split"] = np.array(queries.split)
+    words = {"train_groups": train.groups, "train_prompts": train.prompts, "query_split": queries.split}
+    found |= {name: np.array(column) for name, column in words.items() if column is not None}
     return found

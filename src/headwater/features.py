@@ -22,11 +22,12 @@ VERSION = 2  # of the numbers that given settings stand for
 
 
 class Passes(NamedTuple):
-    """Passes through the model for one image: gradients (forward and backward) of a training image, of a query; forward alone."""
+    """Passes through the model for one training image and one query: forward and backward, and forward alone."""
 
     train: int
     query: int
-    forward: int = 0
+    train_forward: int = 0
+    query_forward: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.diffusion.schedule import linear
-from headwater.features import GradientFeatures
+from headwater.features import GradientFeatures, Passes
 from headwater.gradients.drawn import drawn
 from headwater.gradients.hooks import LayerGradient, stream
 from headwater.gradients.layers import layers_of
@@ -185,14 +185,14 @@ def plan(recipe: BankRecipe, examples: Mapping[str, int], device: str = "cpu", w
 
 def cost(method: Any, found: Counts, rate: Measured) -> dict[str, float]:
     """Passes through the model for a training image and a query, seconds for all of them, and bytes of features."""
-    if not isinstance(method, GradientFeatures):
-        return {"evaluations": 0, "of_query": 0, "forward": 0, "seconds": 0.0, "bytes": 0}
-    each = method.passes(linear().T)
-    k = found.parameters if method.projector == "none" else method.k
-    seconds = (found.n * each.train + found.queries * each.query) * rate.gradient + found.n * each.forward * rate.forward
-    models = getattr(method, "checkpoints", 1)
-    size = 4 * (found.n + found.queries) * k * models
-    return {"evaluations": each.train, "of_query": each.query, "forward": each.forward, "seconds": seconds, "bytes": size}
+    each = method.passes(linear().T) if isinstance(method, GradientFeatures) else Passes(0, 0)
+    n, q = found.n, found.queries
+    seconds = (n * each.train + q * each.query) * rate.gradient + (n * each.train_forward + q * each.query_forward) * rate.forward
+    size = 0
+    if isinstance(method, GradientFeatures):
+        k = found.parameters if method.projector == "none" else method.k
+        size = 4 * (n + q) * k * getattr(method, "checkpoints", 1)
+    return {**each._asdict(), "seconds": seconds, "bytes": size}
 
 
 def lines(name: str, recipe: BankRecipe, found: Mapping[str, Any]) -> list[str]:
@@ -212,11 +212,10 @@ def lines(name: str, recipe: BankRecipe, found: Mapping[str, Any]) -> list[str]:
         f"memory      {_bytes(found['peak_of_a_process'])} a process, as measured",
         f"disk        {_bytes(many['bytes_of_bank'])} bank, {_bytes(many['bytes_of_models'])} kept models",
         "",
-        f"{'method':14}{'gradients an image':>20}{'a query':>9}{'passes':>8}{'time on one':>14}{'features':>12}",
+        f"{'method':14}{'gradients an image':>20}{'a query':>9}{'time on one':>14}{'features':>12}",
     ]
     rows += [
-        f"{method:14}{each['evaluations']:20d}{each['of_query']:9d}{each['forward']:8d}"
-        f"{_hours(each['seconds'] / 3600):>14}{_bytes(each['bytes']):>12}"
+        f"{method:14}{each['train']:20d}{each['query']:9d}{_hours(each['seconds'] / 3600):>14}{_bytes(each['bytes']):>12}"
         for method, each in found["methods"].items()
     ]
     return rows

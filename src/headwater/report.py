@@ -15,6 +15,7 @@ from markupsafe import Markup
 from headwater import charts
 from headwater.charts import Gallery, Picture, Scale, duration, number, percent, prose, scale_of
 from headwater.core import Examples
+from headwater.credit_report import Parts, Section, parts, section
 from headwater.disk import written
 from headwater.errors import DataError
 from headwater.evaluate.verdict import SPLITS, truths
@@ -49,6 +50,7 @@ class Row(NamedTuple):
     histogram: Markup | str = ""
     reading: str = ""
     lds: float | None = None
+    credit: Parts | None = None
 
 
 class Query(NamedTuple):
@@ -91,6 +93,7 @@ def render(runs: Sequence[RunFolder], queries: int, ends: tuple[int, int] = (PRO
     """The page. Whatever comes from file names or settings is escaped."""
     runs = told_apart(runs)
     gallery = Gallery({row: image for run in runs for row, image in run.pictures.items()})
+    credit = section(runs)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("headwater"),
         autoescape=True,
@@ -102,7 +105,8 @@ def render(runs: Sequence[RunFolder], queries: int, ends: tuple[int, int] = (PRO
     environment.filters |= {"percent": percent, "record": record}
     page = environment.get_template("report.html").render(
         runs=runs,
-        queries=[_card(runs, row, gallery, ends) for row in chosen(runs[0].queries, queries)],
+        credit=credit,
+        queries=[_card(runs, row, gallery, ends, credit) for row in chosen(runs[0].queries, queries)],
         own=[(run, self_influence(run, gallery)) for run in runs],
         pairs=sorted(((*agreement(a.scores, b.scores), a.name, b.name) for a, b in combinations(runs, 2)), reverse=True),
         truths=truths(runs),
@@ -125,10 +129,13 @@ def chosen(queries: Examples, count: int) -> list[int]:
     return sorted(row for _, row in sorted(turns)[: max(1, count)])
 
 
-def _card(runs: Sequence[RunFolder], row: int, gallery: Gallery, ends: tuple[int, int]) -> Query:
+def _card(runs: Sequence[RunFolder], row: int, gallery: Gallery, ends: tuple[int, int], credit: Section | None) -> Query:
     queries = runs[0].queries
     picture, split = gallery.add(queries.images[row]), queries.split[row] if queries.split else ""
     rows = [_said(run, row, picture, gallery, ends) for run in runs]
+    if credit is not None:
+        shares = [parts(each, row, credit.by) for each in credit.credits]
+        rows = [said._replace(credit=each) for said, each in zip(rows, shares, strict=True)]
     return Query(row, queries.ids[row], _label(queries.labels, row), SPLITS.get(split, split), picture, rows)
 
 

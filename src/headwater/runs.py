@@ -15,6 +15,8 @@ from headwater.core import Examples
 from headwater.errors import DataError
 from headwater.scores import Scores
 
+WORDS = ("train_ids", "train_groups", "train_prompts", "query_ids", "query_split")
+
 
 @dataclass(frozen=True, eq=False)
 class RunFolder:
@@ -27,6 +29,8 @@ class RunFolder:
     queries: Examples
     pictures: Mapping[int, UInt8[np.ndarray, "h w c"]]
     labels: Int64[np.ndarray, " n"] | None
+    groups: tuple[str, ...] | None = None  # of the training images, as are labels and prompts
+    prompts: tuple[str, ...] | None = None
 
     @property
     def signed(self) -> bool:
@@ -43,7 +47,7 @@ def open_run(folder: Path) -> RunFolder:
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"Could not read {folder / 'run.json'}: {error}. Make the run again with --force.") from error
     have = _kept(folder / "pictures.npz")
-    words = {name: tuple(have[name].tolist()) for name in ("train_ids", "query_ids", "query_split") if name in have}
+    words = {name: tuple(have[name].tolist()) for name in WORDS if name in have}
     q, n = len(words["query_ids"]), len(words["train_ids"])
     values, own = array(folder / "scores.npy"), array(folder / "self.npy")
     unknown = own.shape == (n,) and np.isnan(own).all()  # of a method that cannot tell
@@ -61,6 +65,8 @@ def open_run(folder: Path) -> RunFolder:
         Examples(have["query_images"], words["query_ids"], have.get("query_labels"), split=words.get("query_split")),
         dict(zip(have["train_rows"].tolist(), Examples(have["train_images"]).images, strict=True)),
         have.get("train_labels"),
+        words.get("train_groups"),
+        words.get("train_prompts"),
     )
 
 
@@ -83,7 +89,7 @@ def _mark(run: RunFolder, alike: Sequence[RunFolder]) -> str:
 def _kept(path: Path) -> dict[str, np.ndarray]:
     """The arrays of `pictures.npz`: those that a page cannot do without are there, and what belongs together is of one length."""
     twins = {"train_images": "train_rows", "train_labels": "train_ids", "query_images": "query_ids"}
-    twins |= {"query_labels": "query_ids", "query_split": "query_ids"}
+    twins |= {"query_labels": "query_ids", "query_split": "query_ids", "train_groups": "train_ids", "train_prompts": "train_ids"}
     have = arrays(path, [*twins, "train_rows", "train_ids", "query_ids"])
     for name, twin in twins.items():
         if twin not in have or (name not in have and name.endswith("images")):

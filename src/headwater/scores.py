@@ -1,12 +1,13 @@
 """Scores τ[q, i]: the estimated rise of query q's loss when training image i is removed. Positive = proponent; numpy only."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
+from headwater.credit import Credit, by_group
 from headwater.errors import NonFiniteError, OptionError
 
 
@@ -47,6 +48,13 @@ class Scores:
         """The k strongest opponents of each query, the most negative first."""
         rows, values = top([-self.values], k)
         return Ranked(rows, -values)
+
+    def credit(self, groups: Sequence[str | int] | np.ndarray) -> Credit:
+        """The scores summed by group: share(q, g) = Σ_{i∈g} max(τ[q, i], 0) / Σ_i max(τ[q, i], 0), and more in `Credit`.
+
+        `groups` has one name for each training image, in their order: `train.groups`, `train.labels`, artists, licences …
+        """
+        return by_group(self.values, groups)
 
 
 def top(blocks: Iterable[Float[np.ndarray, "q _"]], k: int) -> Ranked:

@@ -170,10 +170,15 @@ def along_trajectory(examples: Examples, rows: slice, schedule: Schedule, like: 
 
 def path(examples: Examples, rows: slice, device: torch.device) -> tuple[Float[Tensor, "b s c h w"], Int64[Tensor, " s"]]:
     """The states that a sampler went through, in double (near t = 0 their differences are tiny), and their timesteps."""
+    states, times = kept_path(examples)
+    return torch.as_tensor(states[rows], device=device).double(), torch.as_tensor(times, device=device)
+
+
+def kept_path(examples: Examples) -> tuple[Float[np.ndarray, "n s c h w"], Int64[np.ndarray, " s"]]:
+    """The path that these pictures came with; a DataError where there is none."""
     if examples.trajectory is None or examples.trajectory_timesteps is None:
         raise DataError(
             "This needs the sampler's path, and the queries hold none. Make them with `headwater sample … --trajectory` "
             "(for the measurement 'trajectory' also with `--sampler ddpm`)."
         )
-    states = torch.as_tensor(examples.trajectory[rows], device=device).double()
-    return states, torch.as_tensor(examples.trajectory_timesteps, device=device)
+    return examples.trajectory, examples.trajectory_timesteps

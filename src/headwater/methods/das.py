@@ -60,4 +60,4 @@ class DAS(Kernel):
 
     def passes(self, T: int) -> Passes:
         """Those of the kernel, and the forward passes of the errors."""
-        return super().passes(T)._replace(forward=self.error_timesteps * self.error)
+        return super().passes(T)._replace(train_forward=self.error_timesteps * self.error)

@@ -36,4 +36,4 @@ class JourneyTRAK(Kernel):
 
     def passes(self, T: int) -> Passes:
         """K × noises gradients of a training image, one for each step and noise of a query, and a pass to see x̂₀."""
-        return Passes(super().passes(T).train, min(STEPS, T) * self.noises, min(STEPS, T))
+        return Passes(super().passes(T).train, min(STEPS, T) * self.noises, query_forward=min(STEPS, T))

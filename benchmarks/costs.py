@@ -1,0 +1,55 @@
+"""What does each method cost? Seconds and bytes of every method at its defaults, on the digits bank, from an empty store.
+
+Run: .venv/bin/python benchmarks/costs.py
+Writes benchmarks/results/costs.json, and src/headwater/costs.json, which `headwater methods` shows.
+`clip` needs an embedder: the example of recipes/efficientnet.py. What learns from retraining learns from 40 of the 64 halves here.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from headwater.asking import on_paths
+from headwater.bank import Bank, open_bank
+from headwater.environment import environment
+from headwater.experiment import Clock, scored
+from headwater.methods import METHODS, learns, make, method_class
+from headwater.models import unet
+from headwater.store import FeatureStore
+
+HERE = Path(__file__).parent
+FIELDS: dict[str, dict[str, Any]] = {"clip": {"embedder": "efficientnet:EMBEDDER"}}
+
+
+def main() -> None:
+    sys.path.insert(0, str(HERE.parent / "recipes"))
+    machine, bank = environment(), open_bank("digits")
+    model = unet.load(bank.folder / "model", checkpoints=4)
+    paths = on_paths(bank)
+    rows = {name: measured(name, paths if name == "journey-trak" else bank, model) for name in METHODS}
+    result = {"bank": "digits", "images": len(bank.train), "queries": len(bank.queries), "environment": machine, "methods": rows}
+    (HERE / "results" / "costs.json").write_text(json.dumps(result, indent=1) + "\n")
+    few = {"images": result["images"], "queries": result["queries"], "methods": rows}
+    (HERE.parent / "src" / "headwater" / "costs.json").write_text(json.dumps(few, indent=1) + "\n")
+
+
+def measured(name: str, bank: Bank, model: Any) -> dict[str, Any]:
+    """Seconds of fitting and scoring, and bytes that are left in the store."""
+    fields = FIELDS.get(name, {}) | ({"subsets": tuple(range(40))} if learns(method_class(name)) else {})
+    method = make(name, fields, bank)
+    with tempfile.TemporaryDirectory() as empty:
+        store, clock = FeatureStore(Path(empty)), Clock()
+        start = time.perf_counter()
+        scored([model], bank.train, [bank.queries], method, store, clock)
+        seconds = time.perf_counter() - start
+        size = sum(path.stat().st_size for path in Path(empty).rglob("*") if path.is_file())
+    row = {"seconds": round(seconds, 2), "stages": clock.seconds, "bytes": size, "queries": len(bank.queries)}
+    print(name, row, flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    main()

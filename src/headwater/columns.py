@@ -1,0 +1,106 @@
+"""Names of training images, one each: a column by its name, or of a CSV file by their ids. Numpy only."""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Int64
+from numpy import ndarray
+
+from headwater.errors import DataError, OptionError, unknown
+
+COLUMNS = {"group": "groups", "label": "labels", "prompt": "prompts"}
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Training images that may have groups, labels and prompts: Examples, or a run folder."""
+
+    @property
+    def groups(self) -> tuple[str, ...] | None: ...
+    @property
+    def labels(self) -> Int64[ndarray, " n"] | None: ...
+    @property
+    def prompts(self) -> tuple[str, ...] | None: ...
+
+
+def default(images: Named) -> str | None:
+    """The column that groups images if nobody says which: `group` if there, else `label`."""
+    return next((name for name in ("group", "label") if getattr(images, COLUMNS[name]) is not None), None)
+
+
+def column(images: Named, name: str) -> tuple[str, ...]:
+    """The `group`, `label` or `prompt` of each image, as a word; the label −1 stands for none."""
+    if name not in COLUMNS:
+        raise unknown("column", name, COLUMNS)
+    found = getattr(images, COLUMNS[name])
+    if found is None:
+        there = [each for each, field in COLUMNS.items() if getattr(images, field) is not None]
+        raise DataError(
+            f"The training images have no {COLUMNS[name]}; they have {' and '.join(there) or 'none of group, label and prompt'}. "
+            "Name one of these, or a CSV file with a column `id` and one of names."
+        )
+    return tuple("none" if name == "label" and word < 0 else str(word) for word in (found.tolist() if name == "label" else found))
+
+
+def from_csv(source: str, ids: Sequence[str]) -> tuple[str, ...]:
+    """The name of each id, from `FILE.csv` with a column `id` and one more, or `FILE.csv:column` where there are several."""
+    path, wanted = split(source)
+    rows = _rows(path)
+    head = [cell.strip() for cell in rows[0]] if rows else []
+    others = [name for name in head if name != "id"]
+    if "id" not in head or not others:
+        raise DataError(
+            f"{path} has the columns {_listed(head)}; expected `id` and at least one column of names, in the first line."
+        )
+    if wanted is None and len(others) > 1:
+        raise OptionError(f"{path} has several columns of names: {_listed(others)}. Say which: {path}:{others[0]}.")
+    if wanted is not None and wanted not in others:
+        raise unknown(f"column in {path}", wanted, others)
+    key, value = head.index("id"), head.index(wanted or others[0])
+    padded = ([cell.strip() for cell in row] + [""] * len(head) for row in rows[1:] if row)
+    return _matched(path, [(row[key], row[value]) for row in padded], ids)
+
+
+def split(source: str) -> tuple[Path, str | None]:
+    """The file and the column of `FILE.csv` or `FILE.csv:column`."""
+    path, colon, name = source.rpartition(":")
+    return (Path(path), name) if colon and not Path(source).exists() else (Path(source), None)
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.reader(file, strict=True))
+    except OSError as error:
+        raise DataError(
+            f"Could not open {path}: {error.strerror}. Expected a CSV file with a column `id` and one of names."
+        ) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no CSV file in UTF-8 ({error}). Save it as one, with commas between columns.") from error
+
+
+def _matched(path: Path, pairs: Sequence[tuple[str, str]], ids: Sequence[str]) -> tuple[str, ...]:
+    """The names in the order of `ids`. Every id must be there once, with a name; ids of other images are passed over."""
+    names = dict(pairs)
+    counts = Counter(identity for identity, _ in pairs)
+    twice = [identity for identity in ids if counts[identity] > 1]
+    missing = [identity for identity in ids if identity not in names]
+    blank = [identity for identity in ids if names.get(identity) == ""]
+    for faulty, fault, advice in (
+        (missing, "no row for", "The ids are those of the run's training images, in pictures.npz under `train_ids`."),
+        (twice, "more than one row for", "Keep one row for each id."),
+        (blank, "no name for", "Write one, such as `unknown`."),
+    ):
+        if faulty:
+            raise DataError(
+                f"{path} has {fault} {len(faulty):,} of the {len(ids):,} training images, the first with id '{faulty[0]}'; "
+                f"expected exactly one name each. {advice}"
+            )
+    return tuple(names[identity] for identity in ids)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names[:8]) + (" …" if len(names) > 8 else "") if names else "none"

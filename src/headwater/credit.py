@@ -1,0 +1,183 @@
+"""Credit by group: scores summed over an artist, a label or any other column. Numpy only.
+
+net(q, g) = Σ_{i∈g} τ[q, i]        share(q, g) = Σ_{i∈g} max(τ[q, i], 0) / Σ_i max(τ[q, i], 0)
+
+The shares of a query sum to 1. If every image counted alike, a group would get |g|/n: `even`, which is also its mean share over all
+ways to deal out the names among the images, whatever the scores. Where 95 % of these ways lie is what a share is read against.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+
+from headwater import seeds
+from headwater.errors import DataError, OptionError
+from headwater.linalg.rank import resamples
+
+RESAMPLES = 1000
+BLOCK = 2**22  # scores, or resampled images, looked at in one go
+
+
+class Share(NamedTuple):
+    """What one group gets. A figure that does not exist is NaN.
+
+    From `even_low` to `even_high` lie 95 % of the shares that as many images drawn at random would have, with these scores; from
+    `low` to `high` 95 % of the bootstrap samples of this share.
+    """
+
+    group: str
+    images: int
+    even: float
+    even_low: float
+    even_high: float
+    net: float
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Credit:
+    """The scores of every query, by group: `member[i]` is the place in `groups` of training image i's.
+
+    Proponents and opponents cancel in `net`; `share` leaves scores below 0 out. A query without any score above 0 has no shares:
+    they are NaN. Cost: one pass over the scores each for `net` and `share`, in float64, and memory for a block.
+    """
+
+    values: Float[np.ndarray, "q n"]
+    groups: tuple[str, ...]
+    member: Int64[np.ndarray, " n"]
+
+    @cached_property
+    def images(self) -> Int64[np.ndarray, " g"]:
+        """How many training images each group has."""
+        return np.bincount(self.member, minlength=len(self.groups))
+
+    @property
+    def even(self) -> Float64[np.ndarray, " g"]:
+        """|g|/n: the share to read a group's share against."""
+        return self.images / len(self.member)
+
+    @cached_property
+    def net(self) -> Float64[np.ndarray, "q g"]:
+        """Σ_{i∈g} τ[q, i]: the estimated rise of the query's loss when the whole group is removed, as far as effects add up."""
+        return np.concatenate([self._summed(block) for block in self._blocks()])
+
+    @cached_property
+    def share(self) -> Float64[np.ndarray, "q g"]:
+        """The group's part of all positive score."""
+        return np.concatenate([_portions(self._summed(np.maximum(block, 0))) for block in self._blocks()])
+
+    def mean(self, queries: Sequence[int] | Int64[np.ndarray, " c"] | None = None) -> list[Share]:
+        """Mean share and mean net over queries, the largest share first; the interval is a bootstrap over queries.
+
+        It says how the mean would differ for other queries of the same kind, with these scores. Queries without shares are left out
+        of the mean share; fewer than two with shares give no interval.
+        """
+        rows = np.arange(len(self.values)) if queries is None else np.asarray(queries, np.int64)
+        if not len(rows):
+            raise OptionError("There are no queries to average over; expected at least one.")
+        rows, net = rows[np.isfinite(self.share[rows, 0])], self.net[rows].mean(axis=0)
+        shares, none = self.share[rows], np.full((1, len(self.groups)), np.nan)
+        drawn = _means(shares) if len(rows) > 1 else none
+        return self._told(net, shares.mean(axis=0), drawn, self._weights(rows)) if len(rows) else self._told(net, none[0], none)
+
+    def of(self, query: int) -> list[Share]:
+        """One query, the largest share first; the interval is a bootstrap over training images, resampled within each group.
+
+        It says whether a share rests on many of a group's images or on a few. A group of one image is always resampled as itself.
+        Resamples without any score above 0 are left out. Cost: 1,000·n random numbers.
+        """
+        if not np.isfinite(self.share[query, 0]):
+            return self.mean([query])
+        weights = self._weights(np.array([query]))
+        drawn = _portions(_resampled(weights, self.member, self.images))
+        return self._told(self.net[query], self.share[query], drawn[np.isfinite(drawn[:, 0])], weights)
+
+    def _blocks(self, rows: Int64[np.ndarray, " c"] | None = None) -> Iterator[Float[np.ndarray, "b n"]]:
+        step, rows = max(1, BLOCK // len(self.member)), np.arange(len(self.values)) if rows is None else rows
+        return (self.values[rows[i : i + step]] for i in range(0, len(rows), step))
+
+    def _weights(self, rows: Int64[np.ndarray, " c"]) -> Float64[np.ndarray, " n"]:
+        """Each image's own share, its mean over these queries; a group's mean share is the sum of them."""
+        total = np.zeros(len(self.member))
+        for block in self._blocks(rows):
+            total += _portions(np.maximum(block, 0).astype(np.float64)).sum(axis=0)
+        return total / len(rows)
+
+    @cached_property
+    def _order(self) -> Int64[np.ndarray, " n"]:
+        return np.argsort(self.member, kind="stable")
+
+    def _summed(self, values: Float[np.ndarray, "b n"]) -> Float64[np.ndarray, "b g"]:
+        return np.add.reduceat(values[:, self._order], _starts(self.images), axis=1, dtype=np.float64)
+
+    def _told(
+        self,
+        net: Float64[np.ndarray, " g"],
+        share: Float64[np.ndarray, " g"],
+        drawn: Float64[np.ndarray, "r g"],
+        weights: Float64[np.ndarray, " n"] | None = None,
+    ) -> list[Share]:
+        dealt = drawn * np.nan if weights is None else _dealt(weights, self.images)
+        even, ends = (np.percentile(samples, [2.5, 97.5], axis=0) for samples in (dealt, drawn))
+        columns = (column.tolist() for column in (self.images, self.even, *even, net, share, *ends))
+        shares = [Share(*row) for row in zip(self.groups, *columns, strict=True)]
+        return sorted(shares, key=lambda each: (-each.share if each.share == each.share else 0.0, each.group))
+
+
+def by_group(values: Float[np.ndarray, "q n"], names: Sequence[str | int] | np.ndarray) -> Credit:
+    """Scores by group, one name for each training image: `train.groups`, `train.labels`, artists, licences …"""
+    n = values.shape[1]
+    if len(names) != n:
+        raise DataError(f"There are {len(names)} names of groups for {n} training images; expected one each.")
+    groups, member = np.unique([str(name) for name in names], return_inverse=True)
+    return Credit(values, tuple(groups.tolist()), member.astype(np.int64))
+
+
+def _starts(images: Int64[np.ndarray, " g"]) -> Int64[np.ndarray, " g"]:
+    return np.cumsum(images) - images
+
+
+def _portions(gains: Float64[np.ndarray, "b g"]) -> Float64[np.ndarray, "b g"]:
+    """Rows that sum to 1; NaN where there is nothing to divide."""
+    total = gains.sum(axis=1, keepdims=True)
+    return np.divide(gains, total, out=np.full(gains.shape, np.nan), where=total > 0)
+
+
+def _means(shares: Float64[np.ndarray, "q g"]) -> Float64[np.ndarray, "r g"]:
+    """Mean shares of bootstrap samples of the queries: one product of matrices. Sorted first, for their order must not matter."""
+    q = len(shares)
+    picks = resamples(q, RESAMPLES, "credit", "queries")
+    counts = np.bincount((picks + q * np.arange(RESAMPLES)[:, None]).ravel(), minlength=RESAMPLES * q).reshape(RESAMPLES, q)
+    return counts @ shares[np.lexsort(shares.T)] / q
+
+
+def _resampled(
+    gains: Float64[np.ndarray, " n"], member: Int64[np.ndarray, " n"], images: Int64[np.ndarray, " g"]
+) -> Float64[np.ndarray, "r g"]:
+    """Sums over each group of bootstrap samples of its images, some samples at a time.
+
+    Within a group, images are sorted by what they gain, so that their order among the training images does not matter.
+    """
+    n, starts = len(gains), _starts(images)
+    ordered = gains[np.lexsort((gains, member))]
+    size, first = np.repeat(images, images), np.repeat(starts, images)
+    stream, step = seeds.stream(0, "bootstrap", "credit", "images"), max(1, BLOCK // n)
+    sums = []
+    for i in range(0, RESAMPLES, step):
+        picks = first + (stream.random((min(step, RESAMPLES - i), n)) * size).astype(np.int64)
+        sums.append(np.add.reduceat(ordered[picks], starts, axis=1))
+    return np.concatenate(sums)
+
+
+def _dealt(weights: Float64[np.ndarray, " n"], images: Int64[np.ndarray, " g"]) -> Float64[np.ndarray, "r g"]:
+    """Shares of groups of these sizes, drawn at random without putting back; sorted first, for order must not matter."""
+    n, starts, ordered = len(weights), _starts(images), np.sort(weights)
+    stream, step = seeds.stream(0, "credit", "dealt"), max(1, BLOCK // n)
+    blocks = (np.broadcast_to(ordered, (min(step, RESAMPLES - i), n)) for i in range(0, RESAMPLES, step))
+    return np.concatenate([np.add.reduceat(stream.permuted(block, axis=1), starts, axis=1) for block in blocks])
