@@ -173,6 +173,20 @@ def test_an_ensemble_is_the_mean_over_models_of_learning_subsets(given):
     assert {line.ensemble for line in table_7.lines(given)} == {1, 2, 4, None}  # the bank has four
 
 
+def test_both_kinds_of_damping_are_swept_from_one_fit_and_agree_with_a_fit_of_their_own(given):
+    from headwater.sweep import settings
+
+    run = given.run(engine.Line(row="", method="trak", fields={"timesteps": 1}))
+    ((key, swept),) = settings(run, {"absolute_damping": [0.3]}, given.store).items()
+    alone = replace(run, fields={**run.fields, "absolute_damping": 0.3})
+    ((_, expected),) = settings(alone, {}, given.store).items()
+    assert key == (("absolute_damping", 0.3),)
+    np.testing.assert_allclose(swept, expected, rtol=1e-5)
+    unit = run.made().fit(run.models[0], run.train, given.store).mean_square
+    ((_, relative),) = settings(run, {"damping": [0.3 / unit]}, given.store).items()
+    np.testing.assert_allclose(swept, relative, rtol=1e-9)
+
+
 def row(name, split, column, lds, **more):
     usual = {"low": lds - 0.02, "high": lds + 0.02, "minus": None, "x": None}
     return {"row": name, "split": split, "column": column, "lds": lds, **usual, **more}
