@@ -1,6 +1,7 @@
 """Figures as SVG: curves with intervals, their names beside them, for light and dark pages; the same bytes each time."""
 
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,14 +160,13 @@ def _hang(picture: Picture, axes: Axes) -> None:
 
 def save(figure: Figure, path: Path, title: str) -> None:
     """Write the SVG: real text, no date, and the colours of dark pages beside those of light ones."""
-    with mpl.rc_context(STYLE), written(path) as file:
-        figure.savefig(file, format="svg", facecolor=PAPER, metadata={"Date": None, "Creator": None, "Title": title})
-    text = path.read_text().replace("'DejaVu Sans'", FONTS)
-    rules = [
-        f'[style*="{what}: {light}"]{{{what}:{dark}!important}}' for light, dark in DARK.items() for what in ("fill", "stroke")
-    ]
-    style = f"<style>image{{image-rendering:pixelated}}@media (prefers-color-scheme: dark){{{''.join(rules)}}}</style>"
-    before, defs, after = text.partition(" <defs>")
+    drawn = StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(drawn, format="svg", facecolor=PAPER, metadata={"Date": None, "Creator": None, "Title": title})
+    rule = '[style*="{0}: {1}"]{{{0}:{2}!important}}'.format
+    dark = "".join(rule(what, light, other) for light, other in DARK.items() for what in ("fill", "stroke"))
+    style = f"<style>image{{image-rendering:pixelated}}@media (prefers-color-scheme: dark){{{dark}}}</style>"
+    before, defs, after = drawn.getvalue().replace("'DejaVu Sans'", FONTS).partition(" <defs>")
     with written(path, "w") as file:
         file.write(f"{before} {style}\n{defs}{after}")
 
