@@ -25,7 +25,7 @@ check: install
 	$(BIN)/pytest tests/test_docs.py
 
 results: install
-	$(BIN)/python recipes/all.py --bank $(or $(BANK),digits)
+	$(BIN)/python recipes/all.py --bank $(or $(BANK),digits) --embedder $(or $(EMBEDDER),efficientnet:EMBEDDER)
 
 bench: install
 	for what in account features projection kernel peers lds training; do $(BIN)/python benchmarks/$$what.py || exit 1; done

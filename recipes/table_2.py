@@ -7,6 +7,7 @@ other; in the last row of D-TRAK the function of φ is chosen with it. The paper
 """
 
 from engine import DAMPINGS, Given, Line, kernel, main
+from headwater.embedding import name_of
 
 PAPER = "D-TRAK is far above TRAK, its relatives and every similarity, and with 10 timesteps above TRAK with 100."
 
@@ -19,9 +20,10 @@ KERNELS = ("journey-trak", "relative-if", "renorm-if", "trak", "d-trak", "das")
 FUNCTIONS = ["square", "avg", "l1", "l2", "linf"]
 
 
-def similarity(method: str, how: str, **more: str) -> Line:
-    """A similarity of pictures, which knows no timesteps."""
-    return Line(row=f"`{method}`, {how}", method=method, fields={"similarity": how, **more})
+def similarity(method: str, how: str, embedder: str | None = None) -> Line:
+    """A similarity of pictures, which knows no timesteps; of embeddings, by the embedder's name."""
+    named, more = (f" ({name_of(embedder)})", {"embedder": embedder}) if embedder else ("", {})
+    return Line(row=f"`{method}`{named}, {how}", method=method, fields={"similarity": how, **more})
 
 
 def gradient(method: str, timesteps: int) -> Line:
@@ -40,7 +42,7 @@ def lines(given: Given) -> list[Line]:
     counts = given.counts(10, 100)
     return [
         *(similarity(*which) for which in SIMILARITIES),
-        *(similarity("clip", how, embedder=given.embedder) for how in ("dot", "cosine") if given.embedder),
+        *(similarity("clip", how, given.embedder) for how in ("dot", "cosine") if given.embedder),
         *(gradient(method, timesteps) for method in (*GRADIENTS, *KERNELS) for timesteps in counts),
         *(free(timesteps) for timesteps in counts),
         *given.references(),
