@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test check results bench clean
 
 install: .venv/.installed
 
@@ -24,8 +24,11 @@ check: install
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/test_docs.py
 
+results: install
+	$(BIN)/python recipes/all.py --bank $(or $(BANK),digits) --embedder $(or $(EMBEDDER),efficientnet:EMBEDDER)
+
 bench: install
-	for what in quality account features projection kernel peers lds training; do $(BIN)/python benchmarks/$$what.py || exit 1; done
+	for what in account features projection kernel peers lds training; do $(BIN)/python benchmarks/$$what.py || exit 1; done
 
 clean:
 	rm -rf .venv headwater-demo

@@ -1,11 +1,11 @@
 """Why are the figures on the digits bank what they are? What pictures alone explain, and how repeatable gradients are.
 
-Run: .venv/bin/python benchmarks/account.py [--bank digits], after quality.py. Writes benchmarks/results/account.json.
+Run: .venv/bin/python benchmarks/account.py [--bank digits], after recipes/table_1.py. Writes benchmarks/results/account.json.
 
 1. Scores that know no model: same label; a Gaussian of the pixel distance, exp(−‖x_q − x_i‖²/2h²), with h chosen on one half of a
    split's queries and reported on the other.
 2. Repeatability: the rank correlation, over training images, of a query's scores from two seeds (other noise, other projection),
-   for each measurement at the damping that quality.py found best for it on validation.
+   for each measurement at the damping that Table 1 found best for it on validation.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from environment import environment
 from headwater.bank import Bank, open_bank
+from headwater.environment import environment
 from headwater.evaluate.lds import against
 from headwater.evaluate.tune import tuned
 from headwater.experiment import attribute
@@ -29,6 +29,7 @@ from headwater.scores import dense
 from headwater.store import FeatureStore
 
 RESULTS = Path(__file__).parent / "results"
+TABLES = Path(__file__).parent.parent / "docs" / "results"
 WIDTHS = [2.0 ** (i / 2) for i in range(-2, 9)]
 
 
@@ -71,7 +72,7 @@ def model_free(bank: Bank, split: str) -> list[dict[str, Any]]:
 
 def repeated(bank: Bank, timesteps: int, measurement: str) -> dict[str, Any]:
     """How far two seeds of the same method agree on a query's ranking of the training images."""
-    damping = best_damping(timesteps, measurement)
+    damping = best_damping(bank, timesteps, measurement)
     model = unet.load(bank.folder / "model")
     with tempfile.TemporaryDirectory() as empty:
         one, two = (
@@ -91,15 +92,12 @@ def repeated(bank: Bank, timesteps: int, measurement: str) -> dict[str, Any]:
     return row
 
 
-def best_damping(timesteps: int, measurement: str) -> float:
-    """The damping with the highest validation LDS in quality.json (`l2` and its kin are measured there under d-trak)."""
-    method = "trak" if measurement == "simple" else "d-trak"
-    quality = json.loads((RESULTS / "quality.json").read_text())
-    entries = next(
-        row["all"] for row in quality["rows"] if (row["method"], row["timesteps"], row["split"]) == (method, timesteps, "val")
-    )
-    same = [entry for entry in entries if entry["setting"].get("measurement", measurement) == measurement]
-    return max(same, key=lambda entry: entry["lds"])["setting"]["damping"]
+def best_damping(bank: Bank, timesteps: int, measurement: str) -> float:
+    """The damping with the highest validation LDS in Table 1."""
+    table = json.loads((TABLES / bank.folder.name / "table_1.json").read_text())
+    wanted = ("val", timesteps, measurement)
+    places = {(row["split"], row["fields"].get("timesteps"), row["fields"].get("measurement")): row for row in table["rows"]}
+    return max(places[wanted]["all"], key=lambda entry: entry["lds"])["setting"]["damping"]
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from environment import environment
 from headwater.asking import on_paths
 from headwater.bank import Bank, open_bank
+from headwater.environment import environment
 from headwater.experiment import Clock, scored
 from headwater.methods import METHODS, learns, make, method_class
 from headwater.models import unet

@@ -10,9 +10,9 @@ import json
 import os
 from pathlib import Path
 
-from environment import environment
 from headwater.bank import open_bank
 from headwater.building import Place
+from headwater.environment import environment
 from headwater.evaluate.counterfactual import counts
 from headwater.experiment import Run, run
 from headwater.jobs import Pool

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from environment import environment
 from headwater import seeds
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
+from headwater.environment import environment
 from headwater.gradients import hooks, vmap
 from headwater.gradients.drawn import drawn
 from headwater.gradients.projected import projected

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from environment import environment
 from headwater import seeds
 from headwater.curvature.gram import Gram
+from headwater.environment import environment
 from headwater.scores import ends
 
 N, K, Q = 5000, 32768, 1000

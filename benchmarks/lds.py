@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from environment import environment
 from headwater import seeds
 from headwater.bank import Bank
 from headwater.core import Examples
+from headwater.environment import environment
 from headwater.evaluate.lds import LDS, RESAMPLES, correlated, difference, lds
 from headwater.linalg.rank import Interval, resamples, spearman, spearman_resampled
 from headwater.truth import ground_truth

@@ -27,10 +27,10 @@ from trak import TRAKer
 from trak.modelout_functions import AbstractModelOutput
 from trak.projectors import BasicProjector, ProjectionType
 
-from environment import environment
 from headwater.bank import open_bank
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
+from headwater.environment import environment
 from headwater.gradients.drawn import drawn
 from headwater.gradients.projected import projected
 from headwater.linalg.project import Dense, Sparse, TwoSided

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from environment import environment
 from headwater.bank import Bank, open_bank
 from headwater.curvature.gram import Gram
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
+from headwater.environment import environment
 from headwater.evaluate.lds import LDS, against, difference
 from headwater.evaluate.tune import tuned
 from headwater.gradients.projected import projected

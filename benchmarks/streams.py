@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from environment import environment
 from headwater.bank import open_bank
 from headwater.building import Place, build
+from headwater.environment import environment
 from headwater.evaluate.lds import difference, lds
 from headwater.jobs import Pool
 from headwater.linalg.rank import spearman

@@ -56,6 +56,15 @@ def test_the_small_ones_have_small_networks():
     assert recipe("digits").data.open().fingerprint == recipe("digits").data.open().fingerprint
 
 
+def test_digits_mini_has_as_many_of_each_digit_models_to_learn_from_and_the_outcomes_of_table_4():
+    found = recipe("digits-mini")
+    data = found.data.open()
+    assert np.bincount(data.labels).tolist() == [20] * 10
+    assert set(data.hashes) <= set(recipe("digits").data.open().hashes) and found.data.size() == 200
+    assert (found.subsets, found.seeds, found.learning, found.learning_seeds) == (64, 2, 256, 1)
+    assert found.measurements == ("simple", "elbo", "square", "l1", "linf")
+
+
 def test_the_first_images_are_as_many_of_each_class(pictures):
     examples = Examples(pictures(10).images, labels=np.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 2]))
     assert first(examples, 6).ids == ("0", "1", "6", "7", "8", "9")

@@ -146,6 +146,11 @@ def test_proponents_and_opponents_are_the_extremes_of_the_scores(make):
         assert opponents == ids[order[:5]].tolist()
 
 
+def test_as_many_proponents_and_opponents_as_are_asked_for(make):
+    for proponents, opponents in cards(report([make()], proponents=5, opponents=3).read_text()):
+        assert (len(proponents), len(opponents)) == (5, 3)
+
+
 def test_an_image_that_would_lower_no_loss_is_no_opponent(make):
     scores = np.arange(80, dtype=np.float32).reshape(2, 40) - 2  # the first query has two scores below 0, the second none
     page = report([make(q=2, scores=scores, signed=True)]).read_text()
@@ -311,7 +316,13 @@ def test_pictures_without_any_positive_score_still_make_a_page(make):
     assert list(charted(page)) == [{}] and "No training image has a score above 0." in section and "nan" not in section
 
 
-def test_methods_of_one_name_are_told_apart_by_their_folders(make):
+def test_methods_of_one_name_are_told_apart_by_the_fields_they_differ_in(make):
+    ten, hundred = ({"fields": {"timesteps": count, "k": 4096}} for count in (10, 100))
+    page = report([make("a", **ten), make("b", **hundred), make("c", title="TRAK", **ten)]).read_text()
+    assert "D-TRAK (timesteps 10)" in page and "D-TRAK (timesteps 100)" in page and "TRAK (k" not in page and "/a)" not in page
+
+
+def test_methods_of_one_name_and_fields_are_told_apart_by_their_folders(make):
     page = report([make("a"), make("b"), make("c", title="TRAK")]).read_text()
     assert "/a)" in page and "/b)" in page and "/c)" not in page
     assert "Do the methods agree?" in page

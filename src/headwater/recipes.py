@@ -158,6 +158,19 @@ def cifar2_small() -> BankRecipe:
     )
 
 
+def digits_mini() -> BankRecipe:
+    """200 digits, 64 halves × 2 seeds and 256 more to learn from, with five outcomes: a bank for a core and an hour."""
+    return BankRecipe(
+        data=Source(name="digits", count=200),
+        held_out=Source(name="digits:val"),
+        model=unet.configuration("digits"),
+        training=replace(DIGITS, steps=500, batch=32),
+        learning=256,
+        measurements=("simple", "elbo", "square", "l1", "linf"),
+        outcome_draws=replace(OUTCOMES, timesteps=50),
+    )
+
+
 def d_trak(data: Source, held_out: Source, config: str) -> BankRecipe:
     """Stratified halves, 64 × 3 seeds, raw weights, 200 epochs, DDIM-50 in 8 bits, 1,000 + 1,000 queries, 1,000 t × 3 noises.
 
@@ -200,6 +213,7 @@ CIFAR2_VAL, CIFAR10_VAL, CELEBA_VAL = Source(name="cifar2:val"), Source(name="ci
 
 RECIPES = {
     "digits": digits,
+    "digits-mini": digits_mini,
     "cifar2-small": cifar2_small,
     "d-trak-cifar2": lambda: d_trak(CIFAR2, CIFAR2_VAL, "cifar"),
     "d-trak-cifar10": lambda: d_trak(CIFAR10, CIFAR10_VAL, "cifar"),

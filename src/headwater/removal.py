@@ -6,7 +6,6 @@ one file named by all that decides it, so a run that was stopped goes on, and eq
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from headwater.models.kept import Training, trained
 from headwater.models.unet import Network
 from headwater.outcomes import outcomes
 from headwater.recipes import BankRecipe, from_fields
-from headwater.runs import RunFolder
+from headwater.runs import RunFolder, told_apart
 from headwater.scores import dense
 
 RANDOM = "Random removal"
@@ -102,8 +101,7 @@ def planned(bank: Bank, runs: Sequence[RunFolder], queries: int, counts: Sequenc
             f"--query {bank.folder}/queries.npz."
         )
     chosen = sorted(seeds.stream(0, "counterfactual").permutation(common)[:queries].tolist())
-    often = Counter(run.name for run in runs)
-    runs = [replace(run, name=f"{run.name} ({run.folder})") if often[run.name] > 1 else run for run in runs]
+    runs = told_apart(runs)
     scores = {run.name: run.scores.values[[each[hashes[q]] for q in chosen]] for run, each in zip(runs, rows, strict=True)}
     chance = dense(Random().score(None, bank.train, bank.queries.take(chosen)))
     signed = {run.name: run.signed for run in runs} | {RANDOM: True}

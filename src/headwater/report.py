@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from headwater.disk import written
 from headwater.errors import DataError
 from headwater.evaluate.verdict import SPLITS, truths
 from headwater.linalg.rank import spearman
-from headwater.runs import RunFolder, check_same, open_run
+from headwater.runs import RunFolder, check_same, open_run, told_apart
 from headwater.scores import Scores, top
 
 PROPONENTS, OPPONENTS, STREAMS = 8, 5, 5  # pictures in a row of the page, and in the drawing at its head
@@ -65,27 +64,34 @@ class Query(NamedTuple):
     methods: list[Row]
 
 
-def report(runs: Sequence[Path], out: Path | None = None, *, queries: int = QUERIES) -> Path:
+def report(
+    runs: Sequence[Path],
+    out: Path | None = None,
+    *,
+    queries: int = QUERIES,
+    proponents: int = PROPONENTS,
+    opponents: int = OPPONENTS,
+) -> Path:
     """One page about one run, or about several methods side by side; `queries` of them are shown in full. Returns its path.
 
-    The runs must have the same training images and queries. The page appears only when it is complete.
+    Each has at most so many `proponents` and `opponents`. The runs must have the same training images and queries. The page appears
+    only when it is complete.
     """
     if not runs:
         raise DataError("No run was given; expected at least one folder made by `headwater attribute`.")
     opened = [open_run(Path(run)) for run in runs]
     for other in opened[1:]:
         check_same(opened[0], other)
-    page = render(opened, queries)
+    page = render(opened, queries, (proponents, opponents))
     path = opened[0].folder / "report.html" if out is None else Path(out)
     with written(path) as file:
         file.write(page.encode(errors="replace"))  # file names need not be text
     return path
 
 
-def render(runs: Sequence[RunFolder], queries: int) -> str:
+def render(runs: Sequence[RunFolder], queries: int, ends: tuple[int, int] = (PROPONENTS, OPPONENTS)) -> str:
     """The page. Whatever comes from file names or settings is escaped."""
-    often = Counter(run.name for run in runs)
-    runs = [replace(run, name=f"{run.name} ({run.folder})") if often[run.name] > 1 else run for run in runs]
+    runs = told_apart(runs)
     gallery = Gallery({row: image for run in runs for row, image in run.pictures.items()})
     credit = section(runs)
     environment = jinja2.Environment(
@@ -100,7 +106,7 @@ def render(runs: Sequence[RunFolder], queries: int) -> str:
     page = environment.get_template("report.html").render(
         runs=runs,
         credit=credit,
-        queries=[_card(runs, row, gallery, credit) for row in chosen(runs[0].queries, queries)],
+        queries=[_card(runs, row, gallery, ends, credit) for row in chosen(runs[0].queries, queries)],
         own=[(run, self_influence(run, gallery)) for run in runs],
         pairs=sorted(((*agreement(a.scores, b.scores), a.name, b.name) for a, b in combinations(runs, 2)), reverse=True),
         truths=truths(runs),
@@ -123,20 +129,20 @@ def chosen(queries: Examples, count: int) -> list[int]:
     return sorted(row for _, row in sorted(turns)[: max(1, count)])
 
 
-def _card(runs: Sequence[RunFolder], row: int, gallery: Gallery, credit: Section | None) -> Query:
+def _card(runs: Sequence[RunFolder], row: int, gallery: Gallery, ends: tuple[int, int], credit: Section | None) -> Query:
     queries = runs[0].queries
     picture, split = gallery.add(queries.images[row]), queries.split[row] if queries.split else ""
-    rows = [_said(run, row, picture, gallery) for run in runs]
+    rows = [_said(run, row, picture, gallery, ends) for run in runs]
     if credit is not None:
         shares = [parts(each, row, credit.by) for each in credit.credits]
         rows = [said._replace(credit=each) for said, each in zip(rows, shares, strict=True)]
     return Query(row, queries.ids[row], _label(queries.labels, row), SPLITS.get(split, split), picture, rows)
 
 
-def _said(run: RunFolder, row: int, query: Picture, gallery: Gallery) -> Row:
+def _said(run: RunFolder, row: int, query: Picture, gallery: Gallery, ends: tuple[int, int]) -> Row:
     """What one method says of one query. Proponents have scores above 0 and opponents below, however few that leaves."""
     values = run.scores.values[row]
-    most, least = top([values[None]], PROPONENTS).rows[0], top([-values[None]], OPPONENTS).rows[0]
+    most, least = (top([sign * values[None]], count).rows[0] for sign, count in zip((1, -1), ends, strict=True))
     if run.signed:
         most, least = most[values[most] > 0], least[values[least] < 0]
     least = least[~np.isin(least, most)]

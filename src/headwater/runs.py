@@ -1,8 +1,8 @@
 """Run folders as they lie on disk: opened, checked, compared. Numpy only."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,22 @@ def open_run(folder: Path) -> RunFolder:
         words.get("train_groups"),
         words.get("train_prompts"),
     )
+
+
+def told_apart(runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """Runs of one name are called by the fields they differ in as well; where that does not tell them apart, by their folders."""
+    alike = {name: [run for run in runs if run.name == name] for name in {run.name for run in runs}}
+    return [run if len(alike[run.name]) == 1 else replace(run, name=f"{run.name} ({_mark(run, alike[run.name])})") for run in runs]
+
+
+def _mark(run: RunFolder, alike: Sequence[RunFolder]) -> str:
+    """What this run has for itself among those of its name."""
+    fields = [run.info.get("fields") or {} for run in alike]
+    mine = run.info.get("fields") or {}
+    differing = [name for name in mine if any(each.get(name) != mine[name] for each in fields)]
+    words = [", ".join(f"{name} {each.get(name)}" for name in differing) for each in fields]
+    own = ", ".join(f"{name} {mine[name]}" for name in differing)
+    return own if words.count(own) == 1 and len(own) <= 48 else str(run.folder)
 
 
 def _kept(path: Path) -> dict[str, np.ndarray]:

@@ -16,6 +16,8 @@ from headwater.methods import make
 from headwater.scores import dense
 from headwater.store import FeatureStore
 
+KINDS = ("damping", "absolute_damping")
+
 
 def sweep(experiment: Run, fields: Mapping[str, Sequence[Any]], store: FeatureStore) -> dict[str, Any]:
     """Every combination of `fields`, cross-fitted: chosen on one half of a split's queries, reported on the other."""
@@ -29,30 +31,34 @@ def sweep(experiment: Run, fields: Mapping[str, Sequence[Any]], store: FeatureSt
 def settings(
     experiment: Run, fields: Mapping[str, Sequence[Any]], store: FeatureStore
 ) -> dict[Setting, Float32[np.ndarray, "q n"]]:
-    """Scores of the bank's queries under every combination of `fields`. All dampings share one fit."""
+    """Scores of the bank's queries under every combination of `fields`. All dampings, of either kind, share one fit."""
     assert experiment.bank is not None
     queries = experiment.bank.queries
     model = list(experiment.models) or None
-    dampings = list(fields.get("damping", []))
-    others = {name: values for name, values in fields.items() if name != "damping"}
+    kind = next((name for name in KINDS if name in fields), None)
+    others = {name: values for name, values in fields.items() if name != kind}
     found: dict[Setting, Float32[np.ndarray, "q n"]] = {}
     for setting in grid(others):
         method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
-        if not dampings:
+        if kind is None:
             found[setting] = attribute(model, experiment.train, queries, method=method, store=store).values
             continue
-        for damping in dampings:
-            make(experiment.method, {**experiment.fields, **dict(setting), "damping": damping})
-        every = [float(damping) for damping in dampings]
-        blocks = np.mean(
-            [
-                dense(mine.score(one, mine.fit(one, experiment.train, store), queries, store, damping=every))
-                for one, mine in members(model or [None], method)
-            ],
-            axis=0,
-        )
-        found |= {(*setting, ("damping", damping)): block for damping, block in zip(dampings, blocks, strict=True)}
+        for damping in fields[kind]:
+            make(experiment.method, {**experiment.fields, **dict(setting), kind: damping})
+        each = []
+        for one, mine in members(model or [None], method):
+            index = mine.fit(one, experiment.train, store)
+            given = dimensionless(kind, fields[kind], mine.resolved(index))
+            each.append(dense(mine.score(one, index, queries, store, damping=given)))
+        blocks = np.mean(each, axis=0)
+        found |= {(*setting, (kind, damping)): block for damping, block in zip(fields[kind], blocks, strict=True)}
     return found
+
+
+def dimensionless(kind: str, dampings: Sequence[float], resolved: Mapping[str, Any]) -> list[float]:
+    """Dampings as multiples of the mean squared feature norm, which is what `absolute_damping` and `damping` of a fit differ by."""
+    unit = resolved["absolute_damping"] / resolved["damping"] if kind == "absolute_damping" else 1.0
+    return [float(damping) / unit for damping in dampings]
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:

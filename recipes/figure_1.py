@@ -1,0 +1,36 @@
+"""Figure 1: LDS (%) where φ goes from one function to another: η `square` + (1−η)(`simple` − `square`)
+
+η = 1 is `square` (D-TRAK), η = ½ is half of `simple` (TRAK), η = 0 is the product of output and target. Timesteps evenly spaced,
+their number in parentheses; one noise each; k = 4096. At every η the damping is chosen by cross-fitting.
+"""
+
+from engine import Given, Line, kernel, main
+
+PAPER = "η = ½, the loss itself, is the worst; towards 0 and towards 1 LDS rises."
+
+ETAS = [i / 10 for i in range(11)]
+
+
+def line(eta: float, timesteps: int) -> Line:
+    """φ at one η."""
+    return Line(row="η", column=f"{timesteps}", x=eta, **kernel("d-trak", timesteps, measurement=f"eta:{eta:g}", k=4096))
+
+
+def lines(given: Given) -> list[Line]:
+    """Eleven η for 10 and for 100 timesteps."""
+    return [line(eta, timesteps) for timesteps in given.counts(10, 100) for eta in ETAS] + given.references()
+
+
+def base(of: Line) -> Line | None:
+    """Each is compared with η = ½ at as many timesteps."""
+    return None if of.x is None else line(0.5, of.fields["timesteps"])
+
+
+def draw(rows):
+    from drawing import Stretch, curves
+
+    return curves(Stretch(rows, "x", "η"), ticks={0: "0\noutput · target", 0.5: "½\nTRAK", 1: "1\nD-TRAK"})
+
+
+if __name__ == "__main__":
+    main("figure_1", doc=__doc__)

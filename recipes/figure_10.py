@@ -1,0 +1,36 @@
+"""Figure 10: LDS (%) under different λ at two widths k
+
+As figure 9 on its dimensionless scale, with k = 4096 above and k = 32768 below; the paper shows it for its largest data set.
+Timesteps evenly spaced, their number in parentheses; one noise each. Every point is measured on all queries of a split, so the best
+of a curve is an oracle.
+"""
+
+from engine import Given, Line, main
+from figure_9 import DIMENSIONLESS, line
+
+PAPER = "λ decides, and D-TRAK's peak is sharp."
+
+WIDTHS = (4096, 32768)
+
+
+def lines(given: Given) -> list[Line]:
+    return [
+        line(f"`{method}`, k = {k}", method, timesteps, k, {"damping": DIMENSIONLESS})
+        for k in WIDTHS
+        for method in ("trak", "d-trak")
+        for timesteps in given.counts(10, 100)
+    ] + given.references()
+
+
+def draw(rows):
+    from drawing import Stretch, curves
+
+    def of(k):
+        mine = [row for row in rows if row["fields"].get("k", k) == k]
+        return [{**row, "row": row["method"]} for row in mine]
+
+    return curves(*(Stretch(of(k), "damping", f"λ / mean squared feature norm, k = {k:,}") for k in WIDTHS), log=10)
+
+
+if __name__ == "__main__":
+    main("figure_10", doc=__doc__)

@@ -1,0 +1,30 @@
+"""Figure 5: LDS (%) with features of different width k
+
+Timesteps evenly spaced, their number in parentheses; one noise each. The damping is chosen by cross-fitting.
+"""
+
+from engine import Given, Line, kernel, main
+
+PAPER = "LDS rises with k and saturates."
+
+WIDTHS = [512 * 2**i for i in range(7)]  # 512 … 32,768
+
+
+def lines(given: Given) -> list[Line]:
+    """TRAK and D-TRAK at every width, for 10 and 100 timesteps."""
+    return [
+        Line(row=f"`{method}`", column=f"{timesteps}", x=k, **kernel(method, timesteps, k=k))
+        for method in ("trak", "d-trak")
+        for timesteps in given.counts(10, 100)
+        for k in WIDTHS
+    ] + given.references()
+
+
+def draw(rows):
+    from drawing import Stretch, curves
+
+    return curves(Stretch(rows, "x", "k"), log=2, ticks={k: f"{k:,}" for k in WIDTHS[::2]})
+
+
+if __name__ == "__main__":
+    main("figure_5", doc=__doc__)

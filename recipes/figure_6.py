@@ -1,0 +1,30 @@
+"""Figure 6: LDS (%) with the model at different checkpoints of its training
+
+All gradients are taken at one checkpoint; the last is the finished model. Timesteps evenly spaced, their number in parentheses; one
+noise each; k = 4096. The damping is chosen by cross-fitting. The paper has this figure for each of its data sets (6, 7 and 8).
+"""
+
+from engine import Given, Line, kernel, main
+
+PAPER = "D-TRAK is best at the last checkpoint, TRAK at an earlier one; more timesteps are better for both."
+
+
+def lines(given: Given) -> list[Line]:
+    """TRAK and D-TRAK at every checkpoint of the bank."""
+    steps = sorted(int(folder.name.removeprefix("step-")) for folder in given.bank.folder.glob("checkpoints/step-*"))
+    return [
+        Line(row=f"`{method}`", column=f"{timesteps}", x=step, model=f"checkpoints/step-{step}", **kernel(method, timesteps))
+        for method in ("trak", "d-trak")
+        for timesteps in given.counts(10, 100)
+        for step in steps
+    ] + given.references()
+
+
+def draw(rows, splits=()):
+    from drawing import Stretch, curves
+
+    return curves(Stretch(rows, "x", "training step of the checkpoint"), splits=splits)
+
+
+if __name__ == "__main__":
+    main("figure_6", doc=__doc__)

@@ -1,0 +1,38 @@
+"""Figure 9: LDS (%) under different λ
+
+Above, λ of (ΦᵀΦ + λI)⁻¹ in the paper's units and on its grid; below, λ over the mean squared feature norm, which is comparable
+between models and data. Timesteps evenly spaced, their number in parentheses; one noise each; k = 4096. Every point is measured on
+all queries of a split, so the best of a curve is an oracle.
+"""
+
+from engine import Given, Line, kernel, main
+
+PAPER = "λ decides: LDS has a peak, at other λ for TRAK and for D-TRAK."
+
+ABSOLUTE = [a * 10.0**b for b in range(-2, 7) for a in (1, 2, 5)]
+DIMENSIONLESS = [a * 10.0**b for b in range(-8, 3) for a in (1, 2, 5)]
+
+
+def line(row: str, method: str, timesteps: int, k: int, swept: dict[str, list[float]]) -> Line:
+    """One curve: a point for every λ."""
+    return Line(row=row, column=f"{timesteps}", each=True, **kernel(method, timesteps, swept, k=k))
+
+
+def lines(given: Given) -> list[Line]:
+    curves = [(method, timesteps) for method in ("trak", "d-trak") for timesteps in given.counts(10, 100)]
+    return [
+        *(line(f"`{method}`", method, timesteps, 4096, {"absolute_damping": ABSOLUTE}) for method, timesteps in curves),
+        *(line(f"`{method}`", method, timesteps, 4096, {"damping": DIMENSIONLESS}) for method, timesteps in curves),
+        *given.references(),
+    ]
+
+
+def draw(rows):
+    from drawing import Stretch, curves
+
+    both = (Stretch(rows, "absolute_damping", "λ"), Stretch(rows, "damping", "λ / mean squared feature norm"))
+    return curves(*both, log=10)
+
+
+if __name__ == "__main__":
+    main("figure_9", doc=__doc__)

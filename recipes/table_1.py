@@ -1,0 +1,33 @@
+"""Table 1: LDS (%) with different constructions of φ
+
+φ(x) = R ∇_θ m(x) with m the loss itself (`simple`: TRAK) or another function of the model's output (D-TRAK), over 10, 100 and 1000
+timesteps evenly spaced, one noise each; k = 4096. The damping is chosen on one half of a split's queries and reported on the other.
+"""
+
+from engine import Given, Line, kernel, main
+
+PAPER = "`square`, `avg`, `l1` and `l2` in φ predict the loss better than the loss itself does; `elbo` and `linf` do not."
+
+FUNCTIONS = ("simple", "elbo", "square", "avg", "l1", "l2", "linf")
+COLUMNS = "timesteps"
+
+
+def line(function: str, timesteps: int) -> Line:
+    """φ of one function."""
+    return Line(row=f"`{function}`", column=f"{timesteps}", **kernel("d-trak", timesteps, measurement=function, k=4096))
+
+
+def lines(given: Given) -> list[Line]:
+    """Every function with 10 and 100 timesteps; `simple` and `square` also with 1000."""
+    counts = {function: given.counts(10, 100, 1000) for function in FUNCTIONS}
+    several = [line(f, count) for f in FUNCTIONS for count in counts[f] if count < 1000 or f in ("simple", "square")]
+    return several + given.references()
+
+
+def base(line_of: Line) -> Line | None:
+    """Each is compared with `simple` at as many timesteps."""
+    return line("simple", line_of.fields["timesteps"]) if line_of.fields else None
+
+
+if __name__ == "__main__":
+    main("table_1", doc=__doc__)

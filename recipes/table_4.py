@@ -1,0 +1,26 @@
+"""Table 4: LDS (%) with different outcomes F and different constructions of φ
+
+Down, the function of φ. Across, F, the function of the output that was measured on retrained models and that scores are to predict:
+those that the bank has outcomes of. 100 timesteps evenly spaced, one noise each; k = 4096. The damping is chosen by cross-fitting.
+"""
+
+from engine import Given, Line, kernel, main
+
+PAPER = "`simple` and `elbo` can be predicted, and rank the functions of φ alike; `square`, `l1`, `linf` cannot be predicted."
+
+FUNCTIONS = ("simple", "elbo", "square", "l1", "linf")
+
+
+def lines(given: Given) -> list[Line]:
+    outcomes = [name for name in FUNCTIONS if name in ("simple", *given.bank.info["recipe"]["measurements"])]
+    timesteps = given.counts(100)[0]
+    table = [
+        Line(row=f"φ of `{function}`", column=f"F = `{F}`", against=F, **kernel("d-trak", timesteps, measurement=function, k=4096))
+        for function in FUNCTIONS
+        for F in outcomes
+    ]
+    return table + [line for F in outcomes for line in given.references(F, f"F = `{F}`")]
+
+
+if __name__ == "__main__":
+    main("table_4", doc=__doc__)

@@ -1,0 +1,45 @@
+"""Table 7: LDS (%) of retraining-based methods
+
+S models, each trained on half of the data, subsets that no figure here is measured on. TRAK and D-TRAK: the mean of the scores of S
+models, over 10 and 100 timesteps evenly spaced, one noise each; k = 4096; the damping is chosen by cross-fitting. Empirical
+influence and datamodels look only at what the S models made of the queries. The paper has this table for all its data sets (7, 8).
+"""
+
+from engine import Given, Line, kernel, main
+
+PAPER = "More models help TRAK and D-TRAK alike; empirical influence and datamodels of 512 models stay below a single D-TRAK model."
+
+COLUMNS = "timesteps"
+
+ENSEMBLES = (1, 2, 4, 8)
+SUBSETS = (64, 128, 256, 512)
+
+
+def ensemble(method: str, size: int, timesteps: int) -> Line:
+    """The mean over so many models."""
+    return Line(row=f"`{method}`, S = {size}", column=f"{timesteps}", ensemble=size, **kernel(method, timesteps))
+
+
+def learned(method: str, size: int) -> Line:
+    """What so many retrained models say."""
+    return Line(row=f"`{method}`, S = {size}", method=method, fields={"subsets": size})
+
+
+def lines(given: Given) -> list[Line]:
+    """As many models as the bank has learning subsets for."""
+    there = len(given.bank.learning_rows())
+    averaged = [(method, size) for method in ("trak", "d-trak") for size in ENSEMBLES if size <= there]
+    return [
+        *(ensemble(*which, timesteps) for which in averaged for timesteps in given.counts(10, 100)),
+        *(learned(method, size) for method in ("empirical-if", "datamodel") for size in SUBSETS if size <= there),
+        *given.references(),
+    ]
+
+
+def base(of: Line) -> Line | None:
+    """Each is compared with a single D-TRAK model at as many timesteps; what has none, with 10."""
+    return None if of.method in ("random", "ceiling") else ensemble("d-trak", 1, of.fields.get("timesteps", 10))
+
+
+if __name__ == "__main__":
+    main("table_7", doc=__doc__)
