@@ -1,4 +1,4 @@
-"""Do the images that a method holds to matter most change the picture when they go? Digits bank, 12 pictures, 100 of 1,000 removed.
+"""Do the images that a method holds to matter most change the picture when they go? 12 pictures, 100 of 1,000 removed.
 
 Run: .venv/bin/python benchmarks/counterfactual.py --out FOLDER [--bank digits --queries 12 --remove 10%]. Goes on where it stopped.
 Writes benchmarks/results/counterfactual-BANK.json; FOLDER holds the report with the pictures.
@@ -27,6 +27,10 @@ METHODS = {
         "pixel": {},
         "trak": {"timesteps": 100, "damping": 0.5},
         "d-trak": {"measurement": "avg", "timesteps": 100, "damping": 0.001},
+    },
+    "cifar2-small": {
+        "d-trak": {"measurement": "avg", "timesteps": 10, "damping": 0.0005},
+        "das": {"timesteps": 10, "damping": 0.0005},
     },
 }
 

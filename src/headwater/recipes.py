@@ -164,10 +164,10 @@ def digits_mini() -> BankRecipe:
         data=Source(name="digits", count=200),
         held_out=Source(name="digits:val"),
         model=unet.configuration("digits"),
-        training=replace(DIGITS, steps=500, batch=32),
+        training=replace(DIGITS, steps=300, batch=32),
         learning=256,
         measurements=("simple", "elbo", "square", "l1", "linf"),
-        outcome_draws=replace(OUTCOMES, timesteps=50),
+        outcome_draws=replace(OUTCOMES, timesteps=50, noises=1),
     )
 
 
