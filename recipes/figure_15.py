@@ -7,10 +7,9 @@ is the best on validation. The paper has this figure for each of its data sets (
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pages
-from drawing import HUES, Picture, album
-from drawing import save as save_drawing
 from engine import Given, Line, kernel, main, tuned_line
 from headwater.charts import scale_of
 from headwater.experiment import run
@@ -32,11 +31,13 @@ def lines(given: Given) -> list[Line]:
 
 def page(given: Given) -> None:
     """A run for every line, the page that compares them, and a drawing of its first pictures."""
+    import drawing
+
     folders = [made(line, given) for line in lines(given)]
     report(folders, given.folder / "figure_15.html", queries=3 * QUERIES, proponents=PROPONENTS, opponents=OPPONENTS)
     title, caption = pages.title_and_caption(sys.modules[__name__])
     rows = list(drawn(given, [open_run(folder) for folder in folders]))
-    save_drawing(album(rows, ("Query", "Proponents", "Opponents")), given.folder / "figure_15.svg", title)
+    drawing.save(drawing.album(rows, ("Query", "Proponents", "Opponents")), given.folder / "figure_15.svg", title)
     more = "More pictures, with all their scores, on [a page of their own](figure_15.html)."
     pages.save(given.folder / "figure_15.md", [f"# {title}", caption, f"![{title}](figure_15.svg)", more])
 
@@ -48,8 +49,10 @@ def made(line: Line, given: Given) -> Path:
     return out
 
 
-def drawn(given: Given, runs: list[RunFolder]) -> Iterator[tuple[str, list[list[Picture]]]]:
+def drawn(given: Given, runs: list[RunFolder]) -> Iterator[tuple[str, list[list[Any]]]]:
     """For each query and run a row of pictures: the query before the first, proponents, opponents."""
+    from drawing import HUES, Picture
+
     train = given.bank.train.images
     for q in chosen(given.bank.queries, QUERIES):
         for run_of in runs:

@@ -9,8 +9,6 @@ import sys
 import numpy as np
 
 import pages
-from drawing import QUIET, Picture, album
-from drawing import save as save_drawing
 from engine import Given, Line, kernel, main, tuned_line
 from headwater.charts import scale_of
 
@@ -21,6 +19,8 @@ TOP, BOTTOM = 5, 3
 
 def page(given: Given) -> None:
     """Self-influence, class by class."""
+    import drawing
+
     run = given.run(tuned_line(Line(row="", **kernel("d-trak", given.counts(100)[0])), given))
     method, train = run.made(), given.bank.train
     own = np.asarray(method.self_scores(method.fit(run.models[0], train, given.store)), np.float32)
@@ -30,10 +30,10 @@ def page(given: Given) -> None:
     for label in np.unique(classes):
         members = np.flatnonzero(classes == label)
         order = members[np.argsort(-own[members], kind="stable")]
-        groups = [[Picture(train.images[i], scale(float(own[i])), QUIET) for i in some] for some in (order[:TOP], order[-BOTTOM:])]
+        groups = [[drawing.Picture(train.images[i], scale(float(own[i]))) for i in some] for some in (order[:TOP], order[-BOTTOM:])]
         rows.append((f"class {label}" if train.labels is not None else "", groups))
     title, caption = pages.title_and_caption(sys.modules[__name__])
-    save_drawing(album(rows, ("Highest", "Lowest")), given.folder / "figure_20.svg", title)
+    drawing.save(drawing.album(rows, ("Highest", "Lowest")), given.folder / "figure_20.svg", title)
     unit = f" Scores in units of {scale.unit}." if scale.unit else ""
     pages.save(given.folder / "figure_20.md", [f"# {title}", caption + unit, f"![{title}](figure_20.svg)"])
 
