@@ -1,7 +1,7 @@
 """Table 1: LDS (%) with different constructions of φ
 
-φ(x) = R ∇_θ m(x) with m the loss itself (`simple`: TRAK) or another function of the model's output (D-TRAK), over 10, 100 and 1000
-timesteps evenly spaced, one noise each; k = 4096. The damping is chosen on one half of a split's queries and reported on the other.
+φ(x) = R ∇_θ m(x) with m the loss itself (`simple`: TRAK) or another function of the model's output (D-TRAK), over 1 (t = 0), 10, 100
+and 1000 timesteps evenly spaced, one noise each; k = 4096. The damping is chosen on one half of a split's queries and reported on the other.
 """
 
 from engine import Given, Line, kernel, main
@@ -18,8 +18,8 @@ def line(function: str, timesteps: int) -> Line:
 
 
 def lines(given: Given) -> list[Line]:
-    """Every function with 10 and 100 timesteps; `simple` and `square` also with 1000."""
-    counts = {function: given.counts(10, 100, 1000) for function in FUNCTIONS}
+    """Every function with 1, 10 and 100 timesteps; `simple` and `square` also with 1000."""
+    counts = {function: given.counts(1, 10, 100, 1000) for function in FUNCTIONS}
     several = [line(f, count) for f in FUNCTIONS for count in counts[f] if count < 1000 or f in ("simple", "square")]
     return several + given.references()
 
