@@ -1,7 +1,8 @@
 """Table 1: LDS (%) with different constructions of φ
 
-φ(x) = R ∇_θ m(x) with m the loss itself (`simple`: TRAK) or another function of the model's output (D-TRAK), over 1 (t = 0), 10, 100
-and 1000 timesteps evenly spaced, one noise each; k = 4096. The damping is chosen on one half of a split's queries and reported on the other.
+φ(x) = R ∇_θ m(x) with m the loss itself (`simple`: TRAK) or another function of the model's output (D-TRAK), over 1 (t = 0), 10,
+100 and 1000 timesteps evenly spaced, one noise each; k = 4096. The damping is chosen on one half of a split's queries and reported
+on the other.
 """
 
 from engine import Given, Line, kernel, main
