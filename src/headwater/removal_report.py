@@ -105,12 +105,12 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     rows = []
     for name in effects(found):
         (title, what), decimals = _words(found, name), _decimals(found, name)
-        rows += ["", f"{title}: {what}", f"{'method':18}{'removed':>8}{'median':>10}{'quartiles':>24}{'above random':>44}{'p':>8}"]
+        rows += ["", f"{title}: {what}", f"{'method':18}{'removed':>8}{'median':>10}{'quartiles':>24}{'above random':>50}{'p':>8}"]
         for method, count, values in _each(found, name):
             low, median, high = (number(values["quartiles"][q], decimals) for q in ("low", "median", "high"))
             against, p, more = _against(values, decimals, len(found["queries"]))
             rows.append(
-                f"{method:18}{count:8d}{median:>10}{f'{low} … {high}':>24}{f'{against} ({more})' if against else '–':>44}{p:>8}"
+                f"{method:18}{count:8d}{median:>10}{f'{low} … {high}':>24}{f'{against} ({more})' if against else '–':>50}{p:>8}"
             )
     return rows[1:]
 
