@@ -31,8 +31,10 @@ def main() -> None:
     paths = on_paths(bank)
     rows = {name: measured(name, paths if name == "journey-trak" else bank, model) for name in METHODS}
     result = {"bank": "digits", "images": len(bank.train), "queries": len(bank.queries), "environment": machine, "methods": rows}
+    result["parameters"] = sum(parameter.numel() for parameter in model.module.parameters())
     (HERE / "results" / "costs.json").write_text(json.dumps(result, indent=1) + "\n")
-    few = {"images": result["images"], "queries": result["queries"], "methods": rows}
+    few = {name: result[name] for name in ("bank", "images", "queries", "parameters", "methods")}
+    few |= {name: machine[name] for name in ("processor", "cores")}
     (HERE.parent / "src" / "headwater" / "costs.json").write_text(json.dumps(few, indent=1) + "\n")
 
 

@@ -32,7 +32,7 @@ from headwater.experiment import Run, fields
 from headwater.methods import make
 from headwater.progress import bar
 from headwater.store import FeatureStore, default_root
-from headwater.sweep import cross_fitted, settings
+from headwater.sweep import cross_fitted, learned_from, settings
 from headwater.truth import Yardstick
 from keeping import Kept, Row
 from pages import RESULTS
@@ -82,7 +82,8 @@ class Line:
         """All that decides its figures, but for the bank."""
         given = {name: value for name, value in asdict(self).items() if name not in self.place}
         if self.method not in REFERENCES:
-            given["fields"] = fields(make(self.method, dict(self.fields)))
+            made = make(self.method, dict(self.fields))
+            given["fields"] = fields(made) | ({"fingerprint": made.fingerprint} if hasattr(made, "fingerprint") else {})
         return json.loads(json.dumps(given))
 
 
@@ -142,8 +143,8 @@ def measured(line: Line, given: Given) -> Found:
         return Found(given.bank, {(): Yardstick(given.bank, measurement=line.against).references[line.method]})
     run = given.run(line)
     assert run.bank is not None
-    scores = settings(run, line.swept, given.store)
-    return Found(run.bank, {setting: against(run.bank, values, (), line.against) for setting, values in scores.items()})
+    scores, learned = settings(run, line.swept, given.store), learned_from(run, line.swept)
+    return Found(run.bank, {setting: against(run.bank, values, learned, line.against) for setting, values in scores.items()})
 
 
 def figures(line: Line, found: Found, base: Found | None = None) -> Iterator[Row]:
@@ -314,8 +315,8 @@ def given_of(words: argparse.Namespace) -> Given:
 def main(*names: str, doc: str | None = None) -> None:
     """Carry out the recipes as the command line says, and write the index of all results."""
     words = arguments(doc).parse_args()
-    given = given_of(words)
     try:
+        given = given_of(words)
         for name in names:
             time_alone(name, given) if words.seconds else run(name, given, words.anew)
     except UserError as error:

@@ -6,6 +6,7 @@ is the best on validation. The paper has this figure for each of its data sets (
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def page(given: Given) -> None:
 def made(line: Line, given: Given) -> Path:
     """The line as a run folder, in the store."""
     out = given.store.root / "runs" / given.bank.folder.name / f"{line.row}-{line.column}"
-    run(given.run(tuned_line(line, given)), out, given.store, force=True)
+    chosen_on_validation = given.run(tuned_line(line, given))  # so no figure of validation may stand on the page
+    run(replace(chosen_on_validation, bank=None), out, given.store, force=True)
     return out
 
 
@@ -63,7 +65,7 @@ def drawn(given: Given, runs: list[RunFolder]) -> Iterator[tuple[str, list[list[
             query = [Picture(given.bank.queries.images[q])] if run_of is runs[0] else []
             ends = [
                 [Picture(train[i], scale(float(values[i])), hue) for i in rows]
-                for rows, hue in ((most, HUES["d-trak"]), (least, HUES["trak"]))
+                for rows, hue in ((most[values[most] > 0], HUES["d-trak"]), (least[values[least] < 0], HUES["trak"]))
             ]
             yield f"{run_of.info['title']}, {fields['timesteps']}{f'  × {scale.unit}' if scale.unit else ''}", [query, *ends]
 

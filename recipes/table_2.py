@@ -18,7 +18,8 @@ HERE = {
     ),
     "cifar2-small": (
         "With 10 timesteps D-TRAK is not clearly above TRAK (+1.2 [-2.4, 4.7] on validation); it is above pixels there by 7.7 "
-        "[3.1, 12.1], and DAS above D-TRAK by 2.8 [0.5, 5.0]. On generation nothing is above 7.5, and few intervals are clear of zero."
+        "[3.1, 12.1], and DAS above D-TRAK by 2.8 [0.5, 5.0]. On generation nothing is above 7.5, and few intervals are clear of "
+        "zero."
     ),
 }
 

@@ -363,3 +363,48 @@ def test_the_python_example_of_the_readme_is_true(tmp_path, monkeypatch):
     rows, values = scores.top(5)
     assert rows.shape == values.shape == (2, 5)
     assert (np.diff(values) <= 0).all()
+
+
+def test_methods_tells_what_each_costs(capsys):
+    from headwater.costs import lines, passes
+    from headwater.methods import METHODS
+
+    text = "\n".join(lines())
+    for name in METHODS:
+        assert f"\n{name}\n" in f"\n{text}" and passes(name)
+    assert "10 gradients a training image, 50 a query, 50 forward passes a query" in text
+
+
+def test_runs_that_learned_from_a_number_of_subsets_are_compared_on_the_others(tmp_path, monkeypatch):
+    import numpy as np
+
+    from headwater.bank import open_bank
+    from headwater.experiment import Run, run
+    from headwater.store import FeatureStore
+    from headwater.truth import of_run
+
+    bank = open_bank("digits")
+    settings = {"subsets": list(range(30))}
+    run(Run("empirical-if", settings, bank.train, bank.queries, (), bank), tmp_path / "run", FeatureStore(tmp_path / "store"))
+    found = of_run(tmp_path / "run", bank)
+    assert found["subsets"] == 34
+    assert np.load(tmp_path / "run" / "scores.npy").shape == (200, 1000)
+
+
+def test_another_bank_of_the_same_name_is_another_bank(tmp_path):
+    import shutil
+
+    import numpy as np
+
+    from headwater.bank import open_bank
+
+    states = []
+    for where in ("a", "b"):
+        folder = tmp_path / where / "digits"
+        shutil.copytree(open_bank("digits").folder, folder)
+        if where == "b":
+            outcomes = np.load(folder / "outcomes.npy")
+            np.save(folder / "outcomes.npy", outcomes[::-1])
+            (folder / "outcomes" / "checks.npy").unlink()
+        states.append(open_bank(folder).state)
+    assert states[0] != states[1]

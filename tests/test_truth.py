@@ -160,8 +160,8 @@ def test_a_run_has_the_lds_of_its_scores_whatever_the_order_of_its_queries(plant
 
 def test_several_runs_are_compared_on_the_queries_and_subsets_that_they_share(planted, run_of, random):
     bank, tau = planted()
-    one = run_of(bank, tau, "one", rows=[4, 2, 0, 21, 22], fields={"subsets": [0, 1]})
-    two = run_of(bank, tau + random.standard_normal(tau.shape), "two", rows=[22, 0, 2, 9], fields={"subsets": [1, 5]})
+    one = run_of(bank, tau, "one", rows=[4, 2, 0, 21, 22], resolved={"subsets": [0, 1]})
+    two = run_of(bank, tau + random.standard_normal(tau.shape), "two", rows=[22, 0, 2, 9], resolved={"subsets": [1, 5]})
     found = of_runs([one, two], bank)
     assert [found["runs"][str(run)]["subsets"] for run in (one, two)] == [M - 3] * 2
     np.testing.assert_allclose(found["runs"][str(one)]["per_query"], against(bank, tau, [0, 1, 5]).per_query[[2, 0, 22]], atol=1e-4)

@@ -86,7 +86,7 @@ def experiment(
     opened = open_bank(bank) if bank else None
     made = make(method, fields, opened)
     if opened is not None and reachable_paths(made, opened):
-        opened = on_paths(opened)
+        opened = on_paths(opened, checked(machine.device))
     if opened is None and (train is None or query is None):
         missing = "--train" if train is None else "--query"
         raise OptionError(f"{missing} is missing. Name a folder of images, an .npz file, or a built-in name such as digits.")
@@ -97,6 +97,8 @@ def experiment(
         (loaded, notes), names = _models(folders, machine, getattr(made, "checkpoints", 0)), [str(folder) for folder in folders]
     else:
         (loaded, names), notes = retrained(opened, models, models.ensemble, machine), []
+        if getattr(made, "checkpoints", 0) > 1:
+            notes = [told("Of retrained models no checkpoints are kept: the final ones alone are used.")]
     sources = {"train": train or f"{bank}/train.npz", "query": query or f"{bank}/queries.npz", "models": names}
     return Run(method, fields, examples, queries, loaded, opened, sources, notes)
 
@@ -180,15 +182,21 @@ def _models(folders: list[Path], machine: Machine, checkpoints: int) -> tuple[li
     ]
     device, memory = checked(machine.device), int(machine.memory * 2**30)
     loaded = [unet.load(folder, device, checkpoints) for folder in folders]
-    few = "{} has {} checkpoints, in `checkpoints/step-*` in it or beside it: {}."
+    few = "{} has {} checkpoints of its own, in `checkpoints/step-*` in it or beside it: {}."
     for folder, model in zip(folders, loaded, strict=True):
         if len(model.checkpoints) < checkpoints:
             instead = "those are used" if model.checkpoints else "the final model alone is used"
             notes.append(few.format(folder, len(model.checkpoints) or "no", instead))
     for note in notes:
-        print(f"Note: {note}", file=sys.stderr)
+        told(note)
     earlier = [tuple(replace(each, memory=memory) for each in model.checkpoints) for model in loaded]
     return [replace(model, memory=memory, checkpoints=each) for model, each in zip(loaded, earlier, strict=True)], notes
+
+
+def told(note: str) -> str:
+    """The note, which whoever looks on has seen."""
+    print(f"Note: {note}", file=sys.stderr)
+    return note
 
 
 def _assignment(text: str) -> tuple[str, Any]:

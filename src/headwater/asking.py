@@ -52,23 +52,27 @@ def made_again(
     return sample(model, rows, recipe.sample_seed, **named, labels=given, keep_path=keep_path)
 
 
-def on_paths(bank: Bank) -> Bank:
-    """The bank with its generated queries alone, each with the path that made it: sampled again by the bank's model."""
-    recipe, model = from_fields(bank.info["recipe"]), unet.load(bank.folder / "model")
-    places = np.flatnonzero(np.array(bank.queries.split or ()) == "gen")
-    if not len(places):
-        raise DataError(f"The bank {bank.folder} has no generated queries; only they have a sampler's path.")
-    queries = bank.queries.take(places)
+def on_paths(bank: Bank, device: str = "cpu") -> Bank:
+    """The bank with its generated queries alone, each with the path that made it: sampled again by the bank's model.
+
+    Pictures that were added later and are not of its making are left out.
+    """
+    recipe, model = from_fields(bank.info["recipe"]), unet.load(bank.folder / "model", device)
     labels = None if model.classes is None else np.arange(recipe.generated) % model.classes
     parts = [made_again(recipe, model, rows, labels, keep_path=True) for rows in together(recipe.generated)]
-    numbers = [int(name.removeprefix("generated-")) for name in queries.ids]
-    pictures = to_uint8(np.concatenate([part.pictures.float().numpy() for part in parts]))[numbers]
-    if np.abs(pictures.astype(int) - queries.images).max() > 1:
+    pictures = to_uint8(np.concatenate([part.pictures.float().cpu().numpy() for part in parts]))
+    numbers = {f"generated-{number:03d}": number for number in range(recipe.generated)}
+    split = bank.queries.split or ("",) * len(bank.queries)
+    found = [(place, numbers[name]) for place, name in enumerate(bank.queries.ids) if split[place] == "gen" and name in numbers]
+    same = [(place, i) for place, i in found if np.abs(pictures[i].astype(int) - bank.queries.images[place]).max() <= 1]
+    if not same:
         raise DataError(
-            f"The model in {bank.folder / 'model'} does not make the bank's generated queries again: it is another one."
+            f"The model in {bank.folder / 'model'} makes none of the {len(found)} generated queries of the bank again: either is "
+            "another one. Only generated queries have a sampler's path."
         )
-    path = np.concatenate([np.asarray(part.path, np.float32) for part in parts])[numbers]
-    queries = replace(queries, trajectory=path, trajectory_timesteps=parts[0].timesteps)
+    places, rows = (list(each) for each in zip(*same, strict=True))
+    path = np.concatenate([np.asarray(part.path.cpu(), np.float32) for part in parts if part.path is not None])[rows]
+    queries = replace(bank.queries.take(places), trajectory=path, trajectory_timesteps=parts[0].timesteps)
     return replace(bank, queries=queries, chosen=tuple(np.array(bank.chosen or range(len(bank.queries)))[places].tolist()))
 
 
@@ -99,7 +103,7 @@ def publish(folder: Path, queries: Examples) -> None:
 
 
 def _joined(queries: Examples, more: Examples) -> Examples:
-    """Both, one after the other; queries without a split are `added`, without a label −1."""
+    """Both, one after the other; what is added is `added` unless it says otherwise, without a label −1."""
     split = tuple(word for each in (queries, more) for word in (each.split or ("added",) * len(each)))
     labels = None
     if queries.labels is not None:

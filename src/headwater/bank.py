@@ -73,8 +73,10 @@ class Bank:
 
     @property
     def state(self) -> list[Any]:
-        """What changes as a bank grows: its name, trained models, queries."""
-        return [self.folder.name, int(self.done().sum()), self.queries.fingerprint]
+        """What tells a bank from others and from itself when it has grown: name, trained models, queries, subsets, outcomes."""
+        outcomes = hashlib.blake2b(array(self.folder / "outcomes.npy").tobytes(), digest_size=8).hexdigest()
+        subsets = [subsets_check(self.subsets), self.compared]
+        return [self.folder.name, int(self.done().sum()), self.queries.fingerprint, *subsets, outcomes]
 
     @property
     def _places(self) -> list[int]:

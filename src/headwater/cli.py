@@ -217,6 +217,8 @@ def tune(
     if len(field) != len(values):
         raise OptionError(f"There are {len(field)} --field and {len(values)} --values; expected one list of values for each field.")
     swept = {name: as_list(text) for name, text in zip(field, values, strict=True)}
+    if "checkpoints" in swept:  # as many are loaded as any setting asks for
+        set_ = [*(set_ or []), f"checkpoints={max(swept['checkpoints'])}"]
     fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None))
     what = experiment(method, fields, train, query, models, bank, Machine(device, memory))
     with _bar("features") as tick:

@@ -14,11 +14,13 @@ MEASURED = Path(__file__).with_suffix(".json")  # of benchmarks/costs.py
 
 def lines() -> list[str]:
     """Every method: its name, equation, fields with their defaults, cost."""
-    found = json.loads(MEASURED.read_text())
-    text = [
-        f"Seconds and megabytes are of {found['images']:,} images of 8×8 and {found['queries']} queries, a network of 0.16 M "
-        "parameters, two cores."
-    ]
+    found = json.loads(MEASURED.read_text()) if MEASURED.exists() else {"methods": {}}
+    text = []
+    if found["methods"]:
+        text = [
+            f"Seconds and megabytes are of the bank {found['bank']}: {found['images']:,} images, {found['queries']} queries, "
+            f"{found['parameters']:,} parameters; {found['cores']} cores of {found['processor']}."
+        ]
     for name in METHODS:
         kind = method_class(name)
         defaults = {field.name: field.default for field in dataclasses.fields(kind)}

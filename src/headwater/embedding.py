@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from headwater.core import Examples
-from headwater.errors import DataError, ModelError, NonFiniteError, OptionError
+from headwater.errors import DataError, ModelError, NonFiniteError, OptionError, UserError
 from headwater.store import FeatureStore
 
 EXAMPLE = "openai/clip-vit-base-patch32"
@@ -44,7 +44,12 @@ class Embedder:
         return vectors
 
     def _vectors(self, images: UInt8[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b d"]:
-        made = self.embed(images)
+        try:
+            made = self.embed(images)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a user's function raises
+            raise ModelError(f"{self.name} failed on pictures {list(images.shape)} ({type(error).__name__}: {error}).") from error
         vectors = made.detach().cpu().float().numpy() if isinstance(made, Tensor) else np.asarray(made)
         if vectors.ndim != 2 or len(vectors) != len(images) or vectors.dtype.kind not in "fiu":
             raise ModelError(
@@ -107,7 +112,7 @@ def _own(name: str) -> Embedder | Callable[[UInt8[np.ndarray, "b h w c"]], Any]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a user's module raises
         raise OptionError(f"Could not import the embedder '{name}': {error}. Expected package.module:function.") from error
     if not callable(found):
         raise OptionError(f"{name} is a {type(found).__name__}; expected a function of uint8 pictures [b, h, w, c] to [b, d].")

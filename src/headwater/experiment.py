@@ -83,8 +83,8 @@ def scored(
         for examples in (train, *sets):
             if model is not None:
                 check_fits(model, examples)
-    for queries in sets if getattr(method, "along_path", False) else ():
-        kept_path(queries)
+    for queries in sets:
+        check_queries(method, [model for model in models if model is not None], queries)
     for model, mine in members(models, method):
         with clock.stage("fit"):
             index = mine.fit(model, train, store)
@@ -93,6 +93,12 @@ def scored(
             own.append(np.asarray(mine.self_scores(index), np.float32))
         resolved = resolved or dict(mine.resolved(index))
     return [np.mean(found, axis=0) for found in zip(*each, strict=True)], np.mean(own, axis=0), resolved
+
+
+def check_queries(method: Any, models: Sequence[Denoiser], queries: Examples) -> None:
+    """Raise a DataError where the method needs the path that made each query and it is not there, or is no path of the model."""
+    if getattr(method, "along_path", False):
+        kept_path(queries, min((model.schedule.T for model in models), default=None))
 
 
 def members(models: Sequence[Denoiser | None], method: Any) -> Iterator[tuple[Denoiser | None, Any]]:
@@ -139,6 +145,8 @@ class Run:
             "models": [model.fingerprint for model in self.models],
             "bank": None if self.bank is None else self.bank.state,
         }
+        if hasattr(self.made(), "fingerprint"):
+            settings["embedder"] = self.made().fingerprint
         if any(model.checkpoints for model in self.models):
             settings["checkpoints"] = [[each.fingerprint for each in model.checkpoints] for model in self.models]
         if getattr(self.made(), "along_path", False):
@@ -150,9 +158,11 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False)
     """Make the run folder `out`; False where it already holds this very run. Other settings are refused without `force`."""
     settings = experiment.settings
     there = _there(out)
-    if there is not None and there.get("settings") == settings and (out / "scores.npy").exists() and not force:
+    same = there is not None and there.get("settings") == settings
+    known = getattr(experiment.made(), "fingerprint", "") is not None  # an embedder that does not say what it is may be another now
+    if same and known and (out / "scores.npy").exists() and not force:
         return False
-    if there is not None and not force:
+    if there is not None and not same and not force:
         raise OptionError(
             f"{out} already holds a run of {there.get('method', 'another method')} with other settings. "
             "Name another folder with --out, or overwrite it with --force."

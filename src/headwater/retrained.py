@@ -12,6 +12,7 @@ from headwater.core import Examples
 from headwater.errors import DataError, OptionError
 from headwater.store import FeatureStore
 
+LEAST = 3  # subsets that must be left to compare with
 BLOCK = 8192  # training images scored at a time
 
 
@@ -46,6 +47,12 @@ class Retrained:
                 f"order). Give --train {bank.folder}/train.npz."
             )
         rows = chosen(bank, self.subsets)
+        left = set(bank.rows()) - set(rows)
+        if bank.compared and len(left) < LEAST:
+            raise OptionError(
+                f"subsets names all but {len(left)} of the bank's subsets to compare with; expected at least {LEAST} left, for LDS "
+                "is measured on those."
+            )
         return Learned(rows, bank.subsets[list(rows)])
 
     def outcomes(self, index: Learned, queries: Examples) -> Float64[np.ndarray, "m q"]:

@@ -10,9 +10,9 @@ from headwater.bank import Bank
 from headwater.errors import OptionError
 from headwater.evaluate.lds import LDS, against
 from headwater.evaluate.tune import Setting, grid, tuned
-from headwater.experiment import Run, attribute, members
+from headwater.experiment import Run, attribute, check_queries, members
 from headwater.linalg.rank import Interval
-from headwater.methods import make
+from headwater.methods import learns, make, method_class
 from headwater.scores import dense
 from headwater.store import FeatureStore
 
@@ -24,7 +24,8 @@ def sweep(experiment: Run, fields: Mapping[str, Sequence[Any]], store: FeatureSt
     bank = experiment.bank
     if bank is None:
         raise OptionError("A sweep needs a bank to compare with. Name one with --bank.")
-    found = {setting: against(bank, values) for setting, values in settings(experiment, fields, store).items()}
+    scores, learned = settings(experiment, fields, store), learned_from(experiment, fields)
+    found = {setting: against(bank, values, learned) for setting, values in scores.items()}
     return {"bank": bank.folder.name, "method": experiment.method, "splits": cross_fitted(bank, found)}
 
 
@@ -38,13 +39,13 @@ def settings(
     kind = next((name for name in KINDS if name in fields), None)
     others = {name: values for name, values in fields.items() if name != kind}
     found: dict[Setting, Float32[np.ndarray, "q n"]] = {}
+    for setting in grid(fields):  # whatever is wrong with one is told before the first is computed
+        check_queries(make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank), experiment.models, queries)
     for setting in grid(others):
         method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
         if kind is None:
             found[setting] = attribute(model, experiment.train, queries, method=method, store=store).values
             continue
-        for damping in fields[kind]:
-            make(experiment.method, {**experiment.fields, **dict(setting), kind: damping})
         each = []
         for one, mine in members(model or [None], method):
             index = mine.fit(one, experiment.train, store)
@@ -53,6 +54,14 @@ def settings(
         blocks = np.mean(each, axis=0)
         found |= {(*setting, (kind, damping)): block for damping, block in zip(fields[kind], blocks, strict=True)}
     return found
+
+
+def learned_from(experiment: Run, fields: Mapping[str, Sequence[Any]]) -> list[int]:
+    """The bank's subsets that the method learns from under any of these settings: none may be compared with."""
+    if not learns(method_class(experiment.method)):
+        return []
+    made = [make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank) for setting in grid(fields)]
+    return sorted({row for method in made for row in method.learned(experiment.train).rows})
 
 
 def dimensionless(kind: str, dampings: Sequence[float], resolved: Mapping[str, Any]) -> list[float]:

@@ -34,7 +34,7 @@ def of_runs(folders: Sequence[Path], bank: Bank, measurement: str = "simple", ov
         raise unknown("resampling over", over, OVER)
     runs = {str(folder): open_run(folder) for folder in dict.fromkeys(folders)}
     places, rows = shared(list(runs.values()), bank)
-    learned_from = sorted({m for run in runs.values() for m in (run.info.get("fields") or {}).get("subsets") or []})
+    learned_from = sorted({m for run in runs.values() for m in (run.info.get("resolved") or {}).get("subsets") or []})
     yardstick = Yardstick(part_of(bank, places), learned_from, measurement, over)
     found = {name: yardstick.lds(run.scores.values[mine]) for (name, run), mine in zip(runs.items(), rows, strict=True)}
     return {

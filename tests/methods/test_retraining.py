@@ -9,10 +9,13 @@ from headwater import seeds
 from headwater.bank import Bank
 from headwater.errors import DataError, OptionError
 from headwater.evaluate.lds import against
+from headwater.experiment import Run
 from headwater.methods import make
 from headwater.methods.datamodel import Datamodel
 from headwater.methods.empirical_if import EmpiricalIF
 from headwater.scores import dense
+from headwater.store import FeatureStore
+from headwater.sweep import sweep
 
 
 def draw(name, *shape):
@@ -153,7 +156,25 @@ def test_an_image_that_is_in_every_subset_cannot_be_seen(planted):
         scores(EmpiricalIF(bank=bank), bank)
 
 
-@pytest.mark.parametrize("fields", [{"alphas": ()}, {"alphas": (1.0, 0.0)}, {"folds": 1}])
+def test_a_sweep_compares_on_none_of_the_subsets_that_it_learned_from(planted, tmp_path):
+    """Scores learned from pure noise predict that very noise well, and other noise not at all."""
+    bank, _ = planted(0, noise=0.0)
+    outcomes = draw("pure noise", 40, 5)[:, None].astype(np.float32)
+    np.save(tmp_path / "outcomes.npy", outcomes)
+    run = Run("datamodel", {"subsets": list(range(20))}, bank.train, bank.queries, (), bank)
+    found = sweep(run, {"folds": [2, 5]}, FeatureStore(tmp_path / "store"))
+    assert all(abs(each["lds"]) < 0.4 for row in found["splits"].values() for each in row["all"])
+    several = sweep(run, {"subsets": [list(range(10)), list(range(10, 20))]}, FeatureStore(tmp_path / "store"))
+    assert several["splits"]["all"]["queries"] == 5
+
+
+def test_a_choice_that_leaves_nothing_to_compare_with_is_refused_at_once(planted):
+    bank, _ = planted(0)
+    with pytest.raises(OptionError, match="all but 2 of the bank's subsets"):
+        EmpiricalIF(bank=bank, subsets=tuple(range(38))).fit(None, bank.train)
+
+
+@pytest.mark.parametrize("fields", [{"alphas": ()}, {"alphas": (1.0, 0.0)}, {"alphas": (float("nan"),)}, {"folds": 1}])
 def test_settings_that_mean_nothing_are_refused(fields):
     with pytest.raises(OptionError, match=next(iter(fields))):
         Datamodel(**fields)

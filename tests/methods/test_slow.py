@@ -1,5 +1,7 @@
 """Every method of gradients against its equation written out: exact gradients in float64, matrices inverted whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from headwater.diffusion.draws import Draws, Journey
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import sample
 from headwater.errors import DataError
+from headwater.experiment import attribute
 from headwater.gradients.vmap import gradients
 from headwater.methods import make
 from headwater.scores import dense
@@ -154,6 +157,45 @@ def test_a_journey_is_the_same_for_other_predictions(tiny, smallest, pictures, p
     whole = φ(model, queries, draws=Journey(noises=2))
     single = [φ(model, queries.take([i]), draws=Journey(noises=2))[0] for i in range(2)]
     np.testing.assert_allclose(whole, single, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        {"trajectory_timesteps": np.array([1500, 200, -1])},
+        {"trajectory_timesteps": np.array([200, 700, -1])},
+        {"trajectory_timesteps": np.array([700, 200, -3])},
+    ],
+    ids=["beyond the schedule", "rising", "below the picture"],
+)
+def test_what_is_no_path_of_the_model_is_refused_before_the_first_gradient(model, train, queries, tmp_path, path):
+    columns = {"trajectory": np.zeros((4, 3, 1, 8, 8), np.float32), "trajectory_timesteps": np.array([700, 200, -1])} | path
+    with pytest.raises(DataError, match="timesteps run"):
+        attribute(model, train, replace(queries, **columns), method=make("journey-trak", {"k": 8}), store=FeatureStore(tmp_path))
+    assert not list(tmp_path.glob("features/*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("trak", {"query_timesteps": 2}), ("tracin", {"checkpoints": 2}), ("journey-trak", {}), ("das", {"error_timesteps": 7})],
+)
+def test_a_method_makes_the_passes_that_it_says(model, train, queries, tmp_path, name, fields):
+    method, counted = make(name, {"timesteps": 3, "k": 8} | fields), {True: 0, False: 0}
+
+    def count(module, args, output):
+        counted[torch.is_grad_enabled()] += len(args[0])
+
+    hooks = [each.module.register_forward_hook(count) for each in (model, *model.checkpoints[:-1])]
+    attribute(model, train, queries, method=method, store=FeatureStore(tmp_path))
+    for hook in hooks:
+        hook.remove()
+    each, n, q = method.passes(1000), len(train), len(queries)
+    steps = len(queries.trajectory_timesteps) - 1  # of this path, where a plan counts with 50
+    query = steps if name == "journey-trak" else each.query
+    forward = n * each.train_forward + (q * steps if name == "journey-trak" else 0)
+    checks = counted[True] - (n * each.train + q * query)
+    assert 0 <= checks <= 20  # gradients of single draws, by which layers are checked and batches measured
+    assert forward <= counted[False] <= forward + 20
 
 
 def test_a_journey_needs_a_path(model, train, tmp_path):

@@ -342,3 +342,20 @@ def test_a_scheduler_without_betas_is_not_taken_for_ddpm(saved):
     FlowMatchEulerDiscreteScheduler().save_pretrained(saved / "scheduler")
     with pytest.raises(ModelError, match="FlowMatchEulerDiscreteScheduler"):
         unet.load(saved)
+
+
+def test_checkpoints_within_a_model_are_its_own_and_those_beside_it_only_if_the_last_has_its_weights(tmp_path, config):
+    one, two, other = (unet.new(config, seed) for seed in (1, 2, 3))
+    unet.save(two, tmp_path / "model")
+    for step, model in ((5, one), (10, two)):
+        unet.save(model, tmp_path / "checkpoints" / f"step-{step}")
+    found = unet.load(tmp_path / "model", checkpoints=4)
+    assert [each.fingerprint for each in found.checkpoints] == [one.fingerprint, two.fingerprint]
+    assert [each.fingerprint for each in unet.load(tmp_path / "model", checkpoints=1).checkpoints] == [two.fingerprint]
+    unet.save(other, tmp_path / "other")
+    assert unet.load(tmp_path / "other", checkpoints=4).checkpoints == ()
+    for step, model in ((5, one), (10, two)):
+        unet.save(model, tmp_path / "other" / "checkpoints" / f"step-{step}")
+    inside = unet.load(tmp_path / "other", checkpoints=4)  # as of averaged weights, which no checkpoint has
+    assert [each.fingerprint for each in inside.checkpoints] == [one.fingerprint, other.fingerprint]
+    assert unet.load(tmp_path / "model").checkpoints == ()

@@ -174,11 +174,22 @@ def path(examples: Examples, rows: slice, device: torch.device) -> tuple[Float[T
     return torch.as_tensor(states[rows], device=device).double(), torch.as_tensor(times, device=device)
 
 
-def kept_path(examples: Examples) -> tuple[Float[np.ndarray, "n s c h w"], Int64[np.ndarray, " s"]]:
-    """The path that these pictures came with; a DataError where there is none."""
+def kept_path(examples: Examples, T: int | None = None) -> tuple[Float[np.ndarray, "n s c h w"], Int64[np.ndarray, " s"]]:
+    """The path that these pictures came with; a DataError where there is none, or none that a sampler of T timesteps goes."""
     if examples.trajectory is None or examples.trajectory_timesteps is None:
         raise DataError(
             "This needs the sampler's path, and the queries hold none. Make them with `headwater sample … --trajectory` "
             "(for the measurement 'trajectory' also with `--sampler ddpm`)."
         )
-    return examples.trajectory, examples.trajectory_timesteps
+    states, times = examples.trajectory, examples.trajectory_timesteps
+    if states.shape[2:] != examples.shape:
+        raise DataError(
+            f"The path's states are {list(states.shape[2:])}; expected [c, h, w] of the pictures, {list(examples.shape)}."
+        )
+    most = np.inf if T is None else T - 1
+    if not (len(times) and (np.diff(times) < 0).all() and times[-1] >= -1 and 0 <= times[0] <= most):
+        raise DataError(
+            f"trajectory_timesteps run {times[:3].tolist()} … {times[-1:].tolist()}; expected falling timesteps from at most "
+            f"{'the last' if T is None else T - 1} down to 0 or to -1, the finished picture."
+        )
+    return states, times

@@ -29,7 +29,8 @@ class Tuned:
 
 def grid(fields: Mapping[str, Sequence[Any]]) -> list[Setting]:
     """All combinations of the fields' values."""
-    return [tuple(zip(fields, values, strict=True)) for values in product(*fields.values())]
+    plain = [[tuple(value) if isinstance(value, list) else value for value in values] for values in fields.values()]
+    return [tuple(zip(fields, values, strict=True)) for values in product(*plain)]
 
 
 def halves(queries: Bool[np.ndarray, " q"]) -> tuple[Bool[np.ndarray, " q"], Bool[np.ndarray, " q"]]:

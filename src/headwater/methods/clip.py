@@ -41,6 +41,11 @@ class CLIP:
         """The embedder's name: an EfficientNet is no CLIP."""
         return f"{self.embedder.name if isinstance(self.embedder, Embedder) else name_of(self.embedder)} similarity"
 
+    @property
+    def fingerprint(self) -> str | None:
+        """What tells the embedder from another of the same name; None if it does not say."""
+        return self._embedder(None).fingerprint
+
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Vectors:
         return self._vectors(model, train, store)
 
@@ -56,10 +61,13 @@ class CLIP:
         return {"width": index.shape[1]}
 
     def _vectors(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Vectors:
-        device = "cpu" if model is None else str(model.device)
-        what = self.embedder if isinstance(self.embedder, Embedder) else loaded(self.embedder, device)
-        vectors = embedded(what, examples, store)
+        vectors = embedded(self._embedder(model), examples, store)
         return unit(vectors) if self.similarity == "cosine" else vectors
+
+    def _embedder(self, model: Denoiser | None) -> Embedder:
+        if isinstance(self.embedder, Embedder):
+            return self.embedder
+        return loaded(self.embedder, "cpu" if model is None else str(model.device))
 
 
 @lru_cache(maxsize=1)

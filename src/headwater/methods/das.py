@@ -12,7 +12,7 @@ from headwater.curvature.kernel import Kernel
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.errors import OptionError
-from headwater.features import Passes, losses
+from headwater.features import Passes, losses, needed
 from headwater.store import FeatureStore
 
 
@@ -34,7 +34,7 @@ class DAS(Kernel):
     """
 
     title: ClassVar[str] = "DAS"
-    usual: ClassVar[float] = 0.02
+    usual: ClassVar[float] = 0.002
 
     measurement: str = "avg"
     normalize: bool = True
@@ -48,6 +48,8 @@ class DAS(Kernel):
             raise OptionError(f"error_timesteps is {self.error_timesteps}; expected 1 or more.")
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Residuals:
+        if self.error_timesteps > needed(model).schedule.T:
+            raise OptionError(f"error_timesteps is {self.error_timesteps}; the model's schedule has {needed(model).schedule.T}.")
         phi = self.train(model, train, store)
         if not self.error:
             return Residuals(phi, np.ones(len(phi)))

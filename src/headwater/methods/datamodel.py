@@ -28,8 +28,8 @@ class Datamodel(Retrained):
     folds: int = 5
 
     def __post_init__(self) -> None:
-        if not self.alphas or min(self.alphas) <= 0:
-            raise OptionError(f"alphas is {list(self.alphas)}; expected one or more numbers above 0.")
+        if not self.alphas or not all(0 < alpha < np.inf for alpha in self.alphas):
+            raise OptionError(f"alphas is {list(self.alphas)}; expected one or more finite numbers above 0.")
         if self.folds < 2:
             raise OptionError(f"folds is {self.folds}; expected 2 or more.")
 
@@ -46,7 +46,7 @@ class Datamodel(Retrained):
             raise OptionError(f"folds is {self.folds} with {len(y)} subsets to learn from; expected at least two subsets a fold.")
         gram = overlaps(index)
         best = np.argmax(self.accuracy(gram, y), axis=0)
-        dual = np.choose(best, solved(centred(gram), y - y.mean(axis=0), self.alphas))
+        dual = np.take_along_axis(solved(centred(gram), y - y.mean(axis=0), self.alphas), best[None, None], 0)[0]
         for columns in in_blocks(index.kept.shape[1]):
             kept = index.kept[:, columns].astype(np.float64)
             yield -(dual.T @ (kept - kept.mean(axis=0)))

@@ -7,6 +7,7 @@ from headwater.core import Examples
 from headwater.curvature.kernel import Kernel
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Journey
+from headwater.errors import OptionError
 from headwater.features import Features, Passes, features
 from headwater.store import FeatureStore
 
@@ -23,6 +24,13 @@ class JourneyTRAK(Kernel):
     """
 
     title: ClassVar[str] = "Journey TRAK"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.query_timesteps is not None or self.measurement == "trajectory":
+            raise OptionError(
+                "A journey's timesteps are those of the query's path; expected no query_timesteps, and no 'trajectory'."
+            )
 
     @property
     def along_path(self) -> bool:

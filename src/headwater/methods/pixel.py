@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headwater.core import Examples
+from headwater.curvature.flat import unit
 from headwater.errors import DataError, unknown
 from headwater.methods import Dampings
 from headwater.store import FeatureStore
@@ -55,7 +56,4 @@ class Pixel:
 
     def _vectors(self, examples: Examples) -> Float[np.ndarray, "n p"]:
         vectors = examples.pixels().reshape(len(examples), -1)
-        if self.similarity == "dot":
-            return vectors
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)  # mid-grey has no direction
+        return vectors if self.similarity == "dot" else unit(vectors)  # mid-grey has no direction, and stays 0

@@ -119,12 +119,16 @@ def fingerprint(module: torch.nn.Module, schedule: Schedule) -> str:
 def load(folder: str | Path, device: str = "cpu", checkpoints: int = 0) -> Denoiser:
     """The model in a diffusers pipeline folder, or in a bare UNet folder (then the schedule is DDPM's linear one).
 
-    So many of its `checkpoints`, evenly spaced, come with it, where there are any.
+    So many of its `checkpoints`, evenly spaced, come with it, the last one itself. Those beside the model are taken for its own
+    only if the last has its weights.
     """
     folder = Path(folder)
     if checkpoints:
-        earlier = tuple(load(each, device) for each in evenly(checkpoint_folders(folder), checkpoints))
-        return replace(load(folder, device), checkpoints=earlier)
+        model, folders = load(folder, device), checkpoint_folders(folder)
+        found = [load(each, device) for each in evenly(folders, checkpoints)]
+        if found and found[-1].fingerprint != model.fingerprint:
+            found = [*found[:-1], model] if folders[0].parent.parent == folder else []
+        return replace(model, checkpoints=tuple(found))
     if not folder.is_dir():
         raise ModelError(f"There is no model folder {folder}. Expected a diffusers pipeline or UNet2DModel folder.")
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
