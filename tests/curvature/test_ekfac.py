@@ -1,5 +1,7 @@
 """K-FAC and EK-FAC as operators: exact where they must be, right in their own basis, and close to the truth in the right order."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -26,7 +28,7 @@ class Plain(nn.Module):
 
     def __init__(self, *sizes, dead=False):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b, dtype=torch.float64) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b, dtype=torch.float64) for a, b in pairwise(sizes))
         self.dead = nn.Linear(sizes[0], 2, dtype=torch.float64) if dead else None
 
     def forward(self, x, t):

@@ -11,13 +11,18 @@ from headwater.curvature.fisher import Fisher
 from headwater.curvature.kfac import kfac
 from headwater.curvature.sums import load_sums, merged
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.draws import Draws
+from headwater.diffusion.draws import Draw, Draws
 from headwater.diffusion.measure import pseudo, simple
 from headwater.diffusion.schedule import linear
 from headwater.errors import ModelError, NonFiniteError, OptionError, StorageError
+from headwater.gradients.drawn import Drawn
 
 DRAWS = Draws(2, "antithetic", 2)
-KINDS = {"model": Fisher(draws=DRAWS), "loss": Fisher(draws=DRAWS, kind="loss"), "average": Fisher(draws=DRAWS, kind="loss", average=True)}
+KINDS = {
+    "model": Fisher(draws=DRAWS),
+    "loss": Fisher(draws=DRAWS, kind="loss"),
+    "average": Fisher(draws=DRAWS, kind="loss", average=True),
+}
 
 
 class Odd(nn.Module):
@@ -57,40 +62,48 @@ def patches(module, a):
     ).flatten(1)
 
 
+def sides_of(model, fisher, given):
+    """Of one gradient: ã and g at every position of every call, [s, i] and [s, o] of each layer, from a plain backward pass."""
+    sides, hooks = {}, []
+
+    def watch(name, module, a, output):
+        output.retain_grad()
+        sides.setdefault(name, []).append((module, a.detach(), output))
+
+    for name, module in model.module.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            hooks.append(module.register_forward_hook(lambda m, args, output, name=name: watch(name, m, args[0], output)))
+    measure, total = pseudo if fisher.kind == "model" else simple, 0.0
+    for d in range(fisher.rows):
+        draw = given.one(0, d).draw
+        total = total + measure(model.predict(draw.x_t[0], draw.t[0])[None], draw, model.schedule).sum()
+    (total / fisher.rows).backward()
+    for hook in hooks:
+        hook.remove()
+    return {
+        name: (
+            torch.cat([patches(module, a) for module, a, _ in calls]),
+            torch.cat([(o.grad[0].flatten(1).mT if o.ndim == 4 else o.grad.reshape(-1, o.shape[-1])) for _, _, o in calls]),
+        )
+        for name, calls in sides.items()
+    }
+
+
 def by_hand(model, examples, fisher, variant, joint):
-    """A and B of every layer, one gradient at a time, from a plain forward and backward pass."""
-    sums, n = {}, 0
-    for i in range(len(examples)):
-        given = fisher.drawn(model, examples, slice(i, i + 1))
-        for draws in range(len(given.draw.t)):
-            sides = {}
-            hooks = []
-            for name, module in model.module.named_modules():
-                if isinstance(module, nn.Linear | nn.Conv2d):
-
-                    def hook(module, args, output, name=name):
-                        output.retain_grad()
-                        sides.setdefault(name, []).append((module, args[0].detach(), output))
-
-                    hooks.append(module.register_forward_hook(hook))
-            total = 0
-            for d in range(fisher.rows):
-                one = type(given)(given.draw._replace(**{k: getattr(given.draw, k)[draws : draws + 1] for k in given.draw._fields}), given.labels).one(0, d)
-                output = model.predict(one.draw.x_t[0], one.draw.t[0])
-                total = total + (pseudo if fisher.kind == "model" else simple)(output[None], one.draw, model.schedule).sum()
-            (total / fisher.rows).backward()
-            for hook in hooks:
-                hook.remove()
-            for name, calls in sides.items():
-                a = torch.cat([patches(module, a) for module, a, _ in calls])
-                g = torch.cat([(o.grad[0].flatten(1).mT if isinstance(m, nn.Conv2d) else o.grad.reshape(-1, o.shape[-1])) for m, _, o in calls])
-                if joint and calls[0][0].bias is not None:
-                    a = F.pad(a, (0, 1), value=1.0)
-                A, B = (a.mT @ a / len(a), g.mT @ g) if variant == "expand" else (torch.outer(a.mean(0), a.mean(0)), torch.outer(g.sum(0), g.sum(0)))
-                sums[f"{name}/A"], sums[f"{name}/B"] = sums.get(f"{name}/A", 0) + A, sums.get(f"{name}/B", 0) + B
-            n += 1
+    """A and B of every layer, one gradient at a time."""
+    sums, given = {}, fisher.drawn(model, examples, slice(None))
+    n = len(given.draw.t)
+    for u in range(n):
+        row = Drawn(Draw(*(part[u : u + 1] for part in given.draw)), None)
+        for name, (a, g) in sides_of(model, fisher, row).items():
+            if joint and model.module.get_submodule(name).bias is not None:
+                a = F.pad(a, (0, 1), value=1.0)
+            if variant == "reduce":
+                a, g = a.mean(0, keepdim=True), g.sum(0, keepdim=True)
+            for side, product in (("A", a.mT @ a / len(a)), ("B", g.mT @ g)):
+                sums[f"{name}/{side}"] = sums.get(f"{name}/{side}", 0) + product / n
     model.module.zero_grad()
-    return {name: each / n for name, each in sums.items()}
+    return sums
 
 
 @pytest.mark.parametrize("joint", [False, True], ids=["separate", "joint"])
@@ -158,7 +171,7 @@ def test_a_damaged_file_is_told_in_one_paragraph(odd, pictures, tmp_path, damage
     path.write_bytes({"cut": bytes(raw[:-100]), "flipped": bytes(raw), "foreign": b"PK\x03\x04" * 9}.get(damage, b""))
     if damage == "missing":
         path.unlink()
-    with pytest.raises(StorageError, match="factors.safetensors") as told:
+    with pytest.raises(StorageError, match=r"factors\.safetensors") as told:
         load_sums(path, odd)
     assert "\n" not in str(told.value)
 
@@ -200,10 +213,10 @@ def test_a_gradient_that_is_not_finite_is_named_with_its_example(odd, pictures):
 
 @pytest.mark.parametrize("fields", [{"kind": "hessian"}, {"average": True}])
 def test_impossible_fishers_are_refused(fields):
-    with pytest.raises(OptionError, match="hessian|average is true"):
+    with pytest.raises(OptionError, match=r"hessian|average is true"):
         Fisher(draws=DRAWS, **fields)
 
 
 def test_an_unknown_variant_is_refused(odd, pictures):
-    with pytest.raises(OptionError, match="no K-FAC variant 'expend'. Did you mean 'expand'"):
+    with pytest.raises(OptionError, match=r"no K-FAC variant 'expend'\. Did you mean 'expand'"):
         factors(odd, pictures(1), KINDS["model"], variant="expend")

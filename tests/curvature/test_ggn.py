@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from headwater.curvature.ggn import ggn, ggn_matvec
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.diffusion.schedule import linear
-from headwater.curvature.ggn import ggn, ggn_matvec
 from headwater.errors import OptionError
 from headwater.gradients.drawn import drawn
 

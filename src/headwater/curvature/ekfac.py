@@ -40,7 +40,7 @@ def squares(
 
     Gradients are added up with random signs, `group` at a time, and the sum is rotated and squared: cross terms have mean zero,
     so the mean stays right and one rotation, o²i + oi² a layer, serves the whole group. Its price is noise: with N gradients of
-    kurtosis κ the variance is (2·group + κ − 3)Λ²/N in place of (κ − 1)Λ²/N. `group` = 1 is without signs, the exact mean of squares.
+    kurtosis κ the variance is (2·group + κ − 3)Λ²/N in place of (κ − 1)Λ²/N. `group` = 1 has no signs: the exact mean.
     """
     check_fits(model, examples)
     if group < 1:

@@ -124,4 +124,3 @@ def gradients_that_fit(
 def finite(*values: Tensor) -> bool:
     """Whether all of these are free of NaN and infinity."""
     return all(bool(torch.isfinite(each).all()) for each in values)
-

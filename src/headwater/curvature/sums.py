@@ -77,7 +77,7 @@ def read_tensors(path: Path, model: Denoiser | None = None) -> tuple[dict[str, T
     try:
         with safe_open(path, "pt") as file:
             head = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a safe_open is no dict)
         manifest = json.loads(head["manifest"])
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise StorageError(f"Could not read curvature from {path}: {error}. Expected a file that headwater wrote.") from error

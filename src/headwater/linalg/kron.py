@@ -63,7 +63,9 @@ class Kronecker:
     def __post_init__(self) -> None:
         for block in self.blocks:
             if not bool(torch.isfinite(block.values).all()):
-                raise NonFiniteError(f"Curvature of {block.name} has an eigenvalue that is not finite. Look at the model's weights.")
+                raise NonFiniteError(
+                    f"Curvature of {block.name} has an eigenvalue that is not finite. Look at the model's weights."
+                )
 
     @cached_property
     def p(self) -> int:
@@ -138,7 +140,7 @@ class Kronecker:
 
 
 def decomposed(matrix: Float[Tensor, "o o"]) -> tuple[Float64[Tensor, " o"], Float64[Tensor, "o o"]]:
-    """Eigenvalues (ascending, not negative) and eigenvectors, in float64: float32 loses all eigenvalues below 1e-7 of the largest."""
+    """Eigenvalues (ascending, not negative) and eigenvectors, in float64: float32 loses those below 1e-7 of the largest."""
     wide = matrix.double()
     values, vectors = torch.linalg.eigh((wide + wide.mT) / 2)
     return values.clamp(min=0.0), vectors.contiguous()
