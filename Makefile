@@ -25,7 +25,7 @@ check: install
 	$(BIN)/pytest tests/test_docs.py
 
 bench: install
-	for what in quality account features projection kernel peers lds training; do $(BIN)/python benchmarks/$$what.py || exit 1; done
+	for what in quality account features projection kernel peers lds training curvature; do $(BIN)/python benchmarks/$$what.py || exit 1; done
 
 clean:
 	rm -rf .venv headwater-demo
