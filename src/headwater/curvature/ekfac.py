@@ -100,6 +100,6 @@ class _Running:
         parts = {layer.places[part]: rows for part, rows in LayerGradient(layer, signed).parameters(self.groups)}
         for block in self.blocks[layer.name]:
             pieces = [parts[first].view(self.groups, len(block.left), width) for first, width in block.columns]
-            found = block.rotated(torch.cat(pieces, 2)).square().sum(0)
+            found = block.rotated(torch.cat(pieces, 2).to(block.left)).square().sum(0)
             self.finite = self.finite and finite(found)
             self.tensors[block.name] += found

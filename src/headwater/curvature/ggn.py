@@ -6,7 +6,8 @@ means over pixels.)
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,8 @@ from headwater.diffusion.measure import simple
 from headwater.errors import OptionError
 from headwater.features import check_fits
 from headwater.gradients.drawn import drawn
+
+Pulled = tuple[Tensor, Callable[..., Any]]
 
 LARGEST = 8192  # parameters of a matrix that is built whole
 
@@ -54,8 +57,9 @@ def ggn_matvec(
         def output(given: Parameters, x_t: Tensor = x_t, t: Tensor = t, labels: Tensor | None = labels) -> Tensor:
             return model.predict(x_t, t, labels, given)
 
-        value, pull = vjp(output, parameters)
-        _, push = vjp(lambda u, pull=pull: pull(u)[0], torch.zeros_like(value))  # of Jᵀu, which is linear in u: that gives J
+        value, pull = cast(Pulled, vjp(output, parameters))
+        # Of Jᵀu, which is linear in u: its derivative's transpose is J, without forward mode.
+        _, push = cast(Pulled, vjp(lambda u, pull=pull: pull(u)[0], torch.zeros_like(value)))
         for place, row in enumerate(v):
             (moved,) = push(_shaped(row, parameters))
             (back,) = pull(moved)

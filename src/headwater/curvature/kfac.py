@@ -95,7 +95,7 @@ def kfac(model: Denoiser, factors: Sums) -> Curvature:
             "Compute them anew for this model."
         )
     chosen = factored(model, factors.about["parameters"])
-    like = next(model.module.parameters())
+    like = torch.empty(0, device=model.device, dtype=torch.promote_types(model.dtype, torch.float32))
     one = torch.ones(1, device=like.device, dtype=torch.float64), torch.ones(1, 1).to(like)
     sides = {}
     for name in factors.tensors:
