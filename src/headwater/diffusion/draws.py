@@ -15,7 +15,7 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import Schedule
 from headwater.errors import DataError, OptionError, unknown
 
-STRATEGIES = ("uniform", "cumulative", "stratified", "random")
+STRATEGIES = ("uniform", "cumulative", "stratified", "antithetic", "random")
 
 
 class Draw(NamedTuple):
@@ -33,8 +33,9 @@ class Draws:
     """K timesteps × `noises` noises per example.
 
     uniform: t = ⌊iT/K⌋ for i < K (K = 10, T = 1000: 0, 100, …, 900); cumulative: 0 … K−1; stratified: one t at random in each
-    of K equal strata; random: K times at random. A tuple of timesteps is used as it stands. Noise is called
-    (seed, content hash, t, j): K = 10 and K = 100 share what they have in common, and equal images share everything.
+    of K equal strata; antithetic: those timesteps, and every second draw has the noise of the one before it with the other sign;
+    random: K times at random. A tuple of timesteps is used as it stands. Noise is called (seed, content hash, t, j): K = 10 and
+    K = 100 share what they have in common, and equal images share everything.
     """
 
     timesteps: int | tuple[int, ...] = 10
@@ -80,6 +81,8 @@ class Draws:
         contents = examples.hashes[rows]
         t = np.stack([np.repeat(self.steps(content, schedule.T), self.noises) for content in contents])
         noise = _named_noise(self.seed, examples.shape, contents, t)
+        if self.strategy == "antithetic":
+            noise[:, 1::2] = -noise[:, : t.shape[1] // 2 * 2 : 2]
         x = torch.as_tensor(examples.take(np.arange(len(examples))[rows]).pixels()).to(like)[:, None]
         times = torch.as_tensor(t, device=like.device)
         epsilon = torch.as_tensor(noise).to(like)
@@ -112,7 +115,35 @@ class Journey:
         return Draw(x, t, t - 1, epsilon, model.schedule.noised(x, epsilon, t))
 
 
-AnyDraws = Draws | Journey
+@dataclass(frozen=True)
+class Sampled:
+    """`draws` with their noise replaced, as the target alone, by η ~ N(0, I) called (seed, content hash, t, j); x_t stays.
+
+    A target sampled from the model is ε_mod = ε_θ + η, and a Monte-Carlo Fisher needs nothing of it but η.
+    (Mlodozieniec et al. 2025, arXiv:2410.13850, equation 10.)
+    """
+
+    draws: Draws
+    seed: int = 0
+
+    @property
+    def noises(self) -> int:
+        """Noises of one timestep."""
+        return self.draws.noises
+
+    @property
+    def count(self) -> int:
+        """Draws of one example."""
+        return self.draws.count
+
+    def of(self, examples: Examples, rows: slice, schedule: Schedule, like: Tensor) -> Draw:
+        """The draws of `examples[rows]`, η in the place of their noise."""
+        draw = self.draws.of(examples, rows, schedule, like)
+        eta = _named_noise(self.seed, examples.shape, examples.hashes[rows], draw.t.cpu().numpy(), "sampled")
+        return draw._replace(noise=torch.as_tensor(eta).to(like))
+
+
+AnyDraws = Draws | Journey | Sampled
 
 
 def _pictures(model: Denoiser, x_t: Tensor, t: Tensor, labels: Tensor | None, together: int = 64) -> Float[Tensor, "b c h w"]:
@@ -127,12 +158,12 @@ def _pictures(model: Denoiser, x_t: Tensor, t: Tensor, labels: Tensor | None, to
 
 
 def _named_noise(
-    seed: int, shape: tuple[int, int, int], contents: tuple[str, ...], t: Int64[np.ndarray, "b d"]
+    seed: int, shape: tuple[int, int, int], contents: tuple[str, ...], t: Int64[np.ndarray, "b d"], what: str = "noise"
 ) -> Float[np.ndarray, "b d c h w"]:
     """The noise called (seed, content hash, t, how often t came before)."""
     return np.stack(
         [
-            [seeds.normal(shape, seed, "noise", content, step, j) for step, j in _counted(steps.tolist())]
+            [seeds.normal(shape, seed, what, content, step, j) for step, j in _counted(steps.tolist())]
             for content, steps in zip(contents, t, strict=True)
         ]
     )

@@ -84,6 +84,13 @@ def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule
     return weight.to(output) * (draw.noise - epsilon).square().sum(PIXELS)
 
 
+def pseudo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
+    """√(2/d) ⟨output, η⟩ with η the noise of `Sampled` draws: nobody's loss, but E[∇ ∇ᵀ] = Jᵀ(2/d)J, the Gauss–Newton matrix of
+    `simple`. Equation 10 of arXiv:2410.13850 as printed lacks its appendix B's ½, and sums over pixels where losses here are means.
+    """
+    return (2 / output.shape[PIXELS[0] :].numel()) ** 0.5 * (output * draw.noise).sum(PIXELS)
+
+
 MEASUREMENTS: dict[str, Measurement] = {
     "simple": simple,
     "loss": simple,

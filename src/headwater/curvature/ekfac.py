@@ -1,0 +1,105 @@
+"""EK-FAC: K-FAC's eigenvectors with the eigenvalues that are right for them, Λ = E[(Q_Bᵀ G Q_A)²], for biases E[(Q_Bᵀ g)²].
+
+Of all operators with these eigenvectors it is the one nearest to the true block in Frobenius norm. (George et al. 2018,
+arXiv:1806.03884, equation 4; in Mlodozieniec et al. 2025, arXiv:2410.13850, the method that made the plotted results.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater import seeds
+from headwater.core import Examples
+from headwater.curvature.factored import factored
+from headwater.curvature.fisher import Fisher, finite, gradients_that_fit, passes
+from headwater.curvature.kfac import Curvature
+from headwater.curvature.sums import Sums
+from headwater.diffusion.denoiser import Denoiser
+from headwater.errors import ModelError, OptionError
+from headwater.features import check_fits
+from headwater.gradients.hooks import LayerGradient, as_it_is, stream
+from headwater.gradients.layers import Layer
+
+GROUP = 8
+
+
+def squares(
+    model: Denoiser,
+    examples: Examples,
+    fisher: Fisher,
+    basis: Curvature,
+    *,
+    group: int = GROUP,
+    rows: int | None = None,
+) -> Sums:
+    """The sums that Λ is the mean of, one for each block of `basis`.
+
+    Gradients are added up with random signs, `group` at a time, and the sum is rotated and squared: cross terms have mean zero,
+    so the mean stays right and one rotation, o²i + oi² a layer, serves the whole group. Its price is noise: with N gradients of
+    kurtosis κ the variance is (2·group + κ − 3)Λ²/N in place of (κ − 1)Λ²/N. `group` = 1 has no signs: the exact mean.
+    """
+    check_fits(model, examples)
+    if group < 1:
+        raise OptionError(f"group is {group}; expected a whole number of 1 or more.")
+    if basis.about["model"] != model.fingerprint:
+        raise ModelError(
+            f"The eigenvectors were made with the model {basis.about['model'][:12]}; this model is {model.fingerprint[:12]}. "
+            "Compute them anew for this model."
+        )
+    layers = factored(model, basis.pattern).layers
+    fit = gradients_that_fit(model, examples, fisher, layers, as_it_is, group)
+    height = fit if rows is None else max(group, rows // group * group)
+    total = _Running(basis, layers, fisher)
+    n = len(examples) * fisher.draws.count // fisher.rows
+    signs = seeds.stream(fisher.seed, "signs", examples.fingerprint).integers(0, 2, n) * 2 - 1 if group > 1 else np.ones(n)
+    done = 0
+    for each in passes(model, examples, fisher, height, group):
+        u = len(each.ids)
+        total.begin(torch.as_tensor(signs[done : done + u]).to(model.device, model.dtype), -(-u // group))
+        stream(model, fisher.measurement, each.given, layers, total.visit)
+        if not total.finite:
+            raise each.non_finite(model, fisher.measurement, layers)
+        done += u
+    about = {**basis.about, "what": "squares", "fisher": fisher.kind, "average": fisher.average, "basis": basis.basis}
+    part = {"examples": examples.fingerprint, "gradients": n, "group": group, **fisher.manifest()}
+    return Sums(about, (part,), {name: each.cpu() for name, each in total.tensors.items()}, dict.fromkeys(total.tensors, n))
+
+
+def ekfac(basis: Curvature, squares: Sums) -> Curvature:
+    """The eigenvectors of `basis` with the eigenvalues that `squares` found for them."""
+    if squares.about.get("basis") != basis.basis:
+        raise ModelError(
+            f"These eigenvalues belong to the eigenvectors {str(squares.about.get('basis'))[:12]}, not to {basis.basis[:12]}. "
+            "Compute them anew for these eigenvectors: an eigendecomposition made twice may turn out differently."
+        )
+    blocks = tuple(replace(block, values=squares.mean(block.name).to(block.values)) for block in basis.blocks)
+    return Curvature(blocks, {**squares.about, "what": "ek-fac"})
+
+
+class _Running:
+    """Sums of squares as they grow."""
+
+    def __init__(self, basis: Curvature, layers: Sequence[Layer], fisher: Fisher) -> None:
+        self.tensors = {block.name: torch.zeros_like(block.values) for block in basis.blocks}
+        self.blocks = {
+            layer.name: [block for block in basis.blocks if block.columns[0][0] in layer.places.values()] for layer in layers
+        }
+        self.r, self.finite = fisher.rows, True
+
+    def begin(self, signs: Float[Tensor, " u"], groups: int) -> None:
+        """A pass of u gradients, added up with these signs in so many groups."""
+        self.weights, self.groups = signs.repeat_interleave(self.r) / self.r, groups
+
+    def visit(self, gradient: LayerGradient) -> None:
+        layer = gradient.layer
+        signed = [(a, g * self.weights.view(-1, *[1] * (g.ndim - 1))) for a, g in gradient.sides]
+        parts = {layer.places[part]: rows for part, rows in LayerGradient(layer, signed).parameters(self.groups)}
+        for block in self.blocks[layer.name]:
+            pieces = [parts[first].view(self.groups, len(block.left), width) for first, width in block.columns]
+            found = block.rotated(torch.cat(pieces, 2).to(block.left)).square().sum(0)
+            self.finite = self.finite and finite(found)
+            self.tensors[block.name] += found

@@ -1,0 +1,152 @@
+"""K-FAC's two factors of every layer, as sums with counts: the second moments of what entered and of what came back.
+
+A layer's gradient of one draw is Σ_s g_s a_sᵀ over positions s. Expand: A = E mean_s a_s a_sᵀ and B = E Σ_s g_s g_sᵀ; reduce:
+A = E (mean_s a_s)(mean_s a_s)ᵀ and B = E (Σ_s g_s)(Σ_s g_s)ᵀ. (Eschenhagen et al. 2023, arXiv:2311.00636, equations 22 and 25;
+arXiv:2410.13850, equation 12, whose 1/N² with two sums is this product of means.) A module called twice has twice the positions.
+
+Cost beside one forward and backward pass: i² a position for A, with i = 9 × channels for a 3×3 convolution, and o² for B.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core import Examples
+from headwater.curvature.factored import Factored, columns_of, factored
+from headwater.curvature.fisher import Fisher, finite, gradients_that_fit, passes
+from headwater.curvature.sums import Sums
+from headwater.diffusion.denoiser import Denoiser
+from headwater.errors import unknown
+from headwater.features import check_fits
+from headwater.gradients.hooks import LayerGradient, stream
+from headwater.gradients.layers import Layer, MatrixLayer
+
+VARIANTS = ("expand", "reduce")
+SLAB = 2**24  # numbers of an unfolded input that are held at once
+
+
+def factors(
+    model: Denoiser,
+    examples: Examples,
+    fisher: Fisher,
+    *,
+    variant: str = "expand",
+    joint: bool = False,
+    pattern: str = "*",
+    rows: int | None = None,
+) -> Sums:
+    """The sums that A and B of every Linear and Conv2d layer are means of, called `layer/A` and `layer/B`.
+
+    `joint`: weight and bias are one block, a 1 appended to every a_s. `rows` gradients go through the model at once (None: as many
+    as fit `model.memory`), which changes nothing beyond rounding. Raises a NonFiniteError with the example.
+    """
+    if variant not in VARIANTS:
+        raise unknown("K-FAC variant", variant, VARIANTS)
+    check_fits(model, examples)
+    chosen = factored(model, pattern)
+    height = rows or gradients_that_fit(model, examples, fisher, chosen.layers, _nothing)
+    total = _Running(chosen, fisher, variant, joint, model.device)
+    count = 0
+    for each in passes(model, examples, fisher, height):
+        total.begin(len(each.ids))
+        stream(model, fisher.measurement, each.given, chosen.layers, total.visit, total.keep)
+        if not total.finite:
+            raise each.non_finite(model, fisher.measurement, chosen.layers)
+        count += len(each.ids)
+    about = {
+        "what": "factors",
+        "model": model.fingerprint,
+        "fisher": fisher.kind,
+        "average": fisher.average,
+        "variant": variant,
+        "joint": joint,
+        "parameters": chosen.pattern,
+        "left_out": list(chosen.left_out),
+        "dtype": str(model.dtype),
+    }
+    part = {"examples": examples.fingerprint, "gradients": count, **fisher.manifest()}
+    return Sums(about, (part,), {name: tensor.cpu() for name, tensor in total.tensors.items()}, total.counts)
+
+
+def _nothing(layer: Layer, a: Tensor) -> Tensor:
+    """Nothing of the input need be remembered: its share of A is added as it goes by."""
+    return a.new_empty(0)
+
+
+@dataclass(eq=False)
+class _Running:
+    """Sums as they grow: A's in the forward pass (expand), or when all calls are in (reduce); B's in the backward pass."""
+
+    chosen: Factored
+    fisher: Fisher
+    variant: str
+    joint: bool
+    device: torch.device
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    finite: bool = True
+
+    def __post_init__(self) -> None:
+        self.seen = self.chosen.inputs(self.joint)
+        for layer in self.chosen.layers:
+            o, i = columns_of(layer)
+            sizes = {"B": o} | ({"A": i + (self.joint and "bias" in layer.places)} if layer.name in self.seen else {})
+            for side, size in sizes.items():
+                self.tensors[f"{layer.name}/{side}"] = torch.zeros(size, size, dtype=torch.float64, device=self.device)
+                self.counts[f"{layer.name}/{side}"] = 0
+
+    def begin(self, u: int) -> None:
+        """A pass of u gradients. A layer that none of them reaches has u zeros."""
+        self.u = u
+        for layer in self.chosen.layers:
+            self.counts[f"{layer.name}/B"] += u
+
+    def keep(self, layer: Layer, a: Tensor) -> Tensor:
+        """Of the input: nothing (expand), or its sum over each gradient's positions with their number last (reduce)."""
+        if layer.name not in self.seen:
+            return _nothing(layer, a)
+        if self.variant == "expand":
+            for each in self._unfolded(layer, a):
+                self._add(f"{layer.name}/A", each.flatten(0, 1), each.shape[0] * each.shape[1])
+            return _nothing(layer, a)
+        sums, positions = [], 0
+        for each in self._unfolded(layer, a):
+            sums.append(each.sum(1))
+            positions = each.shape[1]
+        summed = torch.cat(sums).view(self.u, self.fisher.rows, -1).sum(1)
+        return torch.cat([summed, summed.new_full((self.u, 1), positions * self.fisher.rows)], 1)
+
+    def visit(self, gradient: LayerGradient) -> None:
+        layer = gradient.layer
+        sides = [self._outputs(layer, g) for _, g in gradient.sides]
+        if self.variant == "expand":
+            for each in sides:
+                self._add(f"{layer.name}/B", each.flatten(0, 1))
+            return
+        self._add(f"{layer.name}/B", torch.stack([each.sum(1) for each in sides]).sum(0))
+        if layer.name in self.seen:
+            total = torch.stack([a for a, _ in gradient.sides]).sum(0)
+            self._add(f"{layer.name}/A", total[:, :-1] / total[:, -1:], self.u)
+
+    def _unfolded(self, layer: Layer, a: Tensor) -> Iterator[Float[Tensor, "r s i"]]:
+        """The inputs at every position, some rows at a time."""
+        one = self.seen[layer.name]
+        size = one.inputs(a[:1]).numel()
+        for part in a.split(max(1, SLAB // size)):
+            yield one.inputs(part)
+
+    def _outputs(self, layer: Layer, g: Tensor) -> Float[Tensor, "u s o"]:
+        """The gradient at every position; of an average over draws, each draw's part of it."""
+        found = cast(MatrixLayer, layer).outputs(g)
+        return found.reshape(self.u, -1, found.shape[-1]) / self.fisher.rows
+
+    def _add(self, name: str, rows: Float[Tensor, "r w"], count: int = 0) -> None:
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        product = rows.mT @ rows
+        self.finite = self.finite and finite(product.diagonal())  # any NaN or infinity of a row shows in its square
+        self.tensors[name] += product
+        self.counts[name] += count

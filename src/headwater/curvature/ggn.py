@@ -1,0 +1,91 @@
+"""The exact Gauss–Newton matrix of a small model: slow, obvious, the oracle of K-FAC and EK-FAC.
+
+G = mean over examples and draws of Jᵀ (2/d) J, with J the Jacobian of the network's d outputs: the Hessian of the mean training
+loss where the network is linear in its parameters. (Mlodozieniec et al. 2025, arXiv:2410.13850, equation 9, for losses that are
+means over pixels.)
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import jacrev, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser, Parameters
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import simple
+from headwater.errors import OptionError
+from headwater.features import check_fits
+from headwater.gradients.drawn import drawn
+
+Pulled = tuple[Tensor, Callable[..., Any]]
+
+LARGEST = 8192  # parameters of a matrix that is built whole
+
+
+def ggn(model: Denoiser, examples: Examples, draws: Draws, *, pattern: str = "*", batch: int = 1) -> Float[Tensor, "p p"]:
+    """G, in the order of the parameters that match `pattern`: p² numbers, and d backward passes for every draw."""
+    p = sum(parameter.numel() for parameter in model.parameters(pattern).values())
+    if p > LARGEST:
+        raise OptionError(
+            f"The matrix would be {p} wide; the limit is {LARGEST}. Use `ggn_matvec`, fewer parameters, or K-FAC for a large model."
+        )
+    total = next(model.module.parameters()).new_zeros(p, p)
+    for parameters, x_t, t, labels in _batches(model, examples, draws, pattern, batch):
+
+        def output(given: Parameters, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+            return model.predict(x[None], t[None], None if label is None else label[None], given).flatten()
+
+        each = vmap(jacrev(output), in_dims=(None, 0, 0, None if labels is None else 0))(parameters, x_t, t, labels)
+        jacobian = torch.cat([each[name].flatten(0, 1).flatten(1) for name in parameters], 1)
+        total += jacobian.mT @ jacobian
+    return total * _scale(model, examples, draws)
+
+
+def ggn_matvec(
+    model: Denoiser, examples: Examples, draws: Draws, v: Float[Tensor, "q p"], *, pattern: str = "*", batch: int = 8
+) -> Float[Tensor, "q p"]:
+    """G v for each row of v, without G: two backward passes for each row and draw."""
+    total = torch.zeros_like(v)
+    for parameters, x_t, t, labels in _batches(model, examples, draws, pattern, batch):
+
+        def output(given: Parameters, x_t: Tensor = x_t, t: Tensor = t, labels: Tensor | None = labels) -> Tensor:
+            return model.predict(x_t, t, labels, given)
+
+        value, pull = cast(Pulled, vjp(output, parameters))
+        # Of Jᵀu, which is linear in u: its derivative's transpose is J, without forward mode.
+        _, push = cast(Pulled, vjp(lambda u, pull=pull: pull(u)[0], torch.zeros_like(value)))
+        for place, row in enumerate(v):
+            (moved,) = push(_shaped(row, parameters))
+            (back,) = pull(moved)
+            total[place] += torch.cat([back[name].flatten() for name in parameters])
+    return total * _scale(model, examples, draws)
+
+
+def _scale(model: Denoiser, examples: Examples, draws: Draws) -> float:
+    """2/d, over the number of draws in all."""
+    return 2 / (math.prod(model.shape) * len(examples) * draws.count)
+
+
+def _batches(
+    model: Denoiser, examples: Examples, draws: Draws, pattern: str, batch: int
+) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor, Tensor | None]]:
+    """Parameters, and inputs, timesteps and labels of the draws of `batch` examples at a time."""
+    check_fits(model, examples)
+    parameters = model.parameters(pattern)
+    # Fused attention has neither a batching rule nor second derivatives.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        for low in range(0, len(examples), batch):
+            draw, labels = drawn(model, examples, slice(low, min(low + batch, len(examples))), simple, draws)
+            yield parameters, draw.x_t.flatten(0, 1), draw.t.reshape(-1), None if labels is None else labels.reshape(-1)
+
+
+def _shaped(row: Float[Tensor, " p"], parameters: Parameters) -> dict[str, Tensor]:
+    """One flat vector in the shapes of the parameters."""
+    pieces = row.split([parameter.numel() for parameter in parameters.values()])
+    return {name: piece.view_as(parameter) for (name, parameter), piece in zip(parameters.items(), pieces, strict=True)}

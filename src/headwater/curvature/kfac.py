@@ -1,0 +1,116 @@
+"""K-FAC: each layer's Gauss–Newton block as a Kronecker product, G_l ≈ B ⊗ A, in its eigenbasis.
+
+(Martens & Grosse 2015, arXiv:1503.05671; for convolutions Grosse & Martens 2016, arXiv:1602.01407; for diffusion models
+Mlodozieniec et al. 2025, arXiv:2410.13850, equation 12.) Exact for a linear layer whose input does not tell what comes back: the
+last layer of a linear model, or a single draw of a single example without weight sharing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwater.curvature.factored import factored
+from headwater.curvature.sums import Sums, checksum, read_tensors, write_tensors
+from headwater.diffusion.denoiser import Denoiser
+from headwater.errors import ModelError
+from headwater.linalg.kron import Block, Kronecker, decomposed
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature(Kronecker):
+    """K-FAC or EK-FAC of a model. Vectors are gradients of the parameters that match `pattern`, in the model's order."""
+
+    about: Mapping[str, Any]
+
+    @property
+    def pattern(self) -> str:
+        """The parameters with curvature: `gradients(…, pattern=curvature.pattern)` gives its vectors."""
+        return self.about["parameters"]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Parameters that were asked for and have none: those of norms, embeddings and other layers."""
+        return tuple(self.about["left_out"])
+
+    @cached_property
+    def basis(self) -> str:
+        """A hash of the eigenvectors."""
+        return checksum({name: tensor for name, tensor in self._tensors().items() if not name.endswith("/values")})
+
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors: eigenvectors once each, eigenvalues, and where each block lies."""
+        blocks = [{"name": block.name, "columns": block.columns, **self._sides()[block.name]} for block in self.blocks]
+        write_tensors(Path(path), self._tensors(), {"about": dict(self.about), "blocks": blocks})
+
+    def _sides(self) -> dict[str, dict[str, str]]:
+        """Under which name each block's eigenvectors are kept: a weight and its bias share those of their outputs."""
+        names: dict[int, str] = {}
+        return {
+            block.name: {
+                side: names.setdefault(id(tensor), f"{block.name}/{side}")
+                for side, tensor in (("left", block.left), ("right", block.right))
+            }
+            for block in self.blocks
+        }
+
+    def _tensors(self) -> dict[str, Tensor]:
+        found = {}
+        for block in self.blocks:
+            names = self._sides()[block.name]
+            found |= {names["left"]: block.left, names["right"]: block.right, f"{block.name}/values": block.values}
+        return found
+
+
+def load_curvature(path: str | Path, model: Denoiser | None = None) -> Curvature:
+    """What `Curvature.save` wrote, on the model's device; a file made with another model is a ModelError."""
+    tensors, manifest = read_tensors(Path(path), model)
+    if model is not None:
+        tensors = {name: tensor.to(model.device) for name, tensor in tensors.items()}
+    blocks = tuple(
+        Block(
+            each["name"],
+            tuple((first, width) for first, width in each["columns"]),
+            tensors[each["left"]],
+            tensors[each["right"]],
+            tensors[f"{each['name']}/values"],
+        )
+        for each in manifest["blocks"]
+    )
+    return Curvature(blocks, manifest["about"])
+
+
+def kfac(model: Denoiser, factors: Sums) -> Curvature:
+    """Q_B, Q_A and Λ = λ_B λ_Aᵀ of every block, by float64 eigendecompositions: o³ + i³ a layer.
+
+    With blocks of their own a bias has A = 1 and shares B with its weight.
+    """
+    if factors.about["model"] != model.fingerprint:
+        raise ModelError(
+            f"The factors were made with the model {factors.about['model'][:12]}; this model is {model.fingerprint[:12]}. "
+            "Compute them anew for this model."
+        )
+    chosen = factored(model, factors.about["parameters"])
+    like = torch.empty(0, device=model.device, dtype=torch.promote_types(model.dtype, torch.float32))
+    one = torch.ones(1, device=like.device, dtype=torch.float64), torch.ones(1, 1).to(like)
+    sides = {}
+    for name in factors.tensors:
+        values, vectors = decomposed(factors.mean(name).to(like.device))
+        sides[name] = values, vectors.to(like)
+    blocks = []
+    for place in chosen.places(factors.about["joint"]):
+        outputs, left = sides[f"{place.layer}/B"]
+        alone = sum(width for _, width in place.columns) == 1 and place.name.endswith("bias")
+        inputs, right = one if alone else sides[f"{place.layer}/A"]
+        blocks.append(Block(place.name, place.columns, left, right, outputs[:, None] * inputs))
+    found = Curvature(tuple(blocks), {**factors.about, "what": "k-fac"})
+    if len(found.dead) == len(blocks):
+        raise ModelError(
+            "Every layer's curvature is zero: no gradient comes back from the model's output to "
+            f"{', '.join(place.name for place in chosen.places(False)[:3])}. Expected a model that uses its parameters."
+        )
+    return found

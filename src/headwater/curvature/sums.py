@@ -1,0 +1,101 @@
+"""Sums with their counts: what curvature is estimated from. Parts made elsewhere add up to the whole; files are never unpickled."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from headwater.diffusion.denoiser import Denoiser
+from headwater.disk import written
+from headwater.errors import ModelError, OptionError, StorageError
+
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Named sums in float64 and how many summands each has. `about` is what every part must agree on (the model, what was summed);
+    `parts` says which examples and draws are in it.
+    """
+
+    about: Manifest
+    parts: tuple[Manifest, ...]
+    tensors: Mapping[str, Tensor]
+    counts: Mapping[str, int]
+
+    def mean(self, name: str) -> Tensor:
+        """The named sum over its count; a sum of nothing is zero."""
+        return self.tensors[name] / max(1, self.counts[name])
+
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors, the rest in its header."""
+        write_tensors(Path(path), self.tensors, {"about": self.about, "parts": self.parts, "counts": self.counts})
+
+
+def merged(parts: Sequence[Sums]) -> Sums:
+    """The sums over all parts. Parts of another model or kind are refused, and so is a part given twice."""
+    first = parts[0]
+    for part in parts[1:]:
+        for name in dict.fromkeys([*first.about, *part.about]):
+            one, other = first.about.get(name), part.about.get(name)
+            if one != other:
+                raise OptionError(f"The parts of this curvature differ in {name}: {one} and {other}. Merge parts of one kind only.")
+    seen = [json.dumps(each, sort_keys=True) for part in parts for each in part.parts]
+    if len(set(seen)) < len(seen):
+        twice = json.loads(next(each for each in seen if seen.count(each) > 1))
+        raise OptionError(
+            f"The part of {twice['gradients']} gradients of examples {twice['examples'][:8]} is given twice. Merge each part once."
+        )
+    tensors = {name: torch.stack([part.tensors[name] for part in parts]).sum(0) for name in first.tensors}
+    counts = {name: sum(part.counts[name] for part in parts) for name in first.counts}
+    return Sums(first.about, tuple(each for part in parts for each in part.parts), tensors, counts)
+
+
+def load_sums(path: str | Path, model: Denoiser | None = None) -> Sums:
+    """What `Sums.save` wrote; a file made with another model is a ModelError."""
+    tensors, manifest = read_tensors(Path(path), model)
+    return Sums(manifest["about"], tuple(manifest["parts"]), tensors, manifest["counts"])
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], manifest: Manifest) -> None:
+    """A safetensors file with `manifest` and a checksum in its header, which appears only when whole."""
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    payload = save(kept, {"manifest": json.dumps(manifest), "checksum": checksum(kept)})
+    with written(path) as file:
+        file.write(payload)
+
+
+def read_tensors(path: Path, model: Denoiser | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and manifest, verified; where there is a `model`, that it is the one they were made with."""
+    try:
+        with safe_open(path, "pt") as file:
+            head = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a safe_open is no dict)
+        manifest = json.loads(head["manifest"])
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise StorageError(f"Could not read curvature from {path}: {error}. Expected a file that headwater wrote.") from error
+    if checksum(tensors) != head.get("checksum"):
+        raise StorageError(f"The curvature in {path} is damaged (its checksum is wrong). Delete the file and compute it anew.")
+    made_with = manifest["about"]["model"]
+    if model is not None and made_with != model.fingerprint:
+        raise ModelError(
+            f"The curvature in {path} was made with the model {made_with[:12]}; this model is {model.fingerprint[:12]}. "
+            "Compute it anew for this model."
+        )
+    return tensors, manifest
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of all names and numbers."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        digest.update(f"{name} {list(tensors[name].shape)}".encode())
+        digest.update(cast(Any, tensors[name].detach().cpu().contiguous().numpy()))
+    return digest.hexdigest()

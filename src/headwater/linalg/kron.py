@@ -1,0 +1,153 @@
+"""Symmetric operators in an eigenbasis that is a Kronecker product in each block: Σ_blocks (Q_B ⊗ Q_A) diag(Λ) (Q_B ⊗ Q_A)ᵀ.
+
+Vectors are rows [q, p]. A block's share of one is a matrix V [o, i], and (Q_B ⊗ Q_A)ᵀ v is Q_Bᵀ V Q_A. Once rotated, every further
+damping is an element-wise scale. (K-FAC: Martens & Grosse 2015, arXiv:1503.05671; EK-FAC: George et al. 2018, arXiv:1806.03884.)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from headwater.errors import NonFiniteError, OptionError
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One block: `left` is Q_B, `right` is Q_A, `values` are its eigenvalues Λ.
+
+    `columns` says where the matrix V lies in a vector: for each piece of its columns the first coordinate and their number, the
+    piece row by row. A weight has one piece, a bias one of a single column, both together two.
+    """
+
+    name: str
+    columns: tuple[tuple[int, int], ...]
+    left: Float[Tensor, "o o"]
+    right: Float[Tensor, "i i"]
+    values: Float64[Tensor, "o i"]
+
+    @property
+    def dead(self) -> bool:
+        """Whether all eigenvalues are zero, as of a layer that never reaches the output."""
+        return not bool(self.values.any())
+
+    def matrix(self, v: Float[Tensor, "q p"]) -> Float[Tensor, "q o i"]:
+        """This block's share of each vector."""
+        o = len(self.left)
+        return torch.cat([v[:, first : first + o * width].reshape(len(v), o, width) for first, width in self.columns], 2)
+
+    def put(self, matrices: Float[Tensor, "q o i"], out: Float[Tensor, "q p"]) -> None:
+        """The other way: write this block's share of each vector into `out`."""
+        pieces = matrices.split([width for _, width in self.columns], 2)
+        for (first, width), piece in zip(self.columns, pieces, strict=True):
+            out[:, first : first + len(self.left) * width] = piece.flatten(1)
+
+    def rotated(self, matrices: Float[Tensor, "q o i"]) -> Float[Tensor, "q o i"]:
+        """Q_Bᵀ V Q_A: the eigen-coordinates."""
+        return self.left.mT @ matrices @ self.right
+
+
+@dataclass(frozen=True, eq=False)
+class Kronecker:
+    """A positive semidefinite operator of such blocks. Eigenvectors are in the vectors' dtype, eigenvalues in float64.
+
+    Cost of a rotation: o²i + oi² a block and vector, of what follows p. A block without any eigenvalue gets the inverse 0 under
+    whatever damping: nothing that training saw moves with it, and 0/0 would spoil all other blocks.
+    """
+
+    blocks: tuple[Block, ...]
+
+    def __post_init__(self) -> None:
+        for block in self.blocks:
+            if not bool(torch.isfinite(block.values).all()):
+                raise NonFiniteError(
+                    f"Curvature of {block.name} has an eigenvalue that is not finite. Look at the model's weights."
+                )
+
+    @cached_property
+    def p(self) -> int:
+        """The length of vectors."""
+        return sum(block.values.numel() for block in self.blocks)
+
+    @property
+    def dead(self) -> tuple[str, ...]:
+        """The blocks without any eigenvalue."""
+        return tuple(block.name for block in self.blocks if block.dead)
+
+    @cached_property
+    def values(self) -> Float64[Tensor, " p"]:
+        """Λ, each where `coordinates` puts its eigen-coordinate."""
+        return self._laid_out(lambda block: block.values)
+
+    def coordinates(self, v: Float[Tensor, "q p"]) -> Float[Tensor, "q p"]:
+        """Qᵀv: each block's eigen-coordinates in the block's places. ⟨u, u'⟩ = ⟨v, v'⟩."""
+        return self._blockwise(v, lambda block, matrices: block.rotated(matrices))
+
+    def back(self, u: Float[Tensor, "q p"]) -> Float[Tensor, "q p"]:
+        """Qu: from eigen-coordinates to parameters."""
+        return self._blockwise(u, lambda block, matrices: block.left @ matrices @ block.right.mT)
+
+    def matvec(self, v: Float[Tensor, "q p"]) -> Float[Tensor, "q p"]:
+        """Q Λ Qᵀ v."""
+        u = self.coordinates(v)
+        return self.back(u * self.values.to(u))
+
+    def inverse(self, damping: float, *, absolute: bool = False) -> Float64[Tensor, " p"]:
+        """1/(Λ + λ), with which eigen-coordinates are multiplied. λ = damping × the block's mean eigenvalue, or damping itself.
+
+        Raises an OptionError where that does not exist: a negative damping, or none on a block with a zero among its eigenvalues.
+        """
+        if not 0 <= damping < float("inf"):
+            raise OptionError(f"The damping is {damping}; expected a finite number of 0 or more.")
+
+        def of(block: Block) -> Float64[Tensor, "o i"]:
+            if block.dead:
+                return torch.zeros_like(block.values)
+            shift = damping if absolute else damping * float(block.values.mean())
+            rounding = float(block.values.max()) * sum(block.values.shape) * torch.finfo(torch.float64).eps
+            if float(block.values.min()) <= rounding and shift <= rounding:
+                raise OptionError(
+                    f"The curvature of {block.name} is singular and the damping is {damping:g}: the inverse does not exist. "
+                    "Use a larger damping."
+                )
+            return 1.0 / (block.values + shift)
+
+        return self._laid_out(of)
+
+    def solve(self, v: Float[Tensor, "q p"], damping: float, *, absolute: bool = False) -> Float[Tensor, "q p"]:
+        """Q (Λ + λ)⁻¹ Qᵀ v, with λ as in `inverse`."""
+        u = self.coordinates(v)
+        return self.back(u * self.inverse(damping, absolute=absolute).to(u))
+
+    def _blockwise(self, v: Float[Tensor, "q p"], change: Callable[[Block, Tensor], Tensor]) -> Float[Tensor, "q p"]:
+        if v.shape[1] != self.p:
+            raise OptionError(
+                f"The vectors have {v.shape[1]} coordinates; the curvature has {self.p}. Take gradients of the same parameters."
+            )
+        out = torch.empty_like(v, dtype=self.blocks[0].left.dtype)
+        for block in self.blocks:
+            block.put(change(block, block.matrix(v).to(block.left)), out)
+        return out
+
+    def _laid_out(self, of: Callable[[Block], Float64[Tensor, "o i"]]) -> Float64[Tensor, " p"]:
+        out = self.blocks[0].values.new_empty(1, self.p)
+        for block in self.blocks:
+            block.put(of(block)[None], out)
+        return out[0]
+
+
+def decomposed(matrix: Float[Tensor, "o o"]) -> tuple[Float64[Tensor, " o"], Float64[Tensor, "o o"]]:
+    """Eigenvalues (ascending, not negative) and eigenvectors, in float64: float32 loses those below 1e-7 of the largest."""
+    wide = matrix.double()
+    values, vectors = torch.linalg.eigh((wide + wide.mT) / 2)
+    return values.clamp(min=0.0), vectors.contiguous()
+
+
+def whole(matrix: Float[Tensor, "p p"], name: str = "all parameters") -> Kronecker:
+    """The operator of a full matrix: one block, with Q_A = 1."""
+    values, vectors = decomposed(matrix)
+    one = torch.ones(1, 1).to(matrix)
+    return Kronecker((Block(name, ((0, 1),), vectors.to(matrix), one, values[:, None]),))

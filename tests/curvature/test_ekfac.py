@@ -1,0 +1,202 @@
+"""K-FAC and EK-FAC as operators: exact where they must be, right in their own basis, and close to the truth in the right order."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from headwater.curvature.ekfac import ekfac, squares
+from headwater.curvature.factors import factors
+from headwater.curvature.fisher import Fisher
+from headwater.curvature.ggn import ggn
+from headwater.curvature.kfac import kfac, load_curvature
+from headwater.curvature.sums import load_sums, merged
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import simple
+from headwater.diffusion.schedule import linear
+from headwater.errors import ModelError, OptionError
+from headwater.gradients.vmap import gradients, of_draws
+
+DRAWS = Draws(2, "antithetic", 2)
+MODEL, LOSS = Fisher(draws=DRAWS), Fisher(draws=DRAWS, kind="loss")
+
+
+class Plain(nn.Module):
+    """Linear layers, one after the other; `dead` has one whose output is not used."""
+
+    def __init__(self, *sizes, dead=False):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b, dtype=torch.float64) for a, b in pairwise(sizes))
+        self.dead = nn.Linear(sizes[0], 2, dtype=torch.float64) if dead else None
+
+    def forward(self, x, t):
+        flat = x.flatten(1)
+        if self.dead is not None:
+            flat = flat + 0 * self.dead(flat).sum()
+        for i, layer in enumerate(self.layers):
+            flat = layer(torch.tanh(flat) if i else flat)
+        return flat.view_as(x)
+
+
+def plain(*sizes, **options):
+    torch.random.manual_seed(0)
+    return Denoiser(Plain(*sizes, **options), linear(), (1, 2, 2), f"plain-{sizes}")
+
+
+def dense(operator):
+    return operator.matvec(torch.eye(operator.p, dtype=torch.float64))
+
+
+def each_gradient(model, examples, fisher, pattern):
+    """Every draw's own gradient [n·d, p], by torch.func."""
+    given = fisher.drawn(model, examples, slice(None))
+    return of_draws(model, fisher.measurement, given.draw, given.labels, model.parameters(pattern))
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_k_fac_is_exact_for_one_linear_layer(pictures, joint):
+    """Its curvature is E[ã ãᵀ] ⊗ (2/d)I exactly: MC only has to find the identity, so that is given to it here."""
+    model, examples = plain(4, 4), pictures(6, side=2)
+    found = factors(model, examples, MODEL, joint=joint)
+    found.tensors["layers.0/B"].copy_(torch.eye(4) * 2 / 4 * found.counts["layers.0/B"])
+    exact, operator = ggn(model, examples, DRAWS), dense(kfac(model, found))
+    if not joint:  # separate blocks leave out what weight and bias have in common
+        exact[:16, 16:] = exact[16:, :16] = 0
+    torch.testing.assert_close(operator, exact)
+
+
+@pytest.mark.parametrize("fisher", [MODEL, LOSS], ids=["model", "loss"])
+def test_k_fac_is_exact_for_a_single_draw_of_a_single_example_without_weight_sharing(pictures, fisher):
+    model, examples = plain(4, 3, 4), pictures(1, side=2)
+    fisher = Fisher(draws=Draws((400,)), kind=fisher.kind)
+    g = each_gradient(model, examples, fisher, "*")[0]
+    operator, places = dense(kfac(model, factors(model, examples, fisher, joint=True))), [15, 16]
+    for first, size in zip((0, places[0]), places, strict=True):
+        here = slice(first, first + size)
+        torch.testing.assert_close(operator[here, here], torch.outer(g[here], g[here]))
+
+
+@pytest.mark.parametrize("joint", [False, True], ids=["separate", "joint"])
+@pytest.mark.parametrize("fisher", [MODEL, LOSS], ids=["model", "loss"])
+def test_corrected_eigenvalues_are_the_brute_force_diagonal_in_their_basis(tiny, pictures, fisher, joint):
+    model, examples = tiny(), pictures(3)
+    basis = kfac(model, factors(model, examples, fisher, joint=joint))
+    found = ekfac(basis, squares(model, examples, fisher, basis, group=1))
+    g = each_gradient(model, examples, fisher, basis.pattern)
+    torch.testing.assert_close(found.values, basis.coordinates(g).square().mean(0), rtol=1e-8, atol=1e-16)
+
+
+def test_of_averaged_draws_the_eigenvalues_are_those_of_the_mean_gradients(tiny, pictures):
+    model, examples = tiny(), pictures(3)
+    fisher = Fisher(draws=DRAWS, kind="loss", average=True)
+    basis = kfac(model, factors(model, examples, fisher))
+    g = torch.cat(list(gradients(model, examples, simple, DRAWS, pattern=basis.pattern)))
+    found = ekfac(basis, squares(model, examples, fisher, basis, group=1))
+    torch.testing.assert_close(found.values, basis.coordinates(g).square().mean(0), rtol=1e-8, atol=1e-16)
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_how_many_rows_go_through_at_once_changes_no_eigenvalue_and_parts_add_up(tiny, pictures, group):
+    model, examples = tiny(**{"block_out_channels": (8, 8)}), pictures(5)
+    basis = kfac(model, factors(model, examples, MODEL))
+    whole = squares(model, examples, MODEL, basis, group=group)
+    for rows in (1, 6, 7):
+        again = squares(model, examples, MODEL, basis, group=group, rows=rows)
+        for name, each in whole.tensors.items():
+            torch.testing.assert_close(again.tensors[name], each, rtol=1e-8, atol=1e-14)
+    if group == 1:
+        parts = merged([squares(model, examples.take(rows), MODEL, basis, group=1) for rows in ([0], [1, 2, 3, 4])])
+        assert parts.counts == whole.counts
+        torch.testing.assert_close(ekfac(basis, parts).values, ekfac(basis, whole).values)
+
+
+@pytest.mark.parametrize("fisher", [MODEL, LOSS], ids=["model", "loss"])
+def test_squares_of_signed_sums_have_the_same_mean(pictures, fisher):
+    """Over many namings of signs and η, to within four standard errors; duplicates, whose η are the same, among the examples."""
+    model, examples = plain(4, 3, 4), pictures(4, side=2).take([0, 1, 2, 3, 0, 0])
+    basis = kfac(model, factors(model, examples, fisher))
+    means = []
+    for group in (1, 5):
+        several = [Fisher(draws=DRAWS, kind=fisher.kind, seed=seed) for seed in range(40)]
+        found = [ekfac(basis, squares(model, examples, each, basis, group=group)).values for each in several]
+        means.append(torch.stack(found))
+    exact, grouped = means
+    error = (exact.var(0) / 40 + grouped.var(0) / 40).sqrt()
+    off = (exact.mean(0) - grouped.mean(0)).abs()
+    assert (off <= 4 * error + 1e-12).all()
+    assert (grouped.var(0) >= exact.var(0)).float().mean() > 0.9
+
+
+def test_the_monte_carlo_fisher_converges_to_the_exact_ggn_and_ek_fac_is_nearer_to_it_than_k_fac(pictures):
+    model, examples, many = plain(4, 3, 4), pictures(4, side=2), Draws(2, "antithetic", 400)
+    fisher, exact = Fisher(draws=many), ggn(model, examples, many)
+    g = each_gradient(model, examples, fisher, "*")
+    assert float((g.mT @ g / len(g) - exact).norm() / exact.norm()) < 0.08
+    basis = kfac(model, factors(model, examples, fisher, joint=True))
+    better = ekfac(basis, squares(model, examples, fisher, basis, group=1))
+    blocks = torch.zeros_like(exact)
+    for here in (slice(0, 15), slice(15, 31)):
+        blocks[here, here] = exact[here, here]
+    first, second = (float((dense(each) - blocks).norm() / blocks.norm()) for each in (basis, better))
+    assert second < first < 0.5
+
+
+def test_eigenvalues_of_other_eigenvectors_are_refused(pictures):
+    model, examples = plain(4, 3, 4), pictures(3, side=2)
+    one, other = (kfac(model, factors(model, examples, each)) for each in (MODEL, LOSS))
+    with pytest.raises(ModelError, match="not to"):
+        ekfac(one, squares(model, examples, LOSS, other))
+    with pytest.raises(OptionError, match="group is 0"):
+        squares(model, examples, LOSS, other, group=0)
+    with pytest.raises(ModelError, match="were made with the model"):
+        squares(plain(4, 5, 4), examples, LOSS, other)
+
+
+def test_files_hold_the_same_operator(tiny, pictures, tmp_path):
+    model, examples = tiny(), pictures(2)
+    basis = kfac(model, factors(model, examples, MODEL))
+    basis.save(tmp_path / "k-fac.safetensors")
+    again = load_curvature(tmp_path / "k-fac.safetensors", model)
+    assert again.basis == basis.basis and again.left_out == basis.left_out and again.pattern == basis.pattern
+    found = squares(model, examples, MODEL, again)
+    found.save(tmp_path / "squares.safetensors")
+    better = ekfac(basis, load_sums(tmp_path / "squares.safetensors", model))
+    better.save(tmp_path / "ek-fac.safetensors")
+    v = torch.randn(2, basis.p, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(load_curvature(tmp_path / "ek-fac.safetensors").solve(v, 0.1), better.solve(v, 0.1))
+    assert torch.equal(again.solve(v, 0.1), basis.solve(v, 0.1))
+    size = (tmp_path / "k-fac.safetensors").stat().st_size
+    kept = sum(b.left.numel() + b.right.numel() for b in basis.blocks if not b.name.endswith("bias")) + basis.p
+    assert size < 8 * kept + 100_000  # a weight and its bias share their eigenvectors
+    with pytest.raises(ModelError, match="made with the model"):
+        load_curvature(tmp_path / "k-fac.safetensors", plain(4, 4))
+
+
+def test_a_dead_layer_gives_zero_and_no_nan(pictures):
+    model, examples = plain(4, 3, 4, dead=True), pictures(3, side=2)
+    basis = kfac(model, factors(model, examples, MODEL))
+    found = ekfac(basis, squares(model, examples, MODEL, basis))
+    for each in (basis, found):
+        assert each.dead == ("dead.weight", "dead.bias")
+        solved = each.solve(torch.ones(1, each.p, dtype=torch.float64), 0.1)
+        assert torch.isfinite(solved).all() and not solved[:, -10:].any() and solved[:, :-10].all()
+
+
+def test_a_model_whose_layers_are_all_dead_is_refused(pictures):
+    model, examples = plain(4, 3, 4, dead=True), pictures(3, side=2)
+    with pytest.raises(ModelError, match=r"Every layer's curvature is zero.*dead\.weight"):
+        kfac(model, factors(model, examples, MODEL, pattern="dead.*"))
+
+
+def test_float32_models_are_decomposed_in_float64(tiny, pictures):
+    model, wide, examples = tiny(torch.float32), tiny(), pictures(2)
+    found = factors(model, examples, MODEL)
+    assert all(each.dtype == torch.float64 for each in found.tensors.values())
+    basis = kfac(model, found)
+    assert basis.values.dtype == torch.float64 and basis.blocks[0].left.dtype == torch.float32
+    expected = kfac(wide, factors(wide, examples, MODEL))
+    v = torch.randn(2, basis.p, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found, exact = basis.solve(v.float(), 0.1), expected.solve(v, 0.1)
+    assert float((found - exact).norm() / exact.norm()) < 1e-4
