@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from curvlinops import EKFACLinearOperator
-from environment import environment
 from torch import nn
 
 from headwater import seeds
@@ -29,6 +28,7 @@ from headwater.curvature.fisher import Fisher
 from headwater.curvature.kfac import kfac
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
+from headwater.environment import environment
 from headwater.models import unet
 
 GROUPS = (1, 2, 4, 8, 16, 32)
