@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from headwater.asking import on_paths
 from headwater.bank import Bank, open_bank
 from headwater.environment import environment
@@ -26,6 +28,7 @@ FIELDS: dict[str, dict[str, Any]] = {"clip": {"embedder": "efficientnet:EMBEDDER
 
 def main() -> None:
     sys.path.insert(0, str(HERE.parent / "recipes"))
+    torch.set_num_threads(1)  # beside another process, two threads wait for each other
     machine, bank = environment(), open_bank("digits")
     model = unet.load(bank.folder / "model", checkpoints=4)
     paths = on_paths(bank)
