@@ -7,6 +7,12 @@ their number in parentheses; one noise each; k = 4096. At every η the damping i
 from engine import Given, Line, kernel, main
 
 PAPER = "η = ½, the loss itself, is the worst; towards 0 and towards 1 LDS rises."
+HERE = {
+    "digits": (
+        "With 10 timesteps the loss itself (η = ½) is not the worst: towards η = 1 LDS rises, by 7.9 [4.9, 10.6] at η = 0.8 on "
+        "validation, but towards 0 it falls, by 5.2 [2.7, 7.6]."
+    ),
+}
 
 ETAS = [i / 10 for i in range(11)]
 

@@ -9,6 +9,9 @@ from engine import Given, Line, main
 from figure_9 import DIMENSIONLESS, line
 
 PAPER = "λ decides, and D-TRAK's peak is sharp."
+HERE = {
+    "digits": ("The peaks are broad, at the same λ for both widths."),
+}
 
 WIDTHS = (4096, 32768)
 

@@ -7,6 +7,12 @@ noise each; k = 4096. The damping is chosen by cross-fitting. The paper has this
 from engine import Given, Line, kernel, main
 
 PAPER = "D-TRAK is best at the last checkpoint, TRAK at an earlier one; more timesteps are better for both."
+HERE = {
+    "digits": (
+        "With 10 timesteps TRAK falls a little along training (22.5 to 19.3 on validation), as in the paper; D-TRAK "
+        "hardly changes, and is not best at the end."
+    ),
+}
 
 
 def lines(given: Given) -> list[Line]:

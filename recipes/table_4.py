@@ -7,6 +7,13 @@ those that the bank has outcomes of. 100 timesteps evenly spaced, one noise each
 from engine import Given, Line, kernel, main
 
 PAPER = "`simple` and `elbo` can be predicted, and rank the functions of φ alike; `square`, `l1`, `linf` cannot be predicted."
+HERE = {
+    "digits-mini": (
+        "`simple` is predicted best by every function of φ, and it and `elbo` rank the functions of φ alike, as in the paper. But "
+        "the loss itself is the best φ here, and `square`, `l1` and `linf` can be predicted too: 4 to 24 "
+        "on validation."
+    ),
+}
 
 FUNCTIONS = ("simple", "elbo", "square", "l1", "linf")
 
