@@ -47,7 +47,9 @@ def made(line: Line, given: Given) -> Path:
     """The line as a run folder, in the store."""
     out = given.store.root / "runs" / given.bank.folder.name / f"{line.row}-{line.column}"
     chosen_on_validation = given.run(tuned_line(line, given))  # so no figure of validation may stand on the page
-    run(replace(chosen_on_validation, bank=None), out, given.store, force=True)
+    name = given.bank.folder.name
+    sources = {"train": f"{name}/train.npz", "query": f"{name}/queries.npz", "models": [f"{name}/{line.model}"]}
+    run(replace(chosen_on_validation, bank=None, sources=sources), out, given.store, force=True)
     return out
 
 

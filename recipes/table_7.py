@@ -8,6 +8,13 @@ influence and datamodels look only at what the S models made of the queries. The
 from engine import Given, Line, kernel, main
 
 PAPER = "More models help TRAK and D-TRAK alike; empirical influence and datamodels of 512 models stay below a single D-TRAK model."
+HERE = {
+    "digits-mini": (
+        "More models help both alike, most with 10 timesteps (TRAK 23.2 to 45.7 on validation for S = 1 to 8, D-TRAK 16.5 to "
+        "38.4). 64 retrained models say about 29, below one model of either with 100 timesteps and above one with 10; on "
+        "generation, about as much as the best ensembles."
+    ),
+}
 
 COLUMNS = "timesteps"
 
