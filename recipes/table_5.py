@@ -7,6 +7,13 @@ cross-fitting.
 from engine import Given, Line, kernel, main
 
 PAPER = "Many timesteps are worth more than many noises; evenly spaced ones help TRAK, and make little difference to D-TRAK."
+HERE = {
+    "digits": (
+        "It holds: many timesteps are worth more than many noises, and evenly spaced ones help TRAK, by 4.6 [1.9, 7.1] on "
+        "validation and 7.0 [3.4, 10.3] on generation. D-TRAK is even better with the first hundred on validation, by 8.2 "
+        "[5.8, 10.4], and as good on generation."
+    ),
+}
 
 BUDGETS = ((10, 10), (20, 5), (50, 2), (100, 1))
 
