@@ -159,7 +159,8 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False)
     settings = experiment.settings
     there = _there(out)
     same = there is not None and there.get("settings") == settings
-    known = getattr(experiment.made(), "fingerprint", "") is not None  # an embedder that does not say what it is may be another now
+    method = experiment.made()
+    known = getattr(method, "fingerprint", "") is not None  # an embedder that does not say what it is may be another now
     if same and known and (out / "scores.npy").exists() and not force:
         return False
     if there is not None and not same and not force:
@@ -167,7 +168,6 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False)
             f"{out} already holds a run of {there.get('method', 'another method')} with other settings. "
             "Name another folder with --out, or overwrite it with --force."
         )
-    method = experiment.made()
     if experiment.bank is not None and getattr(method, "along_path", False) and experiment.bank.queries.trajectory is None:
         raise OptionError(
             f"The bank's queries have no sampler's path, which {experiment.method} with these fields needs: it cannot be compared "
