@@ -31,12 +31,12 @@ class Passes(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientFeatures:
-    """The fields every gradient method shares: which gradient, over which draws, projected how.
+class Gradients:
+    """The fields every gradient method shares: which gradient, over which draws.
 
     `timesteps`: a count or the steps themselves; `noises` per timestep; `query_timesteps`: other timesteps for the queries;
-    `parameters`: name pattern of the parameters to use; `projector`: gaussian, rademacher, sparse, two-sided or none; `k`: its
-    width; `normalize`: give every timestep's gradient length 1 before they are averaged.
+    `parameters`: name pattern of the parameters to use; `normalize`: give every timestep's gradient length 1 before they are
+    averaged.
     """
 
     timesteps: int | tuple[int, ...] = 10
@@ -45,8 +45,6 @@ class GradientFeatures:
     measurement: str = "simple"
     query_timesteps: int | tuple[int, ...] | None = None
     parameters: str = "*"
-    projector: str = "sparse"
-    k: int = 4096
     normalize: bool = False
     seed: int = 0
 
@@ -56,37 +54,47 @@ class GradientFeatures:
     def check_gradient(self) -> None:
         """Raise an OptionError where a field has a value out of range."""
         measurement(self.measurement)
-        if self.projector not in PROJECTORS:
-            raise unknown("projector", str(self.projector), PROJECTORS)
-        for name in ("noises", "k"):
-            value = getattr(self, name)
-            if value < 1:
-                raise OptionError(f"{name} is {value}; expected a whole number of 1 or more.")
-        self._draws()
-        self._draws(query=True)
+        self.draws()
+        self.draws(query=True)
 
-    def train(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
-        """Φ `[n, k]` of the training images. They have no sampler's path: under `trajectory` their own loss stands for it."""
-        own = "simple" if self.measurement == "trajectory" else self.measurement
-        return features(model, examples, own, self._draws(), self._projector(), store, self.parameters, self.normalize)
-
-    def query(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
-        """Φ `[q, k]` of the queries."""
-        draws = self._draws(query=True)
-        return features(model, examples, self.measurement, draws, self._projector(), store, self.parameters, self.normalize)
+    def draws(self, *, query: bool = False) -> Draws:
+        """Over what the gradient of a training image, or of a query, is averaged."""
+        other = self.query_timesteps if query else None
+        return Draws(self.timesteps if other is None else other, self.strategy, self.noises, self.seed)
 
     def passes(self, T: int) -> Passes:
         """Passes through the model, of one with T timesteps: K × noises gradients, of training images and of queries."""
-        return Passes(self._draws().count, self._draws(query=True).count)
+        return Passes(self.draws().count, self.draws(query=True).count)
 
     @property
     def along_path(self) -> bool:
         """Whether the queries must have a sampler's path."""
         return self.measurement == "trajectory"
 
-    def _draws(self, *, query: bool = False) -> Draws:
-        other = self.query_timesteps if query else None
-        return Draws(self.timesteps if other is None else other, self.strategy, self.noises, self.seed)
+
+@dataclass(frozen=True, kw_only=True)
+class GradientFeatures(Gradients):
+    """Those gradients, projected. `projector`: gaussian, rademacher, sparse, two-sided or none; `k`: its width."""
+
+    projector: str = "sparse"
+    k: int = 4096
+
+    def check_gradient(self) -> None:
+        super().check_gradient()
+        if self.projector not in PROJECTORS:
+            raise unknown("projector", str(self.projector), PROJECTORS)
+        if self.k < 1:
+            raise OptionError(f"k is {self.k}; expected a whole number of 1 or more.")
+
+    def train(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
+        """Φ `[n, k]` of the training images. They have no sampler's path: under `trajectory` their own loss stands for it."""
+        own = "simple" if self.measurement == "trajectory" else self.measurement
+        return features(model, examples, own, self.draws(), self._projector(), store, self.parameters, self.normalize)
+
+    def query(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
+        """Φ `[q, k]` of the queries."""
+        draws = self.draws(query=True)
+        return features(model, examples, self.measurement, draws, self._projector(), store, self.parameters, self.normalize)
 
     def _projector(self) -> AnyProjector:
         return projector(self.projector, self.k, self.seed)

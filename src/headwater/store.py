@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,17 +62,23 @@ class FeatureStore:
 
         Each block is kept as soon as it exists, so a killed run repeats at most one. Equal keys are computed once.
         """
-        folder = self.root / "features" / f"{_name(settings)}-{self.dtype}"
         gathered = _Gathered(keys)
-        with locked(folder):
-            if not (folder / "settings.json").exists():
-                with written(folder / "settings.json", "w") as file:
-                    json.dump(settings, file, indent=1)
+        with self.place("features", settings, f"-{self.dtype}") as folder:
             self._read(folder, gathered)
             missing = gathered.missing()
             if missing:
                 self._compute(folder, gathered, [keys[i] for i in missing], compute(missing))
         return gathered.rows
+
+    @contextmanager
+    def place(self, kind: str, settings: Mapping[str, object], suffix: str = "") -> Iterator[Path]:
+        """The folder of what was computed from these settings, which it tells; one process at a time is in it."""
+        folder = self.root / kind / f"{_name(settings)}{suffix}"
+        with locked(folder):
+            if not (folder / "settings.json").exists():
+                with written(folder / "settings.json", "w") as file:
+                    json.dump(settings, file, indent=1)
+            yield folder
 
     def _read(self, folder: Path, gathered: "_Gathered") -> None:
         """Gather what is on disk. A damaged shard is told and deleted: its rows are missing, and so computed."""

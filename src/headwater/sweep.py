@@ -42,15 +42,15 @@ def settings(
     for setting in grid(fields):  # whatever is wrong with one is told before the first is computed
         check_queries(make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank), experiment.models, queries)
     for setting in grid(others):
-        method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
+        of_one = {} if kind is None else {kind: fields[kind][0]}  # says in which unit all of them are
+        method = make(experiment.method, {**experiment.fields, **dict(setting), **of_one}, experiment.bank)
         if kind is None:
             found[setting] = attribute(model, experiment.train, queries, method=method, store=store).values
             continue
         each = []
         for one, mine in members(model or [None], method):
             index = mine.fit(one, experiment.train, store)
-            given = dimensionless(kind, fields[kind], mine.resolved(index))
-            each.append(dense(mine.score(one, index, queries, store, damping=given)))
+            each.append(dense(mine.score(one, index, queries, store, damping=[float(value) for value in fields[kind]])))
         blocks = np.mean(each, axis=0)
         found |= {(*setting, (kind, damping)): block for damping, block in zip(fields[kind], blocks, strict=True)}
     return found
@@ -62,12 +62,6 @@ def learned_from(experiment: Run, fields: Mapping[str, Sequence[Any]]) -> list[i
         return []
     made = [make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank) for setting in grid(fields)]
     return sorted({row for method in made for row in method.learned(experiment.train).rows})
-
-
-def dimensionless(kind: str, dampings: Sequence[float], resolved: Mapping[str, Any]) -> list[float]:
-    """Dampings as multiples of the mean squared feature norm, which is what `absolute_damping` and `damping` of a fit differ by."""
-    unit = resolved["absolute_damping"] / resolved["damping"] if kind == "absolute_damping" else 1.0
-    return [float(damping) / unit for damping in dampings]
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:

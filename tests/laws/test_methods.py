@@ -11,7 +11,7 @@ from headwater.bank import Bank
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.embedding import Embedder
-from headwater.features import GradientFeatures
+from headwater.features import GradientFeatures, Gradients
 from headwater.methods import METHODS, learns, make, method_class
 from headwater.models import unet
 from headwater.scores import dense, top
@@ -58,7 +58,8 @@ def on_paths(queries: Examples) -> Examples:
 def method(name: str, store: FeatureStore, train: Examples, queries: Examples):
     if name == "clip":
         return make(name, {"embedder": COLOURS})
-    fields = SMALL if issubclass(method_class(name), GradientFeatures) else {}
+    kind = method_class(name)
+    fields = SMALL if issubclass(kind, GradientFeatures) else {"timesteps": 2} if issubclass(kind, Gradients) else {}
     return make(name, fields, bank_of(store.root / "bank", train, queries) if learns(method_class(name)) else None)
 
 
@@ -103,7 +104,8 @@ def test_fitting_twice_makes_no_second_forward_pass(name, model, pictures, store
 
 
 def test_a_killed_fit_resumes_to_the_same_bits(name, model, pictures, store, tmp_path, monkeypatch):
-    monkeypatch.setattr("headwater.gradients.projected.BLOCK", 4)  # so that there is something to kill between
+    for block in ("gradients.projected.BLOCK", "curvature.sides.BLOCK", "curvature.estimates.PART"):
+        monkeypatch.setattr(f"headwater.{block}", 4)  # so that there is something to kill between
     train, queries = pictures.take(np.arange(16)), pictures.take(np.arange(16, 22))
     whole = scores(name, model, train, queries, store)
 
@@ -114,7 +116,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(name, model, pictures, store, tmp
         raise Killed
 
     broken = FeatureStore(tmp_path / "broken", kill)
-    if issubclass(method_class(name), GradientFeatures) or name == "clip":
+    if issubclass(method_class(name), Gradients) or name == "clip":
         with pytest.raises(Killed):
             scores(name, model, train, queries, broken)
     resumed = scores(name, model, train, queries, FeatureStore(tmp_path / "broken"))

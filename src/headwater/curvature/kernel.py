@@ -19,7 +19,8 @@ from headwater.store import FeatureStore
 class Kernel(GradientFeatures):
     """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · w_λ(i),   φ(x) = R ∇_θ m(x) averaged over draws, w = 1 unless a method says otherwise.
 
-    λ = `damping` × mean ‖φ(i)‖² (`usual` if neither is given), or `absolute_damping`, the papers' λ.
+    λ = `damping` × mean ‖φ(i)‖² (`usual` if neither is given), or `absolute_damping`, the papers' λ. Dampings given to `score` are
+    of the kind that the method was given, of the first if neither.
     """
 
     signed: ClassVar[bool] = True
@@ -55,7 +56,8 @@ class Kernel(GradientFeatures):
         store: FeatureStore,
         damping: float | Sequence[float] | None = None,
     ) -> Iterator[Float[np.ndarray, "*λ q b"]]:
-        given = self._absolute(index) if damping is None else np.multiply(damping, index.mean_square).tolist()
+        unit = 1.0 if self.absolute_damping is not None else index.mean_square
+        given = self._absolute(index) if damping is None else np.multiply(damping, unit).tolist()
         several = isinstance(given, list)
         each = np.stack([self.weights(index, λ) for λ in given])[:, None] if several else self.weights(index, given)
         start = 0

@@ -42,6 +42,11 @@ class Curvature(Kronecker):
         """A hash of the eigenvectors."""
         return checksum({name: tensor for name, tensor in self._tensors().items() if not name.endswith("/values")})
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the operator."""
+        return checksum(self._tensors())
+
     def save(self, path: str | Path) -> None:
         """Write as safetensors: eigenvectors once each, eigenvalues, and where each block lies."""
         blocks = [{"name": block.name, "columns": block.columns, **self._sides()[block.name]} for block in self.blocks]

@@ -22,7 +22,7 @@ from headwater.linalg.project import AnyProjector, Dense, Identity, Sparse, TwoS
 
 BLOCK = 128  # examples whose rows are handed on, and kept on disk, together
 PATIENCE = 20.0  # seconds after which a block is handed on as it is
-SLAB = 2**28  # gradient numbers held at once for a dense projection (1 GiB)
+SLAB = 2**28  # numbers of whole gradients held at once (1 GiB)
 
 
 class Exact:
@@ -90,20 +90,22 @@ def projected(
     normalize: bool = False,
     rows: int | None = None,
 ) -> Iterator[Float[Tensor, "b k"]]:
-    """φ(x) = R ∇_θ mean over draws of m, for all examples in order, in blocks of at most BLOCK.
+    """φ(x) = R ∇_θ mean over draws of m, for all examples in order, in blocks of at most BLOCK rows and, unprojected,
+    at most SLAB numbers.
 
     `rows` draws go through the model at once (None: as many as fit `model.memory`), of a power of two of examples, never from two
     blocks: whoever goes on after a block gets the same numbers. With `normalize`, φ(x) = mean over timesteps of φ_t(x)/‖φ_t(x)‖,
     each φ_t the sum over the noises of one timestep.
     """
     layers = layers_of(model, pattern)
+    long = min(BLOCK, power_of_two(SLAB / sum(layer.size for layer in layers)))  # rows of whole gradients held together
     if isinstance(projector, Dense) and not normalize:  # its entries are costly to make: many examples share them
-        height = min(BLOCK, power_of_two(SLAB / sum(layer.size for layer in layers)))
-        flat = _blocks(model, examples, measurement, draws, Exact(layers, Identity()), rows, height)
+        flat = _blocks(model, examples, measurement, draws, Exact(layers, Identity()), rows, long)
         yield from (project(projector, block) for block in flat)
     else:
         sketch = TwoSides(layers, projector) if isinstance(projector, TwoSided) else Exact(layers, projector)
-        yield from _blocks(model, examples, measurement, draws, sketch, rows, BLOCK, normalize)
+        height = long if isinstance(projector, Identity) else BLOCK
+        yield from _blocks(model, examples, measurement, draws, sketch, rows, height, normalize)
 
 
 def _blocks(

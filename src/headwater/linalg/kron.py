@@ -106,7 +106,7 @@ class Kronecker:
         def of(block: Block) -> Float64[Tensor, "o i"]:
             if block.dead:
                 return torch.zeros_like(block.values)
-            shift = damping if absolute else damping * float(block.values.mean())
+            shift = _shift(block, damping, absolute)
             rounding = float(block.values.max()) * sum(block.values.shape) * torch.finfo(torch.float64).eps
             if float(block.values.min()) <= rounding and shift <= rounding:
                 raise OptionError(
@@ -117,10 +117,18 @@ class Kronecker:
 
         return self._laid_out(of)
 
+    def shift(self, damping: float, *, absolute: bool = False) -> Float64[Tensor, " p"]:
+        """λ of every parameter's block."""
+        return self._laid_out(lambda block: torch.full_like(block.values, _shift(block, damping, absolute)))
+
     def solve(self, v: Float[Tensor, "q p"], damping: float, *, absolute: bool = False) -> Float[Tensor, "q p"]:
         """Q (Λ + λ)⁻¹ Qᵀ v, with λ as in `inverse`."""
+        return self.scaled(v, self.inverse(damping, absolute=absolute))
+
+    def scaled(self, v: Float[Tensor, "q p"], scale: Float64[Tensor, " p"]) -> Float[Tensor, "q p"]:
+        """Q diag(scale) Qᵀ v."""
         u = self.coordinates(v)
-        return self.back(u * self.inverse(damping, absolute=absolute).to(u))
+        return self.back(u * scale.to(u))
 
     def _blockwise(self, v: Float[Tensor, "q p"], change: Callable[[Block, Tensor], Tensor]) -> Float[Tensor, "q p"]:
         if v.shape[1] != self.p:
@@ -137,6 +145,10 @@ class Kronecker:
         for block in self.blocks:
             block.put(of(block)[None], out)
         return out[0]
+
+
+def _shift(block: Block, damping: float, absolute: bool) -> float:
+    return damping if absolute else damping * float(block.values.mean())
 
 
 def decomposed(matrix: Float[Tensor, "o o"]) -> tuple[Float64[Tensor, " o"], Float64[Tensor, "o o"]]:

@@ -26,7 +26,7 @@ class Method(Protocol):
     """Two pure verbs, their diagonal, and how a page names the method.
 
     `fit` is the expensive part and needs no query; `score` yields blocks `[query, train]` over consecutive training images
-    (a sequence of dampings gives blocks `[damping, query, train]`); `self_scores` is τ[i, i] of the training images;
+    (a sequence of dampings, of the kind of the method's own, gives blocks `[damping, query, train]`); `self_scores` is τ[i, i] of the training images;
     `resolved` is what the fields became: the real width, λ in the papers' units. `signed` is False for similarities, whose
     lowest scores are no opponents.
     """
@@ -61,6 +61,8 @@ METHODS = {
     "relative-if": "headwater.methods.relative_if:RelativeIF",
     "renorm-if": "headwater.methods.renorm_if:RenormIF",
     "journey-trak": "headwater.methods.journey_trak:JourneyTRAK",
+    "k-fac": "headwater.methods.kfac:KFAC",
+    "ek-fac": "headwater.methods.ekfac:EKFAC",
     "empirical-if": "headwater.methods.empirical_if:EmpiricalIF",
     "datamodel": "headwater.methods.datamodel:Datamodel",
 }

@@ -1,0 +1,54 @@
+"""Solutions on the exact Gauss–Newton matrix, from K-FAC's as a start and with it as preconditioner.
+
+What a Kronecker product leaves out, correlations between layers and between a layer's two sides, conjugate gradients put back.
+(On language models: Hong et al. 2025, arXiv:2509.23437.)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from headwater.core import Examples
+from headwater.curvature.ggn import ggn_matvec
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import Draws
+from headwater.linalg.cg import conjugate_gradients
+from headwater.store import FeatureStore
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """G of a fixed set of draws of the training images, for the parameters that match `pattern`."""
+
+    model: Denoiser
+    examples: Examples
+    draws: Draws
+    pattern: str
+
+    def solved(
+        self,
+        v: Float[Tensor, "q p"],
+        shift: Float64[Tensor, " p"],
+        precondition: Callable[[Tensor], Tensor],
+        steps: int,
+        store: FeatureStore,
+    ) -> Float[Tensor, "q p"]:
+        """(G + diag λ)⁻¹ v after so many steps; tells what it will cost before it begins."""
+        passes = (steps + 1) * len(v) * len(self.examples) * self.draws.count
+        store.told(
+            f"Conjugate gradients: {steps} steps for {len(v)} queries over {len(self.examples):,} images × {self.draws.count} draws "
+            f"take {passes:,} products with a Jacobian and as many with its transpose."
+        )
+        done = 0
+
+        def matvec(x: Float[Tensor, "q p"]) -> Float[Tensor, "q p"]:
+            nonlocal done
+            found = ggn_matvec(self.model, self.examples, self.draws, x, pattern=self.pattern) + x * shift.to(x)
+            done += 1
+            store.progress(done, steps + 1)
+            return found
+
+        return conjugate_gradients(matvec, v, precondition, steps)
