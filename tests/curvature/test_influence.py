@@ -1,0 +1,217 @@
+"""Influence through K-FAC and EK-FAC against the equation written out: exact gradients, operators made whole and inverted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.curvature.estimates import in_order_of_content
+from headwater.curvature.ggn import ggn
+from headwater.diffusion.measure import measurement
+from headwater.diffusion.sample import sample
+from headwater.errors import DataError, ModelError, NonFiniteError, OptionError
+from headwater.gradients.vmap import gradients
+from headwater.jobs import Here
+from headwater.methods import make
+from headwater.scores import dense
+from headwater.store import FeatureStore
+
+PATTERN = "conv_in.*|*.to_q.*|conv_out.*"
+SMALL = {"timesteps": 2, "curvature_timesteps": 2, "parameters": PATTERN}
+
+
+@pytest.fixture(scope="module")
+def model(tiny, smallest):
+    return tiny(**smallest)
+
+
+@pytest.fixture(scope="module")
+def train(pictures):
+    return pictures(9, seed=1)
+
+
+@pytest.fixture(scope="module")
+def queries(model, pictures):
+    found = sample(model, range(3), 3, sampler="ddpm", steps=5, keep_path=True)
+    return pictures(3, seed=2, trajectory=found.path.float().numpy(), trajectory_timesteps=found.timesteps)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FeatureStore(tmp_path)
+
+
+def fitted(name, model, train, store, **fields):
+    method = make(name, SMALL | fields)
+    return method, method.fit(model, train, store)
+
+
+def scores(name, model, train, queries, store, damping=None, **fields):
+    method, index = fitted(name, model, train, store, **fields)
+    return dense(method.score(model, index, queries, store, damping=damping))
+
+
+def written_out(method, index, model, train, queries, λ):
+    """(1/n) ∇m(q)ᵀ (F + λI)⁻¹ ∇ℓ(i), F a matrix, λ a number or one for each parameter."""
+    operator = index.curvature
+    matrix = operator.matvec(torch.eye(operator.p).to(operator.blocks[0].left)).double().numpy()
+    g_q, g_i = (
+        torch.cat(list(gradients(model, x, measurement(m), method.draws(), pattern=operator.pattern))).double().numpy()
+        for x, m in ((queries, method.measurement), (train, "simple"))
+    )
+    return g_q @ np.linalg.solve(matrix + np.diag(np.broadcast_to(λ, operator.p)), g_i.T) / len(train)
+
+
+def close(a, b, rtol=1e-3):
+    np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol / 10 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("name", ["k-fac", "ek-fac"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"variant": "reduce", "joint": True},
+        {"fisher": "loss"},
+        {"fisher": "loss", "average": True},
+        {"measurement": "square"},
+        {"measurement": "trajectory"},
+    ],
+    ids=str,
+)
+def test_scores_are_the_equation(name, fields, model, train, queries, store):
+    method, index = fitted(name, model, train, store, absolute_damping=1e-2, **fields)
+    found = dense(method.score(model, index, queries, store))
+    close(found, written_out(method, index, model, train, queries, 1e-2))
+
+
+def test_a_dimensionless_damping_counts_in_each_blocks_mean_eigenvalue(model, train, queries, store):
+    method, index = fitted("ek-fac", model, train, store, damping=0.5)
+    shift = np.zeros(index.curvature.p)
+    for block in index.curvature.blocks:
+        for first, width in block.columns:
+            shift[first : first + len(block.left) * width] = 0.5 * float(block.values.mean())
+    close(dense(method.score(model, index, queries, store)), written_out(method, index, model, train, queries, shift))
+
+
+def test_a_grid_of_dampings_is_each_of_them_in_one_pass(model, train, queries, store, tmp_path):
+    grid = [1e-4, 1e-2, 1.0]
+    several = scores("ek-fac", model, train, queries, store, damping=grid, absolute_damping=1.0)
+    for damping, block in zip(grid, several, strict=True):
+        close(block, scores("ek-fac", model, train, queries, FeatureStore(tmp_path / "one"), absolute_damping=damping))
+
+
+def test_normalised_gradients_count_every_timestep_alike(model, train, queries, store):
+    method, index = fitted("k-fac", model, train, store, absolute_damping=1e-2, normalize=True)
+    found = dense(method.score(model, index, queries, store))
+
+    def rows(examples):
+        each = [
+            torch.cat(list(gradients(model, examples, measurement("simple"), replace(method.draws(), timesteps=(t,)),
+                                     pattern=index.curvature.pattern)))
+            for t in (0, 500)
+        ]  # fmt: skip
+        return torch.stack([torch.nn.functional.normalize(one, dim=1) for one in each]).mean(0)
+
+    close(found, (index.curvature.solve(rows(queries), 1e-2, absolute=True) @ rows(train).T / len(train)).numpy())
+
+
+@pytest.mark.parametrize("kind, least", [("int8", 0.999), ("int4", 0.98), ("svd:4", 0.5)])
+def test_compressed_queries_score_nearly_alike(kind, least, model, train, queries, store):
+    whole = scores("ek-fac", model, train, queries, store)
+    found = scores("ek-fac", model, train, queries, store, compression=kind)
+    assert not np.array_equal(found, whole)
+    assert all(np.corrcoef(a, b)[0, 1] > least for a, b in zip(found, whole, strict=True))
+
+
+def test_conjugate_gradients_at_convergence_are_the_dense_solve_of_the_exact_matrix(model, train, queries, store):
+    told = []
+    method, index = fitted("ek-fac", model, train, store, absolute_damping=1e-2, refine=60)
+    found = dense(method.score(model, index, queries, replace(store, told=told.append)))
+    G = ggn(model, in_order_of_content(train), method.outer_products(0).draws, pattern=index.curvature.pattern)
+    g_q, g_i = (
+        torch.cat(list(gradients(model, x, measurement("simple"), method.draws(), pattern=index.curvature.pattern)))
+        for x in (queries, train)
+    )
+    exact = g_q.double() @ torch.linalg.solve(G.double() + 1e-2 * torch.eye(len(G)), g_i.double().T) / len(train)
+    close(found, exact.numpy(), rtol=5e-3)
+    (line,) = told
+    assert "60 steps for 3 queries over 9 images × 2 draws take 3,294 products" in line
+
+
+def test_refinement_comes_nearer_to_the_exact_matrix_with_every_few_steps(model, train, queries, store):
+    each = [
+        scores("k-fac", model, train, queries, store, absolute_damping=1e-2, refine=steps) for steps in (0, 2, 8, 60)
+    ]
+    far = [np.linalg.norm(one - each[-1]) for one in each[:-1]]
+    assert far[0] > far[1] > far[2]
+
+
+def test_queries_that_do_not_fit_together_score_alike_in_parts(model, train, queries, store, tmp_path):
+    small = replace(model, memory=1)
+    parts = scores("ek-fac", small, train, queries, FeatureStore(tmp_path / "parts"))
+    close(parts, scores("ek-fac", model, train, queries, store))
+
+
+def test_a_crew_makes_the_same_scores(model, train, queries, store, tmp_path, monkeypatch):
+    for name in ("gradients.projected.BLOCK", "curvature.sides.BLOCK", "curvature.estimates.PART"):
+        monkeypatch.setattr(f"headwater.{name}", 4)
+    crew = FeatureStore(tmp_path / "crew", crew=Here())
+    np.testing.assert_array_equal(
+        scores("ek-fac", model, train, queries, crew), scores("ek-fac", model, train, queries, store)
+    )
+
+
+def test_damaged_curvature_is_told_and_computed_anew(model, train, queries, store):
+    before = scores("k-fac", model, train, queries, store)
+    (path,) = store.root.glob("curvature/*/k-fac.safetensors")
+    path.write_bytes(path.read_bytes()[:-9] + b"\x01" * 9)
+    told = []
+    fitted("k-fac", model, train, replace(store, told=told.append))
+    assert len(told) == 1 and "damaged" in told[0]
+    np.testing.assert_array_equal(scores("k-fac", model, train, queries, store), before)
+
+
+def test_the_estimate_does_not_depend_on_the_order_of_the_images(model, train, store):
+    _, index = fitted("ek-fac", model, train, store)
+    _, other = fitted("ek-fac", model, train.take(np.arange(9)[::-1]), store)
+    assert index.curvature.fingerprint == other.curvature.fingerprint
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"damping": 0.0}, "damping is 0.0; expected a finite number above 0"),
+        ({"absolute_damping": -1e-8}, "absolute_damping is -1e-08"),
+        ({"damping": 0.1, "absolute_damping": 1e-8}, "expected one"),
+        ({"variant": "shrink"}, "shrink"),
+        ({"fisher": "exact"}, "exact"),
+        ({"average": True}, "average is true for the kind 'model'"),
+        ({"refine": -1}, "refine is -1"),
+        ({"compression": "int2"}, "compression is 'int2'"),
+        ({"curvature_timesteps": 0}, "curvature_timesteps is 0"),
+        ({"group": 0}, "group is 0"),
+    ],
+)
+def test_impossible_fields_are_refused(fields, words):
+    with pytest.raises(OptionError, match=words):
+        make("ek-fac", fields)
+
+
+def test_a_pattern_without_linear_or_convolution_is_refused(model, train, store):
+    with pytest.raises(ModelError, match="K-FAC has nothing to factor"):
+        fitted("k-fac", model, train, store, parameters="*norm*")
+
+
+def test_weights_that_are_not_finite_are_told_with_the_example(tiny, smallest, train, store):
+    broken = tiny(**smallest)
+    broken.module.conv_in.weight.data[0, 0, 0, 0] = float("nan")
+    with pytest.raises(NonFiniteError):
+        fitted("k-fac", broken, train, store)
+
+
+def test_pictures_of_another_size_are_refused(model, train, pictures, store):
+    method, index = fitted("k-fac", model, train, store)
+    with pytest.raises(DataError, match="the model takes"):
+        dense(method.score(model, index, pictures(2, side=4), store))
