@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.diffusion.schedule import linear
-from headwater.features import GradientFeatures
+from headwater.features import Gradients
 from headwater.methods import METHODS, learns, make, method_class, settings_of
 
 MEASURED = Path(__file__).with_suffix(".json")  # of benchmarks/costs.py
@@ -37,7 +37,7 @@ def passes(name: str) -> str:
         return "as many trainings as there are subsets to learn from, then none"
     if name == "clip":
         return "one pass of the embedder a picture"
-    if not issubclass(kind, GradientFeatures):
+    if not issubclass(kind, Gradients):
         return "no model"
     each = make(name, {}).passes(linear().T)
     forward = [(each.train_forward, "a training image"), (each.query_forward, "a query")]

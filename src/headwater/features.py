@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float32
@@ -19,6 +19,8 @@ from headwater.store import FeatureStore
 
 Features = Float32[np.ndarray, "n k"]
 VERSION = 2  # of the numbers that given settings stand for
+
+Result = TypeVar("Result")
 
 
 class Passes(NamedTuple):
@@ -85,6 +87,10 @@ class GradientFeatures(Gradients):
             raise unknown("projector", str(self.projector), PROJECTORS)
         if self.k < 1:
             raise OptionError(f"k is {self.k}; expected a whole number of 1 or more.")
+
+    def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
+        """Bytes in the store, of n training images and q queries, for a model of so many parameters: feature rows."""
+        return 4 * (n + q) * (parameters if self.projector == "none" else self.k)
 
     def train(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
         """Φ `[n, k]` of the training images. They have no sampler's path: under `trajectory` their own loss stands for it."""
@@ -178,9 +184,9 @@ def _block(what: Wanted, rows: slice) -> Features:
     return np.concatenate(list(what.blocks(rows)))
 
 
-def in_order(results: Iterable[tuple[slice, Features]], parts: Sequence[slice]) -> Iterator[Features]:
+def in_order(results: Iterable[tuple[slice, Result]], parts: Sequence[slice]) -> Iterator[Result]:
     """The results of these parts in their order, whatever the order in which they come."""
-    waiting: dict[int, Features] = {}
+    waiting: dict[int, Result] = {}
     following = 0
     for part, found in results:
         waiting[part.start] = found

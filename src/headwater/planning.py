@@ -16,11 +16,12 @@ import torch
 
 from headwater import seeds
 from headwater.core import Examples
+from headwater.curvature.factored import factor_numbers
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.diffusion.schedule import linear
-from headwater.features import GradientFeatures, Passes
+from headwater.features import Gradients, Passes
 from headwater.gradients.drawn import drawn
 from headwater.gradients.hooks import LayerGradient, stream
 from headwater.gradients.layers import layers_of
@@ -49,7 +50,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a recipe asks for, exactly. `pictures` are training pictures seen, over all steps of all models."""
+    """What a recipe asks for, exactly. `pictures` are training pictures seen, over all steps of all models; `factors` the numbers
+    of K-FAC's factors."""
 
     trainings: int
     steps: int
@@ -57,14 +59,15 @@ class Counts:
     sampling: int
     measuring: int
     parameters: int
+    factors: int
     n: int
     queries: int
     bytes_of_models: int
     bytes_of_bank: int
 
 
-def counts(recipe: BankRecipe, n: int, held_out: int, parameters: int) -> Counts:
-    """The counts for n training images, of which a subset keeps `part`, and a network of so many parameters."""
+def counts(recipe: BankRecipe, n: int, held_out: int, parameters: int, factors: int = 0) -> Counts:
+    """The counts for n training images, of which a subset keeps `part`, and a network of so many parameters and factors."""
     jobs, half = jobs_of(recipe), round(recipe.part * n)
     full = sum(subset < 0 for subset, _ in jobs)
     steps = {True: recipe.training.total(n), False: recipe.subset_training.total(half)}
@@ -79,6 +82,7 @@ def counts(recipe: BankRecipe, n: int, held_out: int, parameters: int) -> Counts
         sampling=recipe.generated * recipe.sample_steps,
         measuring=len(jobs) * queries * every * draws.noises,
         parameters=parameters,
+        factors=factors,
         n=n,
         queries=queries,
         bytes_of_models=4 * parameters * len(jobs),
@@ -166,8 +170,9 @@ def plan(recipe: BankRecipe, examples: Mapping[str, int], device: str = "cpu", w
     """The counts, the measurement, and the hours and bytes that follow; `examples` says how many images each side has."""
     workers = workers or (os.cpu_count() or 1 if device == "cpu" else 1)
     rate = measured(recipe, device)
-    parameters = sum(p.numel() for p in Network(recipe.model).fresh(0).parameters())
-    found = counts(recipe, examples["data"], examples["held_out"], parameters)
+    model = unet.new(recipe.model, 0)
+    parameters = sum(p.numel() for p in model.module.parameters())
+    found = counts(recipe, examples["data"], examples["held_out"], parameters, factor_numbers(model))
     hours = {
         "training": found.pictures * rate.step / 3600,
         "sampling": found.sampling * rate.forward / 3600,
@@ -184,14 +189,12 @@ def plan(recipe: BankRecipe, examples: Mapping[str, int], device: str = "cpu", w
 
 
 def cost(method: Any, found: Counts, rate: Measured) -> dict[str, float]:
-    """Passes through the model for a training image and a query, seconds for all of them, and bytes of features."""
-    each = method.passes(linear().T) if isinstance(method, GradientFeatures) else Passes(0, 0)
+    """Passes through the model for a training image and a query, seconds for all of them, and bytes in the store."""
+    each = method.passes(linear().T) if isinstance(method, Gradients) else Passes(0, 0)
     n, q = found.n, found.queries
     seconds = (n * each.train + q * each.query) * rate.gradient + (n * each.train_forward + q * each.query_forward) * rate.forward
-    size = 0
-    if isinstance(method, GradientFeatures):
-        k = found.parameters if method.projector == "none" else method.k
-        size = 4 * (n + q) * k * getattr(method, "checkpoints", 1)
+    kept = getattr(method, "bytes_kept", None)
+    size = kept(n, q, found.parameters, found.factors) if kept else 0
     return {**each._asdict(), "seconds": seconds, "bytes": size}
 
 
@@ -212,7 +215,7 @@ def lines(name: str, recipe: BankRecipe, found: Mapping[str, Any]) -> list[str]:
         f"memory      {_bytes(found['peak_of_a_process'])} a process, as measured",
         f"disk        {_bytes(many['bytes_of_bank'])} bank, {_bytes(many['bytes_of_models'])} kept models",
         "",
-        f"{'method':14}{'gradients an image':>20}{'a query':>9}{'time on one':>14}{'features':>12}",
+        f"{'method':14}{'gradients an image':>20}{'a query':>9}{'time on one':>14}{'kept':>12}",
     ]
     rows += [
         f"{method:14}{each['train']:20d}{each['query']:9d}{_hours(each['seconds'] / 3600):>14}{_bytes(each['bytes']):>12}"

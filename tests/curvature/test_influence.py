@@ -141,9 +141,7 @@ def test_conjugate_gradients_at_convergence_are_the_dense_solve_of_the_exact_mat
 
 
 def test_refinement_comes_nearer_to_the_exact_matrix_with_every_few_steps(model, train, queries, store):
-    each = [
-        scores("k-fac", model, train, queries, store, absolute_damping=1e-2, refine=steps) for steps in (0, 2, 8, 60)
-    ]
+    each = [scores("k-fac", model, train, queries, store, absolute_damping=1e-2, refine=steps) for steps in (0, 2, 8, 60)]
     far = [np.linalg.norm(one - each[-1]) for one in each[:-1]]
     assert far[0] > far[1] > far[2]
 
@@ -158,9 +156,7 @@ def test_a_crew_makes_the_same_scores(model, train, queries, store, tmp_path, mo
     for name in ("gradients.projected.BLOCK", "curvature.sides.BLOCK", "curvature.estimates.PART"):
         monkeypatch.setattr(f"headwater.{name}", 4)
     crew = FeatureStore(tmp_path / "crew", crew=Here())
-    np.testing.assert_array_equal(
-        scores("ek-fac", model, train, queries, crew), scores("ek-fac", model, train, queries, store)
-    )
+    np.testing.assert_array_equal(scores("ek-fac", model, train, queries, crew), scores("ek-fac", model, train, queries, store))
 
 
 def test_damaged_curvature_is_told_and_computed_anew(model, train, queries, store):

@@ -67,6 +67,15 @@ def columns_of(layer: Layer) -> tuple[int, int]:
     return weight.shape[0], weight[0].numel()
 
 
+def factor_numbers(model: Denoiser) -> int:
+    """How many numbers the factors of all layers have; a model without such layers has none."""
+    try:
+        layers = factored(model).layers
+    except ModelError:
+        return 0
+    return sum(o * o + i * i for o, i in map(columns_of, layers))
+
+
 def _places(layer: MatrixLayer, joint: bool) -> Sequence[Place]:
     assert isinstance(layer, LinearLayer | ConvLayer)
     height, width = columns_of(layer)

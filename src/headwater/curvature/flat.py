@@ -76,6 +76,10 @@ class AlongTraining(Flat):
         """The checkpoints that the model came with; itself where there are none."""
         return evenly(model.checkpoints or (model,), self.checkpoints)
 
+    def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
+        """C times those of one model."""
+        return self.checkpoints * super().bytes_kept(n, q, parameters, factors)
+
     def passes(self, T: int) -> Passes:
         """C times those of one model."""
         return Passes(*(self.checkpoints * each for each in super().passes(T)))

@@ -142,6 +142,10 @@ class Influence(Gradients):
         each = super().passes(T)
         return each._replace(train=each.train + self.curvature_timesteps)
 
+    def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
+        """Bytes in the store: sums in float64, eigenvectors in float32, eigenvalues, and scores."""
+        return 12 * factors + 8 * parameters + 4 * n * (q + 1)
+
     def _unit(self, damping: float | None) -> Unit:
         """λ, where it is not a sequence: the one given, of the kind of the method's own; the method's own; the usual."""
         if damping is not None:

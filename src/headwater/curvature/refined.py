@@ -7,7 +7,6 @@ What a Kronecker product leaves out, correlations between layers and between a l
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
@@ -39,8 +38,8 @@ class Exact:
         """(G + diag λ)⁻¹ v after so many steps; tells what it will cost before it begins."""
         passes = (steps + 1) * len(v) * len(self.examples) * self.draws.count
         store.told(
-            f"Conjugate gradients: {steps} steps for {len(v)} queries over {len(self.examples):,} images × {self.draws.count} draws "
-            f"take {passes:,} products with a Jacobian and as many with its transpose."
+            f"Conjugate gradients: {steps} steps for {len(v)} queries over {len(self.examples):,} images × {self.draws.count} "
+            f"draws take {passes:,} products with a Jacobian and as many with its transpose."
         )
         done = 0
 

@@ -9,9 +9,7 @@ from torch import Tensor
 Operator = Callable[[Tensor], Tensor]
 
 
-def conjugate_gradients(
-    matvec: Operator, b: Float[Tensor, "q p"], precondition: Operator, steps: int
-) -> Float[Tensor, "q p"]:
+def conjugate_gradients(matvec: Operator, b: Float[Tensor, "q p"], precondition: Operator, steps: int) -> Float[Tensor, "q p"]:
     """x after so many steps from x = M⁻¹b, for each row of b; `matvec` is symmetric positive definite, `precondition` is M⁻¹.
 
     In exact arithmetic p steps solve, and every step makes the error xᵀAx smaller. A row whose residual is zero stays as it is.

@@ -1,4 +1,4 @@
-"""EK-FAC influence functions: Grosse et al. 2023, arXiv:2308.03296; for diffusion models Mlodozieniec et al. 2025, arXiv:2410.13850."""
+"""EK-FAC influence functions: Grosse et al. 2023, arXiv:2308.03296; Mlodozieniec et al. 2025, arXiv:2410.13850."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -34,6 +34,10 @@ class EKFAC(Influence):
     def curvature(self, model: Denoiser, train: Examples, store: FeatureStore) -> Curvature:
         basis = super().curvature(model, train, store)
         return ekfac_of(Squares(model, in_order_of_content(train), self.outer_products(1), basis, self.group), store)
+
+    def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
+        """Those of K-FAC, and its own eigenvalues."""
+        return super().bytes_kept(n, q, parameters, factors) + 8 * parameters
 
     def passes(self, T: int) -> Passes:
         """Those of K-FAC, and a second estimate."""
