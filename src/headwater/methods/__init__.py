@@ -27,8 +27,8 @@ class Method(Protocol):
 
     `fit` is the expensive part and needs no query; `score` yields blocks `[query, train]` over consecutive training images
     (a sequence of dampings, of the kind of the method's own, gives blocks `[damping, query, train]`); `self_scores` is τ[i, i] of
-    the training images; `resolved` is what the fields became: the real width, λ in the papers' units. `signed` is False for similarities, whose
-    lowest scores are no opponents.
+    the training images; `resolved` is what the fields became: the real width, λ in the papers' units. `signed` is False for
+    similarities, whose lowest scores are no opponents.
     """
 
     title: ClassVar[str]
