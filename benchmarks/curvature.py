@@ -1,14 +1,16 @@
-"""What K-FAC's and EK-FAC's estimates cost, and what their noise is worth.
+"""What K-FAC's and EK-FAC's estimates and scores cost, and what their noise is worth.
 
-Run: .venv/bin/python benchmarks/curvature.py [--configuration cifar --images 8 --draws 4]. Times, on one batch of (image, draw)
-rows, side by side in one run: a plain forward and backward pass with weight gradients; our factors and squares for several groups;
-curvlinops' factors and corrected eigenvalues; eigendecompositions apart. Then, on the digits bank's model, how far eigenvalues from
-groups of gradients lie from those of many more, for each group. Writes benchmarks/results/curvature.json.
+Run: .venv/bin/python benchmarks/curvature.py [--models digits 4.4M]. On one thread and one batch of (image, draw) rows, in turns in
+one run: a plain forward and backward pass with weight gradients; our factors and squares for several groups; curvlinops' factors
+and corrected eigenvalues; eigendecompositions apart; scoring, for one damping and for twenty. Then, on the digits bank's model, how
+far eigenvalues from groups of gradients lie from those of many more. Writes benchmarks/results/curvature.json.
 """
 
 import argparse
 import json
+import resource
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from curvlinops import EKFACLinearOperator
+from features import MIDDLE
 from torch import nn
 
 from headwater import seeds
@@ -25,56 +28,83 @@ from headwater.curvature.ekfac import ekfac, squares
 from headwater.curvature.factored import factored
 from headwater.curvature.factors import factors
 from headwater.curvature.fisher import Fisher
-from headwater.curvature.kfac import kfac
+from headwater.curvature.kfac import Curvature, kfac
+from headwater.curvature.sides import Streamed, sides
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.environment import environment
 from headwater.models import unet
 
 GROUPS = (1, 2, 4, 8, 16, 32)
+PLAIN = "forward and backward"
+MODELS: dict[str, dict[str, Any]] = {
+    "digits": {"configuration": unet.configuration("digits"), "images": 64, "draws": 8, "queries": 50, "repeats": 5},
+    "4.4M": {"configuration": unet.configuration("cifar", **MIDDLE), "images": 8, "draws": 4, "queries": 50, "repeats": 3},
+    "35.7M": {"configuration": unet.configuration("cifar"), "images": 4, "draws": 4, "queries": 10, "repeats": 2},
+}
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--configuration", default="cifar")
-    arguments.add_argument("--images", type=int, default=8)
-    arguments.add_argument("--draws", type=int, default=4)
-    arguments.add_argument("--repeats", type=int, default=3)
-    arguments.add_argument("--variance-images", type=int, default=200)
-    arguments.add_argument("--only", choices=("costs", "noise"))
+    arguments.add_argument("--models", nargs="*", default=list(MODELS))
+    arguments.add_argument("--variance-images", type=int, default=200, help="0: leave the noise out")
     arguments.add_argument("--print-only", action="store_true", help="write no file, as on a machine that is busy")
     given = arguments.parse_args()
-    found: dict[str, Any] = {"environment": environment(), **vars(given)}
-    if given.only != "noise":
-        found["seconds"] = costs(given.configuration, given.images, given.draws, given.repeats)
-    if given.only != "costs":
-        found["noise"] = noise(given.variance_images)
-    print(json.dumps(found, indent=1))
+    torch.set_num_threads(1)
+    path = Path(__file__).parent / "results" / "curvature.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    here = environment() | {"threads": 1}
+    for name in given.models:
+        found[name] = {"environment": here, **MODELS[name], **costs(**MODELS[name])}
+        print(name, json.dumps(found[name]["ratios"], indent=1))
+    if given.variance_images:
+        found["noise"] = {"environment": here, **noise(given.variance_images)}
     if not given.print_only:
-        (Path(__file__).parent / "results" / "curvature.json").write_text(json.dumps(found, indent=1))
+        path.write_text(json.dumps(found, indent=1))
 
 
-def costs(configuration: str, images: int, draws: int, repeats: int) -> dict[str, float]:
-    """Seconds of each, the least of `repeats`."""
-    model = unet.new(unet.configuration(configuration), seed=0)
+def costs(configuration: dict[str, Any], images: int, draws: int, queries: int, repeats: int) -> dict[str, Any]:
+    """Seconds of each, the least of `repeats` turns, and their ratios to a plain forward and backward pass."""
+    model = unet.new(configuration, seed=0)
     c, h, w = model.shape
     pixels = seeds.stream(0, "benchmark pictures").integers(0, 256, (images, h, w, c), dtype=np.uint8)
     examples, fisher = Examples(pixels), Fisher(draws=Draws(draws, "antithetic"))
     rows = images * draws
-    sums = factors(model, examples, fisher, rows=rows)
     start = time.perf_counter()
-    basis = kfac(model, sums)
-    seconds = {"eigendecompositions": time.perf_counter() - start}
+    basis = kfac(model, factors(model, examples, fisher, rows=rows))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds = {"first fit, eigendecompositions and all": time.perf_counter() - start}
     what: dict[str, Callable[[], object]] = {
-        "forward and backward": lambda: plain(model, examples, fisher),
+        PLAIN: lambda: plain(model, examples, fisher),
         "factors, expand": lambda: factors(model, examples, fisher, rows=rows),
         "factors, reduce": lambda: factors(model, examples, fisher, rows=rows, variant="reduce"),
+        **{
+            f"squares, group {group}": lambda group=group: squares(model, examples, fisher, basis, group=group, rows=rows)
+            for group in (1, 8, 16)
+        },
+        **{
+            f"scores of {queries} queries, dampings: {len(grid)}": scoring(model, examples, fisher.draws, basis, queries, grid)
+            for grid in ([0.1], list(np.geomspace(1e-6, 10, 20)))
+        },
+        **theirs(model, examples, fisher),
     }
-    for group in GROUPS:
-        what[f"squares, group {group}"] = lambda group=group: squares(model, examples, fisher, basis, group=group, rows=rows)
-    for name, call in what.items():
-        seconds[name] = min(timed(call) for _ in range(repeats))
-    return seconds | {f"curvlinops: {name}": each for name, each in theirs(model, examples, fisher, repeats).items()}
+    each: dict[str, list[float]] = defaultdict(list)
+    for _ in range(repeats):
+        for name, call in what.items():
+            each[name].append(timed(call))
+    seconds |= {name: min(times) for name, times in each.items()}
+    ratios = {name: round(value / seconds[PLAIN], 3) for name, value in seconds.items()}
+    return {"parameters": basis.p, "seconds": seconds, "ratios": ratios, "bytes_at_most_in_a_fit": memory}
+
+
+def scoring(
+    model: Denoiser, examples: Examples, draws: Draws, basis: Curvature, queries: int, grid: list[float]
+) -> Callable[[], object]:
+    """Training gradients past so many held queries."""
+    rows = torch.as_tensor(seeds.normal((queries, basis.p), 0, "benchmark queries"), dtype=torch.float32)
+    held = sides(basis, rows.split(1), [basis.inverse(damping) for damping in grid])
+    streamed = Streamed(model, examples, basis, draws, False, held)
+    return lambda: list(streamed.products(slice(None)))
 
 
 def plain(model: Denoiser, examples: Examples, fisher: Fisher) -> None:
@@ -96,22 +126,29 @@ class Flat(nn.Module):
         return self.inner(both[:, :-1].view(-1, *self.shape), both[:, -1].long()).sample.flatten(1)
 
 
-def theirs(model: Denoiser, examples: Examples, fisher: Fisher, repeats: int) -> dict[str, float]:
-    """The same three steps by curvlinops, on the same rows in one batch."""
+def theirs(model: Denoiser, examples: Examples, fisher: Fisher) -> dict[str, Callable[[], object]]:
+    """The same steps by curvlinops, one after the other, on the same rows in one batch."""
     draw = fisher.drawn(model, examples, slice(None)).draw
     data = [(torch.cat([draw.x_t.flatten(1), draw.t.to(draw.x_t)], 1), draw.noise.flatten(1))]
     wrapped = Flat(model)
     wanted = {f"inner.{name}" for name in factored(model).pattern.split("|")}
     chosen = [parameter for name, parameter in wrapped.named_parameters() if name in wanted]
-    found: dict[str, list[float]] = {"factors": [], "eigendecompositions": [], "corrected eigenvalues": []}
-    for _ in range(repeats):
-        operator = EKFACLinearOperator(
-            wrapped, nn.MSELoss(), chosen, data, check_deterministic=False, num_per_example_loss_terms=1, num_data=len(data[0][0])
-        )
-        found["factors"].append(timed(operator.compute_kronecker_factors))
-        found["eigendecompositions"].append(timed(operator._compute_eigenvectors))
-        found["corrected eigenvalues"].append(timed(operator.compute_eigenvalue_correction))
-    return {name: min(each) for name, each in found.items()}
+    held: list[EKFACLinearOperator] = []
+
+    def begun() -> None:
+        held[:] = [
+            EKFACLinearOperator(
+                wrapped, nn.MSELoss(), chosen, data, check_deterministic=False, num_per_example_loss_terms=1,
+                num_data=len(data[0][0]),
+            )
+        ]  # fmt: skip
+        held[0].compute_kronecker_factors()
+
+    return {
+        "curvlinops: factors": begun,
+        "curvlinops: eigendecompositions": lambda: held[0]._compute_eigenvectors(),
+        "curvlinops: corrected eigenvalues": lambda: held[0].compute_eigenvalue_correction(),
+    }
 
 
 def timed(call: Callable[[], object]) -> float:

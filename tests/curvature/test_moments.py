@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from headwater.curvature.moments import of_maps, of_patches, overlaps
+from headwater.curvature.moments import assembled, of_maps, overlaps, summed
 from headwater.gradients.layers import ConvLayer, LinearLayer
 
 
@@ -19,7 +19,7 @@ def test_the_moment_is_that_of_the_unfolded_patches(size, kernel):
     one, a = layer(kernel, padding=kernel // 2), torch.randn(2, 3, *size, dtype=torch.float64)
     assert overlaps(one)
     patches = one.inputs(a).flatten(0, 1)
-    torch.testing.assert_close(of_patches(one, a), patches.T @ patches)
+    torch.testing.assert_close(assembled(one, summed(one, a)), patches.T @ patches)
 
 
 def test_the_moment_of_maps_is_over_rows_and_positions():
