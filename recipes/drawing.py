@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,8 +15,17 @@ from headwater.disk import written
 from pages import SPLITS, Row
 
 PAPER, INK, QUIET, LINE = "#fcfcfb", "#1a2024", "#586269", "#dde1e2"  # those of the report
-HUES = {"trak": "#ad4f06", "d-trak": "#1c669f"}
-DARK = {PAPER: "#13181b", INK: "#e5e9eb", QUIET: "#9ba7ae", LINE: "#2b3338", "#ad4f06": "#f1a660", "#1c669f": "#74b8ec"}
+HUES = {"trak": "#ad4f06", "d-trak": "#1c669f", "k-fac": "#7d5fa8", "ek-fac": "#2f7d4f"}
+DARK = {
+    PAPER: "#13181b",
+    INK: "#e5e9eb",
+    QUIET: "#9ba7ae",
+    LINE: "#2b3338",
+    "#ad4f06": "#f1a660",
+    "#1c669f": "#74b8ec",
+    "#7d5fa8": "#bda3e6",
+    "#2f7d4f": "#7ccb9b",
+}
 DASHES = {"10": (0, (4, 2)), "100": "solid", "1000": (0, (1, 1.2))}  # of a number of timesteps
 REFERENCES = {"random": "random", "ceiling": "another seed"}
 FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
@@ -119,6 +128,43 @@ def apart(heights: Sequence[float], least: float) -> list[float]:
         pools.append((mean, count))
     flat = [mean for mean, count in pools for _ in range(count)]
     return [mean + place * least for place, mean in enumerate(flat)]
+
+
+def heat(
+    rows: Sequence[Sequence[tuple[str, Float[np.ndarray, "a b"]]]], ticks: Sequence[str], axes_words: tuple[str, str]
+) -> Figure:
+    """Matrices of correlations in percent, one a panel, each cell with its number; all of one scale of colours."""
+    largest = max(float(np.abs(matrix).max()) for row in rows for _, matrix in row)
+    with mpl.rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(4.4 * len(rows[0]), 4.3 * len(rows)), layout="constrained")
+        grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+        for panels, row in zip(grid, rows, strict=True):
+            for axes, (title, matrix) in zip(panels, row, strict=True):
+                axes.imshow(matrix, cmap="RdBu_r", vmin=-largest, vmax=largest)
+                axes.set_title(title)
+                axes.set_xticks(range(matrix.shape[1]), ticks, rotation=60)
+                axes.set_yticks(range(matrix.shape[0]), ticks)
+                for (a, b), value in np.ndenumerate(matrix):
+                    dark = abs(value) > 0.6 * largest
+                    axes.text(b, a, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=PAPER if dark else "#1a2025")
+                axes.set_xlabel(axes_words[0])
+            panels[0].set_ylabel(axes_words[1])
+        return figure
+
+
+def scatter(panels: Sequence[tuple[str, Float[np.ndarray, " s"], Float[np.ndarray, " s"]]], words: tuple[str, str]) -> Figure:
+    """Points, a panel for each title, with the line on which both are equal and the axes where either is 0."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.4 * len(panels), 3.8), layout="constrained")
+        for axes, (title, x, y) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            axes.scatter(x, y, s=3, color=HUES["d-trak"], alpha=0.25, lw=0, rasterized=True)
+            axes.axline((0, 0), slope=1, color=QUIET, lw=0.8, ls=(0, (4, 2)))
+            axes.axhline(0, color=QUIET, lw=0.6)
+            axes.axvline(0, color=QUIET, lw=0.6)
+            axes.set_title(title)
+            axes.set_xlabel(words[0])
+        figure.axes[0].set_ylabel(words[1])
+        return figure
 
 
 class Picture(NamedTuple):

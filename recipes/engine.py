@@ -20,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import pages
 from headwater import features
 from headwater.arguments import Machine, Models, crew, experiment
@@ -37,10 +39,12 @@ from headwater.truth import Yardstick
 from keeping import Kept, Row
 from pages import RESULTS
 
-RECIPES = (
+D_TRAK = (
     *("table_1", "table_2", "table_4", "table_5", "table_7"),
     *("figure_1", "figure_2", "figure_5", "figure_6", "figure_9", "figure_10", "figure_15", "figure_20"),
 )
+K_FAC = ("kfac_figure_2", "kfac_figure_4", "kfac_figure_6", "kfac_figure_7", "kfac_figure_11", "kfac_figure_13")
+RECIPES = (*D_TRAK, *K_FAC)
 NUMERICS = 1  # of what a row's figures stand for: raised where they change and neither a field nor a feature does
 DAMPINGS = [a * 10.0**b for b in range(-4, 2) for a in (1, 2, 5)]
 REFERENCES = {"random": "`random`", "ceiling": "*one seed predicting the other*"}
@@ -85,6 +89,11 @@ class Line:
             made = make(self.method, dict(self.fields))
             given["fields"] = fields(made) | ({"fingerprint": made.fingerprint} if hasattr(made, "fingerprint") else {})
         return json.loads(json.dumps(given))
+
+
+def influence(method: str, timesteps: int, swept: Mapping[str, Sequence[Any]] | None = None, **more: Any) -> dict[str, Any]:
+    """What a line of an influence function needs: nothing is chosen unless said, λ is the paper's 1e-8."""
+    return {"method": method, "fields": {"timesteps": timesteps, **more}, "swept": swept or {}}
 
 
 def kernel(method: str, timesteps: int, swept: Mapping[str, Sequence[Any]] | None = None, **more: Any) -> dict[str, Any]:
@@ -145,6 +154,12 @@ def measured(line: Line, given: Given) -> Found:
     assert run.bank is not None
     scores, learned = settings(run, line.swept, given.store), learned_from(run, line.swept)
     return Found(run.bank, {setting: against(run.bank, values, learned, line.against) for setting, values in scores.items()})
+
+
+def measured_scores(line: Line, given: Given) -> np.ndarray:
+    """The scores of a line without swept fields, [q, n]."""
+    ((_, values),) = settings(given.run(line), {}, given.store).items()
+    return values
 
 
 def figures(line: Line, found: Found, base: Found | None = None) -> Iterator[Row]:
@@ -321,4 +336,4 @@ def main(*names: str, doc: str | None = None) -> None:
             time_alone(name, given) if words.seconds else run(name, given, words.anew)
     except UserError as error:
         sys.exit(f"{error}")
-    pages.index([importlib.import_module(name) for name in RECIPES], given.results)
+    pages.index([[importlib.import_module(name) for name in paper] for paper in (D_TRAK, K_FAC)], given.results)

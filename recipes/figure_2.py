@@ -10,7 +10,8 @@ from engine import main
 PAPER = "D-TRAK is best at the last checkpoint, TRAK at an earlier one."
 HERE = {
     "digits": (
-        "With 10 timesteps no checkpoint is clearly better than another; both methods are a little below their best at the last."
+        "It holds with 100 timesteps, by little: on generation D-TRAK rises along training from 18.1 to 21.2, TRAK falls "
+        "from 19.5 to 17.8. With 10 timesteps both are a little below their best at the last checkpoint."
     ),
 }
 

@@ -13,12 +13,16 @@ Row = dict[str, Any]
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 INDEX = """# Results
 
-The tables and figures of the D-TRAK paper (Zheng et al. 2023, arXiv:2311.00500) on banks of our own: other data, other models, far
-fewer pixels. So what can be compared with the paper is which method is ahead, not by how many points. `make results` makes them for
-the digits bank, `recipes/all.py --bank BANK` for another, `recipes/table_1.py` one of them; what is finished is not measured again.
+The tables and figures of two papers on banks of our own: other data, other models, far fewer pixels. So what can be compared with
+the paper is which method is ahead, not by how many points. `make results` makes them for the digits bank, `recipes/all.py --bank
+BANK` for another, `recipes/table_1.py` one of them; what is finished is not measured again.
 
 Settings are chosen on one half of a split's queries and reported on the other; what was not chosen so is called an oracle. Every
 table has random scores and, on a bank of several seeds, what one retraining says of another. LDS compares within one bank only."""
+PAPERS = (
+    "## D-TRAK (Zheng et al. 2023, arXiv:2311.00500)",
+    "## Influence functions with K-FAC (Mlodozieniec et al. 2025, arXiv:2410.13850)",
+)
 
 SPLITS = {"val": "validation", "gen": "generation", "all": "all queries"}
 
@@ -48,8 +52,14 @@ def embed(page: Path, paragraphs: Sequence[str]) -> None:
         file.write("\n".join([f"{before}<!-- table -->", "\n\n".join(paragraphs), f"<!-- /table -->{after}"]))
 
 
-def index(recipes: Sequence[ModuleType], results: Path) -> None:
-    """All results: what the paper found, whether it was found here, and the pages of every bank."""
+def index(papers: Sequence[Sequence[ModuleType]], results: Path) -> None:
+    """All results, paper by paper."""
+    parts = [part for title, recipes in zip(PAPERS, papers, strict=True) for part in (title, findings(recipes, results))]
+    save(results / "README.md", [INDEX, *parts])
+
+
+def findings(recipes: Sequence[ModuleType], results: Path) -> str:
+    """What a paper found, whether it was found here, and the pages of every bank."""
     banks = sorted(folder.name for folder in results.glob("*/") if any(folder.glob("*.md")))
     lines = [["", "the paper", "here", "pages"]]
     for recipe in recipes:
@@ -59,7 +69,7 @@ def index(recipes: Sequence[ModuleType], results: Path) -> None:
         lines.append([title, recipe.PAPER, here, links])
     used = [i for i, column in enumerate(zip(*lines[1:], strict=True)) if any(column)]  # nothing is said of what is not measured
     text = [f"| {' | '.join(line[i] for i in used)} |" for line in lines]
-    save(results / "README.md", [INDEX, "\n".join([text[0], "|---" * len(used) + "|", *text[1:]])])
+    return "\n".join([text[0], "|---" * len(used) + "|", *text[1:]])
 
 
 def title_and_caption(recipe: ModuleType) -> tuple[str, str]:

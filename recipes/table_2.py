@@ -1,12 +1,13 @@
 """Table 2: LDS (%) of retraining-free methods
 
-Similarities of pictures; gradients without a kernel and with one, as in appendix A.3 of the paper, over 10 and 100 timesteps evenly
-spaced, one noise each; k = 4096. Journey TRAK takes a query's gradients along the path that made it, so only generated queries have
-scores; the timesteps are those of the training images. The damping is chosen on one half of a split's queries and reported on the
-other; in the last row of D-TRAK the function of φ is chosen with it. The paper has this table for each of its data sets (2, 3, 6).
+Similarities of pictures; gradients without a kernel and with one, as in appendix A.3 of the paper, over 10 and 100 timesteps
+evenly spaced, one noise each; k = 4096. Journey TRAK takes a query's gradients along the path that made it, so only generated
+queries have scores; the timesteps are those of the training images. The damping is chosen on one half of a split's queries and
+reported on the other; in the last row of D-TRAK the function of φ is chosen with it. Influence functions, which the paper has not,
+take 10 draws of every training image for their curvature. The paper has this table for each of its data sets (2, 3, 6).
 """
 
-from engine import DAMPINGS, Given, Line, kernel, main
+from engine import DAMPINGS, Given, Line, influence, kernel, main
 from headwater.embedding import name_of
 
 PAPER = "D-TRAK is far above TRAK, its relatives and every similarity, and with 10 timesteps above TRAK with 100."
@@ -29,6 +30,7 @@ PAGES = {"digits": "README.md", "cifar2-small": "docs/cifar2-bank.md"}  # that s
 SIMILARITIES = [("pixel", "dot"), ("pixel", "cosine")]
 GRADIENTS = ("gradient", "gradient-cos", "tracin", "gas")
 KERNELS = ("journey-trak", "relative-if", "renorm-if", "trak", "d-trak", "das")
+INFLUENCE = ("k-fac", "ek-fac")
 FUNCTIONS = ["square", "avg", "l1", "l2", "linf"]
 
 
@@ -57,6 +59,11 @@ def lines(given: Given) -> list[Line]:
         *(similarity("clip", how, given.embedder) for how in ("dot", "cosine") if given.embedder),
         *(gradient(method, timesteps) for method in (*GRADIENTS, *KERNELS) for timesteps in counts),
         *(free(timesteps) for timesteps in counts),
+        *(
+            Line(row=f"`{method}`, nothing chosen", column=f"{timesteps}", **influence(method, timesteps))
+            for method in INFLUENCE
+            for timesteps in counts
+        ),
         *given.references(),
     ]
 

@@ -1,0 +1,63 @@
+"""Figures 11 and 12: do losses at some timesteps tell of those at others?
+
+Above, the rank correlation over subsets between what EK-FAC predicts for a query's loss within one stretch of 50 timesteps and
+that loss after retraining within another. Below, between retrained models' losses within two stretches, one of each of two seeds:
+on the diagonal, what one retraining says of another. Means over queries, in percent; a stretch is called by its first timestep.
+Random scores have 0 within 1 or 2. EK-FAC: 100 timesteps of the training images, ten of every stretch of the queries, λ = 1e-8.
+"""
+
+import sys
+
+import numpy as np
+
+import pages
+from engine import Given, main
+from headwater.diffusion.draws import Draws
+from headwater.evaluate.lds import predicted
+from headwater.linalg.rank import spearman
+from whole import whole_gradients
+
+PAPER = "The loss at one timestep is predicted better by the influence on the loss at a higher timestep than by that on itself."
+HERE: dict[str, str] = {}
+
+STRETCHES = (0, 1, 2, 3, 5, 8, 12, 16, 19)
+STEPS = 10  # of a query in a stretch
+
+
+def page(given: Given) -> None:
+    """A matrix for every split, of predictions and of seeds."""
+    import drawing
+
+    bank, whole = given.bank, whole_gradients(given, given.counts(100)[0])
+    outcomes, rows, seeds = bank.outcomes("per-timestep").astype(np.float64), bank.rows(), bank.seeds()
+    T = whole.model.schedule.T
+    width = T // outcomes.shape[-1]
+    subsets = bank.subsets[rows]
+    each = []
+    for stretch in STRETCHES:
+        steps = tuple(stretch * width + width * i // STEPS for i in range(STEPS))
+        v = whole.solved(whole.of(bank.queries, Draws(steps, seed=whole.method.seed)))
+        each.append(predicted((v @ whole.train.T).numpy() / len(bank.train), subsets))
+    split, found = np.array(bank.queries.split), []
+    mean = outcomes[rows][:, seeds].mean(1)
+    sides = [("EK-FAC", each, [mean[:, :, s] for s in STRETCHES])]
+    if len(seeds) > 1:
+        first, second = ([outcomes[rows][:, seed][:, :, s] for s in STRETCHES] for seed in seeds[:2])
+        sides.append(("another seed", first, second))
+    for name, given_side, true in sides:
+        panels = []
+        for part in dict.fromkeys(split):
+            here = split == part
+            matrix = [[spearman(p.T[here], t.T[here]).mean() for t in true] for p in given_side]
+            panels.append((f"{name}, {pages.SPLITS.get(part, part)}", np.array(matrix)))
+        found.append(panels)
+    title, caption = pages.title_and_caption(sys.modules[__name__])
+    words = ("after retraining, loss from timestep", "predicted, loss from timestep")
+    drawing.save(drawing.heat(found, [str(s * width) for s in STRETCHES], words), given.folder / "kfac_figure_11.svg", title)
+    ground = f"Bank `{bank.folder.name}`: {len(rows)} subsets × {len(seeds)} seeds."
+    made = "Made by `recipes/kfac_figure_11.py`."
+    pages.save(given.folder / "kfac_figure_11.md", [f"# {title}", caption, ground, f"![{title}](kfac_figure_11.svg)", made])
+
+
+if __name__ == "__main__":
+    main("kfac_figure_11", doc=__doc__)

@@ -1,0 +1,52 @@
+"""Figures 2 and 17: LDS (%) of influence functions for what a picture's loss and its ELBO do
+
+Across, the measurement that retraining is asked about, of those that the bank has outcomes of. K-FAC and EK-FAC: that measurement
+m of the query, λ = 1e-8, nothing chosen, or with * the damping chosen by cross-fitting. TRAK*: m in φ; D-TRAK*: `square` in φ.
+Rows with (m. loss) differentiate the loss in place of m. 100 timesteps evenly spaced, one noise each; curvature over 10 draws of
+every training image; k = 4096.
+"""
+
+from engine import Given, Line, influence, kernel, main
+
+PAPER = (
+    "For the loss K-FAC is above TRAK and about equal to D-TRAK, without tuning; the ELBO is predicted better by the loss in its "
+    "place than by itself."
+)
+
+OUTCOMES = ("simple", "elbo")
+RELATIVE = [a * 10.0**b for b in range(-6, 1) for a in (1, 3)]
+
+
+def lines(given: Given) -> list[Line]:
+    timesteps = given.counts(100)[0]
+    known = [F for F in OUTCOMES if F in ("simple", *given.bank.info["recipe"]["measurements"])]
+    return [line for F in known for line in (*_rows(F, timesteps), *given.references(F, f"m = `{F}`"))]
+
+
+def _rows(F: str, timesteps: int) -> list[Line]:
+    rows = {
+        "`k-fac`": influence("k-fac", timesteps, measurement=F),
+        "`ek-fac`": influence("ek-fac", timesteps, measurement=F),
+        "`ek-fac`*": influence("ek-fac", timesteps, {"damping": RELATIVE}, measurement=F),
+        "`trak`*": kernel("d-trak", timesteps, measurement=F),
+        "`d-trak`*": kernel("d-trak", timesteps),
+        "`d-trak`*, `avg`": kernel("d-trak", timesteps, measurement="avg"),
+    }
+    if F != "simple":
+        rows |= {
+            "`ek-fac` (m. loss)": influence("ek-fac", timesteps),
+            "`ek-fac`* (m. loss)": influence("ek-fac", timesteps, {"damping": RELATIVE}),
+            "`trak`* (m. loss)": kernel("d-trak", timesteps, measurement="simple"),
+        }
+    return [Line(row=name, column=f"m = `{F}`", against=F, **how) for name, how in rows.items()]
+
+
+def base(of: Line) -> Line | None:
+    """Each is compared with TRAK at its best damping."""
+    if of.method in ("random", "ceiling"):
+        return None
+    return next(line for line in _rows(of.against, of.fields["timesteps"]) if line.row == "`trak`*")
+
+
+if __name__ == "__main__":
+    main("kfac_figure_2", doc=__doc__)
