@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from curvlinops import EKFACLinearOperator
-from features import MIDDLE
 from torch import nn
 
+from features import MIDDLE
 from headwater import seeds
 from headwater.bank import open_bank
 from headwater.core import Examples
@@ -102,7 +102,7 @@ def scoring(
 ) -> Callable[[], object]:
     """Training gradients past so many held queries."""
     rows = torch.as_tensor(seeds.normal((queries, basis.p), 0, "benchmark queries"), dtype=torch.float32)
-    held = sides(basis, rows.split(1), [basis.inverse(damping) for damping in grid])
+    held = sides(basis, rows.split(1), grid)
     streamed = Streamed(model, examples, basis, draws, False, held)
     return lambda: list(streamed.products(slice(None)))
 

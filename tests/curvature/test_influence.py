@@ -18,6 +18,7 @@ from headwater.scores import dense
 from headwater.store import FeatureStore
 
 PATTERN = "conv_in.*|*.to_q.*|conv_out.*"
+GRID = [1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0]
 SMALL = {"timesteps": 2, "curvature_timesteps": 2, "parameters": PATTERN}
 
 
@@ -47,9 +48,9 @@ def fitted(name, model, train, store, **fields):
     return method, method.fit(model, train, store)
 
 
-def scores(name, model, train, queries, store, damping=None, **fields):
+def scores(name, model, train, queries, store, grid=None, **fields):
     method, index = fitted(name, model, train, store, **fields)
-    return dense(method.score(model, index, queries, store, damping=damping))
+    return dense(method.score(model, index, queries, store, damping=grid))
 
 
 def written_out(method, index, model, train, queries, λ):
@@ -96,10 +97,19 @@ def test_a_dimensionless_damping_counts_in_each_blocks_mean_eigenvalue(model, tr
 
 
 def test_a_grid_of_dampings_is_each_of_them_in_one_pass(model, train, queries, store, tmp_path):
-    grid = [1e-4, 1e-2, 1.0]
-    several = scores("ek-fac", model, train, queries, store, damping=grid, absolute_damping=1.0)
-    for damping, block in zip(grid, several, strict=True):
-        close(block, scores("ek-fac", model, train, queries, FeatureStore(tmp_path / "one"), absolute_damping=damping))
+    for kind, grid in (("absolute_damping", [1e-4, 1e-2, 1.0]), ("absolute_damping", GRID), ("damping", GRID)):
+        several = scores("ek-fac", model, train, queries, store, grid=grid, **{kind: 1.0})
+        for damping, block in zip(grid, several, strict=True):
+            close(block, scores("ek-fac", model, train, queries, FeatureStore(tmp_path / "one"), **{kind: damping}), rtol=2e-4)
+
+
+def test_a_grid_has_the_self_scores_of_each_damping(model, train, store):
+    method, index = fitted("ek-fac", model, train, store, damping=0.01)
+    dense(method.score(model, index, train, store, damping=GRID))
+    for damping in GRID:
+        one = replace(method, damping=damping)
+        alone = one.self_scores(one.fit(model, train, store))
+        np.testing.assert_allclose(one.self_scores(index), alone, rtol=2e-4)
 
 
 def test_normalised_gradients_count_every_timestep_alike(model, train, queries, store):

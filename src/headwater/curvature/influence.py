@@ -12,6 +12,7 @@ from headwater.core import Examples
 from headwater.curvature.estimates import Factors, in_order_of_content, kfac_of
 from headwater.curvature.factors import VARIANTS
 from headwater.curvature.fisher import Fisher
+from headwater.curvature.grid import Grid
 from headwater.curvature.held import checked
 from headwater.curvature.kfac import Curvature
 from headwater.curvature.refined import Exact
@@ -187,20 +188,21 @@ class Influence(Gradients):
         index.own.update(zip(units, blocks[:, -1], strict=True))
         return blocks[:, :-1]
 
-    def _sides(self, index: Fitted, queries: Examples | None, units: Sequence[Unit], store: FeatureStore) -> list[Side]:
+    def _sides(self, index: Fitted, queries: Examples | None, units: Sequence[Unit], store: FeatureStore) -> Sequence[Side | Grid]:
         """The queries' side of every damping."""
         curvature = index.curvature
-        inverses = [curvature.inverse(value, absolute=absolute) for value, absolute in units]
+        dampings, absolute = [value for value, _ in units], units[0][1]
         if queries is None:
-            return sides(curvature, [], inverses)
+            return sides(curvature, [], dampings, absolute=absolute)
         what, draws = measurement(self.measurement), self.draws(query=True)
         pattern = curvature.pattern
         each = projected(index.model, queries, what, draws, Identity(), pattern=pattern, normalize=self.normalize)
         if not self.refine:
-            return sides(curvature, each, inverses, self.compression)
+            return sides(curvature, each, dampings, absolute=absolute, compression=self.compression)
         gradients = torch.cat(list(each))
         exact = Exact(index.model, in_order_of_content(index.train), self.outer_products(0).draws, pattern)
-        shifts = [curvature.shift(value, absolute=absolute) for value, absolute in units]
+        inverses = [curvature.inverse(damping, absolute=absolute) for damping in dampings]
+        shifts = [curvature.shift(damping, absolute=absolute) for damping in dampings]
         solutions = [
             exact.solved(gradients, shift, lambda v, inverse=inverse: curvature.scaled(v, inverse), self.refine, store)
             for shift, inverse in zip(shifts, inverses, strict=True)

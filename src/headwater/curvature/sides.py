@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from headwater.core import Examples
+from headwater.curvature.grid import Grid, grid
 from headwater.curvature.held import Held, Piece, held
 from headwater.curvature.kfac import Curvature
 from headwater.diffusion.denoiser import Denoiser
@@ -24,6 +25,8 @@ from headwater.features import in_order
 from headwater.gradients.projected import BLOCK, gathered, projected
 from headwater.linalg.project import Identity
 from headwater.store import FeatureStore
+
+MANY = 4  # dampings from which on a grid is the cheaper
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +47,17 @@ class Side:
 def sides(
     curvature: Curvature,
     gradients: Iterable[Float[Tensor, "_ p"]],
-    inverses: Sequence[Float64[Tensor, " p"]],
+    dampings: Sequence[float],
+    *,
+    absolute: bool = False,
     compression: str = "float32",
-) -> list[Side]:
-    """One for each of `inverses`, 1/(Λ + λ); all share the held queries."""
-    whitening = torch.stack(list(inverses)).amax(0).sqrt()
-    pieces = pieces_of(curvature)
-    kept = []
+) -> Sequence[Side | Grid]:
+    """The queries' side for these dampings. All share the held queries; many dampings of whole queries are a Grid."""
+    inverses = [curvature.inverse(damping, absolute=absolute) for damping in dampings]
+    if compression == "float32" and len(dampings) >= MANY:
+        return [grid(curvature, gradients, dampings, absolute)]
+    whitening = torch.stack(inverses).amax(0).sqrt()
+    pieces, kept = pieces_of(curvature), []
     for block in gradients:
         u = curvature.coordinates(block)
         kept.append(held(u * whitening.to(u), pieces, compression))
@@ -88,7 +95,7 @@ class Streamed(NamedTuple):
     curvature: Curvature
     draws: Draws
     normalize: bool
-    sides: Sequence[Side]
+    sides: Sequence[Side | Grid]
 
     def products(self, here: slice) -> Iterator[Float[Tensor, "b _"]]:
         """A row for each image of those at `here`: what each side makes of it, one after the other."""

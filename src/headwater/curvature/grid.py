@@ -1,0 +1,79 @@
+"""Inner products uᵀ(Λ + λ)⁻¹u' for a whole grid of λ at the price of two: coordinates of nearly one eigenvalue share their weight.
+
+With z = Λ + λ₀ for the smallest λ₀, both sides are held and streamed over √z, and another λ weights a product by
+r(z) = z/(z + λ − λ₀), smooth and between 0 and 1. Coordinates are sorted by z into bins, each WIDTH wider than the last, and in a
+bin r is a straight line through two Chebyshev nodes: what is summed is Σ vw and Σ vw(z − z̄) of every bin, whatever the number of
+λ. The error of r is at most WIDTH²/32 of it, 8e-5. λ counts in each block's unit: 1, or its mean eigenvalue.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import log, sqrt
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from headwater.curvature.kfac import Curvature
+
+WIDTH = 0.05  # of a bin, relative to z
+TOGETHER = 64  # bins whose sums are weighted at once
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Held queries, their coordinates in the order of z, and what the bins of z count for at every λ."""
+
+    queries: Float[Tensor, "q p"]
+    order: Int64[Tensor, " p"]
+    whitening: Float[Tensor, " p"]
+    offsets: Float[Tensor, " p"]  # where z lies in its bin, −1 … 1
+    edges: Sequence[int]  # the first coordinate of every bin, and the end
+    heights: Float[Tensor, "λ bins"]
+    slopes: Float[Tensor, "λ bins"]
+
+    def products(self, u: Float[Tensor, "b p"]) -> Float[Tensor, "b _"]:
+        """With every query and last with itself, for one λ after the other."""
+        v = (u * self.whitening)[:, self.order]
+        tilted = v * self.offsets
+        b, q = len(u), len(self.queries)
+        out = u.new_zeros(len(self.heights), b * (q + 1))
+        for low in range(0, self.heights.shape[1], TOGETHER):
+            here = slice(low, low + TOGETHER)
+            bins = [slice(*pair) for pair in zip(self.edges[here], self.edges[low + 1 : low + 1 + TOGETHER], strict=False)]
+            for side, weights in ((v, self.heights), (tilted, self.slopes)):
+                out += weights[:, here] @ torch.stack([self._of_bin(v, side, each) for each in bins]).flatten(1)
+        return out.view(-1, b, q + 1).transpose(0, 1).flatten(1)
+
+    def _of_bin(self, v: Float[Tensor, "b p"], side: Float[Tensor, "b p"], here: slice) -> Float[Tensor, "b q1"]:
+        own = (v[:, here] * side[:, here]).sum(1, keepdim=True)
+        return torch.cat([side[:, here] @ self.queries[:, here].mT, own], 1)
+
+
+def grid(curvature: Curvature, gradients: Iterable[Float[Tensor, "_ p"]], dampings: Sequence[float], absolute: bool) -> Grid:
+    """The queries with these gradients, for these dampings."""
+    least = min(dampings)
+    inverse = curvature.inverse(least, absolute=absolute)
+    alive = inverse > 0
+    z = torch.where(alive, 1 / (inverse * curvature.shift(1.0, absolute=absolute)), 1.0)
+    order = torch.argsort(z, stable=True)
+    z, like = z[order], curvature.blocks[0].left
+    number = torch.floor(torch.log(z / z[0]) / log(1 + WIDTH)).long().cpu().numpy()
+    edges = np.append(np.unique(number, return_index=True)[1], len(number))
+    low, high = z[edges[:-1]], z[edges[1:] - 1]
+    middle, half = (low + high) / 2, (high - low) / 2
+    node = half / sqrt(2)
+    first, last = (_ratios(each, dampings, least) for each in (middle - node, middle + node))
+    slopes = torch.where(half > 0, (last - first) / torch.where(half > 0, 2 * node, 1) * half, 0)
+    which = torch.as_tensor(np.repeat(np.arange(len(low)), np.diff(edges)), device=z.device)
+    offsets = torch.where(half[which] > 0, (z - middle[which]) / torch.where(half > 0, half, 1)[which], 0)
+    whitening = inverse.sqrt().to(like)
+    rows = [(curvature.coordinates(block) * whitening)[:, order] for block in gradients]
+    queries = torch.cat(rows) if rows else like.new_zeros(0, len(order))
+    return Grid(queries, order, whitening, offsets.to(like), edges.tolist(), ((first + last) / 2).to(like), slopes.to(like))
+
+
+def _ratios(z: Float64[Tensor, " bins"], dampings: Sequence[float], least: float) -> Float64[Tensor, "λ bins"]:
+    """z/(z + λ − λ₀) for every λ."""
+    return torch.stack([z / (z + damping - least) for damping in dampings])
