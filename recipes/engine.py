@@ -43,7 +43,7 @@ D_TRAK = (
     *("table_1", "table_2", "table_4", "table_5", "table_7"),
     *("figure_1", "figure_2", "figure_5", "figure_6", "figure_9", "figure_10", "figure_15", "figure_20"),
 )
-K_FAC = ("kfac_figure_2", "kfac_figure_4", "kfac_figure_6", "kfac_figure_7", "kfac_figure_11", "kfac_figure_13")
+K_FAC = tuple(f"kfac_figure_{number}" for number in (1, 2, 4, 6, 7, 11, 13, 15, 18))
 RECIPES = (*D_TRAK, *K_FAC)
 NUMERICS = 1  # of what a row's figures stand for: raised where they change and neither a field nor a feature does
 DAMPINGS = [a * 10.0**b for b in range(-4, 2) for a in (1, 2, 5)]
@@ -57,7 +57,8 @@ class Line:
     """A method at one setting of its fields: one place in a table, or the point `x` of a curve.
 
     `swept` fields are chosen by cross-fitting; with `each`, every value is a point of its own. `model`: a folder of the bank; with
-    `ensemble`, so many models of learning subsets instead. `against`: the outcome that scores are to predict.
+    `ensemble`, so many models of learning subsets instead. `against`: the outcome that scores are to predict. `dtype`: that of the
+    features in the store, if not float32.
     """
 
     row: str
@@ -70,6 +71,7 @@ class Line:
     model: str = "model"
     ensemble: int | None = None
     against: str = "simple"
+    dtype: str | None = None  # of the features in the store
 
     @property
     def name(self) -> str:
@@ -85,6 +87,8 @@ class Line:
     def settings(self) -> dict[str, Any]:
         """All that decides its figures, but for the bank."""
         given = {name: value for name, value in asdict(self).items() if name not in self.place}
+        if self.dtype is None:
+            del given["dtype"]
         if self.method not in REFERENCES:
             made = make(self.method, dict(self.fields))
             given["fields"] = fields(made) | ({"fingerprint": made.fingerprint} if hasattr(made, "fingerprint") else {})
@@ -231,7 +235,8 @@ class Bench:
                 tick(done, total)
                 computed.extend([total] * (done == total))
 
-            found = measured(line, replace(self.given, store=replace(self.given.store, progress=progress)))
+            store = replace(self.given.store, progress=progress, dtype=line.dtype or self.given.store.dtype)
+            found = measured(line, replace(self.given, store=store))
         return found, {"seconds": round(time.perf_counter() - start, 2), "features_computed": sum(computed)}
 
 

@@ -1,0 +1,51 @@
+"""Figure 15: how constant is a measurement over retrained models?
+
+The correlation over queries of a measurement under two models of different halves of the data, and of a half and all of the data:
+means over pairs, Pearson's and Spearman's. Near 1, which queries are likely hardly depends on the data left out. Beside it, how
+far the halves move a query's value against how far queries differ: the median over queries of the standard deviation over subsets,
+over the standard deviation over queries of the mean.
+"""
+
+import sys
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float
+
+import pages
+from engine import Given, main
+from headwater.linalg.rank import spearman
+
+PAPER = "The ELBO of generated pictures is nearly the same under models of other data (r above 0.99): it hardly tells them apart."
+HERE: dict[str, str] = {}
+
+
+def page(given: Given) -> None:
+    """A line for every measurement and split that the bank has outcomes of."""
+    bank = given.bank
+    names = list(dict.fromkeys(("simple", *bank.info["recipe"]["measurements"])))
+    split, rows, seed = np.array(bank.queries.split), bank.rows(), bank.seeds()[0]
+    full = np.load(bank.folder / "full.npy")[seed]
+    head = "| | split | Pearson, two halves | Spearman, two halves | Spearman, a half and all | moved by the data |"
+    lines = [head, "|---|---|---|---|---|---|"]
+    for name in names:
+        values = bank.outcomes(name)[rows][:, seed].astype(np.float64)
+        for part in dict.fromkeys(split):
+            here = values[:, split == part]
+            pearson = np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairwise(here)])
+            ranks = np.mean([spearman(a, b) for a, b in pairwise(here)])
+            whole = f"{_with(full[split == part], here):.3f}" if name == "simple" else "–"
+            moved = np.median(here.std(0)) / here.mean(0).std()
+            lines.append(f"| `{name}` | {pages.SPLITS.get(part, part)} | {pearson:.3f} | {ranks:.3f} | {whole} | {moved:.3f} |")
+    title, caption = pages.title_and_caption(sys.modules[__name__])
+    ground = f"Bank `{bank.folder.name}`: {len(rows)} subsets, one seed."
+    made = "Made by `recipes/kfac_figure_15.py`."
+    pages.save(given.folder / "kfac_figure_15.md", [f"# {title}", caption, ground, "\n".join(lines), made])
+
+
+def _with(full: Float[np.ndarray, " q"], values: Float[np.ndarray, "m q"]) -> float:
+    return float(np.mean([spearman(full.astype(np.float64), each) for each in values]))
+
+
+if __name__ == "__main__":
+    main("kfac_figure_15", doc=__doc__)
