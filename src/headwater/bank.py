@@ -42,6 +42,14 @@ class Bank:
         """How many subsets are for comparison; the others are for learning."""
         return int(self.info["recipe"]["subsets"])
 
+    def check_made_from(self, train: Examples) -> None:
+        """Raise a DataError unless these are the bank's training images, in its order."""
+        if self.train.hashes != train.hashes:
+            raise DataError(
+                f"The bank {self.folder.name} was made from {len(self.train)} other training images than these {len(train)} (or "
+                f"the same in another order). Give --train {self.folder}/train.npz."
+            )
+
     def outcomes(self, measurement: str = "simple") -> Float[np.ndarray, "m s q *t"]:
         """Measured outcomes of every subset and seed; NaN where a model is not trained yet."""
         path = outcome_path(self.folder, "simple" if measurement == "loss" else measurement)

@@ -21,7 +21,7 @@ from headwater.data import open_examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import kept_path
 from headwater.disk import written
-from headwater.errors import DataError, OptionError
+from headwater.errors import OptionError
 from headwater.features import check_fits
 from headwater.methods import make, settings_of
 from headwater.models import unet
@@ -124,11 +124,8 @@ class Run:
         for model in self.models:
             check_fits(model, self.train)
             check_fits(model, self.queries)
-        if self.bank is not None and self.bank.train.hashes != self.train.hashes:
-            raise DataError(
-                f"The bank {self.bank.folder.name} was made from {len(self.bank.train)} other training images than this run's "
-                f"{len(self.train)} (or the same in another order). Give --train {self.bank.folder}/train.npz."
-            )
+        if self.bank is not None:
+            self.bank.check_made_from(self.train)
 
     def made(self) -> Any:
         """The method."""

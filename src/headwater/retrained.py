@@ -41,11 +41,7 @@ class Retrained:
     def learned(self, train: Examples) -> Learned:
         """The subsets to learn from; all trained, none twice, of these very training images."""
         bank = needed(self.bank)
-        if bank.train.hashes != train.hashes:
-            raise DataError(
-                f"The bank {bank.folder.name} was made from other training images than these {len(train)} (or the same in another "
-                f"order). Give --train {bank.folder}/train.npz."
-            )
+        bank.check_made_from(train)
         rows = chosen(bank, self.subsets)
         left = set(bank.rows()) - set(rows)
         if bank.compared and len(left) < LEAST:

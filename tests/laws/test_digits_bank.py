@@ -12,7 +12,7 @@ from headwater.store import FeatureStore
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["trak", "d-trak"])
+@pytest.mark.parametrize("name", ["trak", "d-trak", "ek-fac"])
 def test_the_method_beats_random_on_held_out_digits(name, tmp_path):
     bank = open_bank("digits")
     validation = np.array(bank.queries.split) == "val"
