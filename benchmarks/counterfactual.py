@@ -1,6 +1,6 @@
-"""Do the images that a method holds to matter most change the picture when they go? 12 pictures, 100 of 1,000 removed.
+"""Do the images that a method holds to matter most change the picture when they go? 12 pictures, 20 and 100 of 1,000 removed.
 
-Run: .venv/bin/python benchmarks/counterfactual.py --out FOLDER [--bank digits --queries 12 --remove 10%]. Goes on where it stopped.
+Run: .venv/bin/python benchmarks/counterfactual.py --out FOLDER [--bank digits --queries 12 --remove 2% 10%]. Goes on where it stopped.
 Writes benchmarks/results/counterfactual-BANK.json; FOLDER holds the report with the pictures.
 Fields were chosen on the bank's validation queries; pictures removed from are generated ones.
 """
@@ -27,6 +27,7 @@ METHODS = {
         "pixel": {},
         "trak": {"timesteps": 100, "damping": 0.5},
         "d-trak": {"measurement": "avg", "timesteps": 100, "damping": 0.001},
+        "ek-fac": {"timesteps": 100},
     },
     "cifar2-small": {
         "d-trak": {"measurement": "avg", "timesteps": 10, "damping": 0.0005},
@@ -40,16 +41,17 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, required=True)
     arguments.add_argument("--bank", default="digits")
     arguments.add_argument("--queries", type=int, default=12)
-    arguments.add_argument("--remove", default="10%")
+    arguments.add_argument("--remove", nargs="+", default=["2%", "10%"])
+    arguments.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = arguments.parse_args()
     bank = open_bank(given.bank)
     name, store = bank.folder.name, FeatureStore(default_root())
     for method, fields in METHODS[name].items():
         models = [] if method == "pixel" else [unet.load(bank.folder / "model")]
         run(Run(method, fields, bank.train, bank.queries, models), given.out / method, store, force=True)
-    place = Place(Pool(os.cpu_count() or 1), models=default_root() / "models")
+    place = Place(Pool(given.workers), models=default_root() / "models")
     what = planned(
-        bank, [open_run(given.out / method) for method in METHODS[name]], given.queries, counts([given.remove], len(bank.train))
+        bank, [open_run(given.out / method) for method in METHODS[name]], given.queries, counts(given.remove, len(bank.train))
     )
     for done, total in remove(what, given.out, place):
         print(done, total, flush=True)

@@ -27,7 +27,7 @@ def line(method: str, name: str, variant: str, column: str, timesteps: int) -> L
 
 def lines(given: Given) -> list[Line]:
     timesteps = given.counts(100)[0]
-    each = [(method, name, variant) for method in ("ek-fac", "k-fac") for name in CURVATURES for variant in ("expand", "reduce")]
+    each = [("ek-fac", name, variant) for name in CURVATURES for variant in ("expand", "reduce")] + [("k-fac", "MC", "expand")]
     return [line(*which, column, timesteps) for which in each for column in CHOSEN] + given.references()
 
 
