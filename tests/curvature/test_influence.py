@@ -8,6 +8,7 @@ import torch
 
 from headwater.curvature.estimates import in_order_of_content
 from headwater.curvature.ggn import ggn
+from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import sample
 from headwater.errors import DataError, ModelError, NonFiniteError, OptionError
@@ -139,7 +140,7 @@ def test_conjugate_gradients_at_convergence_are_the_dense_solve_of_the_exact_mat
     told = []
     method, index = fitted("ek-fac", model, train, store, absolute_damping=1e-2, refine=60)
     found = dense(method.score(model, index, queries, replace(store, told=told.append)))
-    G = ggn(model, in_order_of_content(train), method.outer_products(0).draws, pattern=index.curvature.pattern)
+    G = ggn(model, in_order_of_content(train), Draws(2, "antithetic"), pattern=index.curvature.pattern)
     g_q, g_i = (
         torch.cat(list(gradients(model, x, measurement("simple"), method.draws(), pattern=index.curvature.pattern)))
         for x in (queries, train)
@@ -197,6 +198,7 @@ def test_the_estimate_does_not_depend_on_the_order_of_the_images(model, train, s
         ({"refine": -1}, "refine is -1"),
         ({"compression": "int2"}, "compression is 'int2'"),
         ({"curvature_timesteps": 0}, "curvature_timesteps is 0"),
+        ({"refine_timesteps": 0}, "refine_timesteps is 0"),
         ({"group": 0}, "group is 0"),
     ],
 )

@@ -46,7 +46,8 @@ class Influence(Gradients):
 
     λ is `absolute_damping`, or `damping` × each block's mean eigenvalue. F is estimated over `curvature_timesteps` draws of every
     training image (see `Fisher` for `fisher` and `average`, `factors` for `variant` and `joint`). Queries' gradients are held as
-    `compression` says; `refine` steps of conjugate gradients on the exact Gauss–Newton matrix of F's draws improve them first.
+    `compression` says; `refine` steps of conjugate gradients on the exact Gauss–Newton matrix of `refine_timesteps` fixed draws of
+    every training image improve them first.
     """
 
     signed: ClassVar[bool] = True
@@ -61,6 +62,7 @@ class Influence(Gradients):
     absolute_damping: float | None = None
     compression: str = "float32"
     refine: int = 0
+    refine_timesteps: int = 2
 
     def __post_init__(self) -> None:
         self.check_gradient()
@@ -77,8 +79,9 @@ class Influence(Gradients):
             raise OptionError(f"refine is {self.refine}; expected 0 or more steps of conjugate gradients.")
         if self.variant not in VARIANTS:
             raise unknown("K-FAC variant", self.variant, VARIANTS)
-        if self.curvature_timesteps < 1:
-            raise OptionError(f"curvature_timesteps is {self.curvature_timesteps}; expected 1 or more.")
+        for name in ("curvature_timesteps", "refine_timesteps"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
         checked(self.compression)
         self.outer_products(0)
 
@@ -173,7 +176,7 @@ class Influence(Gradients):
             "dampings": units,
             "normalize": self.normalize,
             "compression": self.compression,
-            "refine": self.refine,
+            "refine": [self.refine, self.refine_timesteps] if self.refine else None,
             "model": index.model.fingerprint,
             "version": VERSION,
         }
@@ -200,7 +203,8 @@ class Influence(Gradients):
         if not self.refine:
             return sides(curvature, each, dampings, absolute=absolute, compression=self.compression)
         gradients = torch.cat(list(each))
-        exact = Exact(index.model, in_order_of_content(index.train), self.outer_products(0).draws, pattern)
+        draws = Draws(self.refine_timesteps, "antithetic", seed=2 * self.seed)
+        exact = Exact(index.model, in_order_of_content(index.train), draws, pattern)
         inverses = [curvature.inverse(damping, absolute=absolute) for damping in dampings]
         shifts = [curvature.shift(damping, absolute=absolute) for damping in dampings]
         solutions = [

@@ -14,6 +14,11 @@ from headwater.core import Examples
 from headwater.curvature.ggn import ggn_matvec
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import simple
+from headwater.gradients.drawn import drawn
+from headwater.gradients.hooks import as_it_is
+from headwater.gradients.layers import layers_of
+from headwater.gradients.memory import draws_that_fit
 from headwater.linalg.cg import conjugate_gradients
 from headwater.store import FeatureStore
 
@@ -26,6 +31,12 @@ class Exact:
     examples: Examples
     draws: Draws
     pattern: str
+
+    def _together(self) -> int:
+        """How many images go through at once: a product keeps about three times what a gradient does."""
+        layers = layers_of(self.model, self.pattern)
+        first = drawn(self.model, self.examples, slice(0, 1), simple, self.draws).one(0, 0)
+        return max(1, draws_that_fit(self.model, simple, first, layers, as_it_is) // 3 // self.draws.count)
 
     def solved(
         self,
@@ -41,11 +52,11 @@ class Exact:
             f"Conjugate gradients: {steps} steps for {len(v)} queries over {len(self.examples):,} images × {self.draws.count} "
             f"draws take {passes:,} products with a Jacobian and as many with its transpose."
         )
-        done = 0
+        done, batch = 0, self._together()
 
         def matvec(x: Float[Tensor, "q p"]) -> Float[Tensor, "q p"]:
             nonlocal done
-            found = ggn_matvec(self.model, self.examples, self.draws, x, pattern=self.pattern) + x * shift.to(x)
+            found = ggn_matvec(self.model, self.examples, self.draws, x, pattern=self.pattern, batch=batch) + x * shift.to(x)
             done += 1
             store.progress(done, steps + 1)
             return found
