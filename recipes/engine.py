@@ -272,6 +272,8 @@ def run(name: str, given: Given, anew: Sequence[str] = ()) -> list[Row]:
             kept.runs |= here
             rows = [{"key": key, "run": next(iter(here)), **row} for row in bench.rows(line, base)]
             print(name, line.row, line.column, *(f"{row['split']} {100 * row['lds']:.1f}" for row in rows[:2]), file=sys.stderr)
+        if base is not None:  # another recipe may call the same base by another name
+            rows = [{**row, "minus": {**row["minus"], "row": base.name}} for row in rows]
         kept.put([{**line.place, **row, **line.place} for row in rows])
     pages.write(recipe, kept.rows, given.bank, given.folder)
     return kept.rows

@@ -17,7 +17,12 @@ from headwater.charts import scale_of
 from headwater.report import chosen
 
 PAPER = "Positive influences look like the picture, and so do negative ones; neutral ones do not."
-HERE: dict[str, str] = {}
+HERE = {
+    "digits": (
+        "It holds: digits of most positive influence look like the query; so do, less, those of most negative, often of a "
+        "class that is easily taken for it; the neutral ones do not."
+    ),
+}
 
 SHOWN, QUERIES = 5, 8
 

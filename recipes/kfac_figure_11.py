@@ -18,7 +18,14 @@ from headwater.linalg.rank import spearman
 from whole import whole_gradients
 
 PAPER = "The loss at one timestep is predicted better by the influence on the loss at a higher timestep than by that on itself."
-HERE: dict[str, str] = {}
+HERE = {
+    "digits": (
+        "It holds weakly: losses below timestep 100 are predicted a little better by the influence on the loss some "
+        "hundred steps higher than on itself (29 against 26 at 0), and so is 400 by 250 on neither split. The losses near "
+        "timestep 400 are predicted best; above 700 nothing is, nor does another seed. At most timesteps EK-FAC says more "
+        "of the mean of two retrainings than one of them of the other."
+    ),
+}
 
 STRETCHES = (0, 1, 2, 3, 5, 8, 12, 16, 19)
 STEPS = 10  # of a query in a stretch

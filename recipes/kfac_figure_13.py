@@ -14,7 +14,14 @@ from engine import Given, Line, influence, main, measured_scores
 from headwater.linalg.rank import spearman
 
 PAPER = "Influence functions predict about as many falls of the loss as rises; really it almost always rises, and by more."
-HERE: dict[str, str] = {}
+HERE = {
+    "digits": (
+        "Predictions fall and rise alike, as in the paper (on generation 39 % rise, really 86 %), on validation less so "
+        "(84 and 57 %). And they are thirty times too large: at λ = 1e-8 the sum over half of the data is far beyond "
+        "where a linear extrapolation holds. Their order is right, their size is not."
+    ),
+    "digits-mini": ("The same, more so: predicted changes are a hundred times too large."),
+}
 
 QUERIES = 50
 

@@ -17,7 +17,13 @@ from engine import Given, main
 from headwater.linalg.rank import spearman
 
 PAPER = "The ELBO of generated pictures is nearly the same under models of other data (r above 0.99): it hardly tells them apart."
-HERE: dict[str, str] = {}
+HERE = {
+    "digits-mini": (
+        "It holds, on validation and generation: under other halves of the data the ELBO of pictures correlates with "
+        "0.997, the loss with 0.94 to 0.95. The data moves a picture's ELBO by 3 % of what pictures differ by, its loss "
+        "by a quarter."
+    ),
+}
 
 
 def page(given: Given) -> None:
