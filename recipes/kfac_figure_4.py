@@ -10,6 +10,13 @@ from engine import Given, Line, influence, main
 from kfac_figure_2 import RELATIVE
 
 PAPER = "The Monte-Carlo Gauss–Newton matrix is above the empirical Fisher, and expand above reduce, both clearly."
+HERE = {
+    "digits": (
+        "Expand is far above reduce, as in the paper (63.3 against 49.7 with the Gauss–Newton matrix, nothing chosen). "
+        "The empirical Fisher averaged over an image's draws is below the Monte-Carlo Gauss–Newton matrix with the "
+        "paper's λ (59.7) and equal to it once λ is chosen (63.7)."
+    ),
+}
 
 CURVATURES = {
     "MC": {"fisher": "model"},

@@ -16,7 +16,8 @@ HERE = {
         "D-TRAK as published (`square`) is about equal to TRAK; with `avg` in φ, and so DAS, it is far above all others. "
         "Ten of its timesteps do not reach TRAK's hundred on validation (40.7 against 45.9), on generation they do. "
         "Similarity of pixels is strong here, for digits are small. "
-        "Influence functions with 100 timesteps and nothing chosen are above all others, 64.1 and 34.7; with 10 they are below TRAK."
+        "Influence functions with 100 timesteps and nothing chosen are above all others (`k-fac` 64.1 and 34.7); with 10 they "
+        "are below TRAK."
     ),
     "cifar2-small": (
         "With 10 timesteps D-TRAK is not clearly above TRAK (+1.2 [-2.4, 4.7] on validation); it is above pixels there by 7.7 "
