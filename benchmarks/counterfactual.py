@@ -1,6 +1,7 @@
 """Do the images that a method holds to matter most change the picture when they go? 12 pictures, 20 and 100 of 1,000 removed.
 
-Run: .venv/bin/python benchmarks/counterfactual.py --out FOLDER [--bank digits --queries 12 --remove 2% 10%]. Goes on where it stopped.
+Run: .venv/bin/python benchmarks/counterfactual.py --out FOLDER [--bank digits --queries 12 --remove 2% 10%]. It goes on where it
+stopped.
 Writes benchmarks/results/counterfactual-BANK.json; FOLDER holds the report with the pictures.
 Fields were chosen on the bank's validation queries; pictures removed from are generated ones.
 """

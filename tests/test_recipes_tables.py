@@ -221,7 +221,8 @@ def test_names_beside_curves_move_as_little_as_they_must():
 def test_every_recipe_can_be_carried_out(name, given):
     """Its settings are those of methods, no two lines have one place, and it is in the index."""
     recipe = importlib.import_module(name)
-    assert recipe.PAPER.endswith(".") and pages.title_and_caption(recipe)[0].startswith(name.replace("_", " ").capitalize())
+    title, number = pages.title_and_caption(recipe)[0], name.split("_")[-1]
+    assert recipe.PAPER.endswith(".") and (number in title.partition(":")[0] or not number.isdigit())
     lines = recipe.lines(replace(given, timesteps=None)) if hasattr(recipe, "lines") else []
     for line in lines:
         assert engine.key_of(line, engine.base_of(recipe, line))
@@ -230,8 +231,15 @@ def test_every_recipe_can_be_carried_out(name, given):
 
 
 def test_every_recipe_is_among_all():
-    files = [path.stem for path in (ROOT / "recipes").glob("*.py") if path.stem.startswith(("table_", "figure_"))]
+    files = [path.stem for path in (ROOT / "recipes").glob("*.py") if path.stem.startswith(("table_", "figure_", "kfac_"))]
     assert sorted(files) == sorted(engine.RECIPES)
+
+
+def test_pages_of_influence_functions(given, tmp_path):
+    given = replace(given, results=tmp_path, timesteps=(1,))
+    for name in ("kfac_figure_1", "kfac_figure_13", "kfac_figure_15"):
+        engine.run(name, given)
+        assert f"recipes/{name}.py" in (tmp_path / "tiny" / f"{name}.md").read_text()
 
 
 def test_pictures_with_their_sources(given, tmp_path):
