@@ -46,7 +46,7 @@ def page(given: Given) -> None:
         x, y = predicted[:, some].ravel(), actual[:, some].ravel()
         panels.append((pages.SPLITS.get(part, part).capitalize(), x, y))
         shares = f"{100 * (x > 0).mean():.0f} % | {100 * (y > 0).mean():.0f} %"
-        ranks = float(spearman(x, y))
+        ranks = float(spearman(x[None], y[None])[0])
         lines.append(f"| {pages.SPLITS.get(part, part)} | {shares} | {x.mean():.4f} | {y.mean():.4f} | {ranks:.2f} |")
     title, caption = pages.title_and_caption(sys.modules[__name__])
     drawing.save(drawing.scatter(panels, ("predicted change", "actual change")), given.folder / "kfac_figure_13.svg", title)

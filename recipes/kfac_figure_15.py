@@ -39,7 +39,7 @@ def page(given: Given) -> None:
         for part in dict.fromkeys(split):
             here = values[:, split == part]
             pearson = np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairwise(here)])
-            ranks = np.mean([spearman(a, b) for a, b in pairwise(here)])
+            ranks = spearman(here[:-1], here[1:]).mean()
             whole = f"{_with(full[split == part], here):.3f}" if name == "simple" else "–"
             moved = np.median(here.std(0)) / here.mean(0).std()
             lines.append(f"| `{name}` | {pages.SPLITS.get(part, part)} | {pearson:.3f} | {ranks:.3f} | {whole} | {moved:.3f} |")
@@ -50,7 +50,7 @@ def page(given: Given) -> None:
 
 
 def _with(full: Float[np.ndarray, " q"], values: Float[np.ndarray, "m q"]) -> float:
-    return float(np.mean([spearman(full.astype(np.float64), each) for each in values]))
+    return float(spearman(np.broadcast_to(full.astype(np.float64), values.shape), values).mean())
 
 
 if __name__ == "__main__":
