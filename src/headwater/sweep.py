@@ -37,6 +37,9 @@ def settings(
     queries = experiment.bank.queries
     model = list(experiment.models) or None
     kind = next((name for name in KINDS if name in fields), None)
+    for name, values in fields.items():
+        if not values or (name in KINDS and None in values):
+            raise OptionError(f"The values of {name} are {list(values)}; expected one or more{' numbers' * (name in KINDS)}.")
     others = {name: values for name, values in fields.items() if name != kind}
     found: dict[Setting, Float32[np.ndarray, "q n"]] = {}
     for setting in grid(fields):  # whatever is wrong with one is told before the first is computed

@@ -8,6 +8,7 @@ import torch
 
 from headwater.curvature.estimates import in_order_of_content
 from headwater.curvature.ggn import ggn
+from headwater.curvature.refined import Exact
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import sample
@@ -223,3 +224,48 @@ def test_pictures_of_another_size_are_refused(model, train, pictures, store):
     method, index = fitted("k-fac", model, train, store)
     with pytest.raises(DataError, match="the model takes"):
         dense(method.score(model, index, pictures(2, side=4), store))
+
+
+def test_many_equal_images_are_no_part_given_twice(model, train, queries, store, monkeypatch):
+    monkeypatch.setattr("headwater.curvature.estimates.PART", 2)
+    found = scores("ek-fac", model, train.take([0, 0, 0, 0, 0, 0, 1]), queries, store)
+    np.testing.assert_allclose(found[:, 0], found[:, 5], rtol=1e-5)
+
+
+def test_a_refinement_that_is_not_finite_is_told(tiny, smallest, train, store):
+    narrow = tiny(torch.float16, **smallest)
+    exact = Exact(narrow, train, Draws(1), "conv_out.*")
+    v = torch.full((2, sum(each.numel() for each in narrow.parameters("conv_out.*").values())), 6e4, dtype=torch.float16)
+    with pytest.raises(NonFiniteError, match="Conjugate gradients gave a NaN or an infinity for query 0"):
+        exact.solved(v, torch.ones(v.shape[1], dtype=torch.float64), lambda x: x, 2, store)
+
+
+@pytest.mark.parametrize("fields", [{"timesteps": (0, 5000)}, {"query_timesteps": 5000}, {"curvature_timesteps": 5000},
+                                    {"refine_timesteps": 5000}], ids=str)  # fmt: skip
+def test_timesteps_that_the_schedule_has_not_are_refused_before_anything_is_computed(fields, model, train, store):
+    with pytest.raises(OptionError, match=next(iter(fields))):
+        fitted("k-fac", model, train, store, **fields)
+    assert not (store.root / "curvature").exists()
+
+
+def test_a_damping_given_to_score_is_of_the_methods_own_kind(model, train, queries, store):
+    usual = scores("k-fac", model, train, queries, store)
+    method, index = fitted("k-fac", model, train, store)
+    np.testing.assert_array_equal(dense(method.score(model, index, queries, store, damping=1e-8)), usual)
+
+
+def test_self_scores_are_those_of_the_method_that_is_asked(model, train, store):
+    method, index = fitted("k-fac", model, train, store)
+    other = replace(method, normalize=True)
+    assert not np.array_equal(method.self_scores(index), other.self_scores(index))
+    np.testing.assert_array_equal(other.self_scores(index), other.self_scores(other.fit(model, train, store)))
+
+
+def test_damage_in_the_header_is_noticed(model, train, queries, store):
+    scores("ek-fac", model, train, queries, store)
+    told = []
+    for path in store.root.glob("curvature/*/sums.safetensors"):
+        raw = path.read_bytes()
+        path.write_bytes(raw.replace(b"counts", b"cuonts", 1))
+    fitted("ek-fac", model, train, replace(store, told=told.append))
+    assert told and "damaged" in told[0]

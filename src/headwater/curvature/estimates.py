@@ -5,7 +5,7 @@ Training images go in the order of their content: the estimate does not depend o
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -116,7 +116,8 @@ def _summed(estimate: Estimate, folder: Path, store: FeatureStore) -> Sums:
     total = _known(path, lambda: load_sums(path, estimate.model), store)
     parts = [slice(low, min(low + PART, n)) for low in range(0, n, PART)][0 if total is None else len(total.parts) :]
     since = time.monotonic()
-    for here, found in zip(parts, _parts(estimate, parts, store), strict=True):
+    for here, made in zip(parts, _parts(estimate, parts, store), strict=True):
+        found = replace(made, parts=tuple({**each, "place": here.start} for each in made.parts))  # equal images make equal parts
         total = found if total is None else merged([total, found])
         if here.stop == n or time.monotonic() - since > PATIENCE:
             total.save(path)

@@ -146,6 +146,6 @@ def checked(compression: str) -> int | None:
     name, _, rank = compression.partition(":")
     if compression in ("float32", *BITS):
         return None
-    if name == "svd" and rank.isdigit() and int(rank) > 0:
+    if name == "svd" and rank.isascii() and rank.isdigit() and int(rank) > 0:
         return int(rank)
     raise OptionError(f"compression is '{compression}'; expected float32, int8, int4 or svd:RANK, such as svd:8.")

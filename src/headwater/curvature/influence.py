@@ -26,18 +26,18 @@ from headwater.gradients.projected import projected
 from headwater.linalg.project import Identity
 from headwater.store import FeatureStore
 
-Unit = tuple[float, bool]  # a damping, and whether it is absolute
+Unit = tuple[float, bool]  # a damping, and whether it is absolute; the first says so for all
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A model's curvature over its training images. `own`: self scores that came along with others, by damping."""
+    """A model's curvature over its training images. `own`: self scores that came along with others, by draws and damping."""
 
     model: Denoiser
     train: Examples
     store: FeatureStore
     curvature: Curvature
-    own: dict[Unit, Float[np.ndarray, " n"]] = field(default_factory=dict)
+    own: dict[tuple[Draws, bool, Unit], Float[np.ndarray, " n"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Influence(Gradients):
             )
         for name in ("damping", "absolute_damping"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < np.inf:
+            if value is not None and not 0 < value <= np.finfo(np.float64).max:
                 raise OptionError(f"{name} is {value}; expected a finite number above 0.")
         if self.refine < 0:
             raise OptionError(f"refine is {self.refine}; expected 0 or more steps of conjugate gradients.")
@@ -100,7 +100,20 @@ class Influence(Gradients):
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Fitted:
         model = needed(model)
         check_fits(model, train)
+        self._check_steps(model.schedule.T)
         return Fitted(model, train, store, self.curvature(model, train, store))
+
+    def _check_steps(self, T: int) -> None:
+        """Refuse timesteps that the schedule of T has not, before anything is computed."""
+        named = {"timesteps": self.timesteps, "query_timesteps": self.query_timesteps}
+        for name, steps in named.items():
+            largest = steps if isinstance(steps, int) else 0 if steps is None else max(steps) + 1
+            least = 0 if steps is None or isinstance(steps, int) else min(steps)
+            if least < 0 or (largest > T and (not isinstance(steps, int) or self.strategy != "random")):
+                raise OptionError(f"{name} is {steps}; the model's schedule has {T}: 0 … {T - 1}.")
+        for name, count in (("curvature_timesteps", self.curvature_timesteps), ("refine_timesteps", self.refine_timesteps)):
+            if count > T:
+                raise OptionError(f"{name} is {count}; the model's schedule has only {T}.")
 
     def score(
         self,
@@ -111,7 +124,9 @@ class Influence(Gradients):
         damping: float | Sequence[float] | None = None,
     ) -> Iterator[Float[np.ndarray, "*λ q n"]]:
         several = isinstance(damping, Sequence)
-        units = [(float(each), self.absolute_damping is not None) for each in damping] if several else [self._unit(damping)]
+        units = [self._unit(each) for each in damping] if several else [self._unit(damping)]
+        if not units:
+            raise OptionError("No damping is given; expected one or more.")
         check_fits(index.model, queries)
         keys = queries.path_keys if self.along_path else queries.keys
         first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
@@ -126,11 +141,12 @@ class Influence(Gradients):
         yield values if several else values[0]
 
     def self_scores(self, index: Fitted) -> Float[np.ndarray, " n"]:
-        """Those of the training loss."""
+        """Those of the training loss, with F as it is: `refine` is for queries alone."""
         unit = self._unit(None)
-        if unit not in index.own:
+        key = self.draws(), self.normalize, unit
+        if key not in index.own:
             self._rows(index, None, [unit], index.store)
-        return index.own[unit]
+        return index.own[key]
 
     def resolved(self, index: Fitted) -> dict[str, object]:
         value, absolute = self._unit(None)
@@ -152,11 +168,10 @@ class Influence(Gradients):
 
     def _unit(self, damping: float | None) -> Unit:
         """λ, where it is not a sequence: the one given, of the kind of the method's own; the method's own; the usual."""
-        if damping is not None:
-            return float(damping), self.absolute_damping is not None
+        own = self.usual if self.absolute_damping is None else self.absolute_damping
         if self.damping is not None:
-            return float(self.damping), False
-        return float(self.usual if self.absolute_damping is None else self.absolute_damping), True
+            own = self.damping
+        return float(own if damping is None else damping), self.damping is None
 
     def _together(self, index: Fitted) -> int:
         """How many queries are held at once: as many as `model.memory` has room for."""
@@ -188,7 +203,7 @@ class Influence(Gradients):
 
         rows = store.rows(settings, index.train.keys, compute) / len(index.train)
         blocks = rows.T.reshape(len(units), -1, len(rows))
-        index.own.update(zip(units, blocks[:, -1], strict=True))
+        index.own.update({(self.draws(), self.normalize, unit): own for unit, own in zip(units, blocks[:, -1], strict=True)})
         return blocks[:, :-1]
 
     def _sides(self, index: Fitted, queries: Examples | None, units: Sequence[Unit], store: FeatureStore) -> Sequence[Side | Grid]:

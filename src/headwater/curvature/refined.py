@@ -7,6 +7,7 @@ What a Kronecker product leaves out, correlations between layers and between a l
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from headwater.curvature.ggn import ggn_matvec
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
+from headwater.errors import NonFiniteError
 from headwater.gradients.drawn import drawn
 from headwater.gradients.hooks import as_it_is
 from headwater.gradients.layers import layers_of
@@ -61,4 +63,11 @@ class Exact:
             store.progress(done, steps + 1)
             return found
 
-        return conjugate_gradients(matvec, v, precondition, steps)
+        x = conjugate_gradients(matvec, v, precondition, steps)
+        if not bool(torch.isfinite(x).all()):
+            row = int(torch.isfinite(x).all(1).int().argmin())
+            raise NonFiniteError(
+                f"Conjugate gradients gave a NaN or an infinity for query {row}: {self.model.dtype} may be too narrow for products "
+                "with the Gauss–Newton matrix. Use float32, or refine 0."
+            )
+        return x

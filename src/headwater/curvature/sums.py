@@ -67,7 +67,8 @@ def load_sums(path: str | Path, model: Denoiser | None = None) -> Sums:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], manifest: Manifest) -> None:
     """A safetensors file with `manifest` and a checksum in its header, which appears only when whole."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    payload = save(kept, {"manifest": json.dumps(manifest), "checksum": checksum(kept)})
+    told = json.dumps(manifest)
+    payload = save(kept, {"manifest": told, "checksum": checksum(kept, told)})
     with written(path) as file:
         file.write(payload)
 
@@ -81,7 +82,7 @@ def read_tensors(path: Path, model: Denoiser | None = None) -> tuple[dict[str, T
         manifest = json.loads(head["manifest"])
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise StorageError(f"Could not read curvature from {path}: {error}. Expected a file that headwater wrote.") from error
-    if checksum(tensors) != head.get("checksum"):
+    if checksum(tensors, head["manifest"]) != head.get("checksum"):
         raise StorageError(f"The curvature in {path} is damaged (its checksum is wrong). Delete the file and compute it anew.")
     made_with = manifest["about"]["model"]
     if model is not None and made_with != model.fingerprint:
@@ -92,9 +93,9 @@ def read_tensors(path: Path, model: Denoiser | None = None) -> tuple[dict[str, T
     return tensors, manifest
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of all names and numbers."""
-    digest = hashlib.blake2b(digest_size=16)
+def checksum(tensors: Mapping[str, Tensor], words: str = "") -> str:
+    """A hash of all names and numbers, and of these words."""
+    digest = hashlib.blake2b(words.encode(), digest_size=16)
     for name in sorted(tensors):
         digest.update(f"{name} {list(tensors[name].shape)}".encode())
         digest.update(cast(Any, tensors[name].detach().cpu().contiguous().numpy()))
