@@ -167,6 +167,20 @@ def scatter(panels: Sequence[tuple[str, Float[np.ndarray, " s"], Float[np.ndarra
         return figure
 
 
+def weights(named: Mapping[str, Float[np.ndarray, " t"]], words: tuple[str, str]) -> Figure:
+    """Positive numbers over the timesteps, on a logarithmic axis, their names beside them."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for (name, values), hue in zip(named.items(), HUES.values(), strict=False):
+            axes.plot(values, color=hue)
+            axes.text(1.02, values[-1], name, color=hue, transform=axes.get_yaxis_transform(), va="center")
+        axes.set_yscale("log")
+        axes.set_xlabel(words[0])
+        axes.set_ylabel(words[1])
+        return figure
+
+
 class Picture(NamedTuple):
     """An image with what stands below it."""
 

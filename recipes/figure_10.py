@@ -11,7 +11,7 @@ from figure_9 import DIMENSIONLESS, line
 PAPER = "λ decides, and D-TRAK's peak is sharp."
 HERE = {
     "digits": (
-        "The peaks are broad, and at the same λ for both widths, for TRAK a hundred times that of D-TRAK. The larger "
+        "The peaks are broad, and at the same λ for both widths, for TRAK fifty to a hundred times that of D-TRAK. The larger "
         "width loses less far from the peak: at λ → 0 D-TRAK has 32.3 of 45.3 with k = 32768, 27.5 of 44.6 with 4096 "
         "(validation, 100 timesteps)."
     ),

@@ -11,7 +11,7 @@ PAPER = "K-FAC has a wide plateau below 1e-8; TRAK and D-TRAK have a peak, and f
 HERE = {
     "digits": (
         "It holds. K-FAC and EK-FAC have a plateau below 1e-7 that is their best; TRAK and D-TRAK have a peak near 1e-4, "
-        "and left of it two thirds of it on validation: more than nothing, for here are fewer images than features."
+        "and left of it about three fifths of it on validation: more than nothing, for here are fewer images than features."
     ),
 }
 

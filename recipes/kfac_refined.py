@@ -18,7 +18,7 @@ from headwater.diffusion.draws import Draws
 from headwater.evaluate.lds import LDS, against, difference
 from whole import whole_gradients
 
-PAPER = "On language models refinement lifts LDS from 0.45 to 0.69 (arXiv:2509.23437); the K-FAC paper has none."
+PAPER = "Not in the paper. On classifiers, better curvature makes better influence scores (Hong et al. 2025, arXiv:2509.23437)."
 HERE = {
     "digits": (
         "On ten queries of each split eight steps lift LDS by 9.1 [4.4, 14.0] and 12.5 [4.3, 19.8], to 73.1 and 39.3 (λ = "

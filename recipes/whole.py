@@ -27,7 +27,7 @@ class WholeGradients:
 
     def of(self, examples: Examples, draws: Draws) -> Tensor:
         """∇ℓ of these examples over these draws."""
-        return torch.cat(list(projected(self.model, examples, simple, draws, Identity(), pattern=self.curvature.pattern)))
+        return _gradients(self.model, examples, draws, self.curvature.pattern)
 
     def solved(self, v: Tensor) -> Tensor:
         """(F + λI)⁻¹ v with the paper's λ."""
@@ -39,5 +39,8 @@ def whole_gradients(given: Given, timesteps: int) -> WholeGradients:
     run = given.run(Line(row="", **influence("ek-fac", timesteps)))
     method, (model,) = run.made(), run.models
     curvature = method.fit(model, given.bank.train, given.store).curvature
-    found = WholeGradients(method, model, curvature, torch.empty(0))
-    return WholeGradients(method, model, curvature, found.of(given.bank.train, method.draws()))
+    return WholeGradients(method, model, curvature, _gradients(model, given.bank.train, method.draws(), curvature.pattern))
+
+
+def _gradients(model: Denoiser, examples: Examples, draws: Draws, pattern: str) -> Tensor:
+    return torch.cat(list(projected(model, examples, simple, draws, Identity(), pattern=pattern)))

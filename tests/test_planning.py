@@ -96,3 +96,11 @@ def test_the_size_of_other_sources_is_looked_up(tmp_path, pictures):
 
     write_examples(tmp_path / "a.npz", Examples(pictures(5).images))
     assert Source(name=str(tmp_path / "a.npz")).size() == 5
+
+
+def test_queries_that_do_not_fit_the_memory_send_the_training_images_past_again():
+    rate = Measured(step=1.0, forward=0.25, gradient=0.5, draw=0.0, peak=0)
+    large = replace(counts(recipe("digits"), 1000, 100, 2**26), n=10, queries=9)  # four queries' gradients are 1 GiB
+    method = make("ek-fac", {"timesteps": 100, "curvature_timesteps": 7})
+    assert cost(method, large, rate)["train"] == 3 * 100 + 2 * 7
+    assert cost(replace(method, compression="int8"), large, rate)["train"] == 100 + 2 * 7

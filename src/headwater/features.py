@@ -64,9 +64,19 @@ class Gradients:
         other = self.query_timesteps if query else None
         return Draws(self.timesteps if other is None else other, self.strategy, self.noises, self.seed)
 
+    def check_schedule(self, T: int) -> None:
+        """Raise an OptionError where a schedule of T timesteps has not those asked for."""
+        self.draws().check(T)
+        if not self.along_path:
+            self.draws(query=True).check(T, "timesteps" if self.query_timesteps is None else "query_timesteps")
+
     def passes(self, T: int) -> Passes:
         """Passes through the model, of one with T timesteps: K × noises gradients, of training images and of queries."""
         return Passes(self.draws().count, self.draws(query=True).count)
+
+    def streams(self, q: int, parameters: int, memory: int) -> int:
+        """How often the training images' gradients are taken for q queries of a model of so many parameters."""
+        return 1
 
     @property
     def along_path(self) -> bool:
@@ -94,6 +104,7 @@ class GradientFeatures(Gradients):
 
     def train(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
         """Φ `[n, k]` of the training images. They have no sampler's path: under `trajectory` their own loss stands for it."""
+        self.check_schedule(needed(model).schedule.T)
         own = "simple" if self.measurement == "trajectory" else self.measurement
         return features(model, examples, own, self.draws(), self._projector(), store, self.parameters, self.normalize)
 

@@ -190,8 +190,10 @@ def plan(recipe: BankRecipe, examples: Mapping[str, int], device: str = "cpu", w
 
 def cost(method: Any, found: Counts, rate: Measured) -> dict[str, float]:
     """Passes through the model for a training image and a query, seconds for all of them, and bytes in the store."""
-    each = method.passes(linear().T) if isinstance(method, Gradients) else Passes(0, 0)
-    n, q = found.n, found.queries
+    each, n, q = Passes(0, 0), found.n, found.queries
+    if isinstance(method, Gradients):
+        each, again = method.passes(linear().T), method.streams(q, found.parameters, Denoiser.memory) - 1
+        each = each._replace(train=each.train + again * method.draws().count)
     seconds = (n * each.train + q * each.query) * rate.gradient + (n * each.train_forward + q * each.query_forward) * rate.forward
     kept = getattr(method, "bytes_kept", None)
     size = kept(n, q, found.parameters, found.factors) if kept else 0

@@ -25,7 +25,7 @@ from headwater.store import FeatureStore
 
 PART = 256  # images whose sums are estimated together, by one process
 PATIENCE = 20.0  # seconds after which sums are written down as far as they are
-VERSION = 1  # of the numbers that given settings stand for
+VERSION = 2  # of the numbers that given settings stand for, and of the files they are in
 
 Found = TypeVar("Found")
 

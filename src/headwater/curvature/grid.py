@@ -3,7 +3,8 @@
 With z = Λ + λ₀ for the smallest λ₀, both sides are held and streamed over √z, and another λ weights a product by
 r(z) = z/(z + λ − λ₀), smooth and between 0 and 1. Coordinates are sorted by z into bins, each WIDTH wider than the last, and in a
 bin r is a straight line through two Chebyshev nodes: what is summed is Σ vw and Σ vw(z − z̄) of every bin, whatever the number of
-λ. The error of r is at most WIDTH²/32 of it, 8e-5. λ counts in each block's unit: 1, or its mean eigenvalue.
+λ. The error of r is at most WIDTH²/32 of it, 8e-5. Where λ is a multiple of each block's mean eigenvalue, z is Λ over that mean
+plus λ₀: one grid serves all blocks.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,7 +35,7 @@ class Grid:
     slopes: Float[Tensor, "λ bins"]
 
     def products(self, u: Float[Tensor, "b p"]) -> Float[Tensor, "b _"]:
-        """With every query and last with itself, for one λ after the other."""
+        """With every query and last with itself, for one λ after the other: a row is [λ₁ (q+1) | λ₂ (q+1) | …]."""
         v = (u * self.whitening)[:, self.order]
         tilted = v * self.offsets
         b, q = len(u), len(self.queries)
@@ -55,7 +56,7 @@ def grid(curvature: Curvature, gradients: Iterable[Float[Tensor, "_ p"]], dampin
     """The queries with these gradients, for these dampings."""
     least = min(dampings)
     inverse = curvature.inverse(least, absolute=absolute)
-    alive = inverse > 0
+    alive = inverse > 0  # in a dead direction every weight is 0, and any z will do
     z = torch.where(alive, 1 / (inverse * curvature.shift(1.0, absolute=absolute)), 1.0)
     order = torch.argsort(z, stable=True)
     z, like = z[order], curvature.blocks[0].left

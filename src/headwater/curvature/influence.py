@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from math import ceil
 from typing import ClassVar
 
 import numpy as np
@@ -26,8 +27,6 @@ from headwater.gradients.projected import projected
 from headwater.linalg.project import Identity
 from headwater.store import FeatureStore
 
-Unit = tuple[float, bool]  # a damping, and whether it is absolute; the first says so for all
-
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
@@ -37,7 +36,7 @@ class Fitted:
     train: Examples
     store: FeatureStore
     curvature: Curvature
-    own: dict[tuple[Draws, bool, Unit], Float[np.ndarray, " n"]] = field(default_factory=dict)
+    own: dict[tuple[Draws, bool, float, bool], Float[np.ndarray, " n"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +84,16 @@ class Influence(Gradients):
         checked(self.compression)
         self.outer_products(0)
 
+    def check_schedule(self, T: int) -> None:
+        super().check_schedule(T)
+        self.outer_products(0).draws.check(T, "curvature_timesteps")
+        self.exact_draws.check(T, "refine_timesteps")
+
+    @property
+    def exact_draws(self) -> Draws:
+        """Those of the Gauss–Newton matrix that `refine` is for."""
+        return Draws(self.refine_timesteps, "antithetic", seed=2 * self.seed)
+
     def outer_products(self, times: int) -> Fisher:
         """What F is the mean of. Eigenvectors and the eigenvalues that correct them are estimated from draws of their own."""
         seed = 2 * self.seed + times
@@ -100,20 +109,8 @@ class Influence(Gradients):
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Fitted:
         model = needed(model)
         check_fits(model, train)
-        self._check_steps(model.schedule.T)
+        self.check_schedule(model.schedule.T)
         return Fitted(model, train, store, self.curvature(model, train, store))
-
-    def _check_steps(self, T: int) -> None:
-        """Refuse timesteps that the schedule of T has not, before anything is computed."""
-        named = {"timesteps": self.timesteps, "query_timesteps": self.query_timesteps}
-        for name, steps in named.items():
-            largest = steps if isinstance(steps, int) else 0 if steps is None else max(steps) + 1
-            least = 0 if steps is None or isinstance(steps, int) else min(steps)
-            if least < 0 or (largest > T and (not isinstance(steps, int) or self.strategy != "random")):
-                raise OptionError(f"{name} is {steps}; the model's schedule has {T}: 0 … {T - 1}.")
-        for name, count in (("curvature_timesteps", self.curvature_timesteps), ("refine_timesteps", self.refine_timesteps)):
-            if count > T:
-                raise OptionError(f"{name} is {count}; the model's schedule has only {T}.")
 
     def score(
         self,
@@ -124,34 +121,32 @@ class Influence(Gradients):
         damping: float | Sequence[float] | None = None,
     ) -> Iterator[Float[np.ndarray, "*λ q n"]]:
         several = isinstance(damping, Sequence)
-        units = [self._unit(each) for each in damping] if several else [self._unit(damping)]
-        if not units:
+        dampings = [float(each) for each in damping] if several else [self._own_damping if damping is None else float(damping)]
+        if not dampings:
             raise OptionError("No damping is given; expected one or more.")
         check_fits(index.model, queries)
         keys = queries.path_keys if self.along_path else queries.keys
-        first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+        first = {key: row for row, key in reversed(list(enumerate(keys)))}
         distinct = sorted(first)  # equal queries once, in an order of their own: found again however they come
-        height = self._together(index)
+        place = {key: row for row, key in enumerate(distinct)}
+        height = self._together(index.curvature.p, index.model.memory)
         found = []
         for low in range(0, len(distinct), height):
             chosen = queries.take([first[key] for key in distinct[low : low + height]])
-            found.append(self._rows(index, chosen, units, store))
-        places = [distinct.index(key) for key in keys]
-        values = np.concatenate(found, 1)[:, places]
+            found.append(self._rows(index, chosen, dampings, store))
+        values = np.concatenate(found, 1)[:, [place[key] for key in keys]]
         yield values if several else values[0]
 
     def self_scores(self, index: Fitted) -> Float[np.ndarray, " n"]:
         """Those of the training loss, with F as it is: `refine` is for queries alone."""
-        unit = self._unit(None)
-        key = self.draws(), self.normalize, unit
+        key = self._own_key(self._own_damping)
         if key not in index.own:
-            self._rows(index, None, [unit], index.store)
+            self._rows(index, None, [self._own_damping], index.store)
         return index.own[key]
 
     def resolved(self, index: Fitted) -> dict[str, object]:
-        value, absolute = self._unit(None)
         return {
-            "absolute_damping" if absolute else "damping": value,
+            "absolute_damping" if self.absolute else "damping": self._own_damping,
             "parameters_with_curvature": index.curvature.p,
             "parameters_left_out": len(index.curvature.left_out),
             "layers_without_curvature": list(index.curvature.dead),
@@ -166,20 +161,35 @@ class Influence(Gradients):
         """Bytes in the store: sums in float64, eigenvectors in float32, eigenvalues, and scores."""
         return 12 * factors + 8 * parameters + 4 * n * (q + 1)
 
-    def _unit(self, damping: float | None) -> Unit:
-        """λ, where it is not a sequence: the one given, of the kind of the method's own; the method's own; the usual."""
-        own = self.usual if self.absolute_damping is None else self.absolute_damping
-        if self.damping is not None:
-            own = self.damping
-        return float(own if damping is None else damping), self.damping is None
+    @property
+    def absolute(self) -> bool:
+        """Whether dampings are λ themselves, and not multiples of each block's mean eigenvalue."""
+        return self.damping is None
 
-    def _together(self, index: Fitted) -> int:
-        """How many queries are held at once: as many as `model.memory` has room for."""
-        numbers = index.curvature.p * (6 if self.refine else 1)  # conjugate gradients hold five vectors more
-        return max(1, index.model.memory // (numbers * {"int8": 1, "int4": 0.5}.get(self.compression, 4)).__ceil__())
+    @property
+    def _own_damping(self) -> float:
+        if self.damping is not None:
+            return float(self.damping)
+        return float(self.usual if self.absolute_damping is None else self.absolute_damping)
+
+    def _own_key(self, damping: float) -> tuple[Draws, bool, float, bool]:
+        """All that self scores depend on, of one curvature."""
+        return self.draws(), self.normalize, damping, self.absolute
+
+    def streams(self, q: int, parameters: int, memory: int) -> int:
+        """Once for as many queries as `memory` holds."""
+        return ceil(q / self._together(parameters, memory))
+
+    def _together(self, parameters: int, memory: int) -> int:
+        """How many queries are held at once."""
+        if self.refine:
+            each = 6 * 4 * parameters  # conjugate gradients hold five vectors more, all in float32
+        else:
+            each = ceil(parameters * {"int8": 1, "int4": 0.5}.get(self.compression, 4))
+        return max(1, memory // each)
 
     def _rows(
-        self, index: Fitted, queries: Examples | None, units: Sequence[Unit], store: FeatureStore
+        self, index: Fitted, queries: Examples | None, dampings: Sequence[float], store: FeatureStore
     ) -> Float[np.ndarray, "λ q n"]:
         """Scores of these queries, a row in the store for every training image; self scores come along."""
         settings = {
@@ -188,7 +198,7 @@ class Influence(Gradients):
             "queries": [] if queries is None else list(queries.path_keys if self.along_path else queries.keys),
             "query_draws": asdict(self.draws(query=True)),
             "draws": asdict(self.draws()),
-            "dampings": units,
+            "dampings": [[damping, self.absolute] for damping in dampings],
             "normalize": self.normalize,
             "compression": self.compression,
             "refine": [self.refine, self.refine_timesteps] if self.refine else None,
@@ -197,33 +207,31 @@ class Influence(Gradients):
         }
 
         def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
-            given = self._sides(index, queries, units, store)
+            given = self._sides(index, queries, dampings, store)
             chosen = index.train.take(positions)
             yield from Streamed(index.model, chosen, index.curvature, self.draws(), self.normalize, given).through(store)
 
         rows = store.rows(settings, index.train.keys, compute) / len(index.train)
-        blocks = rows.T.reshape(len(units), -1, len(rows))
-        index.own.update({(self.draws(), self.normalize, unit): own for unit, own in zip(units, blocks[:, -1], strict=True)})
+        blocks = rows.T.reshape(len(dampings), -1, len(rows))
+        index.own.update({self._own_key(damping): own for damping, own in zip(dampings, blocks[:, -1], strict=True)})
         return blocks[:, :-1]
 
-    def _sides(self, index: Fitted, queries: Examples | None, units: Sequence[Unit], store: FeatureStore) -> Sequence[Side | Grid]:
+    def _sides(
+        self, index: Fitted, queries: Examples | None, dampings: Sequence[float], store: FeatureStore
+    ) -> Sequence[Side | Grid]:
         """The queries' side of every damping."""
         curvature = index.curvature
-        dampings, absolute = [value for value, _ in units], units[0][1]
         if queries is None:
-            return sides(curvature, [], dampings, absolute=absolute)
+            return sides(curvature, [], dampings, absolute=self.absolute)
         what, draws = measurement(self.measurement), self.draws(query=True)
-        pattern = curvature.pattern
-        each = projected(index.model, queries, what, draws, Identity(), pattern=pattern, normalize=self.normalize)
+        each = projected(index.model, queries, what, draws, Identity(), pattern=curvature.pattern, normalize=self.normalize)
         if not self.refine:
-            return sides(curvature, each, dampings, absolute=absolute, compression=self.compression)
+            return sides(curvature, each, dampings, absolute=self.absolute, compression=self.compression)
         gradients = torch.cat(list(each))
-        draws = Draws(self.refine_timesteps, "antithetic", seed=2 * self.seed)
-        exact = Exact(index.model, in_order_of_content(index.train), draws, pattern)
-        inverses = [curvature.inverse(damping, absolute=absolute) for damping in dampings]
-        shifts = [curvature.shift(damping, absolute=absolute) for damping in dampings]
-        solutions = [
-            exact.solved(gradients, shift, lambda v, inverse=inverse: curvature.scaled(v, inverse), self.refine, store)
-            for shift, inverse in zip(shifts, inverses, strict=True)
-        ]
-        return refined(curvature, solutions, inverses, self.compression)
+        exact = Exact(index.model, in_order_of_content(index.train), self.exact_draws, curvature.pattern)
+        found = []
+        for damping in dampings:
+            inverse, shift = (of(damping, absolute=self.absolute) for of in (curvature.inverse, curvature.shift))
+            x = exact.solved(gradients, shift, lambda v, inverse=inverse: curvature.scaled(v, inverse), self.refine, store)
+            found.append(refined(curvature, x, inverse, self.compression))
+        return found

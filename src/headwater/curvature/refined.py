@@ -1,7 +1,7 @@
 """Solutions on the exact Gauss–Newton matrix, from K-FAC's as a start and with it as preconditioner.
 
 What a Kronecker product leaves out, correlations between layers and between a layer's two sides, conjugate gradients put back.
-(On language models: Hong et al. 2025, arXiv:2509.23437.)
+(That better curvature makes better influence: Hong et al. 2025, arXiv:2509.23437, on classifiers.)
 """
 
 from collections.abc import Callable

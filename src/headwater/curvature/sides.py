@@ -53,9 +53,9 @@ def sides(
     compression: str = "float32",
 ) -> Sequence[Side | Grid]:
     """The queries' side for these dampings. All share the held queries; many dampings of whole queries are a Grid."""
-    inverses = [curvature.inverse(damping, absolute=absolute) for damping in dampings]
     if compression == "float32" and len(dampings) >= MANY:
         return [grid(curvature, gradients, dampings, absolute)]
+    inverses = [curvature.inverse(damping, absolute=absolute) for damping in dampings]
     whitening = torch.stack(inverses).amax(0).sqrt()
     pieces, kept = pieces_of(curvature), []
     for block in gradients:
@@ -65,16 +65,11 @@ def sides(
     return [Side(kept, _over(inverse, whitening).to(like), inverse.to(like)) for inverse in inverses]
 
 
-def refined(
-    curvature: Curvature, solutions: Sequence[Float[Tensor, "q p"]], inverses: Sequence[Float64[Tensor, " p"]], compression: str
-) -> list[Side]:
-    """The same of solutions x = (G + λI)⁻¹v by other means, one block for each λ."""
-    found = []
-    for x, inverse in zip(solutions, inverses, strict=True):
-        u, whitening = curvature.coordinates(x), inverse.sqrt()
-        kept = held(u * _over(torch.ones_like(inverse), whitening).to(u), pieces_of(curvature), compression)
-        found.append(Side([kept], whitening.to(u), inverse.to(u)))
-    return found
+def refined(curvature: Curvature, x: Float[Tensor, "q p"], inverse: Float64[Tensor, " p"], compression: str) -> Side:
+    """The same of solutions x = (G + λI)⁻¹v found by other means, at one λ."""
+    u, whitening = curvature.coordinates(x), inverse.sqrt()
+    kept = held(u * _over(torch.ones_like(inverse), whitening).to(u), pieces_of(curvature), compression)
+    return Side([kept], whitening.to(u), inverse.to(u))
 
 
 def pieces_of(curvature: Curvature) -> list[Piece]:

@@ -56,16 +56,21 @@ class Draws:
         """Draws of one example."""
         return (self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)) * self.noises
 
+    def check(self, T: int, name: str = "timesteps") -> None:
+        """Raise an OptionError where a schedule of T timesteps has not those asked for as `name`."""
+        steps = self.timesteps
+        if isinstance(steps, int):
+            if steps > T and self.strategy != "random":
+                raise OptionError(f"{name} is {steps}; the model's schedule has only {T}.")
+        elif min(steps) < 0 or max(steps) >= T:
+            raise OptionError(f"{name} has {min(steps)} … {max(steps)}; the model's schedule has 0 … {T - 1}.")
+
     def steps(self, content: str, T: int) -> Int64[np.ndarray, " K"]:
         """The timesteps of the example with this content hash."""
-        if not isinstance(self.timesteps, int):
-            steps = np.asarray(self.timesteps, dtype=np.int64)
-            if steps.min() < 0 or steps.max() >= T:
-                raise OptionError(f"timesteps has {steps.min()} … {steps.max()}; the model's schedule has 0 … {T - 1}.")
-            return steps
+        self.check(T)
         K = self.timesteps
-        if K > T and self.strategy != "random":
-            raise OptionError(f"timesteps is {K}; the model's schedule has only {T}.")
+        if not isinstance(K, int):
+            return np.asarray(K, dtype=np.int64)
         if self.strategy == "uniform":
             return np.arange(K, dtype=np.int64) * T // K
         if self.strategy == "cumulative":

@@ -26,7 +26,10 @@ class Values(NamedTuple):
 
 
 def values(model: Denoiser, examples: Examples, names: Sequence[str], draws: Draws) -> Iterator[Values]:
-    """The named measurements of every draw of all examples, some examples at a time, in order."""
+    """The named measurements of every draw of all examples, some examples at a time, in order.
+
+    With `trajectory` among them the draws are the steps of the path that each picture came by.
+    """
     height = max(1, rows_at_once(model) // draws.count)
     for start in range(0, len(examples), height):
         yield _values(model, examples, slice(start, min(start + height, len(examples))), names, draws)
@@ -38,7 +41,8 @@ def rows_at_once(model: Denoiser) -> int:
 
 
 def _values(model: Denoiser, examples: Examples, rows: slice, names: Sequence[str], draws: Draws) -> Values:
-    given = drawn(model, examples, rows, measurement("simple"), draws)
+    along = "trajectory" if "trajectory" in names else "simple"
+    given = drawn(model, examples, rows, measurement(along), draws)
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     for draw, labels in given.parts(rows_at_once(model)):
         flat = None if labels is None else labels.reshape(-1)
