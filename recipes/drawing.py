@@ -131,19 +131,24 @@ def apart(heights: Sequence[float], least: float) -> list[float]:
 
 
 def heat(
-    rows: Sequence[Sequence[tuple[str, Float[np.ndarray, "a b"]]]], ticks: Sequence[str], axes_words: tuple[str, str]
+    rows: Sequence[Sequence[tuple[str, Float[np.ndarray, "a b"]]]],
+    ticks: Sequence[tuple[Sequence[str], Sequence[str]]],
+    axes_words: tuple[str, str],
 ) -> Figure:
-    """Matrices of correlations in percent, one a panel, each cell with its number; all of one scale of colours."""
+    """Matrices of correlations in percent, one a panel, each cell with its number; all of one scale of colours.
+
+    `ticks`: of each row of panels, across and upwards.
+    """
     largest = max(float(np.abs(matrix).max()) for row in rows for _, matrix in row)
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(4.4 * len(rows[0]), 4.3 * len(rows)), layout="constrained")
         grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
-        for panels, row in zip(grid, rows, strict=True):
+        for panels, row, (across, upwards) in zip(grid, rows, ticks, strict=True):
             for axes, (title, matrix) in zip(panels, row, strict=True):
                 axes.imshow(matrix, cmap="RdBu_r", vmin=-largest, vmax=largest)
                 axes.set_title(title)
-                axes.set_xticks(range(matrix.shape[1]), ticks, rotation=60)
-                axes.set_yticks(range(matrix.shape[0]), ticks)
+                axes.set_xticks(range(matrix.shape[1]), across, rotation=60)
+                axes.set_yticks(range(matrix.shape[0]), upwards)
                 for (a, b), value in np.ndenumerate(matrix):
                     dark = abs(value) > 0.6 * largest
                     axes.text(b, a, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=PAPER if dark else "#1a2025")

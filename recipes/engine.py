@@ -43,8 +43,9 @@ D_TRAK = (
     *("table_1", "table_2", "table_4", "table_5", "table_7"),
     *("figure_1", "figure_2", "figure_5", "figure_6", "figure_9", "figure_10", "figure_15", "figure_20"),
 )
-K_FAC = (*(f"kfac_figure_{number}" for number in (1, 2, 4, 6, 7, 11, 13, 15, 16, 17, 18)), "kfac_refined")
-RECIPES = (*D_TRAK, *K_FAC)
+K_FAC = (*(f"kfac_figure_{number}" for number in (1, 2, 3, 4, 6, 7, 11, 13, 15, 16, 17, 18)), "kfac_refined")
+NDA = ("nda_figure_5",)
+RECIPES = (*D_TRAK, *K_FAC, *NDA)
 NUMERICS = 1  # of what a row's figures stand for: raised where they change and neither a field nor a feature does
 DAMPINGS = [a * 10.0**b for b in range(-4, 2) for a in (1, 2, 5)]
 REFERENCES = {"random": "`random`", "ceiling": "*one seed predicting the other*"}
@@ -343,4 +344,4 @@ def main(*names: str, doc: str | None = None) -> None:
             time_alone(name, given) if words.seconds else run(name, given, words.anew)
     except UserError as error:
         sys.exit(f"{error}")
-    pages.index([[importlib.import_module(name) for name in paper] for paper in (D_TRAK, K_FAC)], given.results)
+    pages.index([[importlib.import_module(name) for name in paper] for paper in (D_TRAK, K_FAC, NDA)], given.results)

@@ -59,7 +59,8 @@ def page(given: Given) -> None:
         found.append(panels)
     title, caption = pages.title_and_caption(sys.modules[__name__])
     words = ("after retraining, loss from timestep", "predicted, loss from timestep")
-    drawing.save(drawing.heat(found, [str(s * width) for s in STRETCHES], words), given.folder / "kfac_figure_11.svg", title)
+    names = [str(s * width) for s in STRETCHES]
+    drawing.save(drawing.heat(found, [(names, names)] * len(found), words), given.folder / "kfac_figure_11.svg", title)
     ground = f"Bank `{bank.folder.name}`: {len(rows)} subsets × {len(seeds)} seeds."
     made = "Made by `recipes/kfac_figure_11.py`."
     pages.save(given.folder / "kfac_figure_11.md", [f"# {title}", caption, ground, f"![{title}](kfac_figure_11.svg)", made])

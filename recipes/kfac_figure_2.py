@@ -1,4 +1,4 @@
-"""Figures 2 and 17: LDS (%) of influence functions for what a picture's loss and its ELBO do
+"""Figure 2: LDS (%) of influence functions for what a picture's loss and its ELBO do
 
 Across, the measurement that retraining is asked about, of those that the bank has outcomes of. K-FAC and EK-FAC: that measurement
 m of the query, λ = 1e-8, nothing chosen, or with * the damping chosen by cross-fitting. TRAK*: m in φ; D-TRAK*: `square` in φ.

@@ -13,7 +13,7 @@ Row = dict[str, Any]
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 INDEX = """# Results
 
-The tables and figures of two papers on banks of our own: other data, other models, far fewer pixels. So what can be compared with
+The tables and figures of three papers on banks of our own: other data, other models, far fewer pixels. So what can be compared with
 the paper is which method is ahead, not by how many points. `make results` makes them for the digits bank, `recipes/all.py --bank
 BANK` for another, `recipes/table_1.py` one of them; what is finished is not measured again.
 
@@ -22,6 +22,7 @@ table has random scores and, on a bank of several seeds, what one retraining say
 PAPERS = (
     "## D-TRAK (Zheng et al. 2023, arXiv:2311.00500)",
     "## Influence functions with K-FAC (Mlodozieniec et al. 2025, arXiv:2410.13850)",
+    "## NDA (Zhao et al. 2025, arXiv:2510.14269)",
 )
 
 SPLITS = {"val": "validation", "gen": "generation", "all": "all queries"}

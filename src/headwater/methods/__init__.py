@@ -63,6 +63,7 @@ METHODS = {
     "journey-trak": "headwater.methods.journey_trak:JourneyTRAK",
     "k-fac": "headwater.methods.kfac:KFAC",
     "ek-fac": "headwater.methods.ekfac:EKFAC",
+    "nda": "headwater.methods.nda:NDA",
     "empirical-if": "headwater.methods.empirical_if:EmpiricalIF",
     "datamodel": "headwater.methods.datamodel:Datamodel",
 }

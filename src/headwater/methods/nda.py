@@ -1,0 +1,210 @@
+"""NDA: nonparametric data attribution, from the images alone (Zhao et al. 2025, arXiv:2510.14269)."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int64
+
+from headwater import seeds
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.schedule import linear
+from headwater.errors import DataError, OptionError
+from headwater.features import in_order
+from headwater.methods import Dampings
+from headwater.patchwise import Noisy, Patches, Question, hands
+from headwater.store import FeatureStore
+
+VERSION = 1  # of the numbers that given settings stand for
+TOGETHER = 8  # queries that are kept together in the store
+
+Sizes = int | tuple[int, ...] | None
+
+
+class Index(NamedTuple):
+    """Training images in the order of their content, their places in it, and ᾱ of every timestep."""
+
+    train: Examples
+    places: Int64[np.ndarray, " n"]
+    alpha_bar: Float64[np.ndarray, " T"]
+    memory: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One timestep at one resolution: all that its scores depend on but the pictures."""
+
+    t: int
+    size: int
+    coarse: bool
+    topk: int
+    noises: int
+    shared_noise: bool
+    flips: bool
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NDA:
+    """τ(q, i) = mean_t Σ_a Σ_{b ∈ top-k of i} softmax_b(−‖x_t[a] − √ᾱ_t y[b]‖²/(2σ_t²)),   σ_t² = 1 − ᾱ_t.
+
+    a are the patches of the noised query x_t = √ᾱ_t x + σ_t ε, b those of all training images y, pixels in [−1, 1]; of each image
+    the `topk` heaviest count. `patches`: their size for each timestep; `low_patches`: of a second softmax, over patches of half
+    the resolution, ½ Σ of each 2×2 cell; `alpha` mixes α·original + (1−α)·low. Sizes not given go by the picture's side and t.
+    A number of `timesteps` stands for that many, evenly up to the middle of the schedule. `noises` ε are averaged (0: none);
+    `shared_noise`: the same ε for all queries, as in the paper; `flips`: training images count mirrored too.
+
+    Needs no model but its schedule (linear if there is none). Scores are never negative: the lowest is least similar. It knows
+    what training images can explain, not what this model made of them.
+    """
+
+    title: ClassVar[str] = "NDA"
+    signed: ClassVar[bool] = False
+
+    timesteps: int | tuple[int, ...] = 5
+    patches: Sizes = None
+    low_patches: Sizes = None
+    alpha: float | tuple[float, ...] = 0.5
+    topk: int = 100
+    noises: int = 1
+    shared_noise: bool = False
+    flips: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        count = self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)
+        if count < 1:
+            raise OptionError(f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps.")
+        for name, least in (("topk", 1), ("noises", 0)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected {least} or more.")
+        for name in ("patches", "low_patches", "alpha"):
+            given = getattr(self, name)
+            if isinstance(given, tuple) and len(given) != count:
+                raise OptionError(f"{name} has {len(given)} values for {count} timesteps; expected one each, or one for all.")
+        for name, odd in (("patches", 1), ("low_patches", 0)):
+            for size in _listed(getattr(self, name)):
+                if size < 1 or size % 2 != odd:
+                    raise OptionError(
+                        f"{name} has {size}; expected odd sizes, such as 7: a patch has a pixel in its middle."
+                        if odd
+                        else f"{name} has {size}; expected even sizes, such as 14: a patch is cut into cells of 2×2 pixels."
+                    )
+        for alpha in _listed(self.alpha):
+            if not 0 <= alpha <= 1:
+                raise OptionError(f"alpha is {alpha}; expected 0 (low resolution alone) to 1 (the original alone).")
+
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Index:
+        schedule = linear() if model is None else model.schedule
+        order = np.argsort(np.array(train.keys), kind="stable")
+        index = Index(train.take(order), np.argsort(order), schedule.alpha_bar, 2**30 if model is None else model.memory)
+        self.steps(index)
+        return index
+
+    def score(
+        self, model: Denoiser | None, index: Index, queries: Examples, store: FeatureStore, damping: Dampings = None
+    ) -> Iterator[Float32[np.ndarray, "q n"]]:
+        if queries.shape != index.train.shape:
+            (c, h, w), (tc, th, tw) = queries.shape, index.train.shape
+            raise DataError(f"Queries are {h}×{w} with {c} channels, training images {th}×{tw} with {tc}; expected the same.")
+        values = np.zeros((len(queries), len(index.train)))
+        for step, weight in self.steps(index):
+            values += weight * self._rows(step, index, queries, store)
+        yield values[:, index.places].astype(np.float32)
+
+    def self_scores(self, index: Index) -> Float[np.ndarray, " n"]:
+        """Unknown: they would take as many queries as there are training images."""
+        return np.full(len(index.train), np.nan, np.float32)
+
+    def resolved(self, index: Index) -> dict[str, object]:
+        steps = [(step, weight) for step, weight in self.steps(index)]
+        return {
+            "steps": list(dict.fromkeys(step.t for step, _ in steps)),
+            "patches_used": [step.size for step, _ in steps if not step.coarse],
+            "low_patches_used": [step.size for step, _ in steps if step.coarse],
+        }
+
+    def steps(self, index: Index) -> list[tuple[Step, float]]:
+        """What is averaged, with its weight: each timestep at each resolution that counts."""
+        T, side = len(index.alpha_bar), min(index.train.shape[1:])
+        times = self.timesteps
+        if isinstance(times, int):
+            times = tuple(T * (i + 1) // (2 * times) for i in range(times))
+        if min(times) < 0 or max(times) >= T:
+            raise OptionError(f"timesteps has {min(times)} … {max(times)}; the schedule has 0 … {T - 1}.")
+        found = []
+        for i, t in enumerate(times):
+            alpha = _of(self.alpha, i)
+            for name, coarse, weight in (("patches", False, alpha), ("low_patches", True, 1 - alpha)):
+                size = _of(getattr(self, name), i) or usual(side, index.alpha_bar[t], coarse=coarse)
+                if size > side:
+                    raise OptionError(
+                        f"{name} has {size}; the images have {side} pixels. Expected at most {side - (side + 1 - coarse) % 2}."
+                    )
+                if weight > 0:
+                    how = (self.topk, self.noises, self.shared_noise, self.flips, self.seed)
+                    found.append((Step(t, size, coarse, *how), weight / len(times)))
+        return found
+
+    def _rows(self, step: Step, index: Index, queries: Examples, store: FeatureStore) -> Float32[np.ndarray, "q n"]:
+        """The scores at one step, a row in the store for every query."""
+        alpha_bar = float(index.alpha_bar[step.t])
+        settings = {"nda": asdict(step), "alpha_bar": alpha_bar, "train": index.train.fingerprint, "version": VERSION}
+
+        def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b n"]]:
+            what = Asked(step, alpha_bar, index.train, queries.take(positions), index.memory)
+            parts = [slice(low, low + TOGETHER) for low in range(0, len(positions), TOGETHER)]
+            if store.crew is None:
+                yield from (_rows(what, part) for part in parts)
+            else:
+                yield from in_order(store.crew.work(_rows, what, parts), parts)
+
+        return store.rows(settings, queries.hashes, compute)
+
+
+class Asked(NamedTuple):
+    """Queries at one step."""
+
+    step: Step
+    alpha_bar: float
+    train: Examples
+    queries: Examples
+    memory: int
+
+
+def _rows(what: Asked, part: slice) -> Float32[np.ndarray, "b n"]:
+    """Scores of some queries, each the mean over its noises."""
+    step = what.step
+    question = Question(Patches(step.size, step.coarse), step.topk, step.flips, memory=what.memory)
+    rows = []
+    with hands(torch.get_num_threads()) as workers:
+        for x, content in zip(what.queries.pixels()[part], what.queries.hashes[part], strict=True):
+            each = [question.answer(noisy, what.train.images, workers).scores for noisy in noised(x, content, what.alpha_bar, step)]
+            rows.append(np.mean(each, axis=0))
+    return np.array(rows, np.float32)
+
+
+def noised(x: Float32[np.ndarray, "c h w"], content: str, alpha_bar: float, step: Step) -> Iterator[Noisy]:
+    """x_t for every noise; without noises √ᾱ_t x itself."""
+    signal, variance = float(np.sqrt(alpha_bar)), 1 - alpha_bar
+    for j in range(max(1, step.noises)):
+        name = ("shared noise", step.t, j) if step.shared_noise else ("noise", content, step.t, j)
+        epsilon = seeds.normal(x.shape, step.seed, *name) if step.noises else np.zeros_like(x)
+        yield Noisy((signal * x + np.sqrt(variance) * epsilon).astype(np.float32), signal, variance)
+
+
+def usual(side: int, alpha_bar: float, *, coarse: bool) -> int:
+    """The patch size for a picture's side and noise, where none is given."""
+    size = int(round(side * (0.2 + 0.6 * (1 - alpha_bar))))
+    return max(2, size // 2 * 2) if coarse else max(1, (size - 1) // 2 * 2 + 1)
+
+
+def _listed(given: Sizes | float | tuple[float, ...]) -> tuple:
+    return () if given is None else given if isinstance(given, tuple) else (given,)
+
+
+def _of(given: object, i: int):
+    return given[i] if isinstance(given, tuple) else given
