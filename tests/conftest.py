@@ -4,6 +4,7 @@ import resource
 import sys
 import types
 from contextlib import contextmanager
+from itertools import product
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -93,3 +94,31 @@ def small_files():
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     return block
+
+
+@pytest.fixture(scope="session")
+def cut_out():
+    """Distances from one patch to all patches of another picture, each cut out; see `_distances`."""
+    return _distances
+
+
+def _cut(picture: np.ndarray, patch: int, row: int, column: int) -> tuple[np.ndarray, np.ndarray]:
+    """The padded patch whose window is (row, column), and which of its pixels are inside the picture."""
+    pad = (patch - 1) // 2
+    around = [(0, 0), (pad, pad), (pad, pad)]
+    here = (slice(None), slice(row, row + patch), slice(column, column + patch))
+    return np.pad(picture, around)[here], np.pad(np.ones_like(picture[:1]), around)[here]
+
+
+def _distances(x: np.ndarray, picture: np.ndarray, patch: int, coarse: bool, a: tuple[int, int]) -> list[float]:
+    """From the patch of x at window a to every patch that reaches over the edges alike."""
+    (mine, mask), pad = _cut(x, patch, *a), (patch - 1) // 2
+    found = []
+    for b in product(*(range(side + 2 * pad - patch + 1) for side in x.shape[1:])):
+        other, its = _cut(picture, patch, *b)
+        if np.array_equal(mask, its):
+            difference = mine - other
+            if coarse:
+                difference = difference.reshape(len(x), patch // 2, 2, patch // 2, 2).sum((2, 4)) / 2
+            found.append(float(np.square(difference).sum()))
+    return sorted(found)

@@ -249,5 +249,7 @@ def test_pictures_with_their_sources(given, tmp_path):
         assert f"]({name}.svg)" in (tmp_path / "tiny" / f"{name}.md").read_text()
         assert "<image" in (tmp_path / "tiny" / f"{name}.svg").read_text()
     assert "D-TRAK" in (tmp_path / "tiny" / "figure_15.html").read_text()
-    pages.index([[importlib.import_module(name) for name in paper] for paper in (engine.D_TRAK, engine.K_FAC)], tmp_path)
+    pages.index(
+        [[importlib.import_module(name) for name in paper] for paper in (engine.D_TRAK, engine.K_FAC, engine.NDA)], tmp_path
+    )
     assert "[tiny](tiny/figure_15.md)" in (tmp_path / "README.md").read_text()

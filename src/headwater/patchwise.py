@@ -83,8 +83,9 @@ class Explained(NamedTuple):
 class Question:
     """Which patches are compared; how many of an image count for a patch of the query; whether mirror images count too.
 
-    Weights below `negligible` of a patch's whole may be left out, so a score is at most that × patches × `top` × its images' number
-    too small. `memory`: bytes that weights may take until the evidence is known; with more images all distances are made twice.
+    Weights below `negligible` of a patch's whole may be left out: with M training patches a score is then too large by at most the
+    factor 1/(1 − negligible·M), or too small by at most negligible × `top` × the query's patches. `memory`: bytes that weights may
+    take until the evidence is known; with more images all distances are made twice.
     """
 
     patches: Patches
@@ -97,7 +98,7 @@ class Question:
         """The posterior over the patches of all images, in float32 or float64 as x_t is."""
         work = _Work(self, noisy, images)
         down, across = work.windows
-        n, a = len(images), down.count * across.count
+        n, a = len(images), down.number * across.number
         evidence, found = np.full(a, -np.inf), []
         whole = n * a * noisy.x_t.itemsize <= self.memory
         for wave in _waves(n):

@@ -33,7 +33,7 @@ class Windows(NamedTuple):
     picture and meet each other; every other meets only its own like.
     """
 
-    count: int
+    number: int
     low: int
     high: int
     first: int
@@ -81,11 +81,11 @@ def room(down: Windows, across: Windows, variants: int, top: int, memory: UInt8[
     line = LANES * dtype.itemsize
     most = variants * (down.high - down.low) * (across.high - across.low)
     lines = -(-min(most, max(10 * top, LINES)) // TOGETHER) * TOGETHER
-    rows = min(down.count, max(1, ROOM * 8 // 9 // (across.count * lines * line)))
+    rows = min(down.number, max(1, ROOM * 8 // 9 // (across.number * lines * line)))
     places = min(
-        across.high - across.low, lines - top if lines < most else lines, max(1, ROOM // 9 // (rows * across.count * line))
+        across.high - across.low, lines - top if lines < most else lines, max(1, ROOM // 9 // (rows * across.number * line))
     )
-    near, fresh = (rows * across.count, lines, LANES), (rows, places, across.count * LANES)
+    near, fresh = (rows * across.number, lines, LANES), (rows, places, across.number * LANES)
     if (size := (math.prod(near) + math.prod(fresh)) * dtype.itemsize) > len(memory):
         memory = np.empty(size, np.uint8)
     numbers, first = memory[:size].view(dtype), math.prod(near)
@@ -109,7 +109,7 @@ def weighed(
     """
     near, fresh = room(down, across, len(y), top, np.empty(ROOM, np.uint8) if memory is None else memory, x.dtype)
     if limits is None:
-        limits = np.full(down.count * across.count, FAR)
+        limits = np.full(down.number * across.number, FAR)
     wide, bounds = np.repeat(x, LANES, axis=2), np.minimum(limits, FAR).astype(x.dtype)
     return Weighed(*_weighed(wide, y, tuple(down), tuple(across), x.dtype.type(scale), top, bounds, near, fresh))
 
@@ -470,7 +470,7 @@ def _thresholds(distances, top, bounds):
     few[:] = 0
     for lane in range(LANES):
         below[lane] = min(below[lane], upto[lane])
-        below[lane] -= 1e-3 * (upto[lane] - below[lane]) + 1e-30
+        below[lane] -= 1e-3 * (abs(below[lane]) + upto[lane] - below[lane]) + 1e-30
     for times in range(96):
         going = False
         for lane in range(LANES):

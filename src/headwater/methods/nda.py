@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -198,13 +198,14 @@ def noised(x: Float32[np.ndarray, "c h w"], content: str, alpha_bar: float, step
 
 def usual(side: int, alpha_bar: float, *, coarse: bool) -> int:
     """The patch size for a picture's side and noise, where none is given."""
-    size = int(round(side * (0.2 + 0.6 * (1 - alpha_bar))))
+    size = round(side * (0.2 + 0.6 * (1 - alpha_bar)))
     return max(2, size // 2 * 2) if coarse else max(1, (size - 1) // 2 * 2 + 1)
 
 
-def _listed(given: Sizes | float | tuple[float, ...]) -> tuple:
+def _listed(given: Sizes | float | tuple[float, ...]) -> tuple[Any, ...]:
     return () if given is None else given if isinstance(given, tuple) else (given,)
 
 
-def _of(given: object, i: int):
+def _of(given: Any, i: int) -> Any:
+    """The value for timestep i, of one for each or one for all."""
     return given[i] if isinstance(given, tuple) else given

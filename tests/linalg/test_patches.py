@@ -1,0 +1,103 @@
+"""Weights of patches against every patch cut out, one after the other, in float64."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from jaxtyping import TypeCheckError
+
+from headwater.linalg import patches
+from headwater.linalg.patches import EMPTY, FAR, LANES, WIDE, cells, side_by_side, weighed, windows
+
+RANDOM = np.random.Generator(np.random.Philox(11))
+
+SHAPES = [  # height, width, patch, coarse, channels, variants, top
+    (8, 8, 3, False, 1, 1, 100),
+    (8, 8, 3, False, 3, 1, 5),
+    (7, 9, 5, False, 2, 1, 4),
+    (8, 8, 4, True, 1, 1, 3),
+    (8, 9, 6, True, 3, 2, 7),
+    (6, 6, 6, True, 1, 1, 2),
+    (5, 5, 5, False, 1, 1, 1),
+    (6, 6, 1, False, 1, 2, 10),
+    (4, 4, 2, True, 1, 1, 10),
+]
+
+
+def given(height, width, patch, coarse, channels, variants, dtype, pictures=3):
+    x = RANDOM.normal(size=(channels, height, width))
+    ys = RANDOM.uniform(-1, 1, (variants, pictures, channels, height, width))
+    of = cells if coarse else np.asarray
+    y = np.stack([side_by_side(of(each).astype(dtype)) for each in ys])
+    down, across = windows(height, patch, coarse=coarse), windows(width, patch, coarse=coarse)
+    return x, ys, (of(x).astype(dtype), y, down, across)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-11), (np.float32, 2e-5)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_weights_are_those_of_patches_cut_out(shape, dtype, close, cut_out):
+    height, width, patch, coarse, channels, variants, top = shape
+    x, ys, maps = given(height, width, patch, coarse, channels, variants, dtype)
+    found = weighed(*maps, 1.5, top)
+    _, _, down, across = maps
+    for w, a in enumerate(product(range(down.number), range(across.number))):
+        each = [sorted(d for y in ys for d in cut_out(x, y[i], patch, coarse, a)) for i in range(ys.shape[1])]
+        least = min(d[0] for d in each)
+        assert found.least[w] == pytest.approx(least, rel=1e-5, abs=1e-6)
+        relative = np.exp(-1.5 * (found.least[w] - least))
+        total = sum(np.exp(-1.5 * (np.array(d) - least)).sum() for d in each)
+        assert found.total[w] * relative == pytest.approx(total, rel=close)
+        tops = [np.exp(-1.5 * (np.array(d[:top]) - least)).sum() for d in each]
+        np.testing.assert_allclose(found.top[w, :3] * relative, tops, rtol=close, atol=close * 1e-6)
+        assert (found.top[w, 3:] < 1e-30).all()  # empty lanes
+
+
+@pytest.mark.parametrize("top", [5, 40])
+def test_lists_that_are_full_and_rows_that_do_not_fit_change_nothing(top, monkeypatch):
+    _, _, maps = given(12, 12, 3, False, 1, 2, np.float64)
+    whole = weighed(*maps, 0.7, top)
+    for name, value in (("LINES", 16), ("ROOM", 200_000)):
+        monkeypatch.setattr(patches, name, value)
+        again = weighed(*maps, 0.7, top)
+        for a, b in zip(whole, again, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10)
+
+
+def test_equal_distances_share_the_last_places():
+    x, y = np.zeros((1, 6, 6)), side_by_side(np.ones((1, 1, 6, 6)))[None]  # every patch is as far as every other
+    side = windows(6, 3)
+    found = weighed(x, y, side, side, 0.3, 7)
+    inside = found.top[:, 0].reshape(6, 6)[1:5, 1:5]
+    np.testing.assert_allclose(inside, 7)  # of 16, each weighing 1 beside the nearest
+    assert found.top[0, 0] == 1  # a corner meets one
+
+
+def test_what_lies_beyond_the_limits_alone_is_left_out():
+    _, _, maps = given(10, 10, 3, False, 1, 1, np.float64, pictures=20)
+    whole = weighed(*maps, 4.0, 8)
+    far = (30 - (np.log(whole.total) - 4.0 * whole.least)) / 4.0  # weights below e⁻³⁰ of the whole
+    some = weighed(*maps, 4.0, 8, far)
+    np.testing.assert_allclose(some.top, whole.top, rtol=1e-6, atol=1e-11)
+    np.testing.assert_allclose(some.total, whole.total, rtol=1e-9)
+    none = weighed(*maps, 4.0, 8, np.full(100, -1.0))
+    assert not none.total.any() and not none.top.any() and (none.least == np.float64(FAR)).all()
+
+
+def test_cells_are_sums_of_four_and_keep_the_variance_of_noise():
+    x = np.arange(16.0).reshape(4, 4)
+    found = cells(x)
+    assert found.shape == (5, 5)
+    assert found[1, 1] == (0 + 1 + 4 + 5) / 2 and found[0, 0] == 0 and found[4, 4] == 15 / 2
+    assert cells(RANDOM.normal(size=(200, 200)))[1:-1, 1:-1].std() == pytest.approx(1, abs=0.02)
+
+
+def test_windows_inside_meet_each_other():
+    assert windows(32, 7)[:4] == (32, 3, 29, -3)
+    assert windows(32, 14, coarse=True) == (31, 6, 25, -5, 7, 2)
+    assert windows(8, 8, coarse=True)[:3] == (7, 3, 4)  # the whole side once
+
+
+def test_a_distance_of_an_empty_place_counts_nowhere():
+    assert np.float32(EMPTY) > np.float32(FAR) and WIDE % LANES == 0
+    with pytest.raises(TypeCheckError):
+        side_by_side(np.zeros((2, 3)))

@@ -1,0 +1,139 @@
+"""NDA against its formula with every patch cut out, and what it must find."""
+
+import numpy as np
+import pytest
+
+from headwater.core import Examples
+from headwater.diffusion.schedule import linear
+from headwater.errors import DataError, OptionError
+from headwater.methods import make
+from headwater.methods.nda import noised, usual
+from headwater.scores import dense
+from headwater.store import FeatureStore
+
+RANDOM = np.random.Generator(np.random.Philox(5))
+
+
+def examples(n: int, height: int = 8, width: int = 8, channels: int = 1) -> Examples:
+    return Examples(RANDOM.integers(0, 256, (n, height, width, channels), dtype=np.uint8))
+
+
+@pytest.fixture
+def store(tmp_path) -> FeatureStore:
+    return FeatureStore(tmp_path)
+
+
+def scores(store: FeatureStore, train: Examples, queries: Examples, **fields) -> np.ndarray:
+    method = make("nda", fields)
+    return dense(method.score(None, method.fit(None, train, store), queries, store))
+
+
+def formula(train: Examples, x_t: np.ndarray, alpha_bar: float, size: int, coarse: bool, topk: int, cut_out) -> np.ndarray:
+    """Σ_a Σ_{b ∈ top-k of i} softmax over all patches of all images."""
+    pad, found = (size - 1) // 2, np.zeros(len(train))
+    places = [range(side + 2 * pad - size + 1) for side in x_t.shape[1:]]
+    pictures = np.sqrt(alpha_bar) * (train.images.transpose(0, 3, 1, 2) / 127.5 - 1)
+    for a in ((i, j) for i in places[0] for j in places[1]):
+        each = [np.array(cut_out(x_t, picture, size, coarse, a)) for picture in pictures]
+        least = min(d[0] for d in each)
+        weights = [np.exp(-(d - least) / (2 * (1 - alpha_bar))) for d in each]
+        found += [w[:topk].sum() for w in weights] / sum(w.sum() for w in weights)
+    return found
+
+
+def test_scores_are_the_formula(store, cut_out):
+    train, queries = examples(5), examples(2)
+    fields = {"timesteps": (100, 400), "patches": (3, 5), "low_patches": (4, 2), "alpha": (0.7, 0.2), "topk": 4, "seed": 2}
+    found = scores(store, train, queries, **fields)
+    alpha_bar, method = linear().alpha_bar, make("nda", fields)
+    expected = np.zeros((2, 5))
+    for step, weight in method.steps(method.fit(None, train, store)):
+        for q, (x, content) in enumerate(zip(queries.pixels(), queries.hashes, strict=True)):
+            (noisy,) = noised(x, content, alpha_bar[step.t], step)
+            expected[q] += weight * formula(train, noisy.x_t.astype(float), alpha_bar[step.t], step.size, step.coarse, 4, cut_out)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_training_image_is_its_own_first(channels, store):
+    train = examples(40, channels=channels)
+    found = scores(store, train, train.take([3, 17]), timesteps=(20,), patches=5, low_patches=4)
+    assert found.argmax(1).tolist() == [3, 17]
+    assert (found[0, 3] > 10 * np.delete(found[0], 3)).all()
+
+
+def test_a_mirrored_training_image_is_found_with_flips(store):
+    train = examples(20)
+    query = Examples(np.ascontiguousarray(train.images[6:7, :, ::-1]))
+    plain, mirrored = (scores(store, train, query, timesteps=(20,), patches=5, low_patches=4, flips=each) for each in (False, True))
+    assert mirrored.argmax() == 6 and mirrored[0, 6] > 5 * plain[0, 6]
+
+
+def test_noise_is_shared_or_the_querys_own_or_none(store):
+    index = make("nda", {}).fit(None, examples(3), store)
+    x = np.zeros((1, 8, 8), np.float32)
+
+    def drawn(content: str, **fields) -> list[np.ndarray]:
+        step, _ = make("nda", {"timesteps": (100,), **fields}).steps(index)[0]
+        return [each.x_t for each in noised(x, content, 0.9, step)]
+
+    assert not np.array_equal(drawn("a"), drawn("b"))
+    np.testing.assert_array_equal(drawn("a", shared_noise=True), drawn("b", shared_noise=True))
+    assert len(drawn("a", noises=3)) == 3 and not drawn("a", noises=0)[0].any()
+
+
+def test_more_noises_are_their_mean_and_what_is_kept_is_not_made_again(store):
+    train, queries = examples(6), examples(3)
+    fields = {"timesteps": (100, 300), "patches": 3, "low_patches": 4, "noises": 2}
+    found = scores(store, train, queries, **fields)
+    told = []
+    seen = FeatureStore(store.root, lambda done, total: told.append(total))
+    np.testing.assert_array_equal(scores(seen, train, queries, **fields), found)
+    for alpha in (0.0, 1.0):
+        scores(seen, train, queries, **fields, alpha=alpha)
+    assert not told  # another mixture of the same steps is free
+
+
+def test_a_rectangle_and_its_largest_patches(store):
+    train, queries = examples(4, 6, 9), examples(2, 6, 9)
+    found = scores(store, train, queries, timesteps=(200,), patches=5, low_patches=6)
+    assert found.shape == (2, 4) and np.isfinite(found).all() and (found >= 0).all()
+
+
+def test_usual_sizes_fit_and_grow_with_noise():
+    alpha_bar = linear().alpha_bar
+    for side in (4, 8, 16, 32, 64, 256):
+        for coarse in (False, True):
+            sizes = [usual(side, alpha_bar[t], coarse=coarse) for t in range(0, 1000, 50)]
+            assert sizes == sorted(sizes) and sizes[0] >= 1 and sizes[-1] <= side
+            assert all(size % 2 == 1 - coarse for size in sizes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"patches": 9, "timesteps": (100,)}, "patches has 9; the images have 8 pixels. Expected at most 7"),
+        ({"low_patches": 10, "timesteps": (100,)}, "low_patches has 10; the images have 8 pixels. Expected at most 8"),
+        ({"patches": 4}, "expected odd sizes"),
+        ({"low_patches": 5}, "expected even sizes"),
+        ({"low_patches": 0}, "expected even sizes"),
+        ({"timesteps": (100, 1000)}, r"timesteps has 100 … 1000; the schedule has 0 … 999"),
+        ({"timesteps": (-1,)}, "timesteps has -1"),
+        ({"timesteps": 0}, "expected a count of 1 or more"),
+        ({"timesteps": (100, 200), "patches": (3, 5, 7)}, "patches has 3 values for 2 timesteps"),
+        ({"timesteps": 3, "alpha": (0.5, 0.5)}, "alpha has 2 values for 3 timesteps"),
+        ({"alpha": 1.5}, "alpha is 1.5"),
+        ({"topk": 0}, "topk is 0"),
+        ({"noises": -1}, "noises is -1"),
+    ],
+)
+def test_wrong_settings_are_refused_before_any_work(fields, message, store):
+    with pytest.raises(OptionError, match=message):
+        make("nda", fields).fit(None, examples(2), store)
+
+
+def test_queries_of_another_size_are_refused(store):
+    method = make("nda", {"timesteps": (100,), "patches": 3, "low_patches": 4})
+    index = method.fit(None, examples(3), store)
+    with pytest.raises(DataError, match="Queries are 6×8 with 1 channels, training images 8×8 with 1"):
+        list(method.score(None, index, examples(1, 6, 8), store))
