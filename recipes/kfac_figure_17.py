@@ -55,6 +55,9 @@ class OnPaths(Bank):
         assert measurement == "trajectory"
         return self.measured
 
+    def done(self) -> np.ndarray:
+        return np.isfinite(self.measured).all(2)
+
 
 def on_paths(given: Given, model: Denoiser) -> OnPaths:
     """Pictures made by the bank's model, and all of its retrained models' opinions, trained again where they are not kept."""

@@ -231,13 +231,14 @@ def test_every_recipe_can_be_carried_out(name, given):
 
 
 def test_every_recipe_is_among_all():
-    files = [path.stem for path in (ROOT / "recipes").glob("*.py") if path.stem.startswith(("table_", "figure_", "kfac_"))]
+    files = [path.stem for path in (ROOT / "recipes").glob("*.py") if path.stem.startswith(("table_", "figure_", "kfac_", "nda_"))]
     assert sorted(files) == sorted(engine.RECIPES)
 
 
-def test_pages_of_influence_functions(given, tmp_path):
+def test_pages_of_influence_functions(given, tmp_path, monkeypatch):
     given = replace(given, results=tmp_path, timesteps=(1,))
-    for name in ("kfac_figure_1", "kfac_figure_13", "kfac_figure_15"):
+    monkeypatch.setattr(importlib.import_module("kfac_figure_17"), "PICTURES", 2)
+    for name in ("kfac_figure_1", "kfac_figure_13", "kfac_figure_15", "kfac_figure_16", "kfac_figure_17"):
         engine.run(name, given)
         assert f"recipes/{name}.py" in (tmp_path / "tiny" / f"{name}.md").read_text()
 
