@@ -12,13 +12,13 @@ from headwater.store import FeatureStore
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["trak", "d-trak", "ek-fac"])
+@pytest.mark.parametrize("name", ["trak", "d-trak", "ek-fac", "nda"])
 def test_the_method_beats_random_on_held_out_digits(name, tmp_path):
     bank = open_bank("digits")
     validation = np.array(bank.queries.split) == "val"
     found = []
     for each in (name, "random"):
-        method, model = make(each, {}), None if each == "random" else unet.load(bank.folder / "model")
+        method, model = make(each, {}), None if each in ("random", "nda") else unet.load(bank.folder / "model")
         store = FeatureStore(tmp_path)
         found.append(against(bank, dense(method.score(model, method.fit(model, bank.train, store), bank.queries, store))))
     assert difference(found[0], found[1], validation).low > 0
