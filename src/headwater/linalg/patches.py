@@ -110,8 +110,10 @@ def weighed(
     near, fresh = room(down, across, len(y), top, np.empty(ROOM, np.uint8) if memory is None else memory, x.dtype)
     if limits is None:
         limits = np.full(down.number * across.number, FAR)
+    code, *fine = (np.int16, 15, 36.0) if x.dtype == np.float32 else (np.int64, 48, 700.0)
+    slots = np.empty((3, WIDE), code)
     wide, bounds = np.repeat(x, LANES, axis=2), np.minimum(limits, FAR).astype(x.dtype)
-    return Weighed(*_weighed(wide, y, tuple(down), tuple(across), x.dtype.type(scale), top, bounds, near, fresh))
+    return Weighed(*_weighed(wide, y, tuple(down), tuple(across), x.dtype.type(scale), top, bounds, near, fresh, slots, *fine))
 
 
 def side_by_side(pictures: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "c h wl"]:
@@ -128,7 +130,7 @@ def _jit(function):
 
 
 @_jit
-def _weighed(x, y, down, across, scale, top, limits, near, fresh):
+def _weighed(x, y, down, across, scale, top, limits, near, fresh, slots, bits, nats):
     """`weighed`, as many rows of windows at a time as there is room for.
 
     Distances at a few displacements along a row come into `fresh`, where windows lie side by side, and from there into `near`, a
@@ -142,7 +144,8 @@ def _weighed(x, y, down, across, scale, top, limits, near, fresh):
     least, total, tops = np.empty(ny * nx, x.dtype), np.zeros(ny * nx, x.dtype), np.empty((ny * nx, LANES), x.dtype)
     least[:] = FAR
     capacity, width = near.shape[1], x_high - x_low
-    work = np.empty(capacity * LANES, x.dtype), np.empty(capacity * LANES, np.int32), np.empty((7, WIDE), x.dtype)
+    room = capacity * LANES
+    work = np.empty(room, x.dtype), np.empty(room, np.int32), np.empty(room, slots.dtype), np.empty((2, WIDE), x.dtype), slots, bits, nats
     sums = _room_for_sums(down, across, x.dtype)
     for start in range(0, ny, rows):
         stop = min(ny, start + rows)
@@ -325,92 +328,130 @@ def _smallest(distances, low):
 
 @_jit
 def _counted(w, kept):
-    """Add what was not counted yet of a window's lists to its total; their distances and weights, relative to the least so far.
+    """Add what was not counted yet of a window's lists to its total; their weights, relative to the least so far, and codes.
 
     They are filled up to a whole number of TOGETHER lines, with distances that weigh nothing.
     """
-    near, lines, _, counted, _, least, total, scale, _, (weights, powers, bounds) = kept
+    near, lines, _, counted, _, least, total, scale, _, (weights, powers, codes, slots, _, bits, nats) = kept
     n = lines[w] * LANES
     whole = -(-n // WIDE) * WIDE
     distances = near[w].reshape(-1)[:whole]
     distances[n:] = EMPTY
-    smallest = min(least[w], _smallest(distances, bounds[5]))
+    smallest = min(least[w], _smallest(distances, slots[0]))
     total[w] *= np.exp(scale * (smallest - least[w]))
     least[w] = smallest
-    found = weights[:whole]
-    _exponentials(found, distances, smallest, scale, powers)
-    bounds[5, :], bounds[6, :] = FAR, 0
-    since = counted[w] // TOGETHER * WIDE
-    _sum_upto(distances[since:], found[since:], bounds[5], bounds[6], bounds[4])
-    for lane in range(LANES):
-        total[w] += bounds[4, lane]
-        for i in range(since, counted[w] * LANES, LANES):
-            total[w] -= found[i + lane]
-    return distances, found
+    _exponentials(weights[:whole], distances, smallest, scale, powers)
+    _coded(codes[:whole], distances, smallest, scale * 2.0**bits / nats, 2**bits - 2)
+    total[w] += _sum(weights[counted[w] * LANES : n])
+    return weights[:whole], codes[:whole]
+
+
+@_jit
+def _sum(weights):
+    found = np.float64(0)
+    for i in range(len(weights)):
+        found += weights[i]
+    return found
+
+
+@_jit
+def _coded(codes, distances, least, per, largest):
+    """Distances as whole numbers, `per` for one, from 0 for the least; those beyond `largest` count alike: they weigh nothing."""
+    per, most = distances.dtype.type(per), distances.dtype.type(largest)
+    for i in range(len(codes)):
+        code = (distances[i] - least) * per
+        codes[i] = code if code < most else most
 
 
 @_jit
 def _finish(w, kept, out):
     """The sum of the `top` largest weights of every lane."""
-    _, lines, filled, _, _, _, _, _, top, (_, _, bounds) = kept
+    _, lines, _, _, _, _, _, _, top, work = kept
     out[:] = 0
     if lines[w] == 0:
         return
-    distances, weights = _counted(w, kept)
-    number, sums = bounds[3], bounds[4]
-    bounds[0, :] = FAR
-    if _most(filled[w]) <= top:
-        _sum_upto(distances, weights, bounds[0], number, sums)
-        out[:] = sums[:LANES]
-        return
-    below, upto = _thresholds(distances, top, bounds)
-    _sum_upto(distances, weights, below, number, sums)
+    weights, codes = _counted(w, kept)
+    sums, slots = work[3], work[4]
+    last, trial, number = slots[0], slots[1], slots[2]
+    _find(codes, top if lines[w] > top else len(codes), last, trial, number, work[5])
+    _below(codes, last, number)
+    few = number[:LANES].copy()
+    for j in range(WIDE):
+        trial[j] = last[j] + 1
+    _below(codes, trial, number)
+    _sums(weights, codes, last, sums[0], sums[1])
     for lane in range(LANES):
-        out[lane], bounds[2, lane] = sums[lane], number[lane]
-    _sum_upto(distances, weights, upto, number, sums)
-    for lane in range(LANES):
-        if number[lane] > bounds[2, lane]:
-            out[lane] += (sums[lane] - out[lane]) * min(1, (top - bounds[2, lane]) / (number[lane] - bounds[2, lane]))
+        out[lane] = sums[0, lane]
+        if number[lane] <= top or last[lane] == 2 ** work[5] - 2:
+            out[lane] += sums[1, lane]
+        else:
+            mine = np.sort(_equal(weights, codes, last[lane], lane))
+            out[lane] += mine[few[lane] - top :].sum()
 
 
 @_jit
-def _most(values):
-    found = 0
-    for i in range(len(values)):
-        found = max(found, values[i])
-    return found
+def _equal(weights, codes, code, lane):
+    """The weights of a lane that have this code."""
+    found = np.empty(len(codes) // LANES, weights.dtype)
+    n = 0
+    for i in range(lane, len(codes), LANES):
+        if codes[i] == code:
+            found[n] = weights[i]
+            n += 1
+    return found[:n]
 
 
 @_jit
-def _sum_upto(distances, weights, bound, number, sums):
-    """In the first LANES places, how many distances of each lane are at most its bound, and what they weigh."""
-    _number_upto(distances, bound, number)
-    sums[:] = 0
-    for i in range(0, len(distances), WIDE):
-        d, weight = distances[i : i + WIDE], weights[i : i + WIDE]
+def _find(codes, top, last, trial, number, bits):
+    """Of every lane the code that fewer than `top` lie below, and as many or more do not exceed; a bit at a time.
+
+    One beyond all codes where a lane has fewer.
+    """
+    last[:] = 2**bits - 1 if top >= len(codes) else 0
+    for bit in range(bits - 1, -1, -1):
+        if top >= len(codes):
+            break
         for j in range(WIDE):
-            sums[j] += weight[j] if d[j] <= bound[j] else 0
-    _first_of_each_lane(sums)
+            trial[j] = last[j] | (1 << bit)
+        _below(codes, trial, number)
+        for lane in range(LANES):
+            if number[lane] < top:
+                last[lane] = trial[lane]
+        _repeat(last)
 
 
 @_jit
-def _number_upto(distances, bound, number):
+def _below(codes, bound, number):
+    """In the first LANES slots, how many codes of each lane are less than its bound."""
     number[:] = 0
-    for i in range(0, len(distances) // (4 * WIDE) * 4 * WIDE, 4 * WIDE):
-        a, b = distances[i : i + WIDE], distances[i + WIDE : i + 2 * WIDE]
-        c, d = distances[i + 2 * WIDE : i + 3 * WIDE], distances[i + 3 * WIDE : i + 4 * WIDE]
+    for i in range(0, len(codes) // (4 * WIDE) * 4 * WIDE, 4 * WIDE):
+        a, b = codes[i : i + WIDE], codes[i + WIDE : i + 2 * WIDE]
+        c, d = codes[i + 2 * WIDE : i + 3 * WIDE], codes[i + 3 * WIDE : i + 4 * WIDE]
         for j in range(WIDE):
-            number[j] += (a[j] <= bound[j]) + (b[j] <= bound[j]) + (c[j] <= bound[j]) + (d[j] <= bound[j])
-    for i in range(len(distances) // (4 * WIDE) * 4 * WIDE, len(distances), WIDE):
-        a = distances[i : i + WIDE]
+            number[j] += (a[j] < bound[j]) + (b[j] < bound[j]) + (c[j] < bound[j]) + (d[j] < bound[j])
+    for i in range(len(codes) // (4 * WIDE) * 4 * WIDE, len(codes), WIDE):
+        a = codes[i : i + WIDE]
         for j in range(WIDE):
-            number[j] += 1 if a[j] <= bound[j] else 0
+            number[j] += a[j] < bound[j]
     _first_of_each_lane(number)
 
 
 @_jit
+def _sums(weights, codes, last, below, level):
+    """In the first LANES slots, what the codes of each lane that are less than its last one weigh, and those that equal it."""
+    below[:], level[:] = 0, 0
+    for i in range(0, len(codes), WIDE):
+        code, weight = codes[i : i + WIDE], weights[i : i + WIDE]
+        for j in range(WIDE):
+            below[j] += weight[j] if code[j] < last[j] else 0
+            level[j] += weight[j] if code[j] == last[j] else 0
+    _first_of_each_lane(below)
+    _first_of_each_lane(level)
+
+
+@_jit
 def _first_of_each_lane(values):
-    """Add up what TOGETHER lines have for a lane, in its first place."""
+    """Add up what TOGETHER lines have for a lane, in its first slot."""
     for i in range(1, TOGETHER):
         for lane in range(LANES):
             values[lane] += values[i * LANES + lane]
@@ -425,76 +466,25 @@ def _repeat(values):
 
 @_jit
 def _fold(w, kept):
-    """Shorten full lists to the `top` nearest: of the others only the total is wanted."""
-    near, lines, filled, counted, _, _, _, _, top, (_, _, bounds) = kept
-    distances, _ = _counted(w, kept)
-    below, upto = _thresholds(distances, top, bounds)
+    """Shorten full lists to the `top` nearest, and as many with the last one's code: of the others only the total is wanted."""
+    near, lines, filled, counted, _, _, _, _, top, work = kept
+    _, codes = _counted(w, kept)
+    slots = work[4]
+    last, trial, number = slots[0], slots[1], slots[2]
+    _find(codes, top, last, trial, number, work[5])
+    _below(codes, last, number)
     mine, full = near[w], lines[w]
     for lane in range(LANES):
-        few = 0
+        ties, n = 2 * top - number[lane], 0
         for i in range(full):
-            few += mine[i, lane] <= below[lane]
-        ties, n = top - few, 0
-        for i in range(full):
-            d = mine[i, lane]
-            if d <= below[lane] or (d <= upto[lane] and ties > 0):
-                ties -= d > below[lane]
-                mine[n, lane] = d
+            code = codes[i * LANES + lane]
+            if code < last[lane] or (code == last[lane] and ties > 0):
+                ties -= code == last[lane]
+                mine[n, lane] = mine[i, lane]
                 n += 1
         filled[w, lane] = n
-        mine[n:top, lane] = EMPTY
-    lines[w], counted[w] = top, top
-
-
-@_jit
-def _thresholds(distances, top, bounds):
-    """For every lane two distances, almost or exactly equal: fewer than `top` are at most the first, as many or more the other.
-
-    By halving the number between them, until exactly `top` are or no number of their type lies between. Where there are no more
-    than `top`, the other is the largest.
-    """
-    below, upto, middle, number, few, many = bounds[0], bounds[1], bounds[2], bounds[3], bounds[5], bounds[6]
-    below[:], upto[:] = FAR, 0
-    for i in range(0, len(distances), WIDE):
-        d = distances[i : i + WIDE]
-        for j in range(WIDE):
-            below[j] = d[j] if d[j] < below[j] else below[j]
-            real = d[j] if d[j] < FAR else 0
-            upto[j] = real if real > upto[j] else upto[j]
-    for i in range(1, TOGETHER):
-        for lane in range(LANES):
-            below[lane] = min(below[lane], below[i * LANES + lane])
-            upto[lane] = max(upto[lane], upto[i * LANES + lane])
-    _repeat(upto)
-    _number_upto(distances, upto, many)
-    few[:] = 0
-    for lane in range(LANES):
-        below[lane] = min(below[lane], upto[lane])
-        below[lane] -= 1e-3 * (abs(below[lane]) + upto[lane] - below[lane]) + 1e-30
-    for times in range(96):
-        going = False
-        for lane in range(LANES):
-            share = 0.5
-            if times % 3 < 2:  # as if they lay evenly; now and then halfway, so that it always ends
-                share = min(0.98, max(0.02, (top - 0.5 - few[lane]) / max(1, many[lane] - few[lane])))
-            middle[lane] = below[lane] + (upto[lane] - below[lane]) * share
-            if many[lane] <= top or not below[lane] < middle[lane] < upto[lane]:
-                middle[lane] = upto[lane]
-            else:
-                going = True
-        if not going:
-            break
-        _repeat(middle)
-        _number_upto(distances, middle, number)
-        for lane in range(LANES):
-            if middle[lane] < upto[lane]:
-                if number[lane] >= top:
-                    upto[lane], many[lane] = middle[lane], number[lane]
-                else:
-                    below[lane], few[lane] = middle[lane], number[lane]
-    _repeat(below)
-    _repeat(upto)
-    return below, upto
+        mine[n : 2 * top, lane] = EMPTY
+    lines[w] = counted[w] = filled[w].max()
 
 
 def _exponentials(out, d, least, scale, powers):
