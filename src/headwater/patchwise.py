@@ -140,7 +140,7 @@ class _Work(NamedTuple):
         y = question.patches.maps(dtype.type(noisy.signal) * pixels)
         variants = np.stack([side_by_side(y)] + ([side_by_side(y[..., ::-1])] if question.flips else []))
         limits = None
-        if np.isfinite(evidence).all():
+        if question.negligible > 0 and np.isfinite(evidence).all():
             limits = (-np.log(question.negligible) - evidence) * 2 * noisy.variance
         x = question.patches.maps(noisy.x_t)
         with workers.room() as memory:

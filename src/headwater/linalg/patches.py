@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from llvmlite import ir
 from numba import njit, types
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
 LANES = 32
 TOGETHER = 8  # lines of lanes that are compared at once
@@ -145,7 +146,7 @@ def _weighed(x, y, down, across, scale, top, limits, near, fresh, slots, bits, n
     least[:] = FAR
     capacity, width = near.shape[1], x_high - x_low
     room = capacity * LANES
-    work = np.empty(room, x.dtype), np.empty(room, np.int32), np.empty(room, slots.dtype), np.empty((2, WIDE), x.dtype), slots, bits, nats
+    work = np.empty(room, x.dtype), np.empty(room, slots.dtype), np.empty(WIDE, x.dtype), slots, bits, nats
     sums = _room_for_sums(down, across, x.dtype)
     for start in range(0, ny, rows):
         stop = min(ny, start + rows)
@@ -332,15 +333,15 @@ def _counted(w, kept):
 
     They are filled up to a whole number of TOGETHER lines, with distances that weigh nothing.
     """
-    near, lines, _, counted, _, least, total, scale, _, (weights, powers, codes, slots, _, bits, nats) = kept
+    near, lines, _, counted, _, least, total, scale, _, (weights, codes, sums, _, bits, nats) = kept
     n = lines[w] * LANES
     whole = -(-n // WIDE) * WIDE
     distances = near[w].reshape(-1)[:whole]
     distances[n:] = EMPTY
-    smallest = min(least[w], _smallest(distances, slots[0]))
+    smallest = min(least[w], _smallest(distances, sums))
     total[w] *= np.exp(scale * (smallest - least[w]))
     least[w] = smallest
-    _exponentials(weights[:whole], distances, smallest, scale, powers)
+    _exponentials(weights[:whole], distances, smallest, scale)
     _coded(codes[:whole], distances, smallest, scale * 2.0**bits / nats, 2**bits - 2)
     total[w] += _sum(weights[counted[w] * LANES : n])
     return weights[:whole], codes[:whole]
@@ -366,27 +367,25 @@ def _coded(codes, distances, least, per, largest):
 @_jit
 def _finish(w, kept, out):
     """The sum of the `top` largest weights of every lane."""
-    _, lines, _, _, _, _, _, _, top, work = kept
+    _, lines, _, _, _, _, _, _, top, (_, _, sums, slots, bits, _) = kept
     out[:] = 0
     if lines[w] == 0:
         return
     weights, codes = _counted(w, kept)
-    sums, slots = work[3], work[4]
-    last, trial, number = slots[0], slots[1], slots[2]
-    _find(codes, top if lines[w] > top else len(codes), last, trial, number, work[5])
-    _below(codes, last, number)
-    few = number[:LANES].copy()
+    last, bound, number = slots[0], slots[1], slots[2]
+    _find(codes, top if lines[w] > top else len(codes), last, bound, number, bits)
     for j in range(WIDE):
-        trial[j] = last[j] + 1
-    _below(codes, trial, number)
-    _sums(weights, codes, last, sums[0], sums[1])
-    for lane in range(LANES):
-        out[lane] = sums[0, lane]
-        if number[lane] <= top or last[lane] == 2 ** work[5] - 2:
-            out[lane] += sums[1, lane]
-        else:
-            mine = np.sort(_equal(weights, codes, last[lane], lane))
-            out[lane] += mine[few[lane] - top :].sum()
+        bound[j] = last[j] + 1
+    _below(codes, bound, number)
+    for lane in range(LANES):  # those that share the last code count one by one where not all of them do
+        if number[lane] > top and last[lane] < 2**bits - 2:
+            bound[lane] = last[lane]
+            equal = np.sort(_equal(weights, codes, last[lane], lane))
+            few = top - (number[lane] - len(equal))
+            out[lane] = equal[len(equal) - few :].sum()
+    _repeat(bound)
+    _sum_below(weights, codes, bound, sums)
+    out += sums[:LANES]
 
 
 @_jit
@@ -405,9 +404,9 @@ def _equal(weights, codes, code, lane):
 def _find(codes, top, last, trial, number, bits):
     """Of every lane the code that fewer than `top` lie below, and as many or more do not exceed; a bit at a time.
 
-    One beyond all codes where a lane has fewer.
+    The largest of all where a lane may have fewer.
     """
-    last[:] = 2**bits - 1 if top >= len(codes) else 0
+    last[:] = 2**bits - 2 if top >= len(codes) else 0
     for bit in range(bits - 1, -1, -1):
         if top >= len(codes):
             break
@@ -437,16 +436,18 @@ def _below(codes, bound, number):
 
 
 @_jit
-def _sums(weights, codes, last, below, level):
-    """In the first LANES slots, what the codes of each lane that are less than its last one weigh, and those that equal it."""
-    below[:], level[:] = 0, 0
-    for i in range(0, len(codes), WIDE):
-        code, weight = codes[i : i + WIDE], weights[i : i + WIDE]
+def _sum_below(weights, codes, bound, sums):
+    """In the first LANES slots, what the codes of each lane weigh that are less than its bound."""
+    sums[:] = 0
+    for i in range(0, len(codes) // (2 * WIDE) * 2 * WIDE, 2 * WIDE):
+        a, b, u, v = codes[i : i + WIDE], codes[i + WIDE : i + 2 * WIDE], weights[i : i + WIDE], weights[i + WIDE : i + 2 * WIDE]
         for j in range(WIDE):
-            below[j] += weight[j] if code[j] < last[j] else 0
-            level[j] += weight[j] if code[j] == last[j] else 0
-    _first_of_each_lane(below)
-    _first_of_each_lane(level)
+            sums[j] += (u[j] if a[j] < bound[j] else 0) + (v[j] if b[j] < bound[j] else 0)
+    for i in range(len(codes) // (2 * WIDE) * 2 * WIDE, len(codes), WIDE):
+        a, u = codes[i : i + WIDE], weights[i : i + WIDE]
+        for j in range(WIDE):
+            sums[j] += u[j] if a[j] < bound[j] else 0
+    _first_of_each_lane(sums)
 
 
 @_jit
@@ -469,9 +470,9 @@ def _fold(w, kept):
     """Shorten full lists to the `top` nearest, and as many with the last one's code: of the others only the total is wanted."""
     near, lines, filled, counted, _, _, _, _, top, work = kept
     _, codes = _counted(w, kept)
-    slots = work[4]
+    slots, bits = work[3], work[4]
     last, trial, number = slots[0], slots[1], slots[2]
-    _find(codes, top, last, trial, number, work[5])
+    _find(codes, top, last, trial, number, bits)
     _below(codes, last, number)
     mine, full = near[w], lines[w]
     for lane in range(LANES):
@@ -487,21 +488,21 @@ def _fold(w, kept):
     lines[w] = counted[w] = filled[w].max()
 
 
-def _exponentials(out, d, least, scale, powers):
+def _exponentials(out, d, least, scale):
     """exp(−scale·(d − least)). In float32 by 2^n times a polynomial of 2^f, |f| ≤ ½, which vectorises and is right to 2e-7."""
 
 
 @overload(_exponentials)
-def _exponentials_of(out, d, least, scale, powers):
+def _exponentials_of(out, d, least, scale):
     return inspect.unwrap(_fast if out.dtype == types.float32 else _library)
 
 
-def _library(out, d, least, scale, powers):
+def _library(out, d, least, scale):
     for i in range(len(out)):
         out[i] = np.exp(scale * (least - d[i]))
 
 
-def _fast(out, d, least, scale, powers):
+def _fast(out, d, least, scale):
     per = scale * np.float32(1.4426950408889634)
     one = np.float32(1)
     for i in range(len(out)):
@@ -513,8 +514,17 @@ def _fast(out, d, least, scale, powers):
         p = p * f + np.float32(1 / 24)
         p = p * f + np.float32(1 / 6)
         p = p * f + np.float32(0.5)
-        out[i] = (p * f + one) * f + one
-        powers[i] = np.int32(n)
-    bits = out.view(np.int32)
-    for i in range(len(out)):
-        bits[i] += powers[i] << 23
+        out[i] = ((p * f + one) * f + one) * _two_to_the(n)
+
+
+@intrinsic
+def _two_to_the(_, n):
+    """2^n for a whole number −127 < n < 128 in float32: n in the place of the exponent."""
+
+    def code(context, builder, signature, arguments):
+        whole = builder.fptosi(arguments[0], ir.IntType(32))
+        return builder.bitcast(
+            builder.shl(builder.add(whole, ir.Constant(ir.IntType(32), 127)), ir.Constant(ir.IntType(32), 23)), ir.FloatType()
+        )
+
+    return types.float32(types.float32), code
