@@ -100,8 +100,8 @@ def against(images: UInt8[np.ndarray, "n h w c"], patch: int, t: int, repeats: i
                     else questions[name].answer(noisy, train, workers).scores
                 )
                 each[name] += [time.perf_counter() - start] * bool(turn)
-    middle = {name: statistics.median(seconds) for name, seconds in each.items()}
         exact = questions[0.0].answer(noisy._replace(x_t=noisy.x_t.astype(np.float64)), train, workers).scores
+    middle = {name: statistics.median(seconds) for name, seconds in each.items()}
     shown = exact > 1e-6 * exact.max()
     error = {name: float(f"{np.abs(found / exact - 1)[shown].max():.1e}") for name, found in scores.items()}
     return {
