@@ -115,7 +115,7 @@ class Question:
 
 
 def _waves(n: int) -> Iterator[list[int]]:
-    """The first images of all blocks: first one, which tells what is negligible, then WAVE at a time."""
+    """The first images of all blocks: first one, which tells others what is negligible, then WAVE at a time."""
     lows = list(range(0, n, LANES))
     yield lows[:1]
     yield from (lows[i : i + WAVE] for i in range(1, len(lows), WAVE))
@@ -139,12 +139,11 @@ class _Work(NamedTuple):
         pixels = self.images[low : low + LANES].transpose(0, 3, 1, 2).astype(dtype) / dtype.type(127.5) - 1
         y = question.patches.maps(dtype.type(noisy.signal) * pixels)
         variants = np.stack([side_by_side(y)] + ([side_by_side(y[..., ::-1])] if question.flips else []))
-        limits = None
-        if question.negligible > 0 and np.isfinite(evidence).all():
-            limits = (-np.log(question.negligible) - evidence) * 2 * noisy.variance
+        reach = np.inf if question.negligible <= 0 else -np.log(question.negligible) * 2 * noisy.variance
+        limits = reach - np.where(np.isfinite(evidence), evidence, -np.inf) * 2 * noisy.variance
         x = question.patches.maps(noisy.x_t)
         with workers.room() as memory:
-            return weighed(x, variants, *self.windows, 1 / (2 * noisy.variance), question.top, limits, memory)
+            return weighed(x, variants, *self.windows, 1 / (2 * noisy.variance), question.top, limits, reach, memory)
 
     def log(self, found: Weighed) -> Float64[np.ndarray, " a"]:
         """ln Σ exp(−D/(2σ²)) of a block."""

@@ -13,7 +13,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
@@ -63,11 +63,58 @@ def cells(x: Float[np.ndarray, "*b h w"]) -> Float[np.ndarray, "*b h1 w1"]:
 
 class Weighed(NamedTuple):
     """For every window a of the query, over LANES pictures: the least distance, Σ exp(−scale·(D − least)) over all of their
-    patches, and that sum over the `top` nearest patches of each picture."""
+    patches, and that sum over the `top` nearest patches of each picture; which these are, as codes: those less than `last`, and
+    of those that equal it a `share`."""
 
     least: Float[np.ndarray, " a"]
     total: Float[np.ndarray, " a"]
     top: Float[np.ndarray, "a _"]
+    last: Int[np.ndarray, "a _"]
+    share: Float[np.ndarray, "a _"]
+
+
+class Codes(NamedTuple):
+    """Distances as whole numbers of so many bits, `per` for a weight's factor of e; all beyond count alike: they weigh nothing."""
+
+    bits: int
+    per: float
+
+    @classmethod
+    def of(cls, dtype: np.dtype) -> "Codes":
+        """As fine as distances of this type are worth: 36 nats are nothing beside float32's rounding, 700 beside float64's."""
+        return cls(15, 2**15 / 36) if dtype == np.float32 else cls(48, 2**48 / 700)
+
+    @property
+    def dtype(self) -> type:
+        return np.int16 if self.bits < 16 else np.int64
+
+
+class Lists(NamedTuple):
+    """Of each window at work a list for each lane: its near distances, lines of the list in use, places filled in each lane, lines
+    already counted, the least so far, and the sum of all weights relative to it."""
+
+    near: np.ndarray
+    lines: np.ndarray
+    filled: np.ndarray
+    counted: np.ndarray
+    least: np.ndarray
+    total: np.ndarray
+
+
+class Desk(NamedTuple):
+    """Where one window's list is looked through: what is sought, its weights and codes, and a few numbers for each lane."""
+
+    scale: float
+    top: int
+    bits: int
+    per: float
+    weights: np.ndarray
+    codes: np.ndarray
+    sums: np.ndarray
+    last: np.ndarray
+    bound: np.ndarray
+    slots: np.ndarray
+    number: np.ndarray
 
 
 class Room(NamedTuple):
@@ -101,20 +148,23 @@ def weighed(
     scale: float,
     top: int,
     limits: Float[np.ndarray, " a"] | None = None,
+    reach: float = FAR,
     memory: UInt8[np.ndarray, " bytes"] | None = None,
 ) -> Weighed:
     """The weights of the patches of LANES pictures (v variants of each, such as mirror images) for every window of the map x.
 
-    y has its lanes innermost (`side_by_side`). Patches further than `limits[a]` from window a may be left out. `memory` is ROOM
-    bytes to work in.
+    y has its lanes innermost (`side_by_side`). Patches further than `limits[a]` from window a, or further than
+    `reach` beyond the nearest, may be left out. `memory` is ROOM bytes to work in.
     """
     near, fresh = room(down, across, len(y), top, np.empty(ROOM, np.uint8) if memory is None else memory, x.dtype)
     if limits is None:
         limits = np.full(down.number * across.number, FAR)
-    code, *fine = (np.int16, 15, 36.0) if x.dtype == np.float32 else (np.int64, 48, 700.0)
-    slots = np.empty((3, WIDE), code)
-    wide, bounds = np.repeat(x, LANES, axis=2), np.minimum(limits, FAR).astype(x.dtype)
-    return Weighed(*_weighed(wide, y, tuple(down), tuple(across), x.dtype.type(scale), top, bounds, near, fresh, slots, *fine))
+    wide, bounds, codes = np.repeat(x, LANES, axis=2), np.minimum(limits, FAR).astype(x.dtype), Codes.of(x.dtype)
+    places = near.shape[1] * LANES
+    weights, sums, slots = np.empty(places, x.dtype), np.empty(WIDE, x.dtype), np.empty((3, WIDE), codes.dtype)
+    number = np.empty(LANES, np.int64)
+    desk = Desk(x.dtype.type(scale), top, *codes, weights, np.empty(places, codes.dtype), sums, *slots, number)
+    return Weighed(*_weighed(wide, y, tuple(down), tuple(across), bounds, x.dtype.type(min(reach, FAR)), near, fresh, desk))
 
 
 def side_by_side(pictures: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "c h wl"]:
@@ -131,7 +181,7 @@ def _jit(function):
 
 
 @_jit
-def _weighed(x, y, down, across, scale, top, limits, near, fresh, slots, bits, nats):
+def _weighed(x, y, down, across, limits, reach, near, fresh, desk):
     """`weighed`, as many rows of windows at a time as there is room for.
 
     Distances at a few displacements along a row come into `fresh`, where windows lie side by side, and from there into `near`, a
@@ -142,24 +192,25 @@ def _weighed(x, y, down, across, scale, top, limits, near, fresh, slots, bits, n
     nx, x_low, x_high, _, _, _ = across
     rows, group, _ = fresh.shape
     lines, counted, filled = np.empty(rows * nx, np.int64), np.empty(rows * nx, np.int64), np.empty((rows * nx, LANES), np.int32)
+    dense = np.empty(rows * nx, np.bool_)
     least, total, tops = np.empty(ny * nx, x.dtype), np.zeros(ny * nx, x.dtype), np.empty((ny * nx, LANES), x.dtype)
+    last, share = np.empty((ny * nx, LANES), desk.codes.dtype), np.empty((ny * nx, LANES), x.dtype)
     least[:] = FAR
-    capacity, width = near.shape[1], x_high - x_low
-    room = capacity * LANES
-    work = np.empty(room, x.dtype), np.empty(room, slots.dtype), np.empty(WIDE, x.dtype), slots, bits, nats
-    sums = _room_for_sums(down, across, x.dtype)
+    width, sums = x_high - x_low, _room_for_sums(down, across, x.dtype)
     for start in range(0, ny, rows):
         stop = min(ny, start + rows)
         here = slice(start * nx, stop * nx)
         lines[:], counted[:], filled[:] = 0, 0, 0
-        kept = (near, lines, filled, counted, limits[here], least[here], total[here], scale, top, work)
+        for w in range((stop - start) * nx):
+            dense[w] = min(reach, limits[start * nx + w]) >= FAR
+        lists = Lists(near, lines, filled, counted, least[here], total[here])
         for variant in range(len(y)):
             for dy in range(1 - (y_high - y_low), y_high - y_low):
                 low, high = _met(down, dy)
                 low, high = max(low, start), min(high, stop)
                 for first in range(0, width if low < high else 0, group):
-                    last = min(width, first + group)
-                    for d in range(first, last):
+                    stop_at = min(width, first + group)
+                    for d in range(first, stop_at):
                         _displaced(x, y[variant], down, across, dy, d, low, high, sums, fresh, d - first)
                         if d > 0:
                             _displaced(x, y[variant], down, across, dy, d - width, low, high, sums, fresh, d - first)
@@ -167,13 +218,17 @@ def _weighed(x, y, down, across, scale, top, limits, near, fresh, slots, bits, n
                         for j in range(nx):
                             inside = x_low <= j < x_high
                             if inside or first == 0:
-                                w, places = (r - start) * nx + j, last - first if inside else 1
-                                if lines[w] + places > capacity:
-                                    _fold(w, kept)
-                                _keep(fresh, r - low, places, j, near[w], filled[w], lines, w, limits[start * nx + w])
+                                w, places = (r - start) * nx + j, stop_at - first if inside else 1
+                                if lines[w] + places > near.shape[1]:
+                                    _fold(w, lists, desk)
+                                a = start * nx + w
+                                lines[w], dense[w], limits[a] = _kept(
+                                    fresh, r - low, places, j, near[w], filled[w], lines[w], dense[w], limits[a], reach
+                                )
         for w in range((stop - start) * nx):
-            _finish(w, kept, tops[start * nx + w])
-    return least, total, tops
+            a = start * nx + w
+            _finish(w, lists, desk, tops[a], last[a], share[a])
+    return least, total, tops, last, share
 
 
 @_jit
@@ -277,26 +332,30 @@ def _move(running, row, oldest, whole):
 
 
 @_jit
-def _keep(fresh, row, places, j, near, filled, lines, w, bound):
-    """Put the fresh distances of a window into the lists of its lanes, but for those too large to count."""
-    n = lines[w]
+def _kept(fresh, row, places, j, near, filled, n, dense, bound, reach):
+    """Put the fresh distances of a window into the lists of its lanes, but for those too large to count, or further than `reach`
+    from the least: lane by lane, until most do count; from then on whole lines. How many lines there are then, whether most
+    counted, and from where a distance is too large.
+    """
+    if dense:
+        for place in range(places):
+            _copy(near[n], fresh[row, place, j * LANES : (j + 1) * LANES])
+            n += 1
+        return n, dense, bound
+    before = filled.sum()
     for place in range(places):
         line = fresh[row, place, j * LANES : (j + 1) * LANES]
-        if bound == FAR:
-            _copy(near[n], line)
-            n += 1
-        elif _how_many_upto(line, bound) > 0:
+        if _how_many_upto(line, bound) > 0:
             for lane in range(LANES):
                 if line[lane] <= bound:
+                    bound = min(bound, line[lane] + reach)
                     at = filled[lane]
                     if at == n:
                         near[n] = EMPTY
                         n += 1
                     near[at, lane] = line[lane]
                     filled[lane] = at + 1
-    if bound == FAR:
-        filled[:] = n
-    lines[w] = n
+    return n, filled.sum() - before > places * LANES // 2, bound
 
 
 @_jit
@@ -328,23 +387,23 @@ def _smallest(distances, low):
 
 
 @_jit
-def _counted(w, kept):
+def _counted(w, lists, desk):
     """Add what was not counted yet of a window's lists to its total; their weights, relative to the least so far, and codes.
 
     They are filled up to a whole number of TOGETHER lines, with distances that weigh nothing.
     """
-    near, lines, _, counted, _, least, total, scale, _, (weights, codes, sums, _, bits, nats) = kept
-    n = lines[w] * LANES
+    n = lists.lines[w] * LANES
     whole = -(-n // WIDE) * WIDE
-    distances = near[w].reshape(-1)[:whole]
+    distances = lists.near[w].reshape(-1)[:whole]
     distances[n:] = EMPTY
-    smallest = min(least[w], _smallest(distances, sums))
-    total[w] *= np.exp(scale * (smallest - least[w]))
-    least[w] = smallest
-    _exponentials(weights[:whole], distances, smallest, scale)
-    _coded(codes[:whole], distances, smallest, scale * 2.0**bits / nats, 2**bits - 2)
-    total[w] += _sum(weights[counted[w] * LANES : n])
-    return weights[:whole], codes[:whole]
+    least = min(lists.least[w], _smallest(distances, desk.sums))
+    lists.total[w] *= np.exp(desk.scale * (least - lists.least[w]))
+    lists.least[w] = least
+    weights, codes = desk.weights[:whole], desk.codes[:whole]
+    _exponentials(weights, distances, least, desk.scale)
+    _coded(codes, distances, least, desk)
+    lists.total[w] += _sum(weights[lists.counted[w] * LANES : n])
+    return weights, codes
 
 
 @_jit
@@ -356,36 +415,36 @@ def _sum(weights):
 
 
 @_jit
-def _coded(codes, distances, least, per, largest):
-    """Distances as whole numbers, `per` for one, from 0 for the least; those beyond `largest` count alike: they weigh nothing."""
-    per, most = distances.dtype.type(per), distances.dtype.type(largest)
+def _coded(codes, distances, least, desk):
+    """Distances as `Codes`, from 0 for the least."""
+    per, most = distances.dtype.type(desk.scale * desk.per), distances.dtype.type(2**desk.bits - 2)
     for i in range(len(codes)):
         code = (distances[i] - least) * per
         codes[i] = code if code < most else most
 
 
 @_jit
-def _finish(w, kept, out):
-    """The sum of the `top` largest weights of every lane."""
-    _, lines, _, _, _, _, _, _, top, (_, _, sums, slots, bits, _) = kept
-    out[:] = 0
-    if lines[w] == 0:
+def _finish(w, lists, desk, out, last, share):
+    """The sum of the `top` largest weights of every lane, and which these are."""
+    out[:], last[:], share[:] = 0, 2**desk.bits - 2, 1
+    if lists.lines[w] == 0:
         return
-    weights, codes = _counted(w, kept)
-    last, bound, number = slots[0], slots[1], slots[2]
-    _find(codes, top if lines[w] > top else len(codes), last, bound, number, bits)
+    weights, codes = _counted(w, lists, desk)
+    _find(codes, desk.top if lists.lines[w] > desk.top else len(codes), desk)
+    bound, number = desk.bound, desk.number
     for j in range(WIDE):
-        bound[j] = last[j] + 1
-    _below(codes, bound, number)
+        bound[j] = desk.last[j] + 1
+    _below(codes, bound, desk)
     for lane in range(LANES):  # those that share the last code count one by one where not all of them do
-        if number[lane] > top and last[lane] < 2**bits - 2:
+        last[lane] = desk.last[lane]
+        if number[lane] > desk.top and last[lane] < 2**desk.bits - 2:
             bound[lane] = last[lane]
             equal = np.sort(_equal(weights, codes, last[lane], lane))
-            few = top - (number[lane] - len(equal))
-            out[lane] = equal[len(equal) - few :].sum()
+            few = desk.top - (number[lane] - len(equal))
+            out[lane], share[lane] = equal[len(equal) - few :].sum(), few / len(equal)
     _repeat(bound)
-    _sum_below(weights, codes, bound, sums)
-    out += sums[:LANES]
+    _sum_below(weights, codes, bound, desk.sums)
+    out += desk.sums[:LANES]
 
 
 @_jit
@@ -401,38 +460,41 @@ def _equal(weights, codes, code, lane):
 
 
 @_jit
-def _find(codes, top, last, trial, number, bits):
-    """Of every lane the code that fewer than `top` lie below, and as many or more do not exceed; a bit at a time.
+def _find(codes, top, desk):
+    """Of every lane the `last` code, that fewer than `top` lie below, and as many or more do not exceed; a bit at a time.
 
     The largest of all where a lane may have fewer.
     """
-    last[:] = 2**bits - 2 if top >= len(codes) else 0
-    for bit in range(bits - 1, -1, -1):
-        if top >= len(codes):
-            break
+    last, trial = desk.last, desk.bound
+    last[:] = 2**desk.bits - 2 if top >= len(codes) else 0
+    for bit in range(desk.bits - 1 if top < len(codes) else -1, -1, -1):
         for j in range(WIDE):
             trial[j] = last[j] | (1 << bit)
-        _below(codes, trial, number)
+        _below(codes, trial, desk)
         for lane in range(LANES):
-            if number[lane] < top:
+            if desk.number[lane] < top:
                 last[lane] = trial[lane]
         _repeat(last)
 
 
 @_jit
-def _below(codes, bound, number):
-    """In the first LANES slots, how many codes of each lane are less than its bound."""
-    number[:] = 0
+def _below(codes, bound, desk):
+    """The `number` of codes of each lane that are less than its bound."""
+    slots, number = desk.slots, desk.number
+    slots[:] = 0
     for i in range(0, len(codes) // (4 * WIDE) * 4 * WIDE, 4 * WIDE):
         a, b = codes[i : i + WIDE], codes[i + WIDE : i + 2 * WIDE]
         c, d = codes[i + 2 * WIDE : i + 3 * WIDE], codes[i + 3 * WIDE : i + 4 * WIDE]
         for j in range(WIDE):
-            number[j] += (a[j] < bound[j]) + (b[j] < bound[j]) + (c[j] < bound[j]) + (d[j] < bound[j])
+            slots[j] += (a[j] < bound[j]) + (b[j] < bound[j]) + (c[j] < bound[j]) + (d[j] < bound[j])
     for i in range(len(codes) // (4 * WIDE) * 4 * WIDE, len(codes), WIDE):
         a = codes[i : i + WIDE]
         for j in range(WIDE):
-            number[j] += a[j] < bound[j]
-    _first_of_each_lane(number)
+            slots[j] += a[j] < bound[j]
+    for lane in range(LANES):
+        number[lane] = slots[lane]
+        for i in range(1, TOGETHER):
+            number[lane] += slots[i * LANES + lane]
 
 
 @_jit
@@ -466,26 +528,23 @@ def _repeat(values):
 
 
 @_jit
-def _fold(w, kept):
+def _fold(w, lists, desk):
     """Shorten full lists to the `top` nearest, and as many with the last one's code: of the others only the total is wanted."""
-    near, lines, filled, counted, _, _, _, _, top, work = kept
-    _, codes = _counted(w, kept)
-    slots, bits = work[3], work[4]
-    last, trial, number = slots[0], slots[1], slots[2]
-    _find(codes, top, last, trial, number, bits)
-    _below(codes, last, number)
-    mine, full = near[w], lines[w]
+    _, codes = _counted(w, lists, desk)
+    _find(codes, desk.top, desk)
+    _below(codes, desk.last, desk)
+    mine, most = lists.near[w], 0
     for lane in range(LANES):
-        ties, n = 2 * top - number[lane], 0
-        for i in range(full):
+        last, ties, n = desk.last[lane], 2 * desk.top - desk.number[lane], 0
+        for i in range(lists.lines[w]):
             code = codes[i * LANES + lane]
-            if code < last[lane] or (code == last[lane] and ties > 0):
-                ties -= code == last[lane]
+            if code < last or (code == last and ties > 0):
+                ties -= code == last
                 mine[n, lane] = mine[i, lane]
                 n += 1
-        filled[w, lane] = n
-        mine[n : 2 * top, lane] = EMPTY
-    lines[w] = counted[w] = filled[w].max()
+        mine[n : 2 * desk.top, lane] = EMPTY
+        most = max(most, n)
+    lists.lines[w], lists.counted[w], lists.filled[w, :] = most, most, most
 
 
 def _exponentials(out, d, least, scale):
