@@ -1,10 +1,13 @@
 """Shapes and types are checked while the tests run. Below: toys that every test shares, small enough for one slow core."""
 
+import hashlib
+import os
 import resource
 import sys
 import types
 from contextlib import contextmanager
 from itertools import product
+from pathlib import Path
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -13,6 +16,11 @@ from beartype import BeartypeConf, beartype
 sys.modules["checker"] = types.ModuleType("checker")
 sys.modules["checker"].check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 jaxtyping.install_import_hook("headwater", "checker.check")  # before the first import of headwater
+
+# What numba keeps of a function it knows by that function's file alone: here by all files that may be compiled into it.
+SOURCES = sorted((Path(__file__).parents[1] / "src" / "headwater" / "linalg").glob("*.py"))
+STATE = hashlib.blake2b(b"".join(path.read_bytes() for path in SOURCES), digest_size=6).hexdigest()
+os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "numba" / STATE)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

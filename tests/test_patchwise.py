@@ -66,3 +66,44 @@ def test_mirrored_copies_are_the_same_as_mirrored_images():
     mirrored = answer(replace(QUESTIONS[0], top=10**6, flips=True), of).scores
     both = answer(replace(QUESTIONS[0], top=10**6), of, images=np.concatenate([IMAGES, IMAGES[:, :, ::-1]])).scores
     np.testing.assert_allclose(mirrored, both[:150] + both[150:], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("question", [*QUESTIONS, Question(Patches(6, coarse=True), 3, flips=True)])
+def test_traces_of_an_image_sum_to_its_score_on_either_side(question):
+    of, some = noisy(), [7, 3, 140, 20]
+    with hands(1) as workers:
+        found = question.answer(of, IMAGES, workers)
+        traces = question.trace(of, IMAGES[some], found.evidence, workers)
+    for side in (traces.here, traces.there):
+        np.testing.assert_allclose(side.sum((1, 2)), found.scores[some], rtol=1e-9)
+        assert (side >= 0).all()
+
+
+def test_the_nearest_patch_is_the_one_with_the_least_distance(cut_out):
+    question, of = Question(Patches(3), 4, flips=True), noisy()
+    with hands(1) as workers:
+        evidence = question.answer(of, IMAGES, workers).evidence
+        traces = question.trace(of, IMAGES[7:8], evidence, workers)
+    y = of.signal * (IMAGES[7].transpose(2, 0, 1) / 127.5 - 1)
+    for a in ((0, 0), (4, 5), (9, 3)):
+        each = [cut_out(of.x_t, picture, 3, False, a)[0] for picture in (y, y[..., ::-1])]
+        assert traces.mirrored[0][a] == (each[1] < each[0])
+        there = (a[0] + traces.down[0][a], a[1] + traces.across[0][a])
+        picture = y[..., ::-1] if traces.mirrored[0][a] else y
+        inside = (slice(None), slice(max(0, a[0] - 1), a[0] + 2), slice(max(0, a[1] - 1), a[1] + 2))
+        other = (slice(None), slice(max(0, there[0] - 1), there[0] + 2), slice(max(0, there[1] - 1), there[1] + 2))
+        assert np.square(of.x_t[inside] - picture[other]).sum() == pytest.approx(min(each), rel=1e-9)
+        weight = np.exp(-min(each) / (2 * of.variance) - evidence.reshape(10, 10)[a])
+        assert traces.weight[0][a] == pytest.approx(weight, rel=1e-9)
+
+
+def test_equal_patches_share_what_counts():
+    images = np.full((3, 8, 8, 1), 200, np.uint8)
+    of = Noisy(np.full((1, 8, 8), 0.1), 0.9, 0.19)
+    question = Question(Patches(3), 5)
+    with hands(1) as workers:
+        found = question.answer(of, images, workers)
+        traces = question.trace(of, images, found.evidence, workers)
+    np.testing.assert_allclose(traces.there.sum((1, 2)), found.scores, rtol=1e-9)
+    inside = traces.there[0, 1:7, 1:7]
+    np.testing.assert_allclose(inside, inside[0, 0])

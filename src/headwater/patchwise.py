@@ -12,9 +12,10 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 
-from headwater.linalg.patches import LANES, ROOM, Weighed, Windows, cells, side_by_side, weighed, windows
+from headwater.linalg.displaced import LANES, Windows, cells, side_by_side, windows
+from headwater.linalg.patches import ROOM, Weighed, traced, weighed
 
 NEGLIGIBLE = 1e-15  # of a patch's whole weight: what no float32 sum shows
 WAVE = 8  # blocks of LANES images between two looks at what is negligible
@@ -79,6 +80,19 @@ class Explained(NamedTuple):
     evidence: Float64[np.ndarray, " a"]
 
 
+class Traces(NamedTuple):
+    """Between a noisy picture and b training images: how much each image explains of each of the picture's patches, and how much
+    each of its own patches explains (either sums to the score); and for every patch of the picture the nearest of the image: its
+    weight, how far down and across it lies from there, and whether in the mirrored image."""
+
+    here: Float64[np.ndarray, "b ny nx"]
+    there: Float64[np.ndarray, "b ny nx"]
+    weight: Float64[np.ndarray, "b ny nx"]
+    down: Int64[np.ndarray, "b ny nx"]
+    across: Int64[np.ndarray, "b ny nx"]
+    mirrored: Bool[np.ndarray, "b ny nx"]
+
+
 @dataclass(frozen=True)
 class Question:
     """Which patches are compared; how many of an image count for a patch of the query; whether mirror images count too.
@@ -113,6 +127,12 @@ class Question:
         ]
         return Explained(np.concatenate(shares)[:n], evidence)
 
+    def trace(
+        self, noisy: Noisy, images: UInt8[np.ndarray, "b h w c"], evidence: Float64[np.ndarray, " a"], workers: Hands
+    ) -> Traces:
+        """Which patches explain which, of at most LANES images; `evidence` is that of all images."""
+        return _Work(self, noisy, images).traces(evidence, workers)
+
 
 def _waves(n: int) -> Iterator[list[int]]:
     """The first images of all blocks: first one, which tells others what is negligible, then WAVE at a time."""
@@ -132,24 +152,52 @@ class _Work(NamedTuple):
     def windows(self) -> tuple[Windows, Windows]:
         return self.question.patches.windows(*self.images.shape[1:3])
 
+    @property
+    def scale(self) -> float:
+        return 1 / (2 * self.noisy.variance)
+
+    def variants(self, low: int) -> Float[np.ndarray, "v c _ _"]:
+        """The scaled images from `low`, side by side, and their mirror images if these count."""
+        patches, dtype = self.question.patches, self.noisy.x_t.dtype
+        pixels = self.images[low : low + LANES].transpose(0, 3, 1, 2).astype(dtype) / dtype.type(127.5) - 1
+        y = patches.maps(dtype.type(self.noisy.signal) * pixels)
+        return np.stack([side_by_side(y)] + ([side_by_side(y[..., ::-1])] if self.question.flips else []))
+
     def block(self, low: int, evidence: Float64[np.ndarray, " a"], workers: Hands) -> Weighed:
         """The weights of the images from `low`; those that are negligible beside the evidence so far may be missing."""
-        question, noisy = self.question, self.noisy
-        dtype = noisy.x_t.dtype
-        pixels = self.images[low : low + LANES].transpose(0, 3, 1, 2).astype(dtype) / dtype.type(127.5) - 1
-        y = question.patches.maps(dtype.type(noisy.signal) * pixels)
-        variants = np.stack([side_by_side(y)] + ([side_by_side(y[..., ::-1])] if question.flips else []))
-        reach = np.inf if question.negligible <= 0 else -np.log(question.negligible) * 2 * noisy.variance
-        limits = reach - np.where(np.isfinite(evidence), evidence, -np.inf) * 2 * noisy.variance
-        x = question.patches.maps(noisy.x_t)
+        negligible = self.question.negligible
+        reach = -np.log(negligible) / self.scale if negligible > 0 else np.inf
+        limits = reach - np.where(np.isfinite(evidence), evidence, -np.inf) / self.scale
+        x = self.question.patches.maps(self.noisy.x_t)
         with workers.room() as memory:
-            return weighed(x, variants, *self.windows, 1 / (2 * noisy.variance), question.top, limits, reach, memory)
+            return weighed(x, self.variants(low), *self.windows, self.scale, self.question.top, limits, reach, memory)
+
+    def traces(self, evidence: Float64[np.ndarray, " a"], workers: Hands) -> Traces:
+        """`Question.trace`."""
+        (down, across), b = self.windows, len(self.images)
+        shape = (down.number, across.number)
+        found = self.block(0, evidence, workers)
+        factor = np.exp(-found.least.astype(np.float64) * self.scale - evidence)
+        traced_ = traced(self.question.patches.maps(self.noisy.x_t), self.variants(0), *self.windows, self.scale, found, factor)
+        there = traced_.there[..., :b].astype(np.float64).reshape(-1, *shape, b)
+        variant, place = np.divmod(traced_.place[:, :b].astype(np.int64), down.number * across.number)
+        to = np.array(np.unravel_index(place, shape)) - np.indices(shape).reshape(2, -1, 1)
+
+        def pictures(values: np.ndarray) -> np.ndarray:
+            return np.moveaxis(values.reshape(*shape, b), -1, 0)
+
+        weight = np.exp(-traced_.nearest[:, :b].astype(np.float64) * self.scale - evidence[:, None])
+        return Traces(
+            pictures(found.top[:, :b] * factor[:, None]),
+            np.moveaxis(there[0] + sum(each[:, ::-1] for each in there[1:]), -1, 0),
+            *(pictures(each) for each in (weight, to[0], to[1], variant == 1)),
+        )
 
     def log(self, found: Weighed) -> Float64[np.ndarray, " a"]:
         """ln Σ exp(−D/(2σ²)) of a block."""
         with np.errstate(divide="ignore"):
-            return np.log(found.total.astype(np.float64)) - found.least / (2 * self.noisy.variance)
+            return np.log(found.total.astype(np.float64)) - found.least * self.scale
 
     def shares(self, found: Weighed, evidence: Float64[np.ndarray, " a"]) -> Float64[np.ndarray, " b"]:
         """Σ_a of the block's weights over the whole."""
-        return np.exp(-found.least.astype(np.float64) / (2 * self.noisy.variance) - evidence) @ found.top
+        return np.exp(-found.least.astype(np.float64) * self.scale - evidence) @ found.top

@@ -7,7 +7,9 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from headwater.linalg import patches
-from headwater.linalg.patches import EMPTY, FAR, LANES, WIDE, cells, side_by_side, weighed, windows
+from headwater.linalg.displaced import LANES, cells, side_by_side, windows
+from headwater.linalg.nearest import EMPTY, FAR, WIDE
+from headwater.linalg.patches import weighed
 
 RANDOM = np.random.Generator(np.random.Philox(11))
 
@@ -52,15 +54,17 @@ def test_weights_are_those_of_patches_cut_out(shape, dtype, close, cut_out):
         assert (found.top[w, 3:] < 1e-30).all()  # empty lanes
 
 
-@pytest.mark.parametrize("top", [5, 40])
-def test_lists_that_are_full_and_rows_that_do_not_fit_change_nothing(top, monkeypatch):
-    _, _, maps = given(12, 12, 3, False, 1, 2, np.float64)
-    whole = weighed(*maps, 0.7, top)
+@pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+@pytest.mark.parametrize("reach", [FAR, 60.0])
+@pytest.mark.parametrize("top", [2, 5])
+def test_lists_that_are_full_and_rows_that_do_not_fit_change_nothing(top, reach, dtype, close, monkeypatch):
+    _, _, maps = given(12, 12, 3, False, 1, 2, dtype, pictures=20)
+    whole = weighed(*maps, 0.7, top, None, reach)
     for name, value in (("LINES", 16), ("ROOM", 200_000)):
         monkeypatch.setattr(patches, name, value)
-        again = weighed(*maps, 0.7, top)
-        for a, b in zip(whole, again, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-10)
+        again = weighed(*maps, 0.7, top, None, reach)
+        for name in ("least", "total", "top", "share"):
+            np.testing.assert_allclose(getattr(again, name), getattr(whole, name), rtol=close, atol=1e-6)
 
 
 def test_equal_distances_share_the_last_places():

@@ -1,0 +1,329 @@
+"""The nearest patches of every picture for a patch of another, and what all of them weigh: lists of distances, looked through.
+
+Distances become whole numbers, so that the nearest are told apart a bit at a time, in all lanes at once.
+"""
+
+import inspect
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+
+from headwater.linalg.displaced import LANES, jit
+
+TOGETHER = 8  # lines of lanes that are compared at once
+WIDE = TOGETHER * LANES
+FAR = 1e30  # a distance that nothing has
+EMPTY = 2e30  # what stands where there is no distance
+
+
+class Codes(NamedTuple):
+    """Distances as whole numbers of so many bits, `per` for a weight's factor of e; all beyond count alike: they weigh nothing."""
+
+    bits: int
+    per: float
+
+    @classmethod
+    def of(cls, dtype: np.dtype) -> "Codes":
+        """As fine as distances of this type are worth: 36 nats are nothing beside float32's rounding, 700 beside float64's."""
+        return cls(15, 2**15 / 36) if dtype == np.float32 else cls(48, 2**48 / 700)
+
+    @property
+    def dtype(self) -> type:
+        return np.int16 if self.bits < 16 else np.int64
+
+
+class Lists(NamedTuple):
+    """Of each window at work a list for each lane: its near distances, lines of the list in use, places filled in each lane, lines
+    already counted, the least so far, and the sum of all weights relative to it."""
+
+    near: np.ndarray
+    lines: np.ndarray
+    filled: np.ndarray
+    counted: np.ndarray
+    least: np.ndarray
+    total: np.ndarray
+
+
+class Desk(NamedTuple):
+    """Where one window's list is looked through: what is sought, its weights and codes, and a few numbers for each lane."""
+
+    scale: float
+    top: int
+    bits: int
+    per: float
+    weights: np.ndarray
+    codes: np.ndarray
+    sums: np.ndarray
+    last: np.ndarray
+    bound: np.ndarray
+    slots: np.ndarray
+    number: np.ndarray
+
+    @classmethod
+    def of(cls, dtype: np.dtype, scale: float, top: int, places: int) -> "Desk":
+        """With room for so many distances."""
+        bits, per = codes = Codes.of(dtype)
+        last, bound, slots = np.empty((3, WIDE), codes.dtype)
+        weights, numbers, sums = np.empty(places, dtype), np.empty(places, codes.dtype), np.empty(WIDE, dtype)
+        return cls(dtype.type(scale), top, bits, per, weights, numbers, sums, last, bound, slots, np.empty(LANES, np.int64))
+
+
+@jit
+def kept(fresh, row, places, j, near, filled, n, dense, bound, reach):
+    """Put the fresh distances of a window into the lists of its lanes, but for those too large to count, or further than `reach`
+    from the least: lane by lane, until most do count; from then on whole lines. How many lines there are then, whether most
+    counted, and from where a distance is too large.
+    """
+    if dense:
+        for place in range(places):
+            _copy(near[n], fresh[row, place, j * LANES : (j + 1) * LANES])
+            n += 1
+        return n, dense, bound
+    before = filled.sum()
+    for place in range(places):
+        line = fresh[row, place, j * LANES : (j + 1) * LANES]
+        if _how_many_upto(line, bound) > 0:
+            for lane in range(LANES):
+                if line[lane] <= bound:
+                    bound = min(bound, line[lane] + reach)
+                    at = filled[lane]
+                    if at == n:
+                        near[n] = EMPTY
+                        n += 1
+                    near[at, lane] = line[lane]
+                    filled[lane] = at + 1
+    return n, filled.sum() - before > places * LANES // 2, bound
+
+
+@jit
+def _copy(to, of):
+    for i in range(len(to)):
+        to[i] = of[i]
+
+
+@jit
+def _how_many_upto(line, bound):
+    found = 0
+    for i in range(len(line)):
+        found += line[i] <= bound
+    return found
+
+
+@jit
+def finish(w, lists, desk, out, last, share):
+    """The sum of the `top` largest weights of every lane, and which these are."""
+    out[:], last[:], share[:] = 0, 2**desk.bits - 2, 1
+    if lists.lines[w] == 0:
+        return
+    weights, codes = _counted(w, lists, desk)
+    _find(codes, desk.top if lists.lines[w] > desk.top else len(codes), desk)
+    bound, number = desk.bound, desk.number
+    for j in range(WIDE):
+        bound[j] = desk.last[j] + 1
+    _below(codes, bound, desk)
+    for lane in range(LANES):  # those that share the last code count one by one where not all of them do
+        last[lane] = desk.last[lane]
+        if number[lane] > desk.top and last[lane] < 2**desk.bits - 2:
+            bound[lane] = last[lane]
+            equal = np.sort(_equal(weights, codes, last[lane], lane))
+            few = desk.top - (number[lane] - len(equal))
+            out[lane], share[lane] = equal[len(equal) - few :].sum(), few / len(equal)
+    _repeat(bound)
+    _sum_below(weights, codes, bound, desk.sums)
+    out += desk.sums[:LANES]
+
+
+@jit
+def fold(w, lists, desk):
+    """Shorten full lists to the `top` nearest, and as many with the last one's code: of the others only the total is wanted."""
+    _, codes = _counted(w, lists, desk)
+    _find(codes, desk.top, desk)
+    _below(codes, desk.last, desk)
+    mine, most = lists.near[w], 0
+    for lane in range(LANES):
+        last, ties, n = desk.last[lane], 2 * desk.top - desk.number[lane], 0
+        for i in range(lists.lines[w]):
+            code = codes[i * LANES + lane]
+            if code < last or (code == last and ties > 0):
+                ties -= code == last
+                mine[n, lane] = mine[i, lane]
+                n += 1
+        mine[n : 2 * desk.top, lane] = EMPTY
+        most = max(most, n)
+    lists.lines[w], lists.counted[w], lists.filled[w, :] = most, most, most
+
+
+@jit
+def _counted(w, lists, desk):
+    """Add what was not counted yet of a window's lists to its total; their weights, relative to the least so far, and codes.
+
+    They are filled up to a whole number of TOGETHER lines, with distances that weigh nothing.
+    """
+    n = lists.lines[w] * LANES
+    whole = -(-n // WIDE) * WIDE
+    distances = lists.near[w].reshape(-1)[:whole]
+    distances[n:] = EMPTY
+    least = min(lists.least[w], _smallest(distances, desk.sums))
+    lists.total[w] *= np.exp(desk.scale * (least - lists.least[w]))
+    lists.least[w] = least
+    weights, codes = desk.weights[:whole], desk.codes[:whole]
+    exponentials(weights, distances, least, desk.scale)
+    coded(codes, distances, least, desk)
+    lists.total[w] += _sum(weights[lists.counted[w] * LANES : n])
+    return weights, codes
+
+
+@jit
+def _smallest(distances, low):
+    """By place in a WIDE stretch first: a minimum of floats vectorises element by element alone."""
+    low[:] = FAR
+    for i in range(0, len(distances), WIDE):
+        d = distances[i : i + WIDE]
+        for j in range(WIDE):
+            low[j] = d[j] if d[j] < low[j] else low[j]
+    found = low[0]
+    for j in range(WIDE):
+        found = min(found, low[j])
+    return found
+
+
+@jit
+def _sum(weights):
+    found = np.float64(0)
+    for i in range(len(weights)):
+        found += weights[i]
+    return found
+
+
+@jit
+def coded(codes, distances, least, desk):
+    """Distances as `Codes`, from 0 for the least."""
+    per, most = distances.dtype.type(desk.scale * desk.per), distances.dtype.type(2**desk.bits - 2)
+    for i in range(len(codes)):
+        code = (distances[i] - least) * per
+        codes[i] = code if code < most else most
+
+
+@jit
+def _find(codes, top, desk):
+    """Of every lane the `last` code, that fewer than `top` lie below, and as many or more do not exceed; a bit at a time.
+
+    The largest of all where a lane may have fewer.
+    """
+    last, trial = desk.last, desk.bound
+    last[:] = 2**desk.bits - 2 if top >= len(codes) else 0
+    for bit in range(desk.bits - 1 if top < len(codes) else -1, -1, -1):
+        for j in range(WIDE):
+            trial[j] = last[j] | (1 << bit)
+        _below(codes, trial, desk)
+        for lane in range(LANES):
+            if desk.number[lane] < top:
+                last[lane] = trial[lane]
+        _repeat(last)
+
+
+@jit
+def _below(codes, bound, desk):
+    """The `number` of codes of each lane that are less than its bound."""
+    slots, number = desk.slots, desk.number
+    slots[:] = 0
+    for i in range(0, len(codes) // (4 * WIDE) * 4 * WIDE, 4 * WIDE):
+        a, b = codes[i : i + WIDE], codes[i + WIDE : i + 2 * WIDE]
+        c, d = codes[i + 2 * WIDE : i + 3 * WIDE], codes[i + 3 * WIDE : i + 4 * WIDE]
+        for j in range(WIDE):
+            slots[j] += (a[j] < bound[j]) + (b[j] < bound[j]) + (c[j] < bound[j]) + (d[j] < bound[j])
+    for i in range(len(codes) // (4 * WIDE) * 4 * WIDE, len(codes), WIDE):
+        a = codes[i : i + WIDE]
+        for j in range(WIDE):
+            slots[j] += a[j] < bound[j]
+    for lane in range(LANES):
+        number[lane] = slots[lane]
+        for i in range(1, TOGETHER):
+            number[lane] += slots[i * LANES + lane]
+
+
+@jit
+def _equal(weights, codes, code, lane):
+    """The weights of a lane that have this code."""
+    found = np.empty(len(codes) // LANES, weights.dtype)
+    n = 0
+    for i in range(lane, len(codes), LANES):
+        if codes[i] == code:
+            found[n] = weights[i]
+            n += 1
+    return found[:n]
+
+
+@jit
+def _sum_below(weights, codes, bound, sums):
+    """In the first LANES slots, what the codes of each lane weigh that are less than its bound."""
+    sums[:] = 0
+    for i in range(0, len(codes) // (2 * WIDE) * 2 * WIDE, 2 * WIDE):
+        a, b, u, v = codes[i : i + WIDE], codes[i + WIDE : i + 2 * WIDE], weights[i : i + WIDE], weights[i + WIDE : i + 2 * WIDE]
+        for j in range(WIDE):
+            sums[j] += (u[j] if a[j] < bound[j] else 0) + (v[j] if b[j] < bound[j] else 0)
+    for i in range(len(codes) // (2 * WIDE) * 2 * WIDE, len(codes), WIDE):
+        a, u = codes[i : i + WIDE], weights[i : i + WIDE]
+        for j in range(WIDE):
+            sums[j] += u[j] if a[j] < bound[j] else 0
+    _first_of_each_lane(sums)
+
+
+@jit
+def _first_of_each_lane(values):
+    """Add up what TOGETHER lines have for a lane, in its first slot."""
+    for i in range(1, TOGETHER):
+        for lane in range(LANES):
+            values[lane] += values[i * LANES + lane]
+
+
+@jit
+def _repeat(values):
+    for i in range(1, TOGETHER):
+        for lane in range(LANES):
+            values[i * LANES + lane] = values[lane]
+
+
+def exponentials(out, d, least, scale):
+    """exp(−scale·(d − least)). In float32 by 2^n times a polynomial of 2^f, |f| ≤ ½, which vectorises and is right to 2e-7."""
+
+
+@overload(exponentials)
+def _exponentials_of(out, d, least, scale):
+    return inspect.unwrap(_fast if out.dtype == types.float32 else _library)
+
+
+def _library(out, d, least, scale):
+    for i in range(len(out)):
+        out[i] = np.exp(scale * (least - d[i]))
+
+
+def _fast(out, d, least, scale):
+    per = scale * np.float32(1.4426950408889634)
+    one = np.float32(1)
+    for i in range(len(out)):
+        z = max((least - d[i]) * per, np.float32(-126))
+        n = np.floor(z + np.float32(0.5))
+        f = (z - n) * np.float32(0.6931471805599453)
+        p = f * np.float32(1 / 5040) + np.float32(1 / 720)
+        p = p * f + np.float32(1 / 120)
+        p = p * f + np.float32(1 / 24)
+        p = p * f + np.float32(1 / 6)
+        p = p * f + np.float32(0.5)
+        out[i] = ((p * f + one) * f + one) * _two_to_the(n)  # pyright: ignore[reportCallIssue]: numba passes the context
+
+
+@intrinsic
+def _two_to_the(_, n):
+    """2^n for a whole number −127 < n < 128 in float32: n in the place of the exponent."""
+
+    def code(context, builder, signature, arguments):
+        whole = builder.fptosi(arguments[0], ir.IntType(32))
+        return builder.bitcast(
+            builder.shl(builder.add(whole, ir.Constant(ir.IntType(32), 127)), ir.Constant(ir.IntType(32), 23)), ir.FloatType()
+        )
+
+    return types.float32(types.float32), code
