@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 
 from headwater import charts, seeds
 from headwater.errors import DataError, UserError
+from headwater.regions import Regions, write_regions
 from headwater.report import agreement, chosen, open_run, report, truths
 from headwater.scores import Scores
 
@@ -67,6 +68,24 @@ def make(tmp_path):
         np.save(folder / "self.npy", own)
         np.savez(folder / "pictures.npz", **{key: value for key, value in arrays.items() if value is not None})
         (folder / "run.json").write_text(json.dumps(info))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def mapped(make):
+    """A run with maps of its first two queries, in which training image 7 leads on the left, and 3, mirrored, on the right."""
+
+    def write(**changes):
+        folder = make(signed=False, **changes)
+        here = np.full((2, 2, 8, 8), 0.1, np.float32)
+        here[:, 0, :, :4], here[:, 1, :, 4:] = 0.4, 0.3
+        zeros, mirrored = np.zeros((2, 2, 8, 8), np.int16), np.zeros((2, 2, 8, 8), bool)
+        mirrored[:, 1] = True
+        images = np.array([[7, 3], [7, 3]])
+        maps = Regions(np.array([0, 1]), images, here, np.ones((2, 2, 8, 8), np.float32), zeros + 2, zeros - 1, zeros + 3, mirrored)
+        write_regions(folder / "regions.npz", maps)
         return folder
 
     return write
@@ -471,12 +490,53 @@ def contrast(a, b):
     return (high + 0.05) / (low + 0.05)
 
 
+def test_a_map_says_which_image_leads_where(mapped):
+    (first, *_), page = map_cards(report([mapped()]).read_text()), report([mapped(name="again")]).read_text()
+    assert page.count('class="map"') == 2
+    assert re.findall(r"<b>([A-F])</b> (\d+) parts?", first) == [("A", "32"), ("B", "32")]
+    assert "explains 35\N{NO-BREAK SPACE}% of it on average" in first  # (0.4 + 0.3)/2
+    assert re.findall(r"<b>(.*?)</b><i", first)[:2] == ["40\N{NO-BREAK SPACE}%", "10\N{NO-BREAK SPACE}%"]
+    assert first.count('class="behind"') == 64
+
+
+def test_a_patch_is_framed_where_it_lies(mapped):
+    first = map_cards(report([mapped()]).read_text())[0]
+    frames = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"/>', first)
+    assert frames[2 * (3 * 8 + 5)] == ("2", "4", "3", "3")  # row 3, column 5: 2 further down, 1 to the left, and then mirrored
+
+
+def map_cards(page):
+    """What stands in each map."""
+    return [part.split("</article>")[0] for part in page.split('class="map"')[1:]]
+
+
+def test_a_map_of_other_pictures_is_refused(mapped, make):
+    run, small = mapped(), make("small", n=5)
+    (small / "regions.npz").write_bytes((run / "regions.npz").read_bytes())
+    with pytest.raises(DataError, match="other pictures"):
+        report([small])
+
+
+def test_what_is_behind_a_part_is_shown_where_it_is_pointed_at(mapped, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(report([mapped()]).as_uri())
+    part = page.locator(".tiles li").nth(9)
+    behind, sources = part.locator(".behind"), page.locator(".from").first
+    assert not behind.is_visible() and sources.is_visible()
+    part.hover()
+    assert behind.is_visible() and not sources.is_visible()
+    box, card = behind.bounding_box(), page.locator(".map").first.bounding_box()
+    page.close()
+    assert card["x"] <= box["x"] and box["x"] + box["width"] <= card["x"] + card["width"] + 1
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("runs", [1, 3])
-def test_a_browser_draws_the_page_without_overflow_complaint_or_request(make, browser, width, runs, tmp_path):
+def test_a_browser_draws_the_page_without_overflow_complaint_or_request(make, mapped, browser, width, runs, tmp_path):
     long = np.array([f"a/very/long/folder/name/that/goes/on/and/on/{i:05d}_{'x' * 40}.png" for i in range(40)])
     words = {"train_ids": long, "query_ids": long[:6], "train_groups": np.array([f"Ann with the long name{'e' * 90}", "Bo"] * 20)}
     folders = [make(f"run-{i}", title=f"Method {i}", ground_truth=TRUTH, **words) for i in range(runs)]
+    (folders[0] / "regions.npz").write_bytes((mapped(name="mapped") / "regions.npz").read_bytes())
     path = report(folders)
     page = browser.new_page(viewport={"width": width, "height": 900}, java_script_enabled=True)
     complaints, requests = [], []

@@ -25,10 +25,13 @@ from headwater.errors import OptionError
 from headwater.features import check_fits
 from headwater.methods import make, settings_of
 from headwater.models import unet
+from headwater.regions import Regions, write_regions
+from headwater.runs import chosen
 from headwater.scores import Scores
 from headwater.store import FeatureStore, default_root
 from headwater.truth import ground_truth
 
+REGIONS = 48  # queries of which maps are drawn, by methods that can
 PICTURES = 2**26  # bytes of training pictures that a run folder keeps whole; of larger sets only those that the report shows
 
 
@@ -180,6 +183,11 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False)
         if experiment.bank is not None and truth is not None:  # of this run's own queries, those that the bank has
             known = dict(zip(experiment.bank.queries.hashes, truth["per_query"], strict=True))
             truth["per_query"] = [known.get(content) for content in experiment.queries.hashes]
+    regions = None
+    if hasattr(method, "regions"):
+        with clock.stage("regions"):
+            rows = chosen(experiment.queries, REGIONS)
+            regions = method.regions(*(experiment.models or [None])[:1], experiment.train, experiment.queries, store, rows)
     info = describe(experiment, method, settings) | {
         "ground_truth": truth,
         "signed": method.signed,
@@ -187,7 +195,7 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False)
         "seconds": clock.seconds,
         "started": started.isoformat(timespec="seconds"),
     }
-    _write(experiment, scores, info, out)
+    _write(experiment, scores, info, out, regions)
     return True
 
 
@@ -252,25 +260,29 @@ def _told(source: object, examples: Examples) -> dict[str, Any]:
     return {"source": str(source), "count": len(examples), "fingerprint": examples.fingerprint}
 
 
-def _write(experiment: Run, scores: Scores, info: Mapping[str, Any], out: Path) -> None:
+def _write(experiment: Run, scores: Scores, info: Mapping[str, Any], out: Path, regions: Regions | None) -> None:
     """Write the run folder, `run.json` last: a folder without it holds no run."""
     (out / "run.json").unlink(missing_ok=True)
     for name, array in (("scores.npy", scores.values), ("self.npy", scores.self_scores)):
         with written(out / name) as file:
             np.save(file, array)
+    (out / "regions.npz").unlink(missing_ok=True)
+    if regions is not None:
+        write_regions(out / "regions.npz", regions)
     with written(out / "pictures.npz") as file:
-        np.savez_compressed(file, **_pictures(experiment, scores.values, scores.self_scores))
+        np.savez_compressed(file, **_pictures(experiment, scores, regions))
     with written(out / "run.json", "w") as file:
         json.dump(info, file, indent=1, ensure_ascii=False)
 
 
-def _pictures(experiment: Run, values: Float32[np.ndarray, "q n"], own: Float32[np.ndarray, " n"]) -> dict[str, Any]:
+def _pictures(experiment: Run, scores: Scores, regions: Regions | None) -> dict[str, Any]:
     """The pictures that a report needs: all, or for a large training set those that can be shown."""
-    train, queries = experiment.train, experiment.queries
+    train, queries, values, own = experiment.train, experiment.queries, scores.values, scores.self_scores
     rows = np.arange(len(train))
     if train.images.nbytes > PICTURES:
         shown = [ranking.top([values], 50).rows, ranking.top([-values], 50).rows]
         shown += [ranking.top([sign * own[None]], 50).rows for sign in (1, -1) if np.isfinite(own).all()]
+        shown += [] if regions is None else [regions.images]
         rows = np.unique(np.concatenate([part.ravel() for part in shown]))
     found: dict[str, Any] = {
         "train_images": train.images[rows],

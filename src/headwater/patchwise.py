@@ -74,10 +74,11 @@ class Noisy(NamedTuple):
 
 class Explained(NamedTuple):
     """What a noisy picture's patches come from. `scores`: over its patches a, the weights of an image's nearest patches, summed;
-    `evidence`: ln Σ exp(−D/(2σ²)) over all patches, for every a."""
+    `evidence`: ln Σ exp(−D/(2σ²)) over all patches, for every a; `leading`: the image that explains most of a."""
 
     scores: Float64[np.ndarray, " n"]
     evidence: Float64[np.ndarray, " a"]
+    leading: Int64[np.ndarray, " a"]
 
 
 class Traces(NamedTuple):
@@ -118,14 +119,16 @@ class Question:
         for wave in _waves(n):
             for one in workers.pool.map(lambda low, e=evidence: work.block(low, e, workers), wave):
                 evidence = np.logaddexp(evidence, work.log(one))
-                found += [one] * whole
-        if whole:
-            return Explained(np.concatenate([work.shares(one, evidence) for one in found])[:n], evidence)
-        everything = [low for wave in _waves(n) for low in wave]
-        shares = [
-            work.shares(one, evidence) for one in workers.pool.map(lambda low: work.block(low, evidence, workers), everything)
-        ]
-        return Explained(np.concatenate(shares)[:n], evidence)
+                found += [one._replace(last=one.last[:0], share=one.share[:0])] * whole
+        if not whole:
+            everything = [low for wave in _waves(n) for low in wave]
+            found = workers.pool.map(lambda low: work.block(low, evidence, workers), everything)
+        scores, leader = np.zeros(n), _Leader(np.zeros(a), np.zeros(a, np.int64))
+        for low, one in zip(range(0, n, LANES), found, strict=True):
+            part = work.shares(one, evidence)[:, : n - low]
+            scores[low : low + LANES] = part.sum(0)
+            leader.meet(low, part)
+        return Explained(scores, evidence, leader.image)
 
     def trace(
         self, noisy: Noisy, images: UInt8[np.ndarray, "b h w c"], evidence: Float64[np.ndarray, " a"], workers: Hands
@@ -198,6 +201,20 @@ class _Work(NamedTuple):
         with np.errstate(divide="ignore"):
             return np.log(found.total.astype(np.float64)) - found.least * self.scale
 
-    def shares(self, found: Weighed, evidence: Float64[np.ndarray, " a"]) -> Float64[np.ndarray, " b"]:
-        """Σ_a of the block's weights over the whole."""
-        return np.exp(-found.least.astype(np.float64) * self.scale - evidence) @ found.top
+    def shares(self, found: Weighed, evidence: Float64[np.ndarray, " a"]) -> Float64[np.ndarray, "a _"]:
+        """The block's weights over the whole."""
+        return np.exp(-found.least.astype(np.float64) * self.scale - evidence)[:, None] * found.top
+
+
+class _Leader(NamedTuple):
+    """The image that explains most of every patch, and how much, of all images so far."""
+
+    share: Float64[np.ndarray, " a"]
+    image: Int64[np.ndarray, " a"]
+
+    def meet(self, low: int, shares: Float64[np.ndarray, "a b"]) -> None:
+        """Those of the images from `low`."""
+        best = shares.argmax(1)
+        most = shares[np.arange(len(best)), best]
+        ahead = most > self.share
+        self.share[ahead], self.image[ahead] = most[ahead], low + best[ahead]

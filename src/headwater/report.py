@@ -1,7 +1,6 @@
 """Run folders → one HTML page that needs nothing else: no network, no scripts, and no torch to make it."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -14,13 +13,13 @@ from markupsafe import Markup
 
 from headwater import charts
 from headwater.charts import Gallery, Picture, Scale, duration, number, percent, prose, scale_of
-from headwater.core import Examples
 from headwater.credit_report import Parts, Section, parts, section
 from headwater.disk import written
 from headwater.errors import DataError
 from headwater.evaluate.verdict import SPLITS, truths
 from headwater.linalg.rank import spearman
-from headwater.runs import RunFolder, check_same, open_run, told_apart
+from headwater.map_report import Map, map_of
+from headwater.runs import RunFolder, check_same, chosen, open_run, told_apart
 from headwater.scores import Scores, top
 
 PROPONENTS, OPPONENTS, STREAMS = 8, 5, 5  # pictures in a row of the page, and in the drawing at its head
@@ -51,6 +50,7 @@ class Row(NamedTuple):
     reading: str = ""
     lds: float | None = None
     credit: Parts | None = None
+    map: Map | None = None
 
 
 class Query(NamedTuple):
@@ -119,16 +119,6 @@ def render(runs: Sequence[RunFolder], queries: int, ends: tuple[int, int] = (PRO
     return page.lstrip()
 
 
-def chosen(queries: Examples, count: int) -> list[int]:
-    """The queries shown: the first few of every split, as many of each where there are enough, in input order."""
-    before: Counter[str] = Counter()
-    turns = []
-    for row, split in enumerate(queries.split or ("",) * len(queries)):
-        turns.append((before[split], row))
-        before[split] += 1
-    return sorted(row for _, row in sorted(turns)[: max(1, count)])
-
-
 def _card(runs: Sequence[RunFolder], row: int, gallery: Gallery, ends: tuple[int, int], credit: Section | None) -> Query:
     queries = runs[0].queries
     picture, split = gallery.add(queries.images[row]), queries.split[row] if queries.split else ""
@@ -158,6 +148,7 @@ def _said(run: RunFolder, row: int, query: Picture, gallery: Gallery, ends: tupl
         histogram=charts.histogram(values, values[most], values[least], scale),
         reading=reading(values, most, run.labels, _label(run.queries.labels, row)),
         lds=lds[row] if len(lds) == len(run.queries) else None,
+        map=map_of(run, row, gallery),
     )
 
 

@@ -1,6 +1,7 @@
 """Run folders as they lie on disk: opened, checked, compared. Numpy only."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from headwater.archive import arrays
 from headwater.bank import array
 from headwater.core import Examples
 from headwater.errors import DataError
+from headwater.regions import Regions, read_regions
 from headwater.scores import Scores
 
 WORDS = ("train_ids", "train_groups", "train_prompts", "query_ids", "query_split")
@@ -31,6 +33,7 @@ class RunFolder:
     labels: Int64[np.ndarray, " n"] | None
     groups: tuple[str, ...] | None = None  # of the training images, as are labels and prompts
     prompts: tuple[str, ...] | None = None
+    regions: Regions | None = None
 
     @property
     def signed(self) -> bool:
@@ -67,7 +70,18 @@ def open_run(folder: Path) -> RunFolder:
         have.get("train_labels"),
         words.get("train_groups"),
         words.get("train_prompts"),
+        _regions(folder, q, n),
     )
+
+
+def chosen(queries: Examples, count: int) -> list[int]:
+    """The queries shown: the first few of every split, as many of each where there are enough, in input order."""
+    before: Counter[str] = Counter()
+    turns = []
+    for row, split in enumerate(queries.split or ("",) * len(queries)):
+        turns.append((before[split], row))
+        before[split] += 1
+    return sorted(row for _, row in sorted(turns)[: max(1, count)])
 
 
 def told_apart(runs: Sequence[RunFolder]) -> list[RunFolder]:
@@ -97,6 +111,14 @@ def _kept(path: Path) -> dict[str, np.ndarray]:
         if name in have and len(have[name]) != len(have[twin]):
             raise DataError(f"{path} has {len(have[name])} `{name}` and {len(have[twin])} `{twin}`; expected as many.")
     return {name: column.astype(np.int64) if name.endswith("labels") else column for name, column in have.items()}
+
+
+def _regions(folder: Path, q: int, n: int) -> Regions | None:
+    """The maps that a run has, of its own queries and training images."""
+    regions = read_regions(folder / "regions.npz")
+    if regions is not None and (regions.queries.max(initial=-1) >= q or regions.images.max(initial=-1) >= n):
+        raise DataError(f"{folder / 'regions.npz'} is of other pictures than the run. Make the run again with --force.")
+    return regions
 
 
 def check_same(a: RunFolder, b: RunFolder) -> None:

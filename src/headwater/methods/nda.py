@@ -1,7 +1,7 @@
 """NDA: nonparametric data attribution, from the images alone (Zhao et al. 2025, arXiv:2510.14269)."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -9,17 +9,20 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64
 
 from headwater import seeds
+from headwater.atlas import Atlas, leading
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import linear
 from headwater.errors import DataError, OptionError
 from headwater.features import in_order
 from headwater.methods import Dampings
-from headwater.patchwise import Noisy, Patches, Question, hands
+from headwater.patchwise import Explained, Noisy, Patches, Question, hands
+from headwater.regions import Regions
 from headwater.store import FeatureStore
 
-VERSION = 1  # of the numbers that given settings stand for
+VERSION = 2  # of the numbers that given settings stand for
 TOGETHER = 8  # queries that are kept together in the store
+DRAWN = 16  # training images that maps of a query are drawn of
 
 Sizes = int | tuple[int, ...] | None
 
@@ -45,6 +48,10 @@ class Step:
     shared_noise: bool
     flips: bool
     seed: int
+
+    def question(self, memory: int) -> Question:
+        """What is asked of a noisy query."""
+        return Question(Patches(self.size, self.coarse), self.topk, self.flips, memory=memory)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +119,43 @@ class NDA:
             raise DataError(f"Queries are {h}×{w} with {c} channels, training images {th}×{tw} with {tc}; expected the same.")
         values = np.zeros((len(queries), len(index.train)))
         for step, weight in self.steps(index):
-            values += weight * self._rows(step, index, queries, store)
+            values += weight * self._rows(step, index, queries, store)[:, : len(index.train)]
         yield values[:, index.places].astype(np.float32)
+
+    def regions(
+        self, model: Denoiser | None, train: Examples, queries: Examples, store: FeatureStore, rows: Sequence[int]
+    ) -> Regions:
+        """Which parts of the queries at `rows` their leading training images explain, and with what."""
+        index, some = self.fit(model, train, store), queries.take(rows)
+        known = [(step, weight, self._rows(step, index, some, store)) for step, weight in self.steps(index)]
+        order, found = np.argsort(index.places), []
+        for q in range(len(some)):
+            images, atlas = self._mapped(index, some.take([q]), [(step, weight, row[q]) for step, weight, row in known])
+            found.append((order[images], atlas.tiles, atlas.grains, atlas.patch))
+        images, here, there, patch = (np.array(each) for each in zip(*found, strict=True))
+        down, across, size, mirrored = np.moveaxis(patch.astype(np.int16), -1, 0)
+        shares = (here.astype(np.float32), there.astype(np.float32))
+        return Regions(np.array(rows), images, *shares, down, across, size, mirrored > 0)
+
+    def _mapped(
+        self, index: Index, query: Examples, known: Sequence[tuple[Step, float, Float32[np.ndarray, " _"]]]
+    ) -> tuple[Int64[np.ndarray, " m"], Atlas]:
+        """The training images that lead in one query, and their maps, from its rows in the store."""
+        n, scores, led, steps = len(index.train), *np.zeros((2, len(index.train))), []
+        for step, weight, row in known:
+            evidence, leaders = np.split(row[n:].astype(np.float64).reshape(2, max(1, step.noises), -1), 2)
+            scores += weight * row[:n]
+            led += weight * np.bincount(leaders.astype(np.int64).ravel(), minlength=n) / max(1, step.noises)
+            steps.append((step, weight, evidence[0]))
+        images, (_, h, w) = leading(scores, led, DRAWN), index.train.shape
+        atlas = Atlas.empty(len(images), h, w)
+        with hands(1) as workers:
+            for step, weight, evidence in steps:
+                question, alpha_bar = step.question(index.memory), float(index.alpha_bar[step.t])
+                for noisy, each in zip(noised(query.pixels()[0], query.hashes[0], alpha_bar, step), evidence, strict=True):
+                    traces = question.trace(noisy, index.train.images[images], each, workers)
+                    atlas.add(traces, question.patches, weight / len(evidence))
+        return images, atlas
 
     def self_scores(self, index: Index) -> Float[np.ndarray, " n"]:
         """Unknown: they would take as many queries as there are training images."""
@@ -149,12 +191,13 @@ class NDA:
                     found.append((Step(t, size, coarse, *how), weight / len(times)))
         return found
 
-    def _rows(self, step: Step, index: Index, queries: Examples, store: FeatureStore) -> Float32[np.ndarray, "q n"]:
-        """The scores at one step, a row in the store for every query."""
+    def _rows(self, step: Step, index: Index, queries: Examples, store: FeatureStore) -> Float32[np.ndarray, "q _"]:
+        """What is found at one step, a row in the store for every query: n scores; for every noise the evidence for each patch of
+        the query; for every noise the leading image of each."""
         alpha_bar = float(index.alpha_bar[step.t])
         settings = {"nda": asdict(step), "alpha_bar": alpha_bar, "train": index.train.fingerprint, "version": VERSION}
 
-        def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b n"]]:
+        def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
             what = Asked(step, alpha_bar, index.train, queries.take(positions), index.memory)
             parts = [slice(low, low + TOGETHER) for low in range(0, len(positions), TOGETHER)]
             if store.crew is None:
@@ -162,7 +205,7 @@ class NDA:
             else:
                 yield from in_order(store.crew.work(_rows, what, parts), parts)
 
-        return store.rows(settings, queries.hashes, compute)
+        return replace(store, dtype="float32").rows(settings, queries.hashes, compute)
 
 
 class Asked(NamedTuple):
@@ -175,16 +218,20 @@ class Asked(NamedTuple):
     memory: int
 
 
-def _rows(what: Asked, part: slice) -> Float32[np.ndarray, "b n"]:
-    """Scores of some queries, each the mean over its noises."""
-    step = what.step
-    question = Question(Patches(step.size, step.coarse), step.topk, step.flips, memory=what.memory)
-    rows = []
+def _rows(what: Asked, part: slice) -> Float32[np.ndarray, "b _"]:
+    """The rows of some queries."""
+    question, rows = what.step.question(what.memory), []
     with hands(torch.get_num_threads()) as workers:
         for x, content in zip(what.queries.pixels()[part], what.queries.hashes[part], strict=True):
-            each = [question.answer(noisy, what.train.images, workers).scores for noisy in noised(x, content, what.alpha_bar, step)]
-            rows.append(np.mean(each, axis=0))
+            noises = noised(x, content, what.alpha_bar, what.step)
+            rows.append(_row([question.answer(noisy, what.train.images, workers) for noisy in noises]))
     return np.array(rows, np.float32)
+
+
+def _row(each: Sequence[Explained]) -> Float64[np.ndarray, " _"]:
+    """What is kept of a query's noises: the mean of their scores, and what maps are made of."""
+    scores = np.mean([found.scores for found in each], axis=0)
+    return np.concatenate([scores, *(found.evidence for found in each), *(found.leading for found in each)])
 
 
 def noised(x: Float32[np.ndarray, "c h w"], content: str, alpha_bar: float, step: Step) -> Iterator[Noisy]:
