@@ -37,12 +37,13 @@ class Codes(NamedTuple):
 
 class Lists(NamedTuple):
     """Of each window at work a list for each lane: its near distances, lines of the list in use, places filled in each lane, lines
-    already counted, the least so far, and the sum of all weights relative to it."""
+    already counted, from where a lane has enough, the least so far, and the sum of all weights relative to it."""
 
     near: np.ndarray
     lines: np.ndarray
     filled: np.ndarray
     counted: np.ndarray
+    enough: np.ndarray
     least: np.ndarray
     total: np.ndarray
 
@@ -54,6 +55,7 @@ class Desk(NamedTuple):
     top: int
     bits: int
     per: float
+    line: np.ndarray
     weights: np.ndarray
     codes: np.ndarray
     sums: np.ndarray
@@ -68,7 +70,8 @@ class Desk(NamedTuple):
         bits, per = codes = Codes.of(dtype)
         last, bound, slots = np.empty((3, WIDE), codes.dtype)
         weights, numbers, sums = np.empty(places, dtype), np.empty(places, codes.dtype), np.empty(WIDE, dtype)
-        return cls(dtype.type(scale), top, bits, per, weights, numbers, sums, last, bound, slots, np.empty(LANES, np.int64))
+        line = np.empty(LANES, dtype)
+        return cls(dtype.type(scale), top, bits, per, line, weights, numbers, sums, last, bound, slots, np.empty(LANES, np.int64))
 
 
 @jit
@@ -96,6 +99,31 @@ def kept(fresh, row, places, j, near, filled, n, dense, bound, reach):
                     near[at, lane] = line[lane]
                     filled[lane] = at + 1
     return n, filled.sum() - before > places * LANES // 2, bound
+
+
+@jit
+def streamed(fresh, row, places, j, w, lists, desk):
+    """`kept`, for a window whose lists were full once: of lines in which no lane has anything nearer than what it has enough of,
+    only the total is wanted."""
+    near, enough, n, total = lists.near[w], lists.enough[w], lists.lines[w], np.float64(0)
+    for place in range(places):
+        line = fresh[row, place, j * LANES : (j + 1) * LANES]
+        if _any_nearer(line, enough):
+            _copy(near[n], line)
+            n += 1
+        else:
+            exponentials(desk.line, line, lists.least[w], desk.scale)
+            total += _sum(desk.line)
+    lists.lines[w], lists.filled[w, :] = n, n
+    lists.total[w] += total
+
+
+@jit
+def _any_nearer(line, enough):
+    found = 0
+    for i in range(len(line)):
+        found += line[i] < enough[i]
+    return found > 0
 
 
 @jit
@@ -153,6 +181,8 @@ def fold(w, lists, desk):
                 n += 1
         mine[n : 2 * desk.top, lane] = EMPTY
         most = max(most, n)
+        nothing = last == 2**desk.bits - 2
+        lists.enough[w, lane] = -1 if nothing else lists.least[w] + (last + 2) / (desk.scale * desk.per)
     lists.lines[w], lists.counted[w], lists.filled[w, :] = most, most, most
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from headwater.linalg.displaced import LANES, Windows, displaced, jit, met, room_for_sums
-from headwater.linalg.nearest import FAR, TOGETHER, Desk, Lists, coded, exponentials, finish, fold, kept
+from headwater.linalg.nearest import FAR, TOGETHER, Desk, Lists, coded, exponentials, finish, fold, kept, streamed
 
 ROOM = 2**27  # bytes of distances that are held at a time
 LINES = 1024  # distances of a window that are held, if there are as many
@@ -84,7 +84,7 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, desk):
     nx, x_low, x_high, _, _, _ = across
     rows, group, _ = fresh.shape
     lines, counted, filled = np.empty(rows * nx, np.int64), np.empty(rows * nx, np.int64), np.empty((rows * nx, LANES), np.int32)
-    dense = np.empty(rows * nx, np.bool_)
+    dense, enough = np.empty(rows * nx, np.bool_), np.empty((rows * nx, LANES), x.dtype)
     least, total, tops = np.empty(ny * nx, x.dtype), np.zeros(ny * nx, x.dtype), np.empty((ny * nx, LANES), x.dtype)
     last, share = np.empty((ny * nx, LANES), desk.codes.dtype), np.empty((ny * nx, LANES), x.dtype)
     least[:] = FAR
@@ -95,7 +95,8 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, desk):
         lines[:], counted[:], filled[:] = 0, 0, 0
         for w in range((stop - start) * nx):
             dense[w] = min(reach, limits[start * nx + w]) >= FAR
-        lists = Lists(near, lines, filled, counted, least[here], total[here])
+        enough[:] = FAR
+        lists = Lists(near, lines, filled, counted, enough, least[here], total[here])
         for variant in range(len(y)):
             for dy in range(1 - (y_high - y_low), y_high - y_low):
                 low, high = met(down, dy)
@@ -114,9 +115,12 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, desk):
                                 if lines[w] + places > near.shape[1]:
                                     fold(w, lists, desk)
                                 a = start * nx + w
-                                lines[w], dense[w], limits[a] = kept(
-                                    fresh, r - low, places, j, near[w], filled[w], lines[w], dense[w], limits[a], reach
-                                )
+                                if dense[w] and enough[w, 0] < FAR:
+                                    streamed(fresh, r - low, places, j, w, lists, desk)
+                                else:
+                                    lines[w], dense[w], limits[a] = kept(
+                                        fresh, r - low, places, j, near[w], filled[w], lines[w], dense[w], limits[a], reach
+                                    )
         for w in range((stop - start) * nx):
             a = start * nx + w
             finish(w, lists, desk, tops[a], last[a], share[a])
