@@ -44,7 +44,7 @@ D_TRAK = (
     *("figure_1", "figure_2", "figure_5", "figure_6", "figure_9", "figure_10", "figure_15", "figure_20"),
 )
 K_FAC = (*(f"kfac_figure_{number}" for number in (1, 2, 3, 4, 6, 7, 11, 13, 15, 16, 17, 18)), "kfac_refined")
-NDA = ("nda_figure_5",)
+NDA = ("nda_table_1", *(f"nda_figure_{number}" for number in (5, 6, 7, 8)))
 RECIPES = (*D_TRAK, *K_FAC, *NDA)
 NUMERICS = 1  # of what a row's figures stand for: raised where they change and neither a field nor a feature does
 DAMPINGS = [a * 10.0**b for b in range(-4, 2) for a in (1, 2, 5)]

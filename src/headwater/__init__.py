@@ -35,6 +35,11 @@ _HOMES = {
     "JourneyTRAK": "headwater.methods.journey_trak",
     "EmpiricalIF": "headwater.methods.empirical_if",
     "Datamodel": "headwater.methods.datamodel",
+    "KFAC": "headwater.methods.kfac",
+    "EKFAC": "headwater.methods.ekfac",
+    "NDA": "headwater.methods.nda",
+    "OptimalScore": "headwater.methods.optimal_score",
+    "PatchSimilarity": "headwater.methods.patch_similarity",
     "Embedder": "headwater.embedding",
     "attribute": "headwater.experiment",
     "report": "headwater.report",
@@ -54,10 +59,15 @@ if TYPE_CHECKING:
     from headwater.methods.das import DAS
     from headwater.methods.datamodel import Datamodel
     from headwater.methods.dtrak import DTRAK
+    from headwater.methods.ekfac import EKFAC
     from headwater.methods.empirical_if import EmpiricalIF
     from headwater.methods.gas import GAS
     from headwater.methods.gradient import Gradient, GradientCos
     from headwater.methods.journey_trak import JourneyTRAK
+    from headwater.methods.kfac import KFAC
+    from headwater.methods.nda import NDA
+    from headwater.methods.optimal_score import OptimalScore
+    from headwater.methods.patch_similarity import PatchSimilarity
     from headwater.methods.pixel import Pixel
     from headwater.methods.random import Random
     from headwater.methods.relative_if import RelativeIF
@@ -93,6 +103,11 @@ __all__ = [
     "JourneyTRAK",
     "EmpiricalIF",
     "Datamodel",
+    "KFAC",
+    "EKFAC",
+    "NDA",
+    "OptimalScore",
+    "PatchSimilarity",
     "Embedder",
     "attribute",
     "load",

@@ -5,6 +5,7 @@ import importlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,12 @@ def embedder(name: str, device: str = "cpu") -> Embedder:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"There is no folder {name}. Expected a CLIP's folder, or its name on the hub, such as {EXAMPLE}.")
     return _clip(name_of(name), name, device)
+
+
+@lru_cache(maxsize=1)
+def loaded(name: str, device: str) -> Embedder:
+    """The embedder of that name, read once for training images and queries."""
+    return embedder(name, device)
 
 
 def name_of(name: str) -> str:

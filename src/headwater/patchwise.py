@@ -12,8 +12,9 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 
+from headwater import seeds
 from headwater.linalg.displaced import LANES, Windows, cells, side_by_side, windows
 from headwater.linalg.patches import ROOM, Weighed, traced, weighed
 
@@ -70,6 +71,17 @@ class Noisy(NamedTuple):
     x_t: Float[np.ndarray, "c h w"]
     signal: float
     variance: float
+
+
+def noised(
+    x: Float32[np.ndarray, "c h w"], content: str | None, t: int, alpha_bar: float, noises: int, seed: int
+) -> Iterator[Noisy]:
+    """x_t for so many noises, which go by the picture's content, or are the same for all if it is None; without any √ᾱ_t x."""
+    signal, variance = float(np.sqrt(alpha_bar)), 1 - alpha_bar
+    for j in range(max(1, noises)):
+        name = ("shared noise", t, j) if content is None else ("noise", content, t, j)
+        epsilon = seeds.normal(x.shape, seed, *name) if noises else np.zeros_like(x)
+        yield Noisy((signal * x + np.sqrt(variance) * epsilon).astype(np.float32), signal, variance)
 
 
 class Explained(NamedTuple):

@@ -7,7 +7,7 @@ from headwater.core import Examples
 from headwater.diffusion.schedule import linear
 from headwater.errors import DataError, OptionError
 from headwater.methods import make
-from headwater.methods.nda import noised, usual
+from headwater.methods.nda import usual
 from headwater.scores import dense
 from headwater.store import FeatureStore
 
@@ -49,7 +49,7 @@ def test_scores_are_the_formula(store, cut_out):
     expected = np.zeros((2, 5))
     for step, weight in method.steps(method.fit(None, train, store)):
         for q, (x, content) in enumerate(zip(queries.pixels(), queries.hashes, strict=True)):
-            (noisy,) = noised(x, content, alpha_bar[step.t], step)
+            (noisy,) = step.noised(x, content, alpha_bar[step.t])
             expected[q] += weight * formula(train, noisy.x_t.astype(float), alpha_bar[step.t], step.size, step.coarse, 4, cut_out)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())
 
@@ -75,7 +75,7 @@ def test_noise_is_shared_or_the_querys_own_or_none(store):
 
     def drawn(content: str, **fields) -> list[np.ndarray]:
         step, _ = make("nda", {"timesteps": (100,), **fields}).steps(index)[0]
-        return [each.x_t for each in noised(x, content, 0.9, step)]
+        return [each.x_t for each in step.noised(x, content, 0.9)]
 
     assert not np.array_equal(drawn("a"), drawn("b"))
     np.testing.assert_array_equal(drawn("a", shared_noise=True), drawn("b", shared_noise=True))

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from headwater.errors import OptionError
+
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
@@ -68,3 +70,12 @@ class Schedule:
 def linear(T: int = 1000, start: float = 1e-4, end: float = 0.02, prediction: Prediction = "epsilon") -> Schedule:
     """The linear schedule of DDPM: β from 1e-4 to 0.02 over T = 1000 steps."""
     return Schedule(np.linspace(start, end, T), prediction)
+
+
+def early(timesteps: int | tuple[int, ...], T: int) -> tuple[int, ...]:
+    """The steps themselves, checked; a number of them stands for so many, evenly up to the middle of the schedule."""
+    if isinstance(timesteps, int):
+        return tuple(T * (i + 1) // (2 * timesteps) for i in range(timesteps))
+    if min(timesteps) < 0 or max(timesteps) >= T:
+        raise OptionError(f"timesteps has {min(timesteps)} … {max(timesteps)}; the schedule has 0 … {T - 1}.")
+    return timesteps

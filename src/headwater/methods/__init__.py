@@ -50,6 +50,8 @@ VERBS = ("fit", "score", "self_scores", "resolved", "title", "signed")
 METHODS = {
     "random": "headwater.methods.random:Random",
     "pixel": "headwater.methods.pixel:Pixel",
+    "patch-similarity": "headwater.methods.patch_similarity:PatchSimilarity",
+    "optimal-score": "headwater.methods.optimal_score:OptimalScore",
     "clip": "headwater.methods.clip:CLIP",
     "gradient": "headwater.methods.gradient:Gradient",
     "gradient-cos": "headwater.methods.gradient:GradientCos",

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from jaxtyping import Float
 from headwater.core import Examples
 from headwater.curvature.flat import unit
 from headwater.diffusion.denoiser import Denoiser
-from headwater.embedding import EXAMPLE, Embedder, embedded, embedder, name_of
+from headwater.embedding import EXAMPLE, Embedder, embedded, loaded, name_of
 from headwater.errors import unknown
 from headwater.methods import Dampings
 from headwater.store import FeatureStore
@@ -68,9 +67,3 @@ class CLIP:
         if isinstance(self.embedder, Embedder):
             return self.embedder
         return loaded(self.embedder, "cpu" if model is None else str(model.device))
-
-
-@lru_cache(maxsize=1)
-def loaded(name: str, device: str) -> Embedder:
-    """The embedder of that name, read once for training images and queries."""
-    return embedder(name, device)

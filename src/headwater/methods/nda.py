@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64
 
-from headwater import seeds
 from headwater.atlas import Atlas, leading
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.schedule import linear
+from headwater.diffusion.schedule import early, linear
 from headwater.errors import DataError, OptionError
 from headwater.features import in_order
 from headwater.methods import Dampings
-from headwater.patchwise import Explained, Noisy, Patches, Question, hands
+from headwater.patchwise import Explained, Noisy, Patches, Question, hands, noised
 from headwater.regions import Regions
 from headwater.store import FeatureStore
 
@@ -52,6 +51,10 @@ class Step:
     def question(self, memory: int) -> Question:
         """What is asked of a noisy query."""
         return Question(Patches(self.size, self.coarse), self.topk, self.flips, memory=memory)
+
+    def noised(self, x: Float32[np.ndarray, "c h w"], content: str, alpha_bar: float) -> Iterator[Noisy]:
+        """The noisy forms of a query with this content."""
+        return noised(x, None if self.shared_noise else content, self.t, alpha_bar, self.noises, self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +155,7 @@ class NDA:
         with hands(1) as workers:
             for step, weight, evidence in steps:
                 question, alpha_bar = step.question(index.memory), float(index.alpha_bar[step.t])
-                for noisy, each in zip(noised(query.pixels()[0], query.hashes[0], alpha_bar, step), evidence, strict=True):
+                for noisy, each in zip(step.noised(query.pixels()[0], query.hashes[0], alpha_bar), evidence, strict=True):
                     traces = question.trace(noisy, index.train.images[images], each, workers)
                     atlas.add(traces, question.patches, weight / len(evidence))
         return images, atlas
@@ -172,11 +175,7 @@ class NDA:
     def steps(self, index: Index) -> list[tuple[Step, float]]:
         """What is averaged, with its weight: each timestep at each resolution that counts."""
         T, side = len(index.alpha_bar), min(index.train.shape[1:])
-        times = self.timesteps
-        if isinstance(times, int):
-            times = tuple(T * (i + 1) // (2 * times) for i in range(times))
-        if min(times) < 0 or max(times) >= T:
-            raise OptionError(f"timesteps has {min(times)} … {max(times)}; the schedule has 0 … {T - 1}.")
+        times = early(self.timesteps, T)
         found = []
         for i, t in enumerate(times):
             alpha = _of(self.alpha, i)
@@ -223,7 +222,7 @@ def _rows(what: Asked, part: slice) -> Float32[np.ndarray, "b _"]:
     question, rows = what.step.question(what.memory), []
     with hands(torch.get_num_threads()) as workers:
         for x, content in zip(what.queries.pixels()[part], what.queries.hashes[part], strict=True):
-            noises = noised(x, content, what.alpha_bar, what.step)
+            noises = what.step.noised(x, content, what.alpha_bar)
             rows.append(_row([question.answer(noisy, what.train.images, workers) for noisy in noises]))
     return np.array(rows, np.float32)
 
@@ -232,15 +231,6 @@ def _row(each: Sequence[Explained]) -> Float64[np.ndarray, " _"]:
     """What is kept of a query's noises: the mean of their scores, and what maps are made of."""
     scores = np.mean([found.scores for found in each], axis=0)
     return np.concatenate([scores, *(found.evidence for found in each), *(found.leading for found in each)])
-
-
-def noised(x: Float32[np.ndarray, "c h w"], content: str, alpha_bar: float, step: Step) -> Iterator[Noisy]:
-    """x_t for every noise; without noises √ᾱ_t x itself."""
-    signal, variance = float(np.sqrt(alpha_bar)), 1 - alpha_bar
-    for j in range(max(1, step.noises)):
-        name = ("shared noise", step.t, j) if step.shared_noise else ("noise", content, step.t, j)
-        epsilon = seeds.normal(x.shape, step.seed, *name) if step.noises else np.zeros_like(x)
-        yield Noisy((signal * x + np.sqrt(variance) * epsilon).astype(np.float32), signal, variance)
 
 
 def usual(side: int, alpha_bar: float, *, coarse: bool) -> int:

@@ -1,0 +1,28 @@
+"""Figure 6: LDS (%) of NDA at a single timestep, by the weight α of the original resolution
+
+α·original + (1−α)·low resolution, with patches of the sizes that NDA takes where none are given. One noise a query, the 100
+heaviest patches of each training image. Every point is measured on all queries of a split, so the best of a curve is an oracle.
+"""
+
+from engine import Given, Line, main
+
+PAPER = "Combining the scales is better than either alone at every timestep, mostly at low noise."
+
+TIMES = (100, 200, 300, 400, 500)
+ALPHAS = [i / 10 for i in range(11)]
+
+
+def lines(given: Given) -> list[Line]:
+    return [
+        Line(row=f"t = {t}", x=alpha, method="nda", fields={"timesteps": (t,), "alpha": alpha}) for t in TIMES for alpha in ALPHAS
+    ] + given.references()
+
+
+def draw(rows):
+    from drawing import Stretch, curves
+
+    return curves(Stretch(rows, "x", "α"))
+
+
+if __name__ == "__main__":
+    main("nda_figure_6", doc=__doc__)

@@ -1,0 +1,28 @@
+"""Figure 7: LDS (%) of NDA at a single timestep, by how many patches of a training image count
+
+Of each training image the heaviest patches count, for each patch of the query. Sizes of patches and α are those that NDA takes
+where none are given, with one noise a query. Every point is measured on all queries of a split, so the best of a curve is an oracle.
+"""
+
+from engine import Given, Line, main
+
+PAPER = "An intermediate number is best at every timestep, and is so for validation and for generation."
+
+TIMES = (100, 200, 300)
+TOPS = [1, 2, 5, 10, 20, 50, 100, 200]
+
+
+def lines(given: Given) -> list[Line]:
+    return [
+        Line(row=f"t = {t}", x=top, method="nda", fields={"timesteps": (t,), "topk": top}) for t in TIMES for top in TOPS
+    ] + given.references()
+
+
+def draw(rows):
+    from drawing import Stretch, curves
+
+    return curves(Stretch(rows, "x", "patches of a training image that count"), log=10)
+
+
+if __name__ == "__main__":
+    main("nda_figure_7", doc=__doc__)

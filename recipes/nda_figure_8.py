@@ -1,0 +1,27 @@
+"""Figure 8: LDS (%) of NDA by the largest timestep of its mean
+
+The timesteps are 100, 200, … up to the largest; sizes of patches and α are those that NDA takes where none are given, with one
+noise a query and the 100 heaviest patches of each training image. Every point is measured on all queries of a split.
+"""
+
+from engine import Given, Line, main
+
+PAPER = "More timesteps help up to the middle of the schedule (500); beyond, nothing is gained or some is lost."
+
+LARGEST = range(100, 1000, 100)
+
+
+def lines(given: Given) -> list[Line]:
+    return [
+        Line(row="`nda`", x=largest, method="nda", fields={"timesteps": tuple(range(100, largest + 1, 100))}) for largest in LARGEST
+    ] + given.references()
+
+
+def draw(rows):
+    from drawing import Stretch, curves
+
+    return curves(Stretch(rows, "x", "largest timestep"))
+
+
+if __name__ == "__main__":
+    main("nda_figure_8", doc=__doc__)

@@ -1,0 +1,57 @@
+"""Table 1: LDS (%) of methods that see only pictures, beside those that need the model's gradients
+
+Gradients over 10 timesteps, k = 4096, dampings chosen on one half of a split's queries and reported on the other; so are the rows
+that say so. NDA's sizes of patches, where none are given, are a rule made on validation queries of the banks of digits and CIFAR-2.
+"""
+
+from engine import Given, Line, influence, kernel, main
+from headwater.embedding import name_of
+
+PAPER = "NDA is far above all other methods without a model, and above all gradients but D-TRAK's."
+
+ONE = [(t,) for t in (100, 200, 300, 400, 500, 600, 700, 800, 900)]
+NDA = {
+    "": {},
+    ", full resolution": {"alpha": 1.0},
+    ", half resolution": {"alpha": 0.0},
+    ", 4 noises": {"noises": 4},
+    ", no noise": {"noises": 0},
+    ", one noise for all queries": {"shared_noise": True},
+    ", mirrored too": {"flips": True},
+}
+
+
+def lines(given: Given) -> list[Line]:
+    pixels = [Line(row=f"`pixel`, {how}", method="pixel", fields={"similarity": how}) for how in ("dot", "cosine")]
+    embedders = [("clip", {"embedder": given.embedder})] if given.embedder else []
+    return [
+        *pixels,
+        *(Line(row=f"`{method}` ({name_of(fields['embedder'])})", method=method, fields=fields) for method, fields in embedders),
+        Line(row="`patch-similarity`, size chosen", method="patch-similarity", swept={"patch": [3, 5, 7]}),
+        *(_patches(given, *each) for each in embedders),
+        Line(row="`optimal-score`", method="optimal-score"),
+        Line(row="`optimal-score`, one timestep, chosen", method="optimal-score", swept={"timesteps": ONE}),
+        *(Line(row=f"`nda`{words}", method="nda", fields=fields) for words, fields in NDA.items()),
+        *(Line(row=f"`{name}`", method=name) for name in ("gradient", "gradient-cos", "tracin", "gas")),
+        *(Line(row=f"`{name}`", **kernel(name, 10)) for name in ("trak", "d-trak")),
+        Line(row="`ek-fac`", **influence("ek-fac", 10)),
+        *given.references(),
+    ]
+
+
+def _patches(given: Given, _: str, fields: dict[str, str]) -> Line:
+    """Embeddings of patches of half the side, half of that apart."""
+    half = min(given.bank.train.shape[1:]) // 2
+    more = {"patch": half, "stride": half // 2}
+    return Line(row=f"`patch-similarity` ({name_of(fields['embedder'])})", method="patch-similarity", fields=fields | more)
+
+
+def base(of: Line) -> Line | None:
+    """Each is compared with the cosine of pixels."""
+    return (
+        None if of.method in ("random", "ceiling") else Line(row="`pixel`, cosine", method="pixel", fields={"similarity": "cosine"})
+    )
+
+
+if __name__ == "__main__":
+    main("nda_table_1", doc=__doc__)

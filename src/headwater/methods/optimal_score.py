@@ -1,0 +1,94 @@
+"""The optimal score of a finite training set: which images a noised picture may have come from, whole (Gu et al. 2023)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Float64
+from scipy.special import softmax
+
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.schedule import early, linear
+from headwater.errors import DataError, OptionError
+from headwater.methods import Dampings
+from headwater.patchwise import noised
+from headwater.store import FeatureStore
+
+
+class Index(NamedTuple):
+    """Training images and ᾱ of every timestep."""
+
+    train: Examples
+    alpha_bar: Float64[np.ndarray, " T"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimalScore:
+    """τ(q, i) = mean_t softmax_i(−‖x_t − √ᾱ_t x_i‖²/(2σ_t²)),   x_t = √ᾱ_t x_q + σ_t ε,   σ_t² = 1 − ᾱ_t.
+
+    The weights of training images in the score that a model without bounds would learn; pixels in [−1, 1]. A number of `timesteps`
+    stands for that many, evenly up to the middle of the schedule. `noises` ε are averaged (0: none); `flips`: training images count
+    mirrored too.
+
+    Needs no model but its schedule (linear if there is none). Such a model could only repeat its training images: at low noise a
+    single one has all the weight.
+    """
+
+    title: ClassVar[str] = "Optimal score"
+    signed: ClassVar[bool] = False
+
+    timesteps: int | tuple[int, ...] = 5
+    noises: int = 1
+    flips: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)) < 1:
+            raise OptionError(f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps.")
+        if self.noises < 0:
+            raise OptionError(f"noises is {self.noises}; expected 0 or more.")
+
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore | None = None) -> Index:
+        index = Index(train, (linear() if model is None else model.schedule).alpha_bar)
+        early(self.timesteps, len(index.alpha_bar))
+        return index
+
+    def score(
+        self, model: Denoiser | None, index: Index, queries: Examples, store: FeatureStore | None = None, damping: Dampings = None
+    ) -> Iterator[Float32[np.ndarray, "q n"]]:
+        if queries.shape != index.train.shape:
+            raise DataError(f"Queries have the shape {queries.shape}, training images {index.train.shape}; expected the same.")
+        pixels = index.train.pixels()
+        variants = [pixels, pixels[..., ::-1]] if self.flips else [pixels]
+        train = [each.reshape(len(pixels), -1).astype(np.float64) for each in variants]
+        steps = early(self.timesteps, len(index.alpha_bar))
+        yield np.array(
+            [
+                np.mean([self._weights(x, content, t, float(index.alpha_bar[t]), train) for t in steps], axis=0)
+                for x, content in zip(queries.pixels(), queries.hashes, strict=True)
+            ],
+            np.float32,
+        )
+
+    def self_scores(self, index: Index) -> Float32[np.ndarray, " n"]:
+        """Unknown: they would take as many queries as there are training images."""
+        return np.full(len(index.train), np.nan, np.float32)
+
+    def resolved(self, index: Index) -> dict[str, object]:
+        return {"steps": list(early(self.timesteps, len(index.alpha_bar)))}
+
+    def _weights(
+        self, x: Float32[np.ndarray, "c h w"], content: str, t: int, alpha_bar: float, train: list[Float64[np.ndarray, "n d"]]
+    ) -> Float64[np.ndarray, " n"]:
+        """The posterior over training images, the mean over noises."""
+        each = []
+        for noisy in noised(x, content, t, alpha_bar, self.noises, self.seed):
+            x_t = noisy.x_t.ravel().astype(np.float64)
+            logits = [
+                (noisy.signal * images @ x_t - np.square(noisy.signal) * np.square(images).sum(1) / 2) / noisy.variance
+                for images in train
+            ]
+            each.append(softmax(np.logaddexp.reduce(logits)))
+        return np.mean(each, axis=0)

@@ -1,0 +1,95 @@
+"""Similarity of patches, each with its best match: the plain counterpart of NDA, for pixels or for embeddings."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from numpy.lib.stride_tricks import sliding_window_view
+
+from headwater.core import Examples
+from headwater.curvature.flat import unit
+from headwater.diffusion.denoiser import Denoiser
+from headwater.embedding import Embedder, embedded, loaded
+from headwater.errors import DataError, OptionError
+from headwater.methods import Dampings
+from headwater.store import FeatureStore
+
+BLOCK = 32  # training images compared at once
+
+Vectors = Float32[np.ndarray, "n places d"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchSimilarity:
+    """τ(q, i) = mean_a max_b cos(e(x_q[a]), e(x_i[b])), over the patches a of the query and b of the training image.
+
+    e is the identity on pixels in [−1, 1], or an `embedder` as of `clip`. Patches are squares of `patch` pixels, `stride` pixels
+    apart, and lie within the picture.
+
+    Needs no model. Every patch counts alike, however common it is: a plain background resembles every other.
+    """
+
+    title: ClassVar[str] = "Patch similarity"
+    signed: ClassVar[bool] = False
+
+    patch: int = 5
+    stride: int = 1
+    embedder: str | Embedder | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("patch", "stride"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What tells the embedder from another of the same name; None if it does not say."""
+        return "pixels" if self.embedder is None else self._embedder(None, self.embedder).fingerprint
+
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Vectors:
+        return self._vectors(model, train, store)
+
+    def score(
+        self, model: Denoiser | None, index: Vectors, queries: Examples, store: FeatureStore, damping: Dampings = None
+    ) -> Iterator[Float32[np.ndarray, "q b"]]:
+        mine = self._vectors(model, queries, store)
+        if mine.shape[2] != index.shape[2]:
+            raise DataError(
+                f"A query's patches have {mine.shape[2]} numbers, of training images {index.shape[2]}; expected the same."
+            )
+        for low in range(0, len(index), BLOCK):
+            block = index[low : low + BLOCK]
+            flat = block.reshape(-1, block.shape[2]).T
+            best = [(each @ flat).reshape(len(each), len(block), -1).max(2).mean(0) for each in mine]
+            yield np.array(best, np.float32)
+
+    def self_scores(self, index: Vectors) -> Float32[np.ndarray, " n"]:
+        """The share of an image's patches that have a direction: each is its own best match."""
+        return np.square(index).sum(2).mean(1)
+
+    def resolved(self, index: Vectors) -> dict[str, object]:
+        return {"places": index.shape[1], "width": index.shape[2]}
+
+    def _vectors(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Vectors:
+        side = min(examples.shape[1:])
+        if self.patch > side:
+            raise OptionError(f"patch is {self.patch}; the images have {side} pixels. Expected at most {side}.")
+        patches = _cut(examples.images, self.patch, self.stride)
+        flat = patches.reshape(-1, *patches.shape[2:])
+        if self.embedder is None:
+            vectors = flat.reshape(len(flat), -1).astype(np.float32) / np.float32(127.5) - 1
+        else:
+            vectors = embedded(self._embedder(model, self.embedder), Examples(flat), store)
+        return unit(vectors).reshape(*patches.shape[:2], -1)
+
+    def _embedder(self, model: Denoiser | None, named: str | Embedder) -> Embedder:
+        return named if isinstance(named, Embedder) else loaded(named, "cpu" if model is None else str(model.device))
+
+
+def _cut(images: UInt8[np.ndarray, "n h w c"], patch: int, stride: int) -> UInt8[np.ndarray, "n places patch patch c"]:
+    """All patches within each image, row by row."""
+    windows = sliding_window_view(images, (patch, patch), axis=(1, 2))[:, ::stride, ::stride]
+    n, rows, columns = windows.shape[:3]
+    return np.ascontiguousarray(windows.transpose(0, 1, 2, 4, 5, 3)).reshape(n, rows * columns, patch, patch, -1)
