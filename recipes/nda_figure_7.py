@@ -1,7 +1,8 @@
 """Figure 7: LDS (%) of NDA at a single timestep, by how many patches of a training image count
 
 Of each training image the heaviest patches count, for each patch of the query. Sizes of patches and α are those that NDA takes
-where none are given, with one noise a query. Every point is measured on all queries of a split, so the best of a curve is an oracle.
+where none are given, with one noise a query. Every point is measured on all queries of a split, so the best of a curve is an
+oracle.
 """
 
 from engine import Given, Line, main

@@ -4,7 +4,8 @@ Similarities of pictures; gradients without a kernel and with one, as in appendi
 evenly spaced, one noise each; k = 4096. Journey TRAK takes a query's gradients along the path that made it, so only generated
 queries have scores; the timesteps are those of the training images. The damping is chosen on one half of a split's queries and
 reported on the other; in the last row of D-TRAK the function of φ is chosen with it. Influence functions, which the paper has not,
-take 10 draws of every training image for their curvature. The paper has this table for each of its data sets (2, 3, 6).
+take 10 draws of every training image for their curvature; NDA sees pictures alone. The paper has this table for each of its data
+sets (2, 3, 6).
 """
 
 from engine import DAMPINGS, Given, Line, influence, kernel, main
@@ -59,6 +60,7 @@ def lines(given: Given) -> list[Line]:
     return [
         *(similarity(*which) for which in SIMILARITIES),
         *(similarity("clip", how, given.embedder) for how in ("dot", "cosine") if given.embedder),
+        Line(row="`nda`, nothing chosen", method="nda"),
         *(gradient(method, timesteps) for method in (*GRADIENTS, *KERNELS) for timesteps in counts),
         *(free(timesteps) for timesteps in counts),
         *(

@@ -171,6 +171,13 @@ def digits_mini() -> BankRecipe:
     )
 
 
+def digits_mini_attention() -> BankRecipe:
+    """The halves of digits-mini for another network, with attention at both resolutions: do scores hold for more than one?"""
+    blocks = {"down_block_types": ("AttnDownBlock2D",) * 2, "up_block_types": ("AttnUpBlock2D",) * 2, "attention_head_dim": 8}
+    mini = digits_mini()
+    return replace(mini, model=unet.configuration("digits", **blocks), seeds=1, learning=0, measurements=("simple",))
+
+
 def d_trak(data: Source, held_out: Source, config: str) -> BankRecipe:
     """Stratified halves, 64 × 3 seeds, raw weights, 200 epochs, DDIM-50 in 8 bits, 1,000 + 1,000 queries, 1,000 t × 3 noises.
 
@@ -214,6 +221,7 @@ CIFAR2_VAL, CIFAR10_VAL, CELEBA_VAL = Source(name="cifar2:val"), Source(name="ci
 RECIPES = {
     "digits": digits,
     "digits-mini": digits_mini,
+    "digits-mini-attention": digits_mini_attention,
     "cifar2-small": cifar2_small,
     "d-trak-cifar2": lambda: d_trak(CIFAR2, CIFAR2_VAL, "cifar"),
     "d-trak-cifar10": lambda: d_trak(CIFAR10, CIFAR10_VAL, "cifar"),
