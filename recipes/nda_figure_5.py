@@ -20,6 +20,19 @@ PAPER = (
     "fall off."
 )
 
+HERE = {
+    "digits": (
+        "Large patches are best at every timestep, for a picture has but 8 pixels: 7 at full resolution, 6 or 8 at half of it, "
+        "46.7 and 49.1 at t = 100. All fall off from t = 300 and predict nothing at 700."
+    ),
+    "cifar2-small": (
+        "On validation small patches are best and the best size grows with the timestep, as in the paper: 3 pixels at t = 50 "
+        "and 100, 5 at 200; single pixels, which know colours alone, are as good as any from t = 300 on. On generation single "
+        "pixels predict the wrong way round, and 7 to 13 pixels are best; the sizes that are taken where none are given lie "
+        "between."
+    ),
+}
+
 TIMES = (50, 100, 200, 300, 400, 500, 700)
 SCALES = {"full resolution": ("patches", 1.0, 1), "half resolution": ("low_patches", 0.0, 2)}
 

@@ -8,6 +8,17 @@ from engine import Given, Line, main
 
 PAPER = "Combining the scales is better than either alone at every timestep, mostly at low noise."
 
+HERE = {
+    "digits": (
+        "It holds at low noise: at t = 100 and 200 α = 0.3 is 3 to 7 points above either scale alone. From t = 400 on α does "
+        "not matter."
+    ),
+    "cifar2-small": (
+        "It holds on validation at t = 100 and 200, by about half a point over the better scale. Beyond, half resolution alone "
+        "is as good."
+    ),
+}
+
 TIMES = (100, 200, 300, 400, 500)
 ALPHAS = [i / 10 for i in range(11)]
 

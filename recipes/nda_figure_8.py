@@ -8,6 +8,11 @@ from engine import Given, Line, main
 
 PAPER = "More timesteps help up to the middle of the schedule (500); beyond, nothing is gained or some is lost."
 
+HERE = {
+    "digits": ("It holds: 51.3 with t = 100 alone, 59.5 up to 400 or 500, and nothing is gained or lost beyond."),
+    "cifar2-small": ("It holds: 13.3 with t = 100 alone, 16.3 up to 300, and nothing is gained or lost beyond."),
+}
+
 LARGEST = range(100, 1000, 100)
 
 

@@ -9,6 +9,16 @@ from headwater.embedding import name_of
 
 PAPER = "NDA is far above all other methods without a model, and above all gradients but D-TRAK's."
 
+HERE = {
+    "digits": (
+        "It holds, and more: NDA is above all gradients of 10 timesteps, D-TRAK's by 37 points on validation and 23 on "
+        "generation. Four noises, or none, add 7 to 8 and 5 to 6. But on pictures of 8 pixels patches are not what does it: "
+        "without noise and at a timestep that is chosen, the posterior over whole training images has 68.3 and 37.5, more than "
+        "any other row. Mirror images, which the model never saw, cost 3 and 5 points. Embeddings are worse than pixels, whole "
+        "or in patches."
+    ),
+}
+
 ONE = [(t,) for t in (100, 200, 300, 400, 500, 600, 700, 800, 900)]
 NDA = {
     "": {},
@@ -30,8 +40,14 @@ def lines(given: Given) -> list[Line]:
         Line(row="`patch-similarity`, size chosen", method="patch-similarity", swept={"patch": [3, 5, 7]}),
         *(_patches(given, *each) for each in embedders),
         Line(row="`optimal-score`", method="optimal-score"),
+        Line(row="`optimal-score`, one timestep, chosen", method="optimal-score", swept={"timesteps": ONE}),
         Line(row="`optimal-score`, no noise", method="optimal-score", fields={"noises": 0}),
-        Line(row="`optimal-score`, no noise, one timestep, chosen", method="optimal-score", fields={"noises": 0}, swept={"timesteps": ONE}),
+        Line(
+            row="`optimal-score`, no noise, one timestep, chosen",
+            method="optimal-score",
+            fields={"noises": 0},
+            swept={"timesteps": ONE},
+        ),
         *(Line(row=f"`nda`{words}", method="nda", fields=fields) for words, fields in NDA.items()),
         *(Line(row=f"`{name}`", method=name) for name in ("gradient", "gradient-cos", "tracin", "gas")),
         *(Line(row=f"`{name}`", **kernel(name, 10)) for name in ("trak", "d-trak")),
