@@ -29,6 +29,7 @@ METHODS = {
         "trak": {"timesteps": 100, "damping": 0.5},
         "d-trak": {"measurement": "avg", "timesteps": 100, "damping": 0.001},
         "ek-fac": {"timesteps": 100},
+        "nda": {},
     },
     "cifar2-small": {
         "d-trak": {"measurement": "avg", "timesteps": 10, "damping": 0.0005},
@@ -48,7 +49,7 @@ def main() -> None:
     bank = open_bank(given.bank)
     name, store = bank.folder.name, FeatureStore(default_root())
     for method, fields in METHODS[name].items():
-        models = [] if method == "pixel" else [unet.load(bank.folder / "model")]
+        models = [] if method in ("pixel", "nda") else [unet.load(bank.folder / "model")]
         run(Run(method, fields, bank.train, bank.queries, models), given.out / method, store, force=True)
     place = Place(Pool(given.workers), models=default_root() / "models")
     what = planned(
