@@ -36,7 +36,7 @@ from headwater.patchwise import Hands, Noisy, Patches, Question, hands
 TOP, BATCH, MASK = 100, 64, 10.0  # those of the published commands
 SIDES = {32: 100, 64: 25, 128: 5}  # pictures that the convolutional form is given
 SETTINGS = [(7, 100), (7, 500), (15, 100), (15, 500)]  # patch size, timestep
-GROWTH = [1_000, 2_000, 5_000, 10_000, 20_000, 50_000]
+GROWTH = [1_000, 5_000, 20_000, 50_000]
 NEGLIGIBLE = [0.0, 1e-15, 1e-9]
 EXACT = 64  # pixels up to which float64 does not take too long
 

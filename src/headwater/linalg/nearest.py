@@ -181,8 +181,7 @@ def fold(w, lists, desk):
                 n += 1
         mine[n : 2 * desk.top, lane] = EMPTY
         most = max(most, n)
-        nothing = last == 2**desk.bits - 2
-        lists.enough[w, lane] = -1 if nothing else lists.least[w] + (last + 2) / (desk.scale * desk.per)
+        lists.enough[w, lane] = lists.least[w] + (last + 2) / (desk.scale * desk.per)
     lists.lines[w], lists.counted[w], lists.filled[w, :] = most, most, most
 
 
