@@ -54,13 +54,19 @@ def main() -> None:
     found: dict[str, Any] = {"data": given.data, "environment": environment() | {"threads": 1}, "against": [], "growth": []}
     path = Path(__file__).parent / "results" / "patches.json"
     for side, n in SIDES.items():
+        if side == max(SIDES):  # takes longest
+            grown(given.data, found, path)
         for patch, t in SETTINGS:
             found["against"].append(against(pictures(given.data, side, n + 1), patch, t, given.repeats if side == 32 else 1))
             print(found["against"][-1], flush=True)
             path.write_text(json.dumps(found, indent=1))
+
+
+def grown(data: str, found: dict[str, Any], path: Path) -> None:
+    """Seconds and bytes over N, each in a process of its own."""
     for patch, t in ((7, 100), (15, 300)):
         for n in GROWTH:
-            words = [sys.executable, __file__, "--data", given.data, "--one", str(n), str(patch), str(t)]
+            words = [sys.executable, __file__, "--data", data, "--one", str(n), str(patch), str(t)]
             lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
             found["growth"].append(json.loads(lines[-1]))
             print(found["growth"][-1], flush=True)

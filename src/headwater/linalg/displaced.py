@@ -9,6 +9,7 @@ A patch that reaches beyond the picture meets only patches that reach beyond the
 """
 
 import inspect
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from numba import njit
 
 LANES = 32
+UNPACKING = 60  # seconds
 
 
 class Windows(NamedTuple):
@@ -61,8 +63,15 @@ def side_by_side(pictures: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "c
 
 
 def jit(function):
-    """Compiled when it is first called, and kept beside the package; the function itself, not what a type checker wraps it in."""
-    return njit(nogil=True, cache=True, fastmath=True, error_model="numpy")(inspect.unwrap(function))
+    """Compiled when it is first called, and kept beside the package; the function itself, not what a type checker wraps it in.
+
+    numba looks at the function's own file alone. Where a file that may be compiled into it is newer by more than an unpacking takes,
+    nothing is kept: an old kernel beside new files would be wrong without a word.
+    """
+    own = inspect.unwrap(function)
+    newest = max((Path(__file__).parent / name).stat().st_mtime for name in ("displaced.py", "nearest.py"))
+    current = newest < Path(inspect.getfile(own)).stat().st_mtime + UNPACKING
+    return njit(nogil=True, cache=current, fastmath=True, error_model="numpy")(own)
 
 
 @jit
