@@ -65,7 +65,7 @@ def side_by_side(pictures: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "c
 def jit(function):
     """Compiled when it is first called, and kept beside the package; the function itself, not what a type checker wraps it in.
 
-    numba looks at the function's own file alone. Where a file that may be compiled into it is newer by more than an unpacking takes,
+    numba looks at the function's own file alone. Where a file that may be compiled into it is newer, by more than unpacking takes,
     nothing is kept: an old kernel beside new files would be wrong without a word.
     """
     own = inspect.unwrap(function)
