@@ -24,7 +24,7 @@ from headwater.experiment import attribute
 from headwater.linalg.rank import spearman
 from headwater.methods.dtrak import DTRAK
 from headwater.methods.pixel import Pixel
-from headwater.models import unet
+from headwater.models import loading
 from headwater.scores import dense
 from headwater.store import FeatureStore
 
@@ -73,7 +73,7 @@ def model_free(bank: Bank, split: str) -> list[dict[str, Any]]:
 def repeated(bank: Bank, timesteps: int, measurement: str) -> dict[str, Any]:
     """How far two seeds of the same method agree on a query's ranking of the training images."""
     damping = best_damping(bank, timesteps, measurement)
-    model = unet.load(bank.folder / "model")
+    model = loading.load(bank.folder / "model")
     with tempfile.TemporaryDirectory() as empty:
         one, two = (
             attribute(

@@ -19,7 +19,7 @@ from headwater.bank import Bank, open_bank
 from headwater.environment import environment
 from headwater.experiment import Clock, scored
 from headwater.methods import METHODS, learns, make, method_class
-from headwater.models import unet
+from headwater.models import loading
 from headwater.store import FeatureStore
 
 HERE = Path(__file__).parent
@@ -30,7 +30,7 @@ def main() -> None:
     sys.path.insert(0, str(HERE.parent / "recipes"))
     torch.set_num_threads(1)  # beside another process, two threads wait for each other
     machine, bank = environment(), open_bank("digits")
-    model = unet.load(bank.folder / "model", checkpoints=4)
+    model = loading.load(bank.folder / "model", checkpoints=4)
     paths = on_paths(bank)
     rows = {name: measured(name, paths if name == "journey-trak" else bank, model) for name in METHODS}
     result = {"bank": "digits", "images": len(bank.train), "queries": len(bank.queries), "environment": machine, "methods": rows}

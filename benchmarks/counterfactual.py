@@ -17,7 +17,7 @@ from headwater.environment import environment
 from headwater.evaluate.counterfactual import counts
 from headwater.experiment import Run, run
 from headwater.jobs import Pool
-from headwater.models import unet
+from headwater.models import loading
 from headwater.removal import collected, planned, remove
 from headwater.removal_report import lines, page
 from headwater.runs import open_run
@@ -49,7 +49,7 @@ def main() -> None:
     bank = open_bank(given.bank)
     name, store = bank.folder.name, FeatureStore(default_root())
     for method, fields in METHODS[name].items():
-        models = [] if method in ("pixel", "nda") else [unet.load(bank.folder / "model")]
+        models = [] if method in ("pixel", "nda") else [loading.load(bank.folder / "model")]
         run(Run(method, fields, bank.train, bank.queries, models), given.out / method, store, force=True)
     place = Place(Pool(given.workers), models=default_root() / "models")
     what = planned(

@@ -33,7 +33,7 @@ from headwater.curvature.sides import Streamed, sides
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.environment import environment
-from headwater.models import unet
+from headwater.models import loading, unet
 
 GROUPS = (1, 2, 4, 8, 16, 32)
 PLAIN = "forward and backward"
@@ -160,7 +160,7 @@ def timed(call: Callable[[], object]) -> float:
 def noise(images: int) -> dict[str, Any]:
     """‖Λ_group − Λ‖/‖Λ‖ with Λ from other η and 8 times the draws, and the same of damped inverses, on the digits bank."""
     bank = open_bank("digits")
-    model, examples = unet.load(bank.folder / "model"), bank.train.take(np.arange(images))
+    model, examples = loading.load(bank.folder / "model"), bank.train.take(np.arange(images))
     basis = kfac(model, factors(model, examples, Fisher(draws=Draws(10, "antithetic"))))
     many = Fisher(draws=Draws(80, "antithetic", seed=2), seed=2)
     truth = ekfac(basis, squares(model, examples, many, basis, group=1))

@@ -34,7 +34,7 @@ from headwater.environment import environment
 from headwater.gradients.drawn import drawn
 from headwater.gradients.projected import projected
 from headwater.linalg.project import Dense, Sparse, TwoSided
-from headwater.models import unet
+from headwater.models import loading
 
 N, K, WIDTH, BATCH, REPEATS = 64, 10, 2048, 16, 3
 
@@ -42,7 +42,7 @@ N, K, WIDTH, BATCH, REPEATS = 64, 10, 2048, 16, 3
 def main() -> None:
     torch.set_num_threads(1)
     bank, machine = open_bank("digits"), environment() | {"threads": 1}
-    model, images = unet.load(bank.folder / "model"), bank.train.take(range(N))
+    model, images = loading.load(bank.folder / "model"), bank.train.take(range(N))
     draw = drawn(model, images, slice(None), simple, Draws(K)).draw
     data = TensorDataset(draw.x_t, draw.t, draw.noise)
     works: dict[str, Callable[[], Any]] = {

@@ -24,7 +24,7 @@ from headwater.evaluate.lds import LDS, against, difference
 from headwater.evaluate.tune import tuned
 from headwater.gradients.projected import projected
 from headwater.linalg.project import Dense, Identity, Sparse, TwoSided, project
-from headwater.models import unet
+from headwater.models import loading
 from headwater.scores import dense
 
 WIDTHS = [256, 512, 1024, 2048, 4096, 8192]
@@ -39,7 +39,7 @@ def main() -> None:
     arguments.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     given = arguments.parse_args()
     bank, machine = open_bank(given.bank), environment()
-    model = unet.load(bank.folder / "model")
+    model = loading.load(bank.folder / "model")
     exact = [rows(model, bank, side, Identity()) for side in ("train", "queries")]
     split, results = np.array(bank.queries.split), []
     for k in given.widths:

@@ -22,7 +22,7 @@ from headwater.evaluate.lds import difference, lds
 from headwater.jobs import Pool
 from headwater.linalg.rank import spearman
 from headwater.methods import make
-from headwater.models import unet
+from headwater.models import loading
 from headwater.recipes import recipe
 from headwater.scores import dense
 from headwater.store import FeatureStore
@@ -46,7 +46,7 @@ def main() -> None:
     rows = [places[measured[row]] for row in common]
     own, first = apart.outcomes()[:, 0][:, common], shipped.outcomes()[: given.subsets, 0][:, rows]
     second = shipped.outcomes()[: given.subsets, 1][:, rows]
-    model, method = unet.load(shipped.folder / "model"), make("d-trak", FIELDS)
+    model, method = loading.load(shipped.folder / "model"), make("d-trak", FIELDS)
     with tempfile.TemporaryDirectory() as empty:
         store = FeatureStore(Path(empty))
         values = dense(method.score(model, method.fit(model, shipped.train, store), shipped.queries.take(rows), store))

@@ -10,7 +10,7 @@ import numpy as np
 
 import pages
 from engine import Given, main
-from headwater.models import unet
+from headwater.models import loading
 
 PAPER = "The ELBO is the loss with other weights on its timesteps: more on the first."
 HERE = {
@@ -26,7 +26,7 @@ def page(given: Given) -> None:
     """The curves, and the shares."""
     import drawing
 
-    schedule = unet.load(given.bank.folder / "model").schedule
+    schedule = loading.load(given.bank.folder / "model").schedule
     bound = schedule.beta / (2 * (1 - schedule.beta) * (1 - schedule.alpha_bar))
     named = {"ELBO": bound / bound.mean(), "loss": np.ones(schedule.T)}
     heads = ["", *(f"t < {t}" for t in BEFORE), "largest w", "smallest w"]

@@ -19,12 +19,12 @@ from headwater.bank import Bank
 from headwater.core import Examples, to_uint8
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
-from headwater.diffusion.sample import sample
+from headwater.diffusion.sample import conditioned, sample
 from headwater.evaluate.lds import against
 from headwater.experiment import Run
 from headwater.gradients.forward import values
 from headwater.layout import training_of
-from headwater.models import unet
+from headwater.models import loading
 from headwater.models.kept import trained
 from headwater.progress import bar
 from headwater.recipes import from_fields
@@ -63,8 +63,10 @@ def on_paths(given: Given, model: Denoiser) -> OnPaths:
     """Pictures made by the bank's model, and all of its retrained models' opinions, trained again where they are not kept."""
     bank, recipe = given.bank, from_fields(given.bank.info["recipe"])
     labels = None if model.classes is None else np.arange(PICTURES) % model.classes
-    shown = None if labels is None else torch.as_tensor(labels)
-    made = sample(model, range(PICTURES), SEED, sampler="ddpm", steps=model.schedule.T, labels=shown, keep_path=True)
+    shown = {} if labels is None else {"class_labels": torch.as_tensor(labels)}
+    made = sample(
+        model, range(PICTURES), SEED, sampler="ddpm", steps=model.schedule.T, predict=conditioned(model, shown), keep_path=True
+    )
     assert made.path is not None
     queries = Examples(
         to_uint8(made.pictures.cpu().numpy()),
@@ -87,7 +89,7 @@ def on_paths(given: Given, model: Denoiser) -> OnPaths:
 
 def page(given: Given) -> None:
     """A table of its own: the bank's files have no such outcomes."""
-    model = unet.load(given.bank.folder / "model")
+    model = loading.load(given.bank.folder / "model")
     bank, timesteps, rows = on_paths(given, model), given.counts(100)[0], []
     of = partial(_found, bank=bank, model=model, given=replace(given, bank=bank))
     base = of(_lines(timesteps)[0])

@@ -21,7 +21,7 @@ from headwater.errors import DataError, OptionError, StorageError
 from headwater.jobs import Here, Pool
 from headwater.layout import training_of
 from headwater.models import kept as keeping
-from headwater.models import unet
+from headwater.models import loading, unet
 from headwater.models.train import Recipe, train
 from headwater.outcomes import BINS, outcomes
 from headwater.recipes import BankRecipe, Source, from_fields
@@ -143,8 +143,8 @@ def test_subsets_are_distinct_exact_halves_that_a_larger_bank_begins_with(built,
 def test_the_model_is_that_of_seed_0_on_all_data_and_the_generated_queries_are_its_pictures(built, recipe, sides):
     folder = built[0]
     expected = train(unet.Network(recipe.model), sides[0], recipe.training, 0)
-    model = unet.load(folder / "model")
-    assert model.fingerprint == expected.fingerprint == unet.load(folder / "checkpoints" / "step-2").fingerprint
+    model = loading.load(folder / "model")
+    assert model.fingerprint == expected.fingerprint == loading.load(folder / "checkpoints" / "step-2").fingerprint
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-1", "step-2"]
     queries = open_bank(folder).queries
     assert np.array_equal(queries.images[:HELD_OUT], sides[1].images)
@@ -152,7 +152,7 @@ def test_the_model_is_that_of_seed_0_on_all_data_and_the_generated_queries_are_i
 
 
 def test_outcomes_are_the_mean_loss_over_draws_that_all_models_share(built, recipe, monkeypatch):
-    model, queries = unet.load(built[0] / "model"), open_bank(built[0]).queries
+    model, queries = loading.load(built[0] / "model"), open_bank(built[0]).queries
     draw = recipe.outcome_draws.of(queries, slice(None), model.schedule, torch.zeros(()))
     with torch.no_grad():
         rows = zip(draw.x_t, draw.t, draw.noise, strict=True)
@@ -222,11 +222,11 @@ def test_outcomes_of_other_pictures_than_the_model_makes_are_told(copy, recipe, 
 
 
 def test_a_bank_killed_while_its_model_was_saved_trains_it_again(copy, recipe, sides):
-    fingerprint = unet.load(copy / "model").fingerprint
+    fingerprint = loading.load(copy / "model").fingerprint
     (copy / "queries.npz").unlink()
     shutil.rmtree(copy / "model" / "unet")
     assert next(build(copy, recipe, *sides, HERE)) == (JOBS, JOBS)
-    assert unet.load(copy / "model").fingerprint == fingerprint
+    assert loading.load(copy / "model").fingerprint == fingerprint
 
 
 def test_a_finished_bank_is_left_as_it_is(copy, recipe, sides):
@@ -346,7 +346,7 @@ def test_queries_added_later_are_measured_without_training(copy, recipe, sides, 
     assert after.queries.split == (*before.queries.split, "added", "added", "added")
     for name in ("simple", "elbo", "per-timestep"):
         np.testing.assert_array_equal(after.outcomes(name)[:, :, :4], before.outcomes(name))
-    model = unet.load(copy / "model")
+    model = loading.load(copy / "model")
     np.testing.assert_array_equal(
         array(copy / "full.npy")[0, 4:], outcomes(model, after.queries, (), recipe.outcome_draws)["simple"][4:]
     )
@@ -452,7 +452,7 @@ def test_the_number_of_threads_changes_nothing(built, recipe, sides, tmp_path):
         list(build(tmp_path / "bank", recipe, *sides, HERE))
     finally:
         torch.set_num_threads(1)
-    assert unet.load(tmp_path / "bank" / "model").fingerprint == unet.load(built[0] / "model").fingerprint
+    assert loading.load(tmp_path / "bank" / "model").fingerprint == loading.load(built[0] / "model").fingerprint
     np.testing.assert_array_equal(kept(tmp_path / "bank", "simple"), kept(built[0], "simple"))
 
 

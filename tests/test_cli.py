@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from headwater import cli
 from headwater.bank import open_bank
-from headwater.models import unet
+from headwater.models import loading, unet
 
 SMALL = {"block_out_channels": (8, 16), "norm_num_groups": 4}
 FAST = ("--set", "timesteps=2", "--set", "k=32")
@@ -219,7 +219,7 @@ def test_images_of_another_size_or_channel_count_than_the_models(refused, attrib
 
 def damaged(files: Path, tmp_path: Path, change) -> Path:
     model = tmp_path / "damaged"
-    unet.save(unet.load(files / "model"), model)
+    unet.save(loading.load(files / "model"), model)
     change(model / "unet" / "diffusion_pytorch_model.safetensors")
     return model
 

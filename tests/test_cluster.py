@@ -10,7 +10,7 @@ import pytest
 
 from headwater.archive import write_examples
 from headwater.diffusion.draws import Draws
-from headwater.models import unet
+from headwater.models import loading
 from headwater.models.train import Recipe
 from headwater.recipes import BankRecipe, Source
 
@@ -27,7 +27,7 @@ from headwater.bank import open_bank
 from headwater.building import Place, build
 from headwater.features import GradientFeatures
 from headwater.jobs import Cluster, Here
-from headwater.models import unet
+from headwater.models import loading
 from headwater.recipes import from_fields
 from headwater.store import FeatureStore
 
@@ -47,7 +47,7 @@ for done, total in build(root / "together", recipe, *sides, Place(crew), told=sa
         nodes.remove_node(others[0], allow_graceful=False)
         killed += 1
 fields = GradientFeatures(timesteps=2, k=64)
-model, many = unet.load(root / "alone" / "model"), read_examples(root / "many.npz")
+model, many = loading.load(root / "alone" / "model"), read_examples(root / "many.npz")
 alone = fields.train(model, many, FeatureStore(root / "a"))
 together = fields.train(model, many, FeatureStore(root / "b", crew=crew))
 print(json.dumps({"done": [done, total], "killed": killed, "said": said, "features": bool(np.array_equal(alone, together))}))
@@ -81,7 +81,7 @@ def test_a_cluster_that_loses_a_node_builds_the_bank_of_a_single_process(smalles
     assert found == {"done": [12, 12], "killed": 1, "said": ["The model of all 12 images comes first: 40 steps."], "features": True}
     assert files(tmp_path / "together") == files(tmp_path / "alone")
     assert np.isfinite(np.load(tmp_path / "together" / "outcomes.npy")).all()
-    assert unet.load(tmp_path / "together" / "model").fingerprint == unet.load(tmp_path / "alone" / "model").fingerprint
+    assert loading.load(tmp_path / "together" / "model").fingerprint == loading.load(tmp_path / "alone" / "model").fingerprint
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from headwater.evaluate.counterfactual import without
 from headwater.experiment import Run, run
 from headwater.jobs import Here
 from headwater.models import kept as keeping
-from headwater.models import unet
+from headwater.models import loading, unet
 from headwater.models.train import Recipe, train
 from headwater.outcomes import outcomes
 from headwater.recipes import BankRecipe, Source
@@ -80,7 +80,7 @@ def test_every_effect_is_that_of_a_retraining_by_hand(bank, recipe, runs, done):
     scores = runs[0].scores.values[query]
     keep = np.ones(N, bool)
     keep[np.argsort(-scores, kind="stable")[:K]] = False
-    full = unet.load(bank.folder / "model")
+    full = loading.load(bank.folder / "model")
     steps = recipe.training.total(N)
     assert steps == 6
     model = train(unet.Network(recipe.model), bank.train, replace(recipe.training, steps=steps), 0, keep=keep)

@@ -18,7 +18,7 @@ _HOMES = {
     "open_examples": "headwater.data",
     "Denoiser": "headwater.diffusion.denoiser",
     "Draws": "headwater.diffusion.draws",
-    "load": "headwater.models.unet",
+    "load": "headwater.models.loading",
     "METHODS": "headwater.methods",
     "Random": "headwater.methods.random",
     "Pixel": "headwater.methods.pixel",
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from headwater.methods.renorm_if import RenormIF
     from headwater.methods.tracin import TracIn
     from headwater.methods.trak import TRAK
-    from headwater.models.unet import load
+    from headwater.models.loading import load
     from headwater.report import report
     from headwater.scores import Scores
     from headwater.store import FeatureStore

@@ -39,10 +39,14 @@ def read_examples(path: str | Path) -> Examples:
     return Examples(images, **columns, **_trajectory(path, have, len(images)))
 
 
-def write_examples(path: str | Path, examples: Examples) -> None:
-    """Write examples as a compressed `.npz` that `read_examples`, and so any command, takes back."""
-    columns: dict[str, Any] = {"images": examples.images}
-    for name in ("labels", *PATHS):
+def write_examples(path: str | Path, examples: Examples, **also: np.ndarray) -> None:
+    """Write examples as a compressed `.npz` that `read_examples`, and so any command, takes back.
+
+    It also keeps the latents that generated pictures were decoded from and whatever is given by name, for whoever looks there:
+    `read_examples` does not, for a picture's latents are always those that the auto-encoder makes of its 8-bit pixels.
+    """
+    columns: dict[str, Any] = {"images": examples.images, **also}
+    for name in ("labels", "latents", *PATHS):
         if getattr(examples, name) is not None:
             columns[name] = getattr(examples, name)
     for name in WORDS:

@@ -20,7 +20,7 @@ from headwater.experiment import device as checked
 from headwater.jobs import Cluster, Crew, Pool
 from headwater.layout import training_of
 from headwater.methods import make, method_class
-from headwater.models import unet
+from headwater.models import loading, unet
 from headwater.models.kept import trained
 from headwater.models.train import DIGITS, Recipe
 from headwater.recipes import BankRecipe, Source, from_fields, recipe
@@ -39,12 +39,13 @@ class Machine(NamedTuple):
 class Models(NamedTuple):
     """Whose gradients are taken: models in folders, or an `ensemble` of so many retrained on a bank's further subsets.
 
-    `kept` is where retrained models are kept.
+    `kept` is where retrained models are kept; `lora` a folder of adapters that were trained on the model.
     """
 
     folders: list[Path]
     ensemble: int | None = None
     kept: Path | None = None
+    lora: Path | None = None
 
 
 def parse(text: str) -> Any:
@@ -94,7 +95,10 @@ def experiment(
     queries = opened.queries if query is None and opened else labelled_like(open_examples(query or "", resize=resize), examples)
     folders = models.folders or ([opened.folder / "model"] if opened and train is None else [])
     if models.ensemble is None:
-        (loaded, notes), names = _models(folders, machine, getattr(made, "checkpoints", 0)), [str(folder) for folder in folders]
+        if models.lora is not None and len(folders) != 1:
+            raise OptionError(f"--lora changes one model, and there are {len(folders)}. Name one with --model.")
+        found = _Found(folders, models.lora, examples.shape[1:])
+        (loaded, notes), names = _models(found, machine, getattr(made, "checkpoints", 0)), [str(folder) for folder in folders]
     else:
         (loaded, names), notes = retrained(opened, models, models.ensemble, machine), []
         if getattr(made, "checkpoints", 0) > 1:
@@ -172,16 +176,25 @@ def embedding(name: str | None, device: str) -> "Embedder | None":
     return embedder(name, checked(device))
 
 
-def _models(folders: list[Path], machine: Machine, checkpoints: int) -> tuple[list[Denoiser], list[str]]:
+class _Found(NamedTuple):
+    """Folders of models, and of adapters of one, and the height and width of the pictures they are asked about."""
+
+    folders: list[Path]
+    lora: Path | None
+    size: tuple[int, int]
+
+
+def _models(what: _Found, machine: Machine, checkpoints: int) -> tuple[list[Denoiser], list[str]]:
+    folders = what.folders
     if not folders:
         return [], []
     notes = [
         f"{folder} names no noise schedule: the linear one of DDPM is assumed (β 1e-4 to 0.02, T = 1000)."
         for folder in folders
-        if folder.is_dir() and not unet.has_schedule(folder)
+        if folder.is_dir() and not loading.has_schedule(folder)
     ]
     device, memory = checked(machine.device), int(machine.memory * 2**30)
-    loaded = [unet.load(folder, device, checkpoints) for folder in folders]
+    loaded = [loading.load(folder, device, checkpoints, lora=what.lora, size=what.size) for folder in folders]
     few = "{} has {} checkpoints of its own, in `checkpoints/step-*` in it or beside it: {}."
     for folder, model in zip(folders, loaded, strict=True):
         if len(model.checkpoints) < checkpoints:

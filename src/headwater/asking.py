@@ -11,9 +11,9 @@ from headwater.archive import read_examples, write_examples
 from headwater.bank import Bank
 from headwater.core import Examples, labelled_like, to_uint8
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.sample import Sampled, sample
+from headwater.diffusion.sample import Sampled, conditioned, sample
 from headwater.errors import DataError
-from headwater.models import unet
+from headwater.models import loading
 from headwater.recipes import BankRecipe, from_fields
 
 TOGETHER = 256  # pictures generated at once
@@ -47,9 +47,9 @@ def made_again(
     recipe: BankRecipe, model: Denoiser, rows: range, labels: Int64[np.ndarray, " g"] | None, *, keep_path: bool = False
 ) -> Sampled:
     """The same, and if asked the path that the sampler went."""
-    given = None if labels is None else torch.as_tensor(labels[rows.start : rows.stop], device=model.device)
+    given = {} if labels is None else {"class_labels": torch.as_tensor(labels[rows.start : rows.stop], device=model.device)}
     named = {"sampler": recipe.sampler, "steps": recipe.sample_steps}
-    return sample(model, rows, recipe.sample_seed, **named, labels=given, keep_path=keep_path)
+    return sample(model, rows, recipe.sample_seed, **named, predict=conditioned(model, given), keep_path=keep_path)
 
 
 def on_paths(bank: Bank, device: str = "cpu") -> Bank:
@@ -57,7 +57,7 @@ def on_paths(bank: Bank, device: str = "cpu") -> Bank:
 
     Pictures that were added later and are not of its making are left out.
     """
-    recipe, model = from_fields(bank.info["recipe"]), unet.load(bank.folder / "model", device)
+    recipe, model = from_fields(bank.info["recipe"]), loading.load(bank.folder / "model", device)
     labels = None if model.classes is None else np.arange(recipe.generated) % model.classes
     parts = [made_again(recipe, model, rows, labels, keep_path=True) for rows in together(recipe.generated)]
     pictures = to_uint8(np.concatenate([part.pictures.float().cpu().numpy() for part in parts]))

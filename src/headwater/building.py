@@ -26,7 +26,7 @@ from headwater.growth import check_grows, finish_growing, grow
 from headwater.jobs import Crew, Here, on_one_thread
 from headwater.layout import Kept, jobs_of, size_of, subsets_of, training_of
 from headwater.ledger import Job
-from headwater.models import unet
+from headwater.models import loading, unet
 from headwater.models.kept import trained
 from headwater.models.train import Watch, train
 from headwater.models.unet import Network
@@ -111,7 +111,7 @@ def outcome(shared: Shared, job: Job) -> dict[str, np.ndarray]:
     """Train one model, or take it from where it is kept, and measure it. That of all data and seed 0 is there already."""
     recipe, place = shared.recipe, shared.place
     if job == (-1, 0) and (shared.model / "unet").is_dir():
-        model = unet.load(shared.model, place.device)
+        model = loading.load(shared.model, place.device)
     else:
         model = trained(training_of(recipe, shared.kept, job), shared.training, place.models, device=place.device)
     return outcomes(model, shared.queries, recipe.measurements, recipe.outcome_draws)
@@ -166,7 +166,7 @@ def _full_model(
         model = train(Network(recipe.model), training, recipe.training, 0, device=device, watch=watch)
         unet.save(model, folder / "model")
         state.unlink(missing_ok=True)
-    write_examples(folder / "queries.npz", queries_of(recipe, unet.load(folder / "model", device), held_out))
+    write_examples(folder / "queries.npz", queries_of(recipe, loading.load(folder / "model", device), held_out))
     return True
 
 
@@ -176,7 +176,7 @@ def _check_measured(
     """Tell where pictures made anew are others than those whose outcomes are there: the model's own outcomes must come again."""
     if not np.isfinite(measured).all():
         return
-    again = outcomes(unet.load(folder / "model"), queries, (), recipe.outcome_draws)["simple"]
+    again = outcomes(loading.load(folder / "model"), queries, (), recipe.outcome_draws)["simple"]
     if (worst := float(np.max(np.abs(again / measured - 1)))) > ROUNDING:
         told(
             f"The pictures made for {folder} are not those that were measured: the model's own outcomes differ by up to "

@@ -26,6 +26,7 @@ app.add_typer(bank_app, name="bank")
 ModelFolders = Annotated[
     list[Path] | None, typer.Option("--model", help="diffusers pipeline or UNet folder; several: an ensemble.")
 ]
+Lora = Annotated[Path | None, typer.Option(help="Folder of LoRA weights of the model: they alone are then its parameters.")]
 Train = Annotated[str | None, typer.Option(help="Training images: folder, .npz, hf:name[:split], digits, cifar10, cifar2.")]
 Query = Annotated[str | None, typer.Option(help="Queries: the pictures to explain; as --train.")]
 Method = Annotated[str, typer.Option(help="Attribution method (see `headwater methods`), or package.module:Class.")]
@@ -114,24 +115,30 @@ def sample(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     count: Annotated[int, typer.Option(min=1, help="How many pictures.")],
     out: Annotated[Path, typer.Option(help="The .npz to write.")],
+    lora: Lora = None,
     seed: Seed = 0,
     sampler: Annotated[str, typer.Option(help="ddim (η = 0) or ddpm.")] = "ddim",
     steps: Annotated[int | None, typer.Option(help="Sampling steps [default: 50 for ddim, all for ddpm].")] = None,
     label: Annotated[int | None, typer.Option(help="Class of a conditional model [default: all in turn].")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="What to make a picture of; several: in turn.")] = None,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance, of models that take prompts; 1: none.")] = 1.0,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Keep the path x_t of every picture.")] = False,
     device: Device = "cpu",
 ) -> None:
     """Generate pictures, each from its own named noise, as 8-bit queries."""
+    import numpy as np
+
     from headwater.archive import write_examples
     from headwater.experiment import device as checked
-    from headwater.making import pictures
-    from headwater.models import unet
+    from headwater.making import Sampling, pictures
+    from headwater.models import loading
 
-    loaded = unet.load(model, checked(device))
+    loaded = loading.load(model, checked(device), lora=lora)
     with _bar("sampling") as tick:
-        examples = pictures(loaded, count, seed, sampler=sampler, steps=steps, label=label, keep_path=trajectory, tick=tick)
+        how = Sampling(sampler=sampler, steps=steps, guidance=guidance, keep_path=trajectory)
+        examples = pictures(loaded, count, seed, sampling=how, label=label, prompts=prompt, tick=tick)
     out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
-    write_examples(out, examples)
+    write_examples(out, examples, seed=np.array(seed))
     print(out)
 
 
@@ -142,6 +149,7 @@ def attribute(
     train: Train = None,
     query: Query = None,
     model: ModelFolders = None,
+    lora: Lora = None,
     set_: Settings = None,
     bank: BankFolder = None,
     seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
@@ -161,7 +169,7 @@ def attribute(
     from headwater.experiment import run
     from headwater.report import report as page
 
-    fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None))
+    fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None), lora)
     what = experiment(method, fields, train, query, models, bank, Machine(device, memory), resize)
     with _bar("features") as tick:
         fresh = run(what, out, _store(store, tick, store_dtype, crew(workers, ray, gpus)), force=force)

@@ -1,7 +1,7 @@
 """Examples: images with everything known about them. The one container that every layer shares; numpy only."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,11 +13,24 @@ from headwater.errors import DataError, NonFiniteError
 
 
 @dataclass(frozen=True, eq=False)
+class Text:
+    """Prompts as a text encoder gave them: row `which[i]` of every table is example i's. Tables have the network's own names."""
+
+    which: Int64[np.ndarray, " n"]
+    tables: Mapping[str, Float32[np.ndarray, "..."]]
+
+    def take(self, index: Int64[np.ndarray, " b"]) -> "Text":
+        """That of the examples at `index`."""
+        return replace(self, which=self.which[index])
+
+
+@dataclass(frozen=True, eq=False)
 class Examples:
     """Images in input order, with optional ids, labels, groups and prompts (one each per image).
 
     `split` marks queries as `val` or `gen`. `trajectory` holds the states x_t a sampler went through, `[n, s, c, h, w]`
-    in model units, for the timesteps in `trajectory_timesteps` `[s]` (-1 = the finished picture).
+    in model units, for the timesteps in `trajectory_timesteps` `[s]` (-1 = the finished picture). `latents` and `text` are what
+    an auto-encoder made of the images and a text encoder of the prompts, for a model that is shown those.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
@@ -28,6 +41,8 @@ class Examples:
     split: tuple[str, ...] | None = None
     trajectory: Float32[np.ndarray, "n s c h w"] | None = None
     trajectory_timesteps: Int64[np.ndarray, " s"] | None = None
+    latents: Float32[np.ndarray, "n z y x"] | None = None
+    text: Text | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != np.uint8:
@@ -38,7 +53,7 @@ class Examples:
             raise DataError("There are no images; expected at least one.")
         if not self.ids:
             object.__setattr__(self, "ids", tuple(str(i) for i in range(len(self))))
-        for name in ("ids", "labels", "groups", "prompts", "split", "trajectory"):
+        for name in ("ids", "labels", "groups", "prompts", "split", "trajectory", "latents"):
             column = getattr(self, name)
             if column is not None and len(column) != len(self):
                 raise DataError(f"There are {len(column)} {name} for {len(self)} images; expected one each.")
@@ -52,6 +67,14 @@ class Examples:
         _, height, width, channels = self.images.shape
         return channels, height, width
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of `inputs`."""
+        if self.latents is None:
+            return self.shape
+        _, channels, height, width = self.latents.shape
+        return channels, height, width
+
     @cached_property
     def hashes(self) -> tuple[str, ...]:
         """A content hash per image. Equal pixels give equal hashes, so equal images share their random draws."""
@@ -62,10 +85,17 @@ class Examples:
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """A hash per image of all that a model sees of it: pixels and label. Stored features are found by it."""
-        if self.labels is None:
-            return self.hashes
-        return tuple(f"{pixels}-{label}" for pixels, label in zip(self.hashes, self.labels, strict=True))
+        """A hash per image of all that a model sees of it: pixels, label, and its prompt if that was encoded.
+
+        Stored features are found by it.
+        """
+        keys = self.hashes
+        if self.labels is not None:
+            keys = tuple(f"{pixels}-{label}" for pixels, label in zip(keys, self.labels, strict=True))
+        if self.text is not None:
+            words = (hashlib.blake2b(prompt.encode(), digest_size=8).hexdigest() for prompt in self.prompts or ())
+            keys = tuple(f"{key}-{word}" for key, word in zip(keys, words, strict=True))
+        return keys
 
     @cached_property
     def path_keys(self) -> tuple[str, ...]:
@@ -85,13 +115,18 @@ class Examples:
         """Images in model units: channels first, [-1, 1]."""
         return self.images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1.0
 
+    def inputs(self) -> Float32[np.ndarray, "n z y x"]:
+        """What a model is shown: the latents where there are any, else the pixels."""
+        return self.pixels() if self.latents is None else self.latents
+
     def take(self, rows: np.ndarray | Sequence[int]) -> "Examples":
         """The examples at `rows`, in that order; a boolean mask works too."""
         index = np.arange(len(self))[np.asarray(rows)]
         pick: dict[str, Any] = {"images": self.images[index]}
-        for name in ("labels", "trajectory"):
+        for name in ("labels", "trajectory", "latents"):
             column = getattr(self, name)
             pick[name] = None if column is None else column[index]
+        pick["text"] = None if self.text is None else self.text.take(index)
         for name in ("ids", "groups", "prompts", "split"):
             column = getattr(self, name)
             pick[name] = None if column is None else tuple(column[i] for i in index)

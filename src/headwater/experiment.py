@@ -21,10 +21,11 @@ from headwater.data import open_examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import kept_path
 from headwater.disk import written
+from headwater.encoding import encoded
 from headwater.errors import OptionError
 from headwater.features import check_fits
 from headwater.methods import make, settings_of
-from headwater.models import unet
+from headwater.models import loading
 from headwater.regions import Regions, write_regions
 from headwater.runs import chosen
 from headwater.scores import Scores
@@ -68,7 +69,7 @@ def attribute(
     queries = labelled_like(_examples(queries), train)
     given = [None] if model is None else [model] if isinstance(model, Model) else list(model)
     wanted = getattr(method, "checkpoints", 0)
-    denoisers = [unet.load(each, checkpoints=wanted) if isinstance(each, str | Path) else each for each in given]
+    denoisers = [loading.load(each, checkpoints=wanted) if isinstance(each, str | Path) else each for each in given]
     clock = Clock()
     (values,), own, _ = scored(denoisers, train, [queries], method, store or FeatureStore(default_root()), clock)
     provenance = {"method": type(method).__name__, "fields": fields(method), "seconds": clock.seconds}
@@ -86,13 +87,16 @@ def scored(
         for examples in (train, *sets):
             if model is not None:
                 check_fits(model, examples)
-    for queries in sets:
-        check_queries(method, [model for model in models if model is not None], queries)
-    for model, mine in members(models, method):
+    with clock.stage("encode"):
+        shown = [[encoded(model, examples, store) for examples in (train, *sets)] for model in models]
+    for model, (_, *asked) in zip(models, shown, strict=True):
+        for queries in asked:
+            check_queries(method, [] if model is None else [model], queries)
+    for (model, mine), (seen, *asked) in zip(members(models, method), shown, strict=True):
         with clock.stage("fit"):
-            index = mine.fit(model, train, store)
+            index = mine.fit(model, seen, store)
         with clock.stage("score"):
-            each.append([ranking.dense(mine.score(model, index, queries, store)) for queries in sets])
+            each.append([ranking.dense(mine.score(model, index, queries, store)) for queries in asked])
             own.append(np.asarray(mine.self_scores(index), np.float32))
         resolved = resolved or dict(mine.resolved(index))
     return [np.mean(found, axis=0) for found in zip(*each, strict=True)], np.mean(own, axis=0), resolved
@@ -147,6 +151,8 @@ class Run:
         }
         if hasattr(self.made(), "fingerprint"):
             settings["embedder"] = self.made().fingerprint
+        if any(model.text is not None for model in self.models):
+            settings["prompts"] = [self.train.prompts, self.queries.prompts]
         if any(model.checkpoints for model in self.models):
             settings["checkpoints"] = [[each.fingerprint for each in model.checkpoints] for model in self.models]
         if getattr(self.made(), "along_path", False):

@@ -208,11 +208,16 @@ def in_order(results: Iterable[tuple[slice, Result]], parts: Sequence[slice]) ->
 
 def check_fits(model: Denoiser, examples: Examples) -> None:
     """Raise a DataError where these images cannot be shown to this model."""
-    if examples.shape != model.shape:
-        (c, h, w), (mc, mh, mw) = examples.shape, model.shape
+    if examples.shape != model.pictures:
+        (c, h, w), (mc, mh, mw) = examples.shape, model.pictures
         raise DataError(
             f"The images are {h}×{w} with {c} channel{'s' * (c > 1)}; the model takes {mh}×{mw} with {mc}. "
             f"Convert them, or for a folder of images use --resize."
+        )
+    if model.text is not None and examples.prompts is None:
+        raise DataError(
+            "The model is conditioned on prompts and the images have none. Give an .npz with `prompts`, a folder with captions in "
+            "its metadata.jsonl, or a template with --caption."
         )
     if model.classes is not None:
         if examples.labels is None:

@@ -1,30 +1,48 @@
 """Making what is attributed: a model folder from images, and pictures from a model."""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from headwater.core import Examples, to_uint8
-from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.sample import SAMPLERS, sample
+from headwater.diffusion.denoiser import Condition, Denoiser
+from headwater.diffusion.sample import SAMPLERS, conditioned, sample
 from headwater.diffusion.schedule import linear
 from headwater.disk import written
 from headwater.errors import DataError, OptionError, unknown
-from headwater.models import unet
+from headwater.models import folders, loading, unet
 from headwater.models.train import Recipe, Watch, train
 from headwater.models.unet import Network
 
 BATCH = 256  # pictures sampled together
+DECODED = 16  # pictures decoded together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How pictures are made. `steps` None: 50 for ddim, all for ddpm; `guidance` g ≠ 1 leads away from the empty prompt's output;
+    with `keep_path` every state x_t that the sampler went through is kept."""
+
+    sampler: str = "ddim"
+    steps: int | None = None
+    guidance: float = 1.0
+    keep_path: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise unknown("sampler", self.sampler, SAMPLERS)
 
 
 def network(config: str, examples: Examples, *, prediction: str = "epsilon", conditional: bool = False) -> Network:
     """The named network in the size and channels of the images, conditional on their labels if asked."""
-    if prediction not in unet.PREDICTIONS:
-        raise unknown("prediction", prediction, unet.PREDICTIONS)
+    if prediction not in folders.PREDICTIONS:
+        raise unknown("prediction", prediction, folders.PREDICTIONS)
     channels, height, width = examples.shape
     changes: dict[str, object] = {"sample_size": (height, width), "in_channels": channels, "out_channels": channels}
     if conditional:
@@ -61,7 +79,7 @@ def train_model(
     if there.exists() and json.loads(there.read_text()) != settings:
         raise OptionError(f"{out} holds a model of another training run. Name another folder with --out, or delete that one.")
     if (out / "model_index.json").exists():
-        return unet.load(out, device)
+        return loading.load(out, device)
     with written(there, "w") as file:
         json.dump(settings, file, indent=1)
     state = out / "training-state.safetensors"
@@ -77,46 +95,72 @@ def pictures(
     count: int,
     seed: int = 0,
     *,
-    sampler: str = "ddim",
-    steps: int | None = None,
+    sampling: Sampling | None = None,
     label: int | None = None,
-    keep_path: bool = False,
+    prompts: Sequence[str] | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Examples:
-    """`count` generated pictures as 8-bit queries; with `keep_path`, with every state x_t the sampler went through.
+    """`count` generated pictures as 8-bit queries, with their prompts and the latents they were decoded from.
 
-    A conditional model takes class `label`, or all classes in turn.
+    A conditional model takes class `label`, or all classes in turn; one that takes prompts the `prompts` in turn.
     """
-    if sampler not in SAMPLERS:
-        raise unknown("sampler", sampler, SAMPLERS)
-    steps = steps if steps is not None else (50 if sampler == "ddim" else model.schedule.T)
-    labels = _labels(model, count, label)
-    images, paths, times = [], [], np.zeros(0, np.int64)
+    how = sampling or Sampling()
+    steps = how.steps if how.steps is not None else (50 if how.sampler == "ddim" else model.schedule.T)
+    labels, words = _labels(model, count, label), _words(model, count, prompts)
     starts = range(0, count, BATCH)
+    images, latents, paths, times = [], [], [], np.zeros(0, np.int64)
     for start in starts:
         indices = range(start, min(start + BATCH, count))
-        here = None if labels is None else torch.as_tensor(labels[start : indices.stop], device=model.device)
         made = sample(
             model,
             indices,
             seed,
-            sampler=sampler,
+            sampler=how.sampler,
             steps=steps,
-            labels=here,
-            keep_path=keep_path,
+            predict=conditioned(model, _condition(model, labels, words, slice(start, indices.stop)), how.guidance),
+            keep_path=how.keep_path,
             on_step=lambda done, total, start=start: tick(start // BATCH * total + done, len(starts) * total),
         )
-        images.append(to_uint8(made.pictures.float().cpu().numpy()))
+        images.append(to_uint8(decoded(model, made.pictures).float().cpu().numpy()))
+        latents.append(made.pictures.float().cpu().numpy())
         paths.append(None if made.path is None else made.path.float().cpu().numpy())
         times = made.timesteps
     return Examples(
         np.concatenate(images),
         ids=tuple(f"generated-{i:03d}" for i in range(count)),
         labels=labels,
+        prompts=words,
         split=("gen",) * count,
-        trajectory=np.concatenate(paths) if keep_path else None,  # pyright: ignore[reportArgumentType, reportCallIssue]
-        trajectory_timesteps=times if keep_path else None,
+        latents=None if model.latent is None else np.concatenate(latents),
+        trajectory=np.concatenate(paths) if how.keep_path else None,  # pyright: ignore[reportArgumentType, reportCallIssue]
+        trajectory_timesteps=times if how.keep_path else None,
     )
+
+
+def decoded(model: Denoiser, made: Tensor) -> Float[Tensor, "b c h w"]:
+    """The pictures that a model made, from latents if it makes those."""
+    if model.latent is None:
+        return made
+    with torch.no_grad():
+        return torch.cat([model.latent.decode(made[low : low + DECODED]) for low in range(0, len(made), DECODED)])
+
+
+def _condition(model: Denoiser, labels: np.ndarray | None, words: tuple[str, ...] | None, rows: slice) -> Condition:
+    found = {} if labels is None else {"class_labels": torch.as_tensor(labels[rows], device=model.device)}
+    if model.text is not None and words is not None:
+        with torch.no_grad():
+            found |= model.text.embed(words[rows])
+    return found
+
+
+def _words(model: Denoiser, count: int, prompts: Sequence[str] | None) -> tuple[str, ...] | None:
+    if model.text is None:
+        if prompts:
+            raise OptionError(f"--prompt is '{prompts[0]}', but the model takes no prompts.")
+        return None
+    if not prompts:
+        raise OptionError("The model makes pictures of prompts, and there is none. Give one or more with --prompt.")
+    return tuple(prompts[i % len(prompts)] for i in range(count))
 
 
 def _labels(model: Denoiser, count: int, label: int | None) -> np.ndarray | None:

@@ -147,7 +147,7 @@ def _works(network: Network, model: Denoiser, device: str) -> dict[str, Callable
 
     def forward(size: int) -> None:
         with torch.no_grad():
-            model.predict(x[:size], t[:size], None if labels is None else given["class_labels"][:size])
+            model.predict(x[:size], t[:size], {name: each[:size] for name, each in given.items()})
         wait()
 
     def gradient(size: int) -> None:

@@ -25,7 +25,7 @@ from headwater.embedding import Embedder, cosine
 from headwater.errors import DataError
 from headwater.evaluate.counterfactual import Paired, distance, paired, spread, without
 from headwater.methods.random import Random
-from headwater.models import unet
+from headwater.models import loading
 from headwater.models.kept import Training, trained
 from headwater.models.unet import Network
 from headwater.outcomes import outcomes
@@ -126,7 +126,7 @@ def remove(what: Counterfactual, folder: Path, place: Place) -> Iterator[tuple[i
 def retrained(shared: Shared, job: Removal) -> dict[str, np.ndarray]:
     """The picture as the model makes it that was trained on what stays, and the query's outcomes under that model."""
     if job.kept.all() and (shared.model / "unet").is_dir():
-        model = unet.load(shared.model, shared.place.device)
+        model = loading.load(shared.model, shared.place.device)
     else:
         model = trained(_training(shared, job), shared.training, shared.place.models, device=shared.place.device)
     recipe, queries = shared.recipe, shared.queries

@@ -52,7 +52,7 @@ def dense(operator):
 def each_gradient(model, examples, fisher, pattern):
     """Every draw's own gradient [n·d, p], by torch.func."""
     given = fisher.drawn(model, examples, slice(None))
-    return of_draws(model, fisher.measurement, given.draw, given.labels, model.parameters(pattern))
+    return of_draws(model, fisher.measurement, given.draw, given.condition, model.parameters(pattern))
 
 
 @pytest.mark.parametrize("joint", [False, True])

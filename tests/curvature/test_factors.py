@@ -94,7 +94,7 @@ def by_hand(model, examples, fisher, variant, joint):
     sums, given = {}, fisher.drawn(model, examples, slice(None))
     n = len(given.draw.t)
     for u in range(n):
-        row = Drawn(Draw(*(part[u : u + 1] for part in given.draw)), None)
+        row = Drawn(Draw(*(part[u : u + 1] for part in given.draw)), {})
         for name, (a, g) in sides_of(model, fisher, row).items():
             if joint and model.module.get_submodule(name).bias is not None:
                 a = F.pad(a, (0, 1), value=1.0)

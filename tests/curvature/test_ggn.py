@@ -20,13 +20,13 @@ PATTERN = "conv_in.*|*.to_q.*|class_embedding.weight"
 def test_the_matrix_is_that_of_finite_differences(tiny, pictures, classes):
     model, examples = tiny(classes=classes), pictures(2, classes=classes)
     parameters = model.parameters("conv_out.*")
-    draw, labels = drawn(model, examples, slice(None), simple, DRAWS)
+    seen = drawn(model, examples, slice(None), simple, DRAWS)
 
     def output(flat):
         pieces = flat.split([each.numel() for each in parameters.values()])
         given = {name: piece.view_as(each) for (name, each), piece in zip(parameters.items(), pieces, strict=True)}
         with torch.no_grad():
-            return model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1), None if labels is None else labels.reshape(-1), given)
+            return model.predict(seen.draw.x_t.flatten(0, 1), seen.draw.t.reshape(-1), seen.flat, given)
 
     at, step = torch.cat([each.flatten() for each in parameters.values()]), 1e-5
     columns = [(output(at + step * e) - output(at - step * e)).flatten() / (2 * step) for e in torch.eye(len(at)).to(at)]
@@ -56,11 +56,11 @@ class Linear(nn.Module):
 
 def test_of_a_linear_model_it_is_the_hessian_of_the_mean_training_loss(pictures):
     model, examples = Denoiser(Linear(), linear(), (1, 2, 2), ""), pictures(3, side=2)
-    given = drawn(model, examples, slice(None), simple, DRAWS)
+    seen = drawn(model, examples, slice(None), simple, DRAWS)
 
     def loss(weight, bias):
-        output = nn.functional.linear(given.draw.x_t.flatten(2), weight, bias).view_as(given.draw.x_t)
-        return simple(output, given.draw, model.schedule).mean()
+        output = nn.functional.linear(seen.draw.x_t.flatten(2), weight, bias).view_as(seen.draw.x_t)
+        return simple(output, seen.draw, model.schedule).mean()
 
     blocks = torch.autograd.functional.hessian(loss, tuple(p.detach() for p in model.module.parameters()))
     hessian = torch.cat([torch.cat([b.reshape(size, -1) for b in row], 1) for size, row in zip((16, 4), blocks, strict=True)])

@@ -11,7 +11,7 @@ from headwater import seeds
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draw, along_trajectory
 from headwater.diffusion.measure import MEASUREMENTS, measurement, simple, square
-from headwater.diffusion.sample import sample
+from headwater.diffusion.sample import conditioned, sample
 from headwater.diffusion.schedule import linear
 from headwater.errors import OptionError
 
@@ -135,7 +135,8 @@ def test_an_unknown_measurement_is_refused_by_name(name):
 
 def path_of(model, pictures, steps=12, labels=None):
     """Two pictures sampled by ddpm, as queries that carry their path."""
-    found = sample(model, range(2), 3, sampler="ddpm", steps=steps, keep_path=True, labels=labels)
+    told = None if labels is None else conditioned(model, {"class_labels": labels})
+    found = sample(model, range(2), 3, sampler="ddpm", steps=steps, keep_path=True, predict=told)
     assert found.path is not None
     return found, pictures(2, trajectory=found.path.float().numpy(), trajectory_timesteps=found.timesteps)
 

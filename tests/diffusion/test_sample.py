@@ -7,7 +7,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
 
 from headwater import seeds
-from headwater.diffusion.sample import sample
+from headwater.diffusion.sample import conditioned, sample
 from headwater.errors import OptionError
 
 BOUNDED = {"rtol": 1e-4, "atol": 1e-4}  # their ᾱ is a float32 product of up to 1,000 factors
@@ -50,17 +50,18 @@ def test_ddpm_is_diffusers_ddpm_with_the_same_noise(tiny, smallest, monkeypatch,
 def test_a_picture_is_the_same_in_whatever_batch_it_is_made(tiny, sampler):
     model = tiny(classes=3)
     labels = torch.tensor([0, 2, 1, 2])
-    whole = sample(model, range(4), 5, sampler=sampler, steps=4, labels=labels, keep_path=True)
-    alone = sample(model, range(2, 3), 5, sampler=sampler, steps=4, labels=labels[2:3], keep_path=True)
+    all_four, third = (conditioned(model, {"class_labels": each}) for each in (labels, labels[2:3]))
+    whole = sample(model, range(4), 5, sampler=sampler, steps=4, predict=all_four, keep_path=True)
+    alone = sample(model, range(2, 3), 5, sampler=sampler, steps=4, predict=third, keep_path=True)
     torch.testing.assert_close(alone.path, whole.path[2:3], rtol=0, atol=1e-9)
     torch.testing.assert_close(alone.pictures, whole.pictures[2:3], rtol=0, atol=1e-9)
 
 
 def test_another_seed_label_or_number_makes_another_picture(tiny):
     model = tiny(classes=3)
-    zero, one = torch.zeros(2, dtype=torch.int64), torch.ones(2, dtype=torch.int64)
-    kept = sample(model, range(2), 0, steps=2, labels=zero).pictures
-    for other in (sample(model, range(2), 1, steps=2, labels=zero), sample(model, range(2), 0, steps=2, labels=one)):
+    zero, one = (conditioned(model, {"class_labels": torch.full((2,), label)}) for label in (0, 1))
+    kept = sample(model, range(2), 0, steps=2, predict=zero).pictures
+    for other in (sample(model, range(2), 1, steps=2, predict=zero), sample(model, range(2), 0, steps=2, predict=one)):
         assert not torch.allclose(other.pictures, kept)
     assert not torch.allclose(kept[0], kept[1])
 

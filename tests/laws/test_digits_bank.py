@@ -6,7 +6,7 @@ import pytest
 from headwater.bank import open_bank
 from headwater.evaluate.lds import against, difference
 from headwater.methods import make
-from headwater.models import unet
+from headwater.models import loading
 from headwater.scores import dense
 from headwater.store import FeatureStore
 
@@ -18,7 +18,7 @@ def test_the_method_beats_random_on_held_out_digits(name, tmp_path):
     validation = np.array(bank.queries.split) == "val"
     found = []
     for each in (name, "random"):
-        method, model = make(each, {}), None if each in ("random", "nda") else unet.load(bank.folder / "model")
+        method, model = make(each, {}), None if each in ("random", "nda") else loading.load(bank.folder / "model")
         store = FeatureStore(tmp_path)
         found.append(against(bank, dense(method.score(model, method.fit(model, bank.train, store), bank.queries, store))))
     assert difference(found[0], found[1], validation).low > 0

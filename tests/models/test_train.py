@@ -16,7 +16,8 @@ from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.diffusion.schedule import linear
 from headwater.errors import NonFiniteError, OptionError, UserError
-from headwater.models.train import Recipe, Watch, _batches, _flipped, rate, train
+from headwater.models.material import Material
+from headwater.models.train import Recipe, Watch, _batches, rate, train
 from headwater.models.unet import Network
 
 FULL = {"steps": 8, "batch": 4, "learning_rate": 1e-2, "dropout": 0.2, "flips": True, "ema": 0.9, "checkpoints": 4}
@@ -207,11 +208,15 @@ def test_the_averaging_decays_as_diffusers_ema_does(power):
 
 def test_a_flip_mirrors_some_pictures_and_leaves_the_others():
     x = torch.arange(400 * 6.0).view(400, 1, 2, 3)
-    found = _flipped(x, 0, 5)
+
+    def flipped(x, seed, step):
+        return Material(x).shown(torch.arange(len(x)), seed, step, flips=True)
+
+    found = flipped(x, 0, 5)
     mirrored = (found == x.flip(-1)).flatten(1).all(1)
     assert (mirrored | (found == x).flatten(1).all(1)).all()
     assert 150 < mirrored.sum() < 250  # 200 ± 5 standard deviations
-    assert torch.equal(_flipped(x, 0, 5), found) and not torch.equal(_flipped(x, 0, 6), found)
+    assert torch.equal(flipped(x, 0, 5), found) and not torch.equal(flipped(x, 0, 6), found)
 
 
 def test_averaged_weights_are_the_exponential_average_of_every_steps(network, pictures):

@@ -57,10 +57,10 @@ class Fisher:
     def drawn(self, model: Denoiser, examples: Examples, here: slice) -> Drawn:
         """The draws of `examples[here]`, one gradient a row: [u, rows]."""
         draws = Sampled(self.draws, self.seed) if self.kind == "model" else self.draws
-        (draw, labels), r = drawn(model, examples, here, self.measurement, draws), self.rows
+        (draw, condition), r = drawn(model, examples, here, self.measurement, draws), self.rows
         x = draw.x.expand_as(draw.x_t) if r == 1 else draw.x
         parts = [part.reshape(-1, min(r, part.shape[1]), *part.shape[2:]) for part in (x, *draw[1:])]
-        return Drawn(Draw(*parts), None if labels is None else labels.reshape(-1, r))
+        return Drawn(Draw(*parts), {name: each.reshape(-1, r, *each.shape[2:]) for name, each in condition.items()})
 
     def manifest(self) -> dict[str, object]:
         """All of it, in words that JSON keeps."""
@@ -76,14 +76,16 @@ class Pass:
 
     def rows(self, here: slice) -> "Pass":
         """The gradients at `here`."""
-        draw, labels = self.given
-        return Pass(Drawn(Draw(*(part[here] for part in draw)), None if labels is None else labels[here]), self.ids[here])
+        draw, condition = self.given
+        given = Drawn(Draw(*(part[here] for part in draw)), {name: each[here] for name, each in condition.items()})
+        return Pass(given, self.ids[here])
 
     def then(self, other: "Pass") -> "Pass":
         """Those of both, one after the other."""
-        (draw, labels), (more, their) = self.given, other.given
+        (draw, condition), (more, their) = self.given, other.given
         joined = Draw(*(torch.cat(pair) for pair in zip(draw, more, strict=True)))
-        return Pass(Drawn(joined, None if labels is None or their is None else torch.cat([labels, their])), self.ids + other.ids)
+        both = {name: torch.cat([each, their[name]]) for name, each in condition.items()}
+        return Pass(Drawn(joined, both), self.ids + other.ids)
 
     def non_finite(self, model: Denoiser, measurement: Measurement, layers: Sequence[MatrixLayer]) -> NonFiniteError:
         """The error that names the example and timestep of a gradient that is not finite."""

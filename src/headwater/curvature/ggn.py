@@ -16,7 +16,7 @@ from torch.func import jacrev, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headwater.core import Examples
-from headwater.diffusion.denoiser import Denoiser, Parameters
+from headwater.diffusion.denoiser import Condition, Denoiser, Parameters
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.errors import OptionError
@@ -36,12 +36,12 @@ def ggn(model: Denoiser, examples: Examples, draws: Draws, *, pattern: str = "*"
             f"The matrix would be {p} wide; the limit is {LARGEST}. Use `ggn_matvec`, fewer parameters, or K-FAC for a large model."
         )
     total = next(model.module.parameters()).new_zeros(p, p)
-    for parameters, x_t, t, labels in _batches(model, examples, draws, pattern, batch):
+    for parameters, x_t, t, condition in _batches(model, examples, draws, pattern, batch):
 
-        def output(given: Parameters, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-            return model.predict(x[None], t[None], None if label is None else label[None], given).flatten()
+        def output(given: Parameters, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+            return model.predict(x[None], t[None], {name: each[None] for name, each in condition.items()}, given).flatten()
 
-        each = vmap(jacrev(output), in_dims=(None, 0, 0, None if labels is None else 0))(parameters, x_t, t, labels)
+        each = vmap(jacrev(output), in_dims=(None, 0, 0, 0))(parameters, x_t, t, condition)
         jacobian = torch.cat([each[name].flatten(0, 1).flatten(1) for name in parameters], 1)
         total += jacobian.mT @ jacobian
     return total * _scale(model, examples, draws)
@@ -52,10 +52,10 @@ def ggn_matvec(
 ) -> Float[Tensor, "q p"]:
     """G v for each row of v, without G: two backward passes for each row and draw."""
     total = torch.zeros_like(v)
-    for parameters, x_t, t, labels in _batches(model, examples, draws, pattern, batch):
+    for parameters, x_t, t, condition in _batches(model, examples, draws, pattern, batch):
 
-        def output(given: Parameters, x_t: Tensor = x_t, t: Tensor = t, labels: Tensor | None = labels) -> Tensor:
-            return model.predict(x_t, t, labels, given)
+        def output(given: Parameters, x_t: Tensor = x_t, t: Tensor = t, condition: Condition = condition) -> Tensor:
+            return model.predict(x_t, t, condition, given)
 
         value, pull = cast(Pulled, vjp(output, parameters))
         # Of Jᵀu, which is linear in u: its derivative's transpose is J, without forward mode.
@@ -74,15 +74,15 @@ def _scale(model: Denoiser, examples: Examples, draws: Draws) -> float:
 
 def _batches(
     model: Denoiser, examples: Examples, draws: Draws, pattern: str, batch: int
-) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor, Tensor | None]]:
-    """Parameters, and inputs, timesteps and labels of the draws of `batch` examples at a time."""
+) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor, Condition]]:
+    """Parameters, and inputs, timesteps and conditions of the draws of `batch` examples at a time."""
     check_fits(model, examples)
     parameters = model.parameters(pattern)
     # Fused attention has neither a batching rule nor second derivatives.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         for low in range(0, len(examples), batch):
-            draw, labels = drawn(model, examples, slice(low, min(low + batch, len(examples))), simple, draws)
-            yield parameters, draw.x_t.flatten(0, 1), draw.t.reshape(-1), None if labels is None else labels.reshape(-1)
+            given = drawn(model, examples, slice(low, min(low + batch, len(examples))), simple, draws)
+            yield parameters, given.draw.x_t.flatten(0, 1), given.draw.t.reshape(-1), given.flat
 
 
 def _shaped(row: Float[Tensor, " p"], parameters: Parameters) -> dict[str, Tensor]:

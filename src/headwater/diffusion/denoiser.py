@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,15 +14,63 @@ from headwater.diffusion.schedule import Schedule
 from headwater.errors import OptionError
 
 Parameters = Mapping[str, Tensor]
+Condition = Mapping[str, Tensor]  # what conditions a network, under the names of its own arguments; nothing where nothing does
 T = TypeVar("T")
+
+
+class Posterior(NamedTuple):
+    """What an auto-encoder makes of pictures: the mode of the latents, and their standard deviation (0 where it has none)."""
+
+    mode: Float[Tensor, "b c h w"]
+    deviation: Float[Tensor, "b c h w"]
+
+
+@runtime_checkable
+class AutoEncoder(Protocol):
+    """Pictures of `shape`, in model units, to the latents that a network is shown, and back."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def encode(self, pixels: Float[Tensor, "b c h w"]) -> Posterior: ...
+
+    def decode(self, latents: Float[Tensor, "b z y x"]) -> Float[Tensor, "b c h w"]: ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Prompts to what conditions a network, under the names of its own arguments."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def embed(self, prompts: Sequence[str]) -> dict[str, Tensor]: ...
+
+
+class Family:
+    """How networks of one kind are called, and what of their output is the prediction. This one: most of diffusers' UNets."""
+
+    def inputs(self, x_t: Tensor, time: Tensor, condition: Condition) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and named arguments."""
+        return (x_t, time), dict(condition)
+
+    def output(self, made: Any, x_t: Tensor) -> Tensor:
+        """The prediction, shaped as x_t."""
+        return getattr(made, "sample", made)
+
+
+DIFFUSERS = Family()
 
 
 @dataclass(frozen=True, eq=False)
 class Denoiser:
     """One model at one checkpoint, in eval mode.
 
-    `module(x_t, t[, class_labels])` returns the prediction, or an object that carries it as `.sample`.
-    `classes` is the number of labels of a class-conditional model, None for an unconditional one. `memory` is how many bytes the
+    `shape` is what the network is shown: a picture, or with an auto-encoder (`latent`) the latents of one. `classes` is the number
+    of labels of a class-conditional model, `text` the encoder of one that takes prompts. `memory` is how many bytes the
     activations of one pass may take: it decides how many pictures go through at once, and nothing else. `checkpoints` are the
     same model on its way through training, the earliest first, where a method wants them.
     """
@@ -34,6 +82,9 @@ class Denoiser:
     classes: int | None = None
     memory: int = 2**30
     checkpoints: tuple["Denoiser", ...] = ()
+    family: Family = DIFFUSERS
+    latent: AutoEncoder | None = None
+    text: TextEncoder | None = None
 
     def __post_init__(self) -> None:
         self.module.eval()
@@ -46,6 +97,11 @@ class Denoiser:
     def dtype(self) -> torch.dtype:
         return next(self.module.parameters()).dtype
 
+    @property
+    def pictures(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the pictures that the model makes."""
+        return self.shape if self.latent is None else self.latent.shape
+
     def parameters(self, pattern: str = "*") -> dict[str, Tensor]:
         """The trainable parameters whose name matches the shell pattern (several: separated by `|`)."""
         chosen = {
@@ -54,7 +110,7 @@ class Denoiser:
             if parameter.requires_grad and any(fnmatch.fnmatchcase(name, part) for part in pattern.split("|"))
         }
         if not chosen:
-            some = ", ".join(name for name, _ in list(self.module.named_parameters())[:3])
+            some = ", ".join([name for name, parameter in self.module.named_parameters() if parameter.requires_grad][:3])
             raise OptionError(f"No trainable parameter of the model matches '{pattern}'. Parameters are named like {some}.")
         return chosen
 
@@ -62,13 +118,16 @@ class Denoiser:
         self,
         x_t: Float[Tensor, "b c h w"],
         t: Int64[Tensor, " b"],
-        labels: Int64[Tensor, " b"] | None = None,
+        condition: Condition | None = None,
         parameters: Parameters | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """The network's output; with `parameters`, those replace the model's own (for torch.func)."""
-        condition = {} if labels is None else {"class_labels": labels}
-        out = functional_call(self.module, dict(parameters or {}), (x_t, t), condition)
-        return getattr(out, "sample", out)
+        """The network's output, without guidance; with `parameters`, those replace the model's own (for torch.func)."""
+        inputs, named = self.family.inputs(x_t, self.schedule.time(t), condition or {})
+        return self.family.output(functional_call(self.module, dict(parameters or {}), inputs, named), x_t)
+
+    def clipped(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """A finished picture as samplers clip it: pixels to [−1, 1], latents not at all."""
+        return x.clamp(-1, 1) if self.latent is None else x
 
 
 def evenly(checkpoints: Sequence[T], count: int) -> list[T]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headwater import seeds
 from headwater.core import Examples
-from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.denoiser import Condition, Denoiser
 from headwater.diffusion.schedule import Schedule
 from headwater.errors import DataError, OptionError, unknown
 
@@ -85,10 +85,10 @@ class Draws:
         """The draws of `examples[rows]`, with the dtype and device of `like`."""
         contents = examples.hashes[rows]
         t = np.stack([np.repeat(self.steps(content, schedule.T), self.noises) for content in contents])
-        noise = _named_noise(self.seed, examples.shape, contents, t)
+        noise = _named_noise(self.seed, examples.input_shape, contents, t)
         if self.strategy == "antithetic":
             noise[:, 1::2] = -noise[:, : t.shape[1] // 2 * 2 : 2]
-        x = torch.as_tensor(examples.take(np.arange(len(examples))[rows]).pixels()).to(like)[:, None]
+        x = torch.as_tensor(examples.take(np.arange(len(examples))[rows]).inputs()).to(like)[:, None]
         times = torch.as_tensor(t, device=like.device)
         epsilon = torch.as_tensor(noise).to(like)
         return Draw(x, times, times - 1, epsilon, schedule.noised(x, epsilon, times))
@@ -98,7 +98,7 @@ class Draws:
 class Journey:
     """At every timestep t of a sampler's path, the picture x̂₀ that the model saw coming there, noised anew to that t.
 
-    x̂₀ is the prediction from the stored x_t, clipped to [−1, 1] as the sampler clips it. Noise is called as in `Draws`.
+    x̂₀ is the prediction from the stored x_t, clipped as the sampler clips it. Noise is called as in `Draws`.
     (Georgiev et al. 2023, arXiv:2312.06205; D-TRAK paper, appendix A.3.)
     """
 
@@ -106,16 +106,16 @@ class Journey:
     seed: int = 0
     along: str = "journey"  # tells it from Draws, in the store
 
-    def of(self, examples: Examples, rows: slice, model: Denoiser, labels: Int64[Tensor, "b _"] | None, like: Tensor) -> Draw:
-        """The draws of `examples[rows]`; `labels` are those of the conditional model, one row for each example."""
+    def of(self, examples: Examples, rows: slice, model: Denoiser, condition: Condition, like: Tensor) -> Draw:
+        """The draws of `examples[rows]`; of the `condition` of a conditional model there is one row for each example, [b, 1, …]."""
         x_t, times = path(examples, rows, like.device)
         steps = times[times >= 0]
         seen = x_t[:, : len(steps)].to(like)
         t = steps.expand(len(seen), -1)
-        given = None if labels is None else labels[:, :1].expand(t.shape).reshape(-1)
+        given = {name: each.expand(-1, t.shape[1], *each.shape[2:]).flatten(0, 1) for name, each in condition.items()}
         x = _pictures(model, seen.flatten(0, 1), t.reshape(-1), given).view_as(seen).repeat_interleave(self.noises, 1)
         t = t.repeat_interleave(self.noises, 1)
-        noise = _named_noise(self.seed, examples.shape, examples.hashes[rows], t.cpu().numpy())
+        noise = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], t.cpu().numpy())
         epsilon = torch.as_tensor(noise).to(like)
         return Draw(x, t, t - 1, epsilon, model.schedule.noised(x, epsilon, t))
 
@@ -144,21 +144,21 @@ class Sampled:
     def of(self, examples: Examples, rows: slice, schedule: Schedule, like: Tensor) -> Draw:
         """The draws of `examples[rows]`, η in the place of their noise."""
         draw = self.draws.of(examples, rows, schedule, like)
-        eta = _named_noise(self.seed, examples.shape, examples.hashes[rows], draw.t.cpu().numpy(), "sampled")
+        eta = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], draw.t.cpu().numpy(), "sampled")
         return draw._replace(noise=torch.as_tensor(eta).to(like))
 
 
 AnyDraws = Draws | Journey | Sampled
 
 
-def _pictures(model: Denoiser, x_t: Tensor, t: Tensor, labels: Tensor | None, together: int = 64) -> Float[Tensor, "b c h w"]:
-    """x̂₀ of each state, clipped, `together` at a time."""
+def _pictures(model: Denoiser, x_t: Tensor, t: Tensor, condition: Condition, together: int = 64) -> Float[Tensor, "b c h w"]:
+    """x̂₀ of each state, clipped as the sampler clips it, `together` at a time."""
     found = []
     with torch.no_grad():
         for low in range(0, len(x_t), together):
             here = slice(low, low + together)
-            output = model.predict(x_t[here], t[here], None if labels is None else labels[here])
-            found.append(model.schedule.picture_and_noise(output, x_t[here], t[here])[0].clamp(-1, 1))
+            output = model.predict(x_t[here], t[here], {name: each[here] for name, each in condition.items()})
+            found.append(model.clipped(model.schedule.picture_and_noise(output, x_t[here], t[here])[0]))
     return torch.cat(found)
 
 
@@ -218,9 +218,10 @@ def kept_path(examples: Examples, T: int | None = None) -> tuple[Float[np.ndarra
             "(for the measurement 'trajectory' also with `--sampler ddpm`)."
         )
     states, times = examples.trajectory, examples.trajectory_timesteps
-    if states.shape[2:] != examples.shape:
+    if states.shape[2:] != examples.input_shape:
         raise DataError(
-            f"The path's states are {list(states.shape[2:])}; expected [c, h, w] of the pictures, {list(examples.shape)}."
+            f"The path's states are {list(states.shape[2:])}; expected [c, h, w] of what the model is shown, "
+            f"{list(examples.input_shape)}."
         )
     most = np.inf if T is None else T - 1
     if not (len(times) and (np.diff(times) < 0).all() and times[-1] >= -1 and 0 <= times[0] <= most):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.diffusion.draws import Draw
-from headwater.diffusion.schedule import Schedule
+from headwater.diffusion.schedule import Flow, Schedule
 from headwater.errors import OptionError, unknown
 
 Measurement = Callable[[Tensor, Draw, Schedule], Tensor]
@@ -28,6 +28,7 @@ def simple(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) ->
 
 def elbo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """β_t/(2α_t(1−ᾱ_t)) · ‖ε − ε̂‖²/d: the variational bound's weights (equation 1 with σ_t² = β_t)."""
+    _of_a_diffusion(schedule, "elbo")
     _, epsilon = schedule.picture_and_noise(output, draw.x_t, draw.t)
     beta = schedule.beta
     weight = schedule.at(beta / (2 * (1 - beta) * (1 - schedule.alpha_bar)), draw.t, output)
@@ -75,6 +76,7 @@ def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule
     value is their sum. DDIM with η = 0 has no density. The sampler clips x̂₀ and μ_θ here does not: where it clipped, mostly near
     t = 0, the value is somewhat too large.
     """
+    _of_a_diffusion(schedule, "trajectory")
     alpha_bar = torch.as_tensor(schedule.alpha_bar, device=output.device)  # in double: 1 − α is tiny near t = 0
     now, then = alpha_bar[draw.t], alpha_bar[draw.then]
     alpha = now / then
@@ -82,6 +84,13 @@ def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule
     weight = (1 - alpha).square() / (2 * variance * alpha * (1 - now))
     _, epsilon = schedule.picture_and_noise(output, draw.x_t, draw.t)
     return weight.to(output) * (draw.noise - epsilon).square().sum(PIXELS)
+
+
+def _of_a_diffusion(schedule: Schedule, name: str) -> None:
+    if isinstance(schedule, Flow):
+        raise OptionError(
+            f"measurement is '{name}', which weighs steps by β_t; a flow model has none. Use simple, square, l1 or l2."
+        )
 
 
 def pseudo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:

@@ -9,10 +9,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from headwater import seeds
-from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.denoiser import Condition, Denoiser
+from headwater.diffusion.schedule import Flow
 from headwater.errors import OptionError
 
 SAMPLERS = ("ddim", "ddpm")
+Predict = Callable[[Tensor, Tensor], Tensor]
 
 
 class Sampled(NamedTuple):
@@ -30,34 +32,42 @@ def sample(
     *,
     sampler: str = "ddim",
     steps: int = 50,
-    labels: Int64[Tensor, " n"] | None = None,
+    predict: Predict | None = None,
     keep_path: bool = False,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Sampled:
-    """The pictures numbered `indices` of stream `seed`: picture i is the same whatever batch it is made in.
+    """The pictures numbered `indices` of stream `seed`, or their latents: picture i is the same whatever batch it is made in.
 
-    ddim (Song et al. 2021, arXiv:2010.02502, equation 12 with η = 0): x_{t'} = √ᾱ_{t'} x̂₀ + √(1−ᾱ_{t'}) ε̂.
+    ddim (Song et al. 2021, arXiv:2010.02502, equation 12 with η = 0): x_{t'} = √ᾱ_{t'} x̂₀ + √(1−ᾱ_{t'}) ε̂; of a flow model it is
+    Euler's step x_{t'} = (1−σ_{t'}) x̂₀ + σ_{t'} ε̂.
     ddpm (Ho et al. 2020, equation 7): the posterior mean of x_{t'} given x_t and x̂₀, plus noise of the posterior variance.
-    Timesteps are "leading": i⌊T/steps⌋ (50 steps: 980, 960, …, 0). x̂₀ is clipped to [−1, 1].
+    Timesteps are "leading": i⌊T/steps⌋ (50 steps: 980, 960, …, 0). x̂₀ of pixels is clipped to [−1, 1].
+    `predict` gives the network's output at (x, t) (None: the model's own, without a condition).
     """
     T = model.schedule.T
     if sampler not in SAMPLERS:
         raise OptionError(f"sampler is '{sampler}'; expected {' or '.join(SAMPLERS)}.")
     if not 1 <= steps <= T:
         raise OptionError(f"steps is {steps}; expected 1 to {T}.")
+    if sampler == "ddpm" and isinstance(model.schedule, Flow):
+        raise OptionError("sampler is 'ddpm', and the model is a flow, whose path has no noise of its own; expected ddim.")
+    predict = predict or model.predict
     times = np.append(np.arange(steps)[::-1] * (T // steps), -1)
     x = _noise(model, indices, seed, "start")
     path = [x] if keep_path else []
-    alpha_bar = np.append(model.schedule.alpha_bar, 1.0)  # [-1]: the finished picture
+    signal, sigma, alpha_bar = (  # [-1]: the finished picture
+        np.append(values, last)
+        for values, last in ((model.schedule.signal, 1.0), (model.schedule.sigma, 0.0), (model.schedule.alpha_bar, 1.0))
+    )
     for i, (now, then) in enumerate(zip(times[:-1].tolist(), times[1:].tolist(), strict=True)):
         t = torch.full((len(x),), now, device=x.device)
         with torch.no_grad():
-            picture, epsilon = model.schedule.picture_and_noise(model.predict(x, t, labels), x, t)
-        picture = picture.clamp(-1, 1)
-        a_now, a_then = float(alpha_bar[now]), float(alpha_bar[then])
+            picture, epsilon = model.schedule.picture_and_noise(predict(x, t), x, t)
+        picture = model.clipped(picture)
         if sampler == "ddim":
-            x = a_then**0.5 * picture + (1 - a_then) ** 0.5 * epsilon
+            x = float(signal[then]) * picture + float(sigma[then]) * epsilon
         else:
+            a_now, a_then = float(alpha_bar[now]), float(alpha_bar[then])
             step = a_now / a_then
             x = (a_then**0.5 * (1 - step) * picture + step**0.5 * (1 - a_then) * x) / (1 - a_now)
             if then >= 0:
@@ -67,6 +77,25 @@ def sample(
         if on_step:
             on_step(i + 1, steps)
     return Sampled(x, torch.stack(path, 1) if keep_path else None, times)
+
+
+def conditioned(model: Denoiser, condition: Condition, guidance: float = 1.0) -> Predict:
+    """The network's output at (x, t) under the condition c; with guidance g ≠ 1 it is u + g·(c − u), u that of the empty prompt.
+
+    (Ho & Salimans 2022, arXiv:2207.12598.)
+    """
+    if guidance == 1:
+        return lambda x, t: model.predict(x, t, condition)
+    if model.text is None:
+        raise OptionError(f"guidance is {guidance:g}; only a model that takes prompts can be guided. Leave it out.")
+    empty = model.text.embed([""])
+    without = {name: empty[name].expand_as(each) for name, each in condition.items()}
+
+    def output(x: Tensor, t: Tensor) -> Tensor:
+        plain = model.predict(x, t, without)
+        return plain + guidance * (model.predict(x, t, condition) - plain)
+
+    return output
 
 
 def _noise(model: Denoiser, indices: range, seed: int, name: str) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headwater.errors import OptionError
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,26 @@ class Schedule:
 
     @cached_property
     def alpha_bar(self) -> Float64[np.ndarray, " T"]:
-        """ᾱ_t = Π_{s≤t} (1 − β_s)."""
+        """ᾱ_t = Π_{s≤t} (1 − β_s): the signal's part of the variance, for pictures of variance 1."""
         return np.cumprod(1.0 - self.beta)
+
+    @property
+    def signal(self) -> Float64[np.ndarray, " T"]:
+        """What x is multiplied by."""
+        return np.sqrt(self.alpha_bar)
+
+    @property
+    def sigma(self) -> Float64[np.ndarray, " T"]:
+        """What ε is multiplied by."""
+        return np.sqrt(1.0 - self.alpha_bar)
+
+    def time(self, t: Int64[Tensor, "*b"]) -> Tensor:
+        """What the network is told of timestep t."""
+        return t
+
+    def fingerprinted(self) -> bytes:
+        """All that tells this schedule from another."""
+        return self.beta.tobytes() + self.prediction.encode()
 
     def at(self, values: Float64[np.ndarray, " T"], t: Int64[Tensor, "*b"], like: Tensor) -> Float[Tensor, "*b 1 1 1"]:
         """The schedule's `values` at timesteps `t`, shaped to multiply pictures like `like`."""
@@ -41,7 +59,7 @@ class Schedule:
 
     def signal_and_noise(self, t: Int64[Tensor, "*b"], like: Tensor) -> tuple[Float[Tensor, "*b 1 1 1"], Float[Tensor, "*b 1 1 1"]]:
         """√ᾱ_t and √(1−ᾱ_t)."""
-        return self.at(np.sqrt(self.alpha_bar), t, like), self.at(np.sqrt(1.0 - self.alpha_bar), t, like)
+        return self.at(self.signal, t, like), self.at(self.sigma, t, like)
 
     def noised(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t for picture x and noise ε."""
@@ -65,6 +83,40 @@ class Schedule:
         if self.prediction == "sample":
             return output, (x_t - signal * output) / sigma
         return signal * x_t - sigma * output, signal * output + sigma * x_t
+
+
+@dataclass(frozen=True, eq=False)
+class Flow(Schedule):
+    """x_t = (1 − σ_t) x + σ_t ε, and the network outputs the velocity ε − x of the straight path from picture to noise.
+
+    σ_t rises with t = 0 … T−1 and takes the place of β. The network is told 1000·σ_t. (Rectified flow: Liu et al. 2022,
+    arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206.) `alpha_bar` is that of the same x_t brought to unit variance:
+    (1−σ)²/((1−σ)²+σ²).
+    """
+
+    prediction: Prediction = "flow"
+
+    @property
+    def signal(self) -> Float64[np.ndarray, " T"]:
+        return 1.0 - self.beta
+
+    @property
+    def sigma(self) -> Float64[np.ndarray, " T"]:
+        return self.beta
+
+    @cached_property
+    def alpha_bar(self) -> Float64[np.ndarray, " T"]:
+        return self.signal**2 / (self.signal**2 + self.sigma**2)
+
+    def time(self, t: Int64[Tensor, "*b"]) -> Tensor:
+        return torch.as_tensor(1000 * self.beta, dtype=torch.float32, device=t.device)[t]
+
+    def target(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return noise - x
+
+    def picture_and_noise(self, output: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        signal, sigma = self.signal_and_noise(t, x_t)
+        return x_t - sigma * output, x_t + signal * output
 
 
 def linear(T: int = 1000, start: float = 1e-4, end: float = 0.02, prediction: Prediction = "epsilon") -> Schedule:

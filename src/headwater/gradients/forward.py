@@ -44,10 +44,10 @@ def _values(model: Denoiser, examples: Examples, rows: slice, names: Sequence[st
     along = "trajectory" if "trajectory" in names else "simple"
     given = drawn(model, examples, rows, measurement(along), draws)
     found: dict[str, list[Tensor]] = {name: [] for name in names}
-    for draw, labels in given.parts(rows_at_once(model)):
-        flat = None if labels is None else labels.reshape(-1)
+    for part in given.parts(rows_at_once(model)):
+        draw = part.draw
         with torch.no_grad():
-            output = model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1), flat).view_as(draw.x_t)
+            output = model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1), part.flat).view_as(draw.x_t)
             for name in names:
                 found[name].append(measurement(name)(output, draw, model.schedule))
     return Values({name: torch.cat(each, 1).float().cpu().numpy() for name, each in found.items()}, given.draw.t.cpu().numpy())

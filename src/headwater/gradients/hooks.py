@@ -97,9 +97,8 @@ def stream(
 
 def _values(model: Denoiser, measurement: Measurement, given: Drawn, parameters: dict[str, Tensor]) -> Float[Tensor, "b d"]:
     """The measurement of every draw, from one pass over all of them."""
-    draw, labels = given
-    flat = None if labels is None else labels.reshape(-1)
-    output = model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1), flat, parameters)
+    draw = given.draw
+    output = model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1), given.flat, parameters)
     return measurement(output.view_as(draw.x_t), draw, model.schedule)
 
 

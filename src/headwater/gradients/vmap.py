@@ -7,13 +7,13 @@ parameters in the model's own order.
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headwater.core import Examples
-from headwater.diffusion.denoiser import Denoiser, Parameters
+from headwater.diffusion.denoiser import Condition, Denoiser, Parameters
 from headwater.diffusion.draws import AnyDraws, Draw
 from headwater.diffusion.measure import Measurement
 from headwater.errors import NonFiniteError
@@ -36,10 +36,10 @@ def gradients(
     parameters = model.parameters(pattern)
     for start in range(0, len(examples), batch):
         rows = slice(start, min(start + batch, len(examples)))
-        draw, labels = drawn(model, examples, rows, measurement, draws)
-        rows_of_gradients = of_draws(model, measurement, draw, labels, parameters)
+        draw, condition = drawn(model, examples, rows, measurement, draws)
+        rows_of_gradients = of_draws(model, measurement, draw, condition, parameters)
         if not torch.isfinite(rows_of_gradients).all():
-            raise non_finite(model, measurement, draw, labels, parameters, examples.ids[rows])
+            raise non_finite(model, measurement, draw, condition, parameters, examples.ids[rows])
         yield rows_of_gradients
 
 
@@ -47,19 +47,19 @@ def of_draws(
     model: Denoiser,
     measurement: Measurement,
     draw: Draw,
-    labels: Int64[Tensor, "b d"] | None,
+    condition: Condition,
     parameters: Parameters,
 ) -> Float[Tensor, "b p"]:
     """One gradient row per example: the mean (or sum) over that example's draws, flattened in the order of `parameters`."""
 
-    def value(parameters: Parameters, draw: Draw, labels: Tensor | None) -> Tensor:
-        output = model.predict(draw.x_t, draw.t, labels, parameters)
+    def value(parameters: Parameters, draw: Draw, condition: Condition) -> Tensor:
+        output = model.predict(draw.x_t, draw.t, condition, parameters)
         return measurement(output, draw, model.schedule).sum() / divisor(measurement, draw.t.shape[-1])
 
     # Fused attention has no batching rule; without no_grad, parameters left out of the pattern would drag a graph along.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        each = vmap(grad(value), in_dims=(None, 0, None if labels is None else 0))
-        out = each(dict(parameters), draw, labels)
+        each = vmap(grad(value), in_dims=(None, 0, 0))
+        out = each(dict(parameters), draw, dict(condition))
     return torch.cat([out[name].flatten(1) for name in parameters], dim=1)
 
 
@@ -67,14 +67,14 @@ def non_finite(
     model: Denoiser,
     measurement: Measurement,
     draw: Draw,
-    labels: Tensor | None,
+    condition: Condition,
     parameters: Parameters,
     ids: tuple[str, ...],
 ) -> NonFiniteError:
     """The error that names the first example and timestep whose own gradient is not finite."""
     for i, name in enumerate(ids):
         for d, t in enumerate(draw.t[i].tolist()):
-            one = Drawn(draw, labels).one(i, d)
+            one = Drawn(draw, condition).one(i, d)
             if not torch.isfinite(of_draws(model, measurement, *one, parameters)).all():
                 return NonFiniteError(
                     f"The gradient is not finite for image {name} at timestep {t}. "

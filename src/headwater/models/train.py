@@ -7,8 +7,10 @@ differs between them is the data.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,12 +22,11 @@ from torch import Tensor, nn
 
 from headwater import seeds
 from headwater.core import Examples
-from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.denoiser import Condition, Denoiser, Family
 from headwater.diffusion.schedule import Schedule
 from headwater.disk import written
 from headwater.errors import DataError, NonFiniteError, OptionError, StorageError, unknown
-from headwater.models import unet
-from headwater.models.unet import Network
+from headwater.models.material import Material
 
 DECAYS = ("cosine", "none")
 
@@ -76,6 +77,24 @@ class Recipe:
 DIGITS = Recipe(steps=1000, batch=64, learning_rate=4e-3, dropout=0.0, flips=False)
 
 
+@runtime_checkable
+class Trainable(Protocol):
+    """What there is to train. `fresh` gives the network with the initial weights of a seed, of which those that require a gradient
+    are trained; `finished` the Denoiser around a trained one."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    @property
+    def family(self) -> Family: ...
+
+    def fresh(self, seed: int) -> nn.Module: ...
+
+    def finished(self, module: nn.Module) -> Denoiser: ...
+
+    def material(self, examples: Examples, device: str, *, flips: bool) -> Material: ...
+
+
 @dataclass(frozen=True)
 class Watch:
     """What happens beside the training: where its state is kept, and who is told of steps and of checkpoints.
@@ -89,7 +108,7 @@ class Watch:
 
 
 def train(
-    network: Network,
+    network: Trainable,
     examples: Examples,
     recipe: Recipe,
     seed: int,
@@ -101,31 +120,27 @@ def train(
     """A model trained on `examples` (those with `keep`, a boolean mask), from the initial weights of `seed`."""
     watch = watch or Watch()
     keep = np.ones(len(examples), bool) if keep is None else keep
-    conditional = network.config.get("num_class_embeds") is not None
     if not keep.any():
         raise DataError("There is no image to train on; expected at least one.")
-    if conditional and examples.labels is None:
-        raise DataError("The network is class-conditional and the images have no labels.")
+    material = network.material(examples, device, flips=recipe.flips)
     module = _module(network, recipe, seed, device)
-    optimizer = torch.optim.AdamW(
-        module.parameters(), recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
-    )
-    average = {name: p.detach().clone() for name, p in module.named_parameters()} if recipe.ema else {}
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
+    average = {name: p.detach().clone() for name, p in _trained(module)} if recipe.ema else {}
     first = _resume(watch.state, module, optimizer, average)
     total = recipe.total(int(keep.sum()))
     marks = {round(total * (i + 1) / recipe.checkpoints) for i in range(recipe.checkpoints)}
-    pixels = torch.as_tensor(examples.pixels(), device=device)
-    labels = torch.as_tensor(examples.labels, device=device) if conditional else None
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):  # dropout draws from a global generator
         for step, rows in _batches(keep, recipe.batch, seed, first, total):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * rate(step, total, recipe.warmup, recipe.decay)
-            loss = _loss(module, network.schedule, pixels[rows], None if labels is None else labels[rows], recipe, (seed, step))
+            x = material.shown(rows, seed, step, flips=recipe.flips)
+            loss = _loss(network, module, x, material.condition(rows), recipe, (seed, step))
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(module.parameters(), recipe.clip)
+            nn.utils.clip_grad_norm_(trained, recipe.clip)
             optimizer.step()
-            for name, p in module.named_parameters() if recipe.ema else ():
+            for name, p in _trained(module) if recipe.ema else ():
                 average[name].lerp_(p.detach(), 1 - recipe.averaging(step))
             watch.step(step + 1, total)
             if step + 1 in marks:
@@ -146,7 +161,11 @@ def rate(step: int, total: int, warmup: float, decay: str = "cosine") -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
 
-def _module(network: Network, recipe: Recipe, seed: int, device: str) -> nn.Module:
+def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+
+
+def _module(network: Trainable, recipe: Recipe, seed: int, device: str) -> nn.Module:
     """The fresh network in training mode, with the recipe's dropout."""
     module = network.fresh(seed)
     nn.Module.to(module, torch.device(device))
@@ -157,15 +176,14 @@ def _module(network: Network, recipe: Recipe, seed: int, device: str) -> nn.Modu
     return module
 
 
-def _loss(module: nn.Module, schedule: Schedule, x: Tensor, labels: Tensor | None, recipe: Recipe, name: tuple[int, int]) -> Tensor:
+def _loss(network: Trainable, module: nn.Module, x: Tensor, condition: Condition, recipe: Recipe, name: tuple[int, int]) -> Tensor:
     """Mean squared error of one batch; `name` is (seed, step), from which all its randomness comes."""
-    seed, step = name
-    if recipe.flips:
-        x = _flipped(x, seed, step)
+    (seed, step), schedule = name, network.schedule
     t, noise = _noise(x, schedule.T, seed, step, recipe.batch)
     torch.random.manual_seed(seeds.key(seed, "dropout", step, bits=64) >> 1)
-    condition = {} if labels is None else {"class_labels": labels}
-    output = module(schedule.noised(x, noise, t), t, **condition).sample
+    x_t = schedule.noised(x, noise, t)
+    inputs, named = network.family.inputs(x_t, schedule.time(t), condition)
+    output = network.family.output(module(*inputs, **named), x_t)
     return nn.functional.mse_loss(output, schedule.target(x, noise, t))
 
 
@@ -190,25 +208,27 @@ def _noise(x: Tensor, T: int, seed: int, step: int, batch: int) -> tuple[Tensor,
     return torch.as_tensor(t, device=x.device), torch.as_tensor(noise, device=x.device)
 
 
-def _flipped(x: Tensor, seed: int, step: int) -> Tensor:
-    coin = torch.as_tensor(seeds.stream(seed, "flips", step).integers(0, 2, size=len(x)).astype(bool), device=x.device)
-    return torch.where(coin[:, None, None, None], x.flip(-1), x)
+def _finished(network: Trainable, module: nn.Module, average: Mapping[str, Tensor]) -> Denoiser:
+    """A copy of the network as it stands, in eval mode and without dropout, with the averaged weights if there are any.
 
-
-def _finished(network: Network, module: nn.Module, average: Mapping[str, Tensor]) -> Denoiser:
-    """A copy of the network as it stands, in eval mode, with the averaged weights if there are any."""
-    copy = network.fresh(0)
-    copy.load_state_dict({**module.state_dict(), **average})
-    nn.Module.to(copy, next(module.parameters()).device)
-    return unet.of_module(copy, network.schedule)
+    Frozen weights are shared.
+    """
+    frozen = {id(p): p for p in module.parameters() if not p.requires_grad}
+    copy = deepcopy(module, frozen)
+    copy.load_state_dict(average, strict=False)
+    copy.zero_grad()
+    for layer in copy.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    return network.finished(copy)
 
 
 def _keep(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor], step: int) -> None:
     if path is None:
         return
-    tensors = {f"weight/{name}": p for name, p in module.state_dict().items()}
+    tensors = {f"weight/{name}": p.detach() for name, p in _trained(module)}
     tensors |= {f"average/{name}": p for name, p in average.items()}
-    for (name, _), state in zip(module.named_parameters(), optimizer.state.values(), strict=True):
+    for (name, _), state in zip(_trained(module), optimizer.state.values(), strict=True):
         tensors |= {f"{part}/{name}": value for part, value in state.items()}
     tensors["step"] = torch.tensor(step)
     with written(path) as file:
@@ -223,8 +243,8 @@ def _resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimiz
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise StorageError(f"The training state {path} is damaged. Delete it: training begins anew.") from error
-    module.load_state_dict({n.removeprefix("weight/"): v for n, v in tensors.items() if n.startswith("weight/")})
-    for name, p in module.named_parameters():
+    for name, p in _trained(module):
+        p.data.copy_(tensors[f"weight/{name}"])
         optimizer.state[p] = {part: tensors[f"{part}/{name}"].to(p.device) for part in ("exp_avg", "exp_avg_sq")}
         optimizer.state[p]["step"] = tensors[f"step/{name}"].to(p.device)
         if name in average:

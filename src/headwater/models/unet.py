@@ -1,27 +1,26 @@
-"""UNet2DModel in diffusers' formats: named configurations, loading, saving."""
+"""UNet2DModel: named configurations, new ones, saving."""
 
-import hashlib
 import json
 import shutil
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import nn
 
 from headwater import seeds
-from headwater.diffusion.denoiser import Denoiser, evenly
+from headwater.core import Examples
+from headwater.diffusion.denoiser import DIFFUSERS, Denoiser, Family
 from headwater.diffusion.schedule import Schedule, linear
-from headwater.errors import ModelError, NonFiniteError, StorageError, unknown
-
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+from headwater.errors import DataError, ModelError, StorageError, unknown
+from headwater.models.folders import fingerprint
+from headwater.models.kinds import Kind, sides
+from headwater.models.material import Material
 
 # Zheng et al. 2023 (D-TRAK), section 4.2. The first count is the paper's network; the authors' code adds scale_shift.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -81,11 +80,28 @@ class Network:
     config: Mapping[str, Any]
     schedule: Schedule = field(default_factory=linear)
 
+    @property
+    def family(self) -> Family:
+        return DIFFUSERS
+
     def fresh(self, seed: int) -> UNet2DModel:
         """The network with the initial weights of stream (seed, "weights")."""
         with torch.random.fork_rng(devices=[]):  # diffusers' constructors draw from torch's global generator
             torch.default_generator.manual_seed(seeds.key(seed, "weights", bits=64) >> 1)
             return UNet2DModel(**self.config)
+
+    def finished(self, module: nn.Module) -> Denoiser:
+        """The Denoiser around a trained network."""
+        assert isinstance(module, UNet2DModel)
+        return of_module(module, self.schedule)
+
+    def material(self, examples: Examples, device: str, *, flips: bool) -> Material:
+        """The images' pixels, and labels if it is conditional on them."""
+        conditional = self.config.get("num_class_embeds") is not None
+        if conditional and examples.labels is None:
+            raise DataError("The network is class-conditional and the images have no labels.")
+        labels = torch.as_tensor(examples.labels, device=device) if conditional else None
+        return Material(torch.as_tensor(examples.pixels(), device=device), labels=labels)
 
 
 def new(config: Mapping[str, Any], seed: int, schedule: Schedule | None = None) -> Denoiser:
@@ -94,64 +110,24 @@ def new(config: Mapping[str, Any], seed: int, schedule: Schedule | None = None) 
     return of_module(network.fresh(seed), network.schedule)
 
 
+class PixelUNet(Kind):
+    """UNet2DModel: (x_t, t[, class_labels]), over pixels, or over latents where its pipeline has an auto-encoder."""
+
+    def shape(self, config: Any) -> tuple[int, int, int]:
+        made, channels = config["out_channels"], config["in_channels"]
+        if made != channels:
+            raise ModelError(f"The model predicts {made} channels for pictures of {channels}; learned variances are not supported.")
+        return channels, *sides(config)
+
+    def classes(self, config: Any) -> int | None:
+        return config.get("num_class_embeds")
+
+
 def of_module(module: UNet2DModel, schedule: Schedule) -> Denoiser:
     """The Denoiser around a UNet2DModel, with its fingerprint. Raises NonFiniteError where a weight is NaN or inf."""
-    for name, weight in module.state_dict().items():
-        if not torch.isfinite(weight).all():
-            raise NonFiniteError(f"The weight '{name}' holds NaN or infinity. The file is damaged or the training diverged.")
-    size, channels = module.config["sample_size"], module.config["in_channels"]
-    if size is None:
-        raise ModelError("The model's config.json names no sample_size. Add the side of its pictures there.")
-    height, width = (size, size) if isinstance(size, int) else size
-    shape = (channels, height, width)
-    return Denoiser(module, schedule, shape, fingerprint(module, schedule), module.config.get("num_class_embeds"))
-
-
-def fingerprint(module: torch.nn.Module, schedule: Schedule) -> str:
-    """A hash of all weights with their names, of the schedule and of what the network predicts."""
-    digest = hashlib.blake2b(schedule.beta.tobytes() + schedule.prediction.encode(), digest_size=16)
-    for name, weight in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def load(folder: str | Path, device: str = "cpu", checkpoints: int = 0) -> Denoiser:
-    """The model in a diffusers pipeline folder, or in a bare UNet folder (then the schedule is DDPM's linear one).
-
-    So many of its `checkpoints`, evenly spaced, come with it, the last one itself. Those beside the model are taken for its own
-    only if the last has its weights.
-    """
-    folder = Path(folder)
-    if checkpoints:
-        model, folders = load(folder, device), checkpoint_folders(folder)
-        found = [load(each, device) for each in evenly(folders, checkpoints)]
-        if found and found[-1].fingerprint != model.fingerprint:
-            found = [*found[:-1], model] if folders[0].parent.parent == folder else []
-        return replace(model, checkpoints=tuple(found))
-    if not folder.is_dir():
-        raise ModelError(f"There is no model folder {folder}. Expected a diffusers pipeline or UNet2DModel folder.")
-    unet = folder / "unet" if (folder / "unet").is_dir() else folder
-    config = _json(unet / "config.json", "a diffusers pipeline or UNet2DModel folder")
-    kind = config.get("_class_name", "UNet2DModel")
-    if kind != "UNet2DModel":
-        raise ModelError(f"The model in {folder} is a {kind}; expected a UNet2DModel.")
-    made, channels = config.get("out_channels", 3), config.get("in_channels", 3)
-    if made != channels:
-        raise ModelError(f"The model predicts {made} channels for pictures of {channels}; learned variances are not supported.")
-    weights = OrderedDict(_weights(unet))
-    try:
-        with torch.random.fork_rng(devices=[]):  # diffusers' constructors draw from torch's global generator
-            module = UNet2DModel.from_config(config)
-        assert isinstance(module, UNet2DModel)
-        module._fix_state_dict_keys_on_load(weights)  # attention had other names before diffusers 0.17
-        module.load_state_dict(weights)
-    except (RuntimeError, ValueError, TypeError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise ModelError(f"The weights in {unet} do not fit its config.json: {told}") from error
-    schedule = _schedule(folder / "scheduler") if (folder / "scheduler").is_dir() else linear()
-    torch.nn.Module.to(module, torch.device(device))
-    return of_module(module, schedule)
+    kind, config = PixelUNet(), module.config
+    mark = fingerprint(module, schedule)
+    return Denoiser(module, schedule, kind.shape(config), mark, kind.classes(config), family=kind)
 
 
 def save(model: Denoiser, folder: str | Path) -> None:
@@ -162,7 +138,7 @@ def save(model: Denoiser, folder: str | Path) -> None:
     schedule = model.schedule
     plain = np.array_equal(schedule.beta, linear(schedule.T).beta)
     betas = None if plain else schedule.beta.tolist()
-    scheduler = DDPMScheduler(schedule.T, 1e-4, 0.02, trained_betas=betas, prediction_type=schedule.prediction)
+    scheduler = DDPMScheduler(schedule.T, 1e-4, 0.02, trained_betas=betas, prediction_type=cast(Any, schedule.prediction))
     index = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -181,63 +157,3 @@ def save(model: Denoiser, folder: str | Path) -> None:
         (part / name).replace(folder / name)
     (part / "model_index.json").replace(folder / "model_index.json")
     part.rmdir()
-
-
-def checkpoint_folders(folder: Path) -> list[Path]:
-    """The folders `step-*` of a model's checkpoints, the earliest first: in `checkpoints` within it, else beside it."""
-    for home in (folder / "checkpoints", folder.resolve().parent / "checkpoints"):
-        found = [(step, each) for each in home.glob("step-*") if (step := each.name.removeprefix("step-")).isdigit()]
-        if found:
-            return [each for _, each in sorted(found, key=lambda pair: int(pair[0]))]
-    return []
-
-
-def has_schedule(folder: str | Path) -> bool:
-    """Whether the folder names its own noise schedule (else `load` takes DDPM's)."""
-    return (Path(folder) / "scheduler").is_dir()
-
-
-def _json(path: Path, expected: str) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ModelError(f"There is no {path.name} in {path.parent}. Expected {expected}.") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: the file is damaged.") from error
-
-
-def _weights(folder: Path) -> dict[str, Tensor]:
-    """The state dict from safetensors. A pickled .bin is refused: loading never runs code from a file."""
-    path = folder / "diffusion_pytorch_model.safetensors"
-    if not path.exists():
-        if list(folder.glob("*.bin")) or list(folder.glob("*.pt")) or list(folder.glob("*.ckpt")):
-            raise ModelError(
-                f"The weights in {folder} are pickled, and unpickling can run code. Convert them to safetensors first."
-            )
-        raise ModelError(f"There is no {path.name} in {folder}.")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged or incomplete ({error}). Copy or download it again.") from error
-
-
-def _schedule(folder: Path) -> Schedule:
-    config = _json(folder / "scheduler_config.json", "a diffusers scheduler")
-    kind = config.get("prediction_type", "epsilon")
-    if kind not in PREDICTIONS:
-        raise ModelError(f"The scheduler predicts '{kind}'; expected one of {', '.join(PREDICTIONS)}.")
-    if config.get("trained_betas"):
-        return Schedule(np.array(config["trained_betas"], np.float64), kind)
-    name = config.get("_class_name", "The scheduler")
-    if "beta_schedule" not in config:
-        raise ModelError(
-            f"{name} in {folder} names no beta_schedule; expected a scheduler with discrete noise levels, such as DDPM's."
-        )
-    if config["beta_schedule"] == "linear" and not config.get("rescale_betas_zero_snr"):
-        return linear(config["num_train_timesteps"], config["beta_start"], config["beta_end"], kind)
-    known = {key: config[key] for key in DDPMScheduler().config if key in config and not key.startswith("_")}
-    try:
-        betas = DDPMScheduler(**known).betas
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise ModelError(f"{name} in {folder} has no noise schedule that DDPM knows: {error}") from error
-    return Schedule(betas.double().numpy(), kind)

@@ -1,0 +1,26 @@
+"""DiT: a class-conditional transformer over latents (Peebles & Xie 2023, arXiv:2212.09748)."""
+
+from typing import Any
+
+from torch import Tensor
+
+from headwater.diffusion.denoiser import Condition
+from headwater.models.kinds import Kind, sides
+
+
+class DiT(Kind):
+    """DiTTransformer2DModel: (x_t, t, class_labels). Where it also learned variances, they are the second half of its channels."""
+
+    part = "transformer"
+
+    def inputs(self, x_t: Tensor, time: Tensor, condition: Condition) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (x_t,), {"timestep": time, **condition}
+
+    def output(self, made: Any, x_t: Tensor) -> Tensor:
+        return made.sample[:, : x_t.shape[1]]
+
+    def shape(self, config: Any) -> tuple[int, int, int]:
+        return config["in_channels"], *sides(config)
+
+    def classes(self, config: Any) -> int | None:
+        return config["num_embeds_ada_norm"]

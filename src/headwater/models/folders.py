@@ -1,0 +1,193 @@
+"""Diffusers folders: what their files say, checked. Weights come from safetensors, code from the installed libraries, alone."""
+
+import hashlib
+import importlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, ModelMixin
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from headwater.diffusion.schedule import Flow, Schedule, linear
+from headwater.errors import ModelError, NonFiniteError
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+STEM = "diffusion_pytorch_model"
+EXPECTED = "a diffusers pipeline folder, or one network's"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline's folder and what its `model_index.json` names; of a bare network's folder, nothing."""
+
+    path: Path
+    index: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, path: str | Path) -> "Pipeline":
+        """That of a folder; a ModelError where there is none."""
+        path = Path(path)
+        if not path.is_dir():
+            raise ModelError(f"There is no model folder {path}. Expected {EXPECTED}.")
+        index = path / "model_index.json"
+        return cls(path, json_of(index, EXPECTED) if index.exists() else {})
+
+    def has(self, name: str) -> bool:
+        """Whether the pipeline should have this component: named in its index, or without one, there."""
+        told = self.index.get(name)
+        return isinstance(told, list) and told[0] is not None if self.index else (self.path / name).is_dir()
+
+    def part(self, name: str) -> Path:
+        """The folder of a component that the model cannot do without."""
+        if not (self.has(name) and (self.path / name).is_dir()):
+            raise ModelError(
+                f"The pipeline {self.path} has no {name}; expected a folder of that name, named in its model_index.json."
+            )
+        told = self.index.get(name)
+        if isinstance(told, list) and told[0] not in ("diffusers", "transformers"):
+            raise ModelError(
+                f"The {name} of {self.path} is code of its own ({told[0]}.{told[1]}), and loading never runs code from a model. "
+                "Expected a component of diffusers or transformers."
+            )
+        return self.path / name
+
+
+def json_of(path: Path, expected: str) -> dict[str, Any]:
+    """What the file says; a ModelError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ModelError(f"There is no {path.name} in {path.parent}. Expected {expected}.") from error
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path} is not valid JSON: the file is damaged.") from error
+
+
+def module_of(folder: Path, device: str = "cpu") -> nn.Module:
+    """The network in a folder of diffusers: built from its config.json, with all of its weights, in float32."""
+    config = json_of(folder / "config.json", EXPECTED)
+    name = config.get("_class_name", "UNet2DModel")
+    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if not (isinstance(kind, type) and issubclass(kind, ModelMixin)):
+        raise ModelError(f"The model in {folder} is a {name}, which diffusers does not have.")
+    weights = OrderedDict(weights_of(folder))
+    try:
+        with torch.random.fork_rng(devices=[]):  # diffusers' constructors draw from torch's global generator
+            module: Any = cast(Any, kind).from_config(config)
+        module._fix_state_dict_keys_on_load(weights)  # attention had other names before diffusers 0.17
+        module.load_state_dict(weights)
+    except (RuntimeError, ValueError, TypeError) as error:
+        told = " ".join(str(error).split())[:300]
+        raise ModelError(f"The weights in {folder} do not fit its config.json: {told}") from error
+    nn.Module.to(module, torch.device(device))
+    return module
+
+
+def weights_of(folder: Path, stem: str = STEM) -> dict[str, Tensor]:
+    """The state dict from safetensors, in one file or several. A pickled .bin is refused: loading never runs code from a file."""
+    path, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if not path.exists() and index.exists():
+        names = sorted(set(json_of(index, "an index of weight files")["weight_map"].values()))
+        return {name: each for part in names for name, each in _read(folder / Path(part).name).items()}
+    if not path.exists():
+        if any(list(folder.glob(pattern)) for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt")):
+            raise ModelError(
+                f"The weights in {folder} are pickled, and unpickling can run code. Convert them to safetensors first."
+            )
+        raise ModelError(f"There is no {path.name} in {folder}.")
+    return _read(path)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged or incomplete ({error}). Copy or download it again.") from error
+
+
+def of_transformers(folder: Path, name: str, device: str = "cpu") -> nn.Module:
+    """The network of class `name` of transformers in a folder, in float32."""
+    kind = getattr(libraries("transformers"), name)
+    try:
+        with torch.random.fork_rng(devices=[]):  # weights that are missing would be drawn from torch's global generator
+            loaded: Any = kind.from_pretrained(
+                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, local_files_only=True
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"The {name} in {folder} could not be read ({' '.join(str(error).split())[:200]}). Expected a whole model.safetensors "
+            "that fits its config.json; pickled weights (.bin) are never loaded, convert them first."
+        ) from error
+    module, report = loaded
+    if report["missing_keys"]:
+        raise ModelError(
+            f"The weights in {folder} lack {len(report['missing_keys'])} tensors, such as {min(report['missing_keys'])}. "
+            "Copy or download it again."
+        )
+    return module.to(device).eval()
+
+
+def libraries(name: str) -> Any:
+    """A library that only some models need; a ModelError that says how to get it where it is missing."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ModelError(
+            f"This model needs the `{name}` library, which is not installed: pip install 'headwater[text]'."
+        ) from error
+
+
+def schedule_of(folder: Path) -> Schedule:
+    """The noise schedule that a scheduler's folder describes."""
+    config = json_of(folder / "scheduler_config.json", "a diffusers scheduler")
+    name = config.get("_class_name", "The scheduler")
+    if name == "FlowMatchEulerDiscreteScheduler":
+        return _flow(config)
+    kind = config.get("prediction_type", "epsilon")
+    if kind not in PREDICTIONS:
+        raise ModelError(f"The scheduler predicts '{kind}'; expected one of {', '.join(PREDICTIONS)}.")
+    if config.get("trained_betas"):
+        return Schedule(np.array(config["trained_betas"], np.float64), kind)
+    if "beta_schedule" not in config:
+        raise ModelError(
+            f"{name} in {folder} names no beta_schedule; expected a scheduler with discrete noise levels, such as DDPM's."
+        )
+    if config["beta_schedule"] == "linear" and not config.get("rescale_betas_zero_snr"):
+        return linear(config["num_train_timesteps"], config["beta_start"], config["beta_end"], kind)
+    known = {key: config[key] for key in DDPMScheduler().config if key in config and not key.startswith("_")}
+    try:
+        betas = DDPMScheduler(**known).betas
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ModelError(f"{name} in {folder} has no noise schedule that DDPM knows: {error}") from error
+    return Schedule(betas.double().numpy(), kind)
+
+
+def _flow(config: Mapping[str, Any]) -> Flow:
+    """σ = s·u/(1 + (s−1)·u), u = (t+1)/T, with s the scheduler's fixed shift (Esser et al. 2024, section 5.3.2)."""
+    T, shift = config.get("num_train_timesteps", 1000), config.get("shift", 1.0)
+    u = np.arange(1, T + 1) / T
+    return Flow(shift * u / (1 + (shift - 1) * u))
+
+
+def fingerprint(module: nn.Module, schedule: Schedule | None = None, *further: str) -> str:
+    """A hash of all weights with their names, of the schedule and of what the network predicts, and of what else is named.
+
+    Raises NonFiniteError where a weight is NaN or inf.
+    """
+    digest = hashlib.blake2b(b"" if schedule is None else schedule.fingerprinted(), digest_size=16)
+    for name, weight in sorted(module.state_dict().items()):
+        if not torch.isfinite(weight).all():
+            raise NonFiniteError(f"The weight '{name}' holds NaN or infinity. The file is damaged or the training diverged.")
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for word in further:
+        digest.update(word.encode())
+    return digest.hexdigest()

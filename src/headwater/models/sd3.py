@@ -1,0 +1,60 @@
+"""Stable Diffusion 3: a flow-matching transformer over latents and text (Esser et al. 2024, arXiv:2403.03206)."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwater.diffusion.denoiser import Condition, TextEncoder
+from headwater.models.folders import EXPECTED, Pipeline, fingerprint, json_of, of_transformers
+from headwater.models.kinds import Kind, sides
+from headwater.models.text import Prompts, tokenizer
+
+ENCODERS = {  # component: its tokenizer, and the classes of both
+    "text_encoder": ("tokenizer", "CLIPTextModelWithProjection", "CLIPTokenizer"),
+    "text_encoder_2": ("tokenizer_2", "CLIPTextModelWithProjection", "CLIPTokenizer"),
+    "text_encoder_3": ("tokenizer_3", "T5EncoderModel", "T5TokenizerFast"),
+}
+
+
+@dataclass
+class _Network:
+    """What the pipeline asks of its network to embed prompts: how wide they are."""
+
+    config: SimpleNamespace
+
+
+class StableDiffusion3(Kind):
+    """SD3Transformer2DModel: (x_t, encoder_hidden_states, pooled_projections, 1000·σ)."""
+
+    part = "transformer"
+    any_size = True
+
+    def inputs(self, x_t: Tensor, time: Tensor, condition: Condition) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (x_t,), {"timestep": time, **condition}
+
+    def shape(self, config: Any) -> tuple[int, int, int]:
+        return config["in_channels"], *sides(config)
+
+    def text(self, pipeline: Pipeline, device: str) -> TextEncoder:
+        """The pipeline's own way with its two or three encoders; T5 may be left out, as there."""
+        from diffusers import StableDiffusion3Pipeline
+
+        parts: dict[str, Any] = {}
+        for name, (words, kind, kind_of_words) in ENCODERS.items():
+            there = name != "text_encoder_3" or pipeline.has(name)
+            parts[name] = of_transformers(pipeline.part(name), kind, device).requires_grad_(False) if there else None
+            parts[words] = tokenizer(pipeline, words, kind_of_words) if there else None
+        width = _Network(SimpleNamespace(**json_of(pipeline.part(self.part) / "config.json", EXPECTED)))
+        whole: Any = StableDiffusion3Pipeline(transformer=width, scheduler=None, vae=None, **parts)  # pyright: ignore[reportArgumentType]
+
+        def made(prompts: list[str]) -> dict[str, Tensor]:
+            given = {"device": torch.device(device), "do_classifier_free_guidance": False}
+            hidden, _, pooled, _ = whole.encode_prompt(prompts, prompts, prompts, **given)
+            return {"encoder_hidden_states": hidden, "pooled_projections": pooled}
+
+        marks = [fingerprint(parts[name]) for name in ENCODERS if parts[name] is not None]
+        words = [repr(parts[words](["a test of the words"]).input_ids) for words, *_ in ENCODERS.values() if parts[words]]
+        return Prompts(made, fingerprint(torch.nn.Module(), None, *marks, *words))

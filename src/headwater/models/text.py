@@ -1,0 +1,44 @@
+"""Text encoders: prompts to what a network is conditioned on, as the pipeline that it belongs to does it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from headwater.errors import ModelError
+from headwater.models.folders import Pipeline, fingerprint, libraries, of_transformers
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """`made(prompts)` names what the network is given; the fingerprint tells this encoder from another."""
+
+    made: Callable[[list[str]], dict[str, Tensor]]
+    fingerprint: str
+
+    def embed(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """One row for each prompt, under the names of the network's arguments."""
+        return self.made(list(prompts))
+
+
+def clip(pipeline: Pipeline, device: str) -> Prompts:
+    """The last hidden states of a CLIP text model, all prompts brought to the tokenizer's length: Stable Diffusion 1 and 2."""
+    encoder: Any = of_transformers(pipeline.part("text_encoder"), "CLIPTextModel", device).requires_grad_(False)
+    words = tokenizer(pipeline, "tokenizer", "CLIPTokenizer")
+
+    def made(prompts: list[str]) -> dict[str, Tensor]:
+        tokens = words(prompts, padding="max_length", max_length=words.model_max_length, truncation=True, return_tensors="pt")
+        mask = tokens.attention_mask.to(device) if getattr(encoder.config, "use_attention_mask", False) else None
+        return {"encoder_hidden_states": encoder(tokens.input_ids.to(device), attention_mask=mask)[0]}
+
+    return Prompts(made, fingerprint(encoder, None, repr(words(["a test of the words"]).input_ids)))
+
+
+def tokenizer(pipeline: Pipeline, part: str, name: str) -> Any:
+    """The tokenizer in a component of the pipeline."""
+    folder = pipeline.part(part)
+    try:
+        return getattr(libraries("transformers"), name).from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"The tokenizer in {folder} could not be read ({' '.join(str(error).split())[:200]}).") from error

@@ -1,0 +1,68 @@
+"""Fine-tuning a model that there is: all of its weights, or adapters beside them."""
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser, Family
+from headwater.diffusion.schedule import Schedule
+from headwater.encoding import encoded, posteriors
+from headwater.errors import DataError
+from headwater.models import lora
+from headwater.models.folders import fingerprint
+from headwater.models.material import Material, latents
+from headwater.store import FeatureStore
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """`base` as it is, to be trained further on images whose latents and embedded prompts the store keeps.
+
+    With a `rank` its weights stay as they are and adapters of that rank are trained (LoRA).
+    """
+
+    base: Denoiser
+    store: FeatureStore
+    rank: int | None = None
+    dropout: float = 0.0
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.base.schedule
+
+    @property
+    def family(self) -> Family:
+        return self.base.family
+
+    def fresh(self, seed: int) -> nn.Module:
+        """A network of its own with the base's weights, or the base's with new adapters: its frozen weights are not copied."""
+        if self.rank is None:
+            return deepcopy(self.base.module).requires_grad_(True)
+        shared = {id(p): p for p in self.base.module.parameters()}
+        module = deepcopy(self.base.module, shared)
+        lora.add(module, self.rank, self.dropout, seed)
+        return module
+
+    def finished(self, module: nn.Module) -> Denoiser:
+        """The base with this network in its place."""
+        further = [each.fingerprint for each in (self.base.latent, self.base.text) if each is not None]
+        return replace(self.base, module=module, fingerprint=fingerprint(module, self.schedule, *further))
+
+    def material(self, examples: Examples, device: str, *, flips: bool) -> Material:
+        """Latents of the images, and of their mirror images if these are trained on; and what conditions them."""
+        if self.base.latent is None:
+            raise DataError("The model has no auto-encoder; expected one over latents. Train a model of pixels from the start.")
+        mirrored = posteriors(self.base, examples, self.store, mirrored=True) if flips else None
+        text = encoded(self.base, examples, self.store).text
+        labels = None if self.base.classes is None else examples.labels
+        return latents(posteriors(self.base, examples, self.store), mirrored, device, labels, text)
+
+
+def save_lora(model: Denoiser, folder: Path) -> None:
+    """The model's adapters, in diffusers' format."""
+    kind: Any = model.family
+    lora.save(model.module, folder, kind.part)

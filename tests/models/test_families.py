@@ -1,0 +1,414 @@
+"""Each family of networks: the same prediction as the pipeline it comes from, and hooks that give the slow engine's gradients."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    FlowMatchEulerDiscreteScheduler,
+    LDMPipeline,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+    VQModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from headwater.core import Examples
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import measurement
+from headwater.diffusion.sample import conditioned, sample
+from headwater.encoding import encoded, posteriors
+from headwater.errors import DataError, ModelError, OptionError
+from headwater.gradients import hooks, vmap
+from headwater.models import lora
+from headwater.models.loading import load
+from headwater.store import FeatureStore
+
+WORDS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+NONE = dict.fromkeys(("image_encoder", "feature_extractor", "text_encoder_3", "tokenizer_3"))
+PROMPTS = ("a cat", "a dog", "a cat")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FeatureStore(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory):
+    """One tiny pipeline of each family, as diffusers saves it."""
+    root = tmp_path_factory.mktemp("pipelines")
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        _stable(root / "words").save_pretrained(root / "stable")
+        _latent().save_pretrained(root / "latent")
+        _dit().save_pretrained(root / "dit")
+        _sd3(root / "words").save_pretrained(root / "sd3")
+    return root
+
+
+def _tokenizer(folder):
+    """A byte-pair tokenizer of single letters."""
+    folder.mkdir(exist_ok=True)
+    vocabulary = [*WORDS, *(f"{letter}</w>" for letter in WORDS), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(vocabulary)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=8)
+
+
+def _text_config(width, **changes):
+    sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return CLIPTextConfig(vocab_size=54, max_position_embeddings=8, bos_token_id=52, eos_token_id=53, **sizes, **changes)
+
+
+def _kl(channels=2):
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    sizes = {"block_out_channels": (8, 8), "latent_channels": channels, "norm_num_groups": 4, "sample_size": 16}
+    return AutoencoderKL(**blocks, **sizes, scaling_factor=0.3, shift_factor=0.1)
+
+
+def _stable(words):
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=2,
+        out_channels=2,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=4,
+        cross_attention_dim=8,
+        attention_head_dim=2,
+    )
+    parts = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1)
+    return StableDiffusionPipeline(_kl(), CLIPTextModel(_text_config(8)), _tokenizer(words), unet, scheduler, **parts)
+
+
+def _latent():
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=2,
+        out_channels=2,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=4,
+    )
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    vq = VQModel(**blocks, block_out_channels=(8, 8), latent_channels=2, norm_num_groups=4, num_vq_embeddings=16)
+    return LDMPipeline(vq, unet, DDIMScheduler(clip_sample=False))
+
+
+def _dit():
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=4,
+        in_channels=2,
+        out_channels=4,
+        num_layers=2,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=3,
+        norm_num_groups=2,
+    )
+    for parameter in transformer.parameters():  # its gates begin at 0, where no gradient passes
+        torch.nn.init.normal_(parameter, std=0.2)
+    return DiTPipeline(transformer, _kl(), DDIMScheduler(clip_sample=False))
+
+
+def _sd3(words):
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=2,
+        out_channels=2,
+        num_layers=2,
+        attention_head_dim=4,
+        num_attention_heads=2,
+        caption_projection_dim=8,
+        joint_attention_dim=16,
+        pooled_projection_dim=12,
+        pos_embed_max_size=8,
+    )
+    texts = [CLIPTextModelWithProjection(_text_config(8, projection_dim=6)) for _ in range(2)]
+    token = _tokenizer(words)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return StableDiffusion3Pipeline(transformer, scheduler, _kl(), texts[0], token, texts[1], token, None, None)
+
+
+def images(n=3, **columns):
+    random = np.random.Generator(np.random.Philox(1))
+    return Examples(random.integers(0, 256, (n, 16, 16, 3), dtype=np.uint8), **columns)
+
+
+def columns(family):
+    return {"prompts": PROMPTS} if family in ("stable", "sd3") else {"labels": np.array([0, 2, 1])} if family == "dit" else {}
+
+
+FAMILIES = ["stable", "latent", "dit", "sd3"]
+
+
+def shown(model, family, store):
+    return encoded(model, images(**columns(family)), store)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["simple", "square"])
+def test_hooks_give_the_gradients_of_the_slow_engine(pipelines, store, family, name):
+    model = load(pipelines / family)
+    model.module.double()
+    examples, draws = shown(model, family, store), Draws((5, 500))
+    what = measurement(name)
+    slow = torch.cat(list(vmap.gradients(model, examples, what, draws)))
+    fast = torch.cat(list(hooks.gradients(model, examples, what, draws)))
+    assert slow.abs().max() > 0
+    torch.testing.assert_close(fast, slow, rtol=1e-7, atol=1e-9 * float(slow.abs().max()))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_loaded_is_shaped_as_its_latents_and_makes_its_pictures(pipelines, store, family):
+    model = load(pipelines / family)
+    assert model.shape == (2, 8, 8) and model.pictures == (3, 16, 16)
+    examples = shown(model, family, store)
+    assert examples.inputs().shape == (3, 2, 8, 8) and examples.shape == (3, 16, 16)
+    assert model.fingerprint == load(pipelines / family).fingerprint
+
+
+def test_stable_diffusion_predicts_as_its_pipeline(pipelines):
+    """Without guidance: one step of the pipeline's own loop, its network watched."""
+    model, pipeline = load(pipelines / "stable"), StableDiffusionPipeline.from_pretrained(pipelines / "stable", safety_checker=None)
+    seen = watched(pipeline.unet)
+    x = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    pipeline(list(PROMPTS[:2]), num_inference_steps=1, guidance_scale=1.0, latents=x, output_type="latent")
+    with torch.no_grad():
+        ours = model.predict(x, torch.full((2,), 1), model.text.embed(PROMPTS[:2]))
+    torch.testing.assert_close(ours, seen[0], rtol=0, atol=1e-6)
+
+
+def test_stable_diffusion_samples_as_its_pipeline_with_guidance(pipelines):
+    model, pipeline = load(pipelines / "stable"), StableDiffusionPipeline.from_pretrained(pipelines / "stable", safety_checker=None)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, steps_offset=0)
+    told = model.text.embed(["a cat"])
+    noise = sample(model, range(1), 3, steps=5, predict=conditioned(model, told), keep_path=True).path[:, 0]
+    theirs = pipeline(["a cat"], num_inference_steps=5, guidance_scale=4.0, latents=noise, output_type="latent").images
+    ours = sample(model, range(1), 3, steps=5, predict=conditioned(model, told, 4.0)).pictures
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_dit_predicts_as_its_pipeline(pipelines):
+    model, pipeline = load(pipelines / "dit"), DiTPipeline.from_pretrained(pipelines / "dit")
+    x, t, labels = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([7, 600]), torch.tensor([2, 0])
+    with torch.no_grad():
+        theirs = pipeline.transformer.eval()(x, timestep=t, class_labels=labels).sample[:, :2]
+        ours = model.predict(x, t, {"class_labels": labels})
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert model.classes == 3
+
+
+def test_stable_diffusion_3_predicts_as_its_pipeline(pipelines):
+    model, pipeline = (
+        load(pipelines / "sd3"),
+        StableDiffusion3Pipeline.from_pretrained(pipelines / "sd3", **NONE),
+    )
+    seen = watched(pipeline.transformer)
+    x = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    settings = {"num_inference_steps": 1, "guidance_scale": 1.0, "latents": x, "output_type": "latent", "height": 16, "width": 16}
+    pipeline(list(PROMPTS[:2]), **settings)
+    sigma = float(pipeline.scheduler.sigmas[0])
+    assert model.schedule.beta[-1] == pytest.approx(sigma)  # its first step is at the schedule's last timestep
+    with torch.no_grad():
+        ours = model.predict(x, torch.full((2,), 999), model.text.embed(PROMPTS[:2]))
+    torch.testing.assert_close(ours, seen[0], rtol=0, atol=1e-6)
+
+
+def watched(network):
+    """What a network puts out from now on."""
+    seen = []
+    network.register_forward_hook(
+        lambda module, args, output: seen.append(output[0] if isinstance(output, tuple) else output.sample)
+    )
+    return seen
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_latents_are_those_of_the_pipelines_auto_encoder_in_its_units(pipelines, store, family):
+    model, examples = load(pipelines / family), images(**columns(family))
+    kind, part = (VQModel, "vqvae") if family == "latent" else (AutoencoderKL, "vae")
+    vae = kind.from_pretrained(pipelines / family, subfolder=part)
+    with torch.no_grad():
+        made = vae.encode(torch.as_tensor(examples.pixels()))
+        raw = made.latents if family == "latent" else made.latent_dist.mode()
+        decoded = vae.decode(raw).sample
+    shift = vae.config.get("shift_factor") or 0.0
+    found = torch.as_tensor(encoded(model, examples, store).latents)
+    torch.testing.assert_close(found, (raw - shift) * vae.config.scaling_factor, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(model.latent.decode(found), decoded, rtol=1e-4, atol=1e-5)
+
+
+def test_the_latents_of_a_mirror_image_are_not_the_mirrored_latents(pipelines, store):
+    model, examples = load(pipelines / "stable"), images(prompts=PROMPTS)
+    mirror = Examples(np.ascontiguousarray(examples.images[:, :, ::-1]), prompts=PROMPTS)
+    found = posteriors(model, examples, store, mirrored=True)
+    np.testing.assert_allclose(found, posteriors(model, mirror, store), rtol=1e-5, atol=1e-6)
+    assert np.abs(found[:, 0] - posteriors(model, examples, store)[:, 0, :, :, ::-1]).max() > 1e-3
+
+
+def test_latents_and_prompts_are_encoded_once(pipelines, store, monkeypatch):
+    model, examples = load(pipelines / "stable"), images(prompts=PROMPTS)
+    first = encoded(model, examples, store)
+    calls = []
+    monkeypatch.setattr(type(model.latent), "encode", lambda self, pixels: calls.append(len(pixels)))
+    again = encoded(model, examples, store)
+    assert not calls
+    assert np.array_equal(first.latents, again.latents)
+    assert first.text.which.tolist() == [0, 1, 0] and len(first.text.tables["encoder_hidden_states"]) == 2
+
+
+def test_the_prompt_is_part_of_what_features_are_kept_by(pipelines, store):
+    model = load(pipelines / "stable")
+    one, other = (encoded(model, images(1, prompts=(prompt,)), store) for prompt in ("a cat", "a dog"))
+    assert one.hashes == other.hashes and one.keys != other.keys
+
+
+def test_prompts_that_are_missing_are_told_before_anything_is_computed(pipelines, store):
+    from headwater import Pixel, attribute
+
+    with pytest.raises(DataError, match=r"conditioned on prompts.*none.*--caption"):
+        attribute(load(pipelines / "stable"), images(), images(), method=Pixel(), store=store)
+
+
+def test_a_flow_has_no_bound_and_no_ddpm(pipelines, store):
+    model = load(pipelines / "sd3")
+    with pytest.raises(OptionError, match="'elbo'"):
+        list(vmap.gradients(model, shown(model, "sd3", store), measurement("elbo"), Draws((5,))))
+    with pytest.raises(OptionError, match="'ddpm'"):
+        sample(model, range(1), 0, sampler="ddpm", steps=2)
+
+
+def test_pictures_of_another_size_are_taken_by_networks_of_any_size(pipelines):
+    assert load(pipelines / "stable", size=(24, 32)).shape == (2, 12, 16)
+    assert load(pipelines / "dit", size=(24, 32)).shape == (2, 8, 8)
+    with pytest.raises(ModelError, match="multiples of 2"):
+        load(pipelines / "stable", size=(25, 32))
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder", "tokenizer"])
+def test_a_missing_component_is_named(pipelines, tmp_path, part):
+    shutil.copytree(pipelines / "stable", tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / part)
+    if part == "vae":  # without it the network would be taken for one of pixels
+        with pytest.raises(ModelError, match="has no vae"):
+            load(tmp_path / "model")
+    else:
+        with pytest.raises(ModelError, match=f"has no {part}"):
+            load(tmp_path / "model")
+
+
+def test_code_of_a_models_own_is_refused(pipelines, tmp_path):
+    shutil.copytree(pipelines / "stable", tmp_path / "model")
+    index = tmp_path / "model" / "model_index.json"
+    told = json.loads(index.read_text())
+    index.write_text(json.dumps(told | {"unet": ["my_unet", "MyUNet"]}))
+    with pytest.raises(ModelError, match="never runs code"):
+        load(tmp_path / "model")
+
+
+def test_pickled_weights_of_a_text_encoder_are_refused(pipelines, tmp_path):
+    shutil.copytree(pipelines / "stable", tmp_path / "model")
+    (tmp_path / "model" / "text_encoder" / "model.safetensors").rename(tmp_path / "model" / "text_encoder" / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="pickled"):
+        load(tmp_path / "model")
+
+
+# LoRA
+
+
+@pytest.fixture
+def tuned(pipelines):
+    """A base with adapters whose B is no longer 0."""
+    model = load(pipelines / "stable")
+    lora.add(model.module, 2, 0.0, seed=0)
+    with torch.no_grad():
+        for name, parameter in model.module.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(len(name)))
+    return model
+
+
+def test_adapters_are_the_only_parameters_and_features_are_of_them(pipelines, tuned, store, tmp_path):
+    lora.save(tuned.module, tmp_path / "lora", "unet")
+    model = load(pipelines / "stable", lora=tmp_path / "lora")
+    names = list(model.parameters())
+    assert names and all("lora_" in name for name in names)
+    model.module.double()
+    examples, draws, what = shown(model, "stable", store), Draws((5, 500)), measurement("simple")
+    slow = torch.cat(list(vmap.gradients(model, examples, what, draws)))
+    fast = torch.cat(list(hooks.gradients(model, examples, what, draws)))
+    torch.testing.assert_close(fast, slow, rtol=1e-7, atol=1e-9 * float(slow.abs().max()))
+
+
+def test_saved_adapters_load_in_diffusers_and_here_to_the_same_prediction(pipelines, tuned, tmp_path):
+    lora.save(tuned.module, tmp_path / "lora", "unet")
+    pipeline = StableDiffusionPipeline.from_pretrained(pipelines / "stable", safety_checker=None)
+    pipeline.load_lora_weights(tmp_path / "lora")
+    x, t = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([7, 600])
+    model = load(pipelines / "stable", lora=tmp_path / "lora")
+    told = model.text.embed(PROMPTS[:2])
+    with torch.no_grad():
+        expected = tuned.predict(x, t, told)
+        assert torch.equal(model.predict(x, t, told), expected)
+        torch.testing.assert_close(pipeline.unet(x, t, **told).sample, expected, rtol=0, atol=1e-6)
+        assert not torch.allclose(load(pipelines / "stable").predict(x, t, told), expected, atol=1e-3)
+
+
+def test_adapters_that_diffusers_saved_load_here(pipelines, tuned, tmp_path):
+    from peft import get_peft_model_state_dict
+
+    StableDiffusionPipeline.save_lora_weights(tmp_path / "lora", unet_lora_layers=get_peft_model_state_dict(tuned.module))
+    x, t = torch.ones(1, 2, 8, 8), torch.tensor([7])
+    model = load(pipelines / "stable", lora=tmp_path / "lora")
+    with torch.no_grad():
+        told = model.text.embed(["a cat"])
+        assert torch.equal(model.predict(x, t, told), tuned.predict(x, t, told))
+
+
+def test_adapters_of_another_base_are_refused(pipelines, tuned, tmp_path):
+    lora.save(tuned.module, tmp_path / "lora", "unet")
+    with pytest.raises(ModelError, match="also changes unet"):
+        load(pipelines / "sd3", lora=tmp_path / "lora")
+    shutil.copytree(pipelines / "stable", tmp_path / "wide")
+    wide = UNet2DConditionModel.from_config(
+        UNet2DConditionModel.load_config(pipelines / "stable" / "unet") | {"block_out_channels": [16, 16]}
+    )
+    shutil.rmtree(tmp_path / "wide" / "unet")
+    wide.save_pretrained(tmp_path / "wide" / "unet")
+    with pytest.raises(ModelError, match="trained on another model"):
+        load(tmp_path / "wide", lora=tmp_path / "lora")
+
+
+def test_a_folder_without_adapters_is_told(pipelines, tmp_path):
+    Path(tmp_path / "bare").mkdir()
+    with pytest.raises(ModelError, match=r"no pytorch_lora_weights.safetensors"):
+        load(pipelines / "stable", lora=tmp_path / "bare")
+
+
+def test_a_bare_network_without_a_scheduler_has_the_linear_schedule(pipelines, tmp_path):
+    shutil.copytree(pipelines / "latent" / "unet", tmp_path / "unet")
+    model = load(tmp_path / "unet")
+    np.testing.assert_allclose(model.schedule.beta, DDPMScheduler().betas.double().numpy(), rtol=1e-5)
+    assert model.latent is None
