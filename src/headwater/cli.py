@@ -45,6 +45,9 @@ Ensemble = Annotated[
     int | None, typer.Option(min=1, help="Average over so many models, each retrained on one of the bank's further subsets.")
 ]
 Resize = Annotated[int | None, typer.Option(help="Resize and centre-crop images to this size.")]
+Caption = Annotated[
+    str | None, typer.Option(help="Prompts for images that have none, such as 'a {group} painting'; also {label}, {id}.")
+]
 
 
 @app.callback()
@@ -83,6 +86,7 @@ def train(
     prediction: Annotated[str, typer.Option(help="epsilon, v_prediction or sample.")] = "epsilon",
     conditional: Annotated[bool, typer.Option("--conditional", help="Condition on the labels.")] = False,
     resize: Resize = None,
+    caption: Caption = None,
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
@@ -102,7 +106,7 @@ def train(
         ema=ema,
         checkpoints=checkpoints,
     )
-    examples = open_examples(data, resize=resize)
+    examples = open_examples(data, resize=resize, caption=caption)
     what = network(config, examples, prediction=prediction, conditional=conditional)
     with _bar("training") as tick:
         train_model(what, examples, recipe, out, seed, device=checked(device), tick=tick)
@@ -153,16 +157,17 @@ def attribute(
     ray: Ray = None,
     gpus: Gpus = 0.0,
     resize: Resize = None,
+    caption: Caption = None,
     ensemble: Ensemble = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a run with other settings.")] = False,
 ) -> None:
     """Score every training image for every query, and write the run folder with its report."""
-    from headwater.arguments import Machine, Models, crew, experiment, fields_of
+    from headwater.arguments import Machine, Models, Reading, crew, experiment, fields_of
     from headwater.experiment import run
     from headwater.report import report as page
 
     fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None))
-    what = experiment(method, fields, train, query, models, bank, Machine(device, memory), resize)
+    what = experiment(method, fields, train, query, models, bank, Machine(device, memory), Reading(resize, caption))
     with _bar("features") as tick:
         fresh = run(what, out, _store(store, tick, store_dtype, crew(workers, ray, gpus)), force=force)
     if not fresh:
