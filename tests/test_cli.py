@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from headwater import cli
+from headwater.arguments import Machine, Models, Reading, experiment
 from headwater.bank import open_bank
 from headwater.models import loading, unet
 
@@ -184,6 +185,32 @@ def test_train_sample_attribute_from_a_folder_of_images(command, tmp_path):
     assert code == 0, err
 
 
+@pytest.fixture
+def classes(tmp_path):
+    """Two folders of pictures, `train` with the classes a and b, `query` with b alone."""
+    from PIL import Image
+
+    for i, file in enumerate(("train/a/0.png", "train/b/1.png", "query/b/2.png")):
+        (tmp_path / file).parent.mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), 60 * i, np.uint8)).save(tmp_path / file)
+
+
+def test_a_caption_makes_the_prompts_of_both_sides_with_the_labels_of_the_training_set(classes, tmp_path):
+    sides = str(tmp_path / "train"), str(tmp_path / "query")
+    reading = Reading(caption="{group} is {label}")
+    found = experiment("pixel", {}, *sides, Models([]), None, Machine("cpu", 1.0), reading)
+    assert found.train.prompts == ("a is 0", "b is 1") and found.queries.prompts == ("b is 1",)
+
+
+def test_train_and_attribute_take_a_caption(command, classes):
+    words = "--caption", "a {group}"
+    code, _, err = command("train", "--data", "train", "--out", "m", "--steps", 4, "--batch", 2, *words)
+    assert code == 0, err
+    code, _, err = command("attribute", "--train", "train", "--query", "query", "--method", "pixel", "--out", "run", *words)
+    assert code == 0, err
+    assert "a b" in command("credit", "run", "--by", "prompt")[1]
+
+
 def test_credit_by_label_of_a_fresh_run(command, attribute, refused):
     command(*attribute())
     code, out, _ = command("credit", "run", "--queries", 1)
@@ -209,6 +236,20 @@ def test_a_file_that_is_no_image(refused, attribute, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "cat.png").write_text("not a cat")
     assert "cat.png" in refused(*attribute(train="images"))
+
+
+def test_a_caption_that_no_image_can_fill(refused, attribute, tmp_path):
+    assert "Did you mean 'group'?" in refused(*attribute(caption="a {grup}"))
+    assert "the images have no groups; they have {label} {id}" in refused(*attribute(caption="a {group}"))
+    assert "a bank has its own" in refused(*attribute(train=None, query=None, bank="digits", caption="a {label}"))
+    assert "cannot be read" in refused("train", "--data", "digits", "--out", "m", "--caption", "a {label")
+    assert not (tmp_path / "run").exists() and not (tmp_path / "m").exists()
+
+
+def test_a_folder_whose_captions_are_no_json(refused, attribute, classes, tmp_path):
+    (tmp_path / "train" / "metadata.jsonl").write_text("a red car")
+    message = refused(*attribute(train="train"))
+    assert "train/metadata.jsonl, line 1, is no JSON" in message and '"file_name"' in message
 
 
 def test_images_of_another_size_or_channel_count_than_the_models(refused, attribute, files):

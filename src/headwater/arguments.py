@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from headwater.asking import on_paths
 from headwater.bank import Bank, open_bank, read_info
 from headwater.building import Place
-from headwater.core import labelled_like
+from headwater.core import Examples, labelled_like
 from headwater.data import open_examples
+from headwater.data.template import captioned
 from headwater.diffusion.denoiser import Denoiser
 from headwater.errors import OptionError
 from headwater.experiment import Run
@@ -48,6 +49,16 @@ class Models(NamedTuple):
     lora: Path | None = None
 
 
+class Reading(NamedTuple):
+    """How images are read: brought to a size, and a template for the prompts of those that have none."""
+
+    resize: int | None = None
+    caption: str | None = None
+
+
+AS_THEY_ARE = Reading()
+
+
 def parse(text: str) -> Any:
     """The value of a `--set`: JSON if it parses, else a list if there are commas, else a word."""
     try:
@@ -81,7 +92,7 @@ def experiment(
     models: Models,
     bank: str | None,
     machine: Machine,
-    resize: int | None = None,
+    reading: Reading = AS_THEY_ARE,
 ) -> Run:
     """Everything a run needs, opened and checked. What is not named comes from the bank, if there is one."""
     opened = open_bank(bank) if bank else None
@@ -91,8 +102,12 @@ def experiment(
     if opened is None and (train is None or query is None):
         missing = "--train" if train is None else "--query"
         raise OptionError(f"{missing} is missing. Name a folder of images, an .npz file, or a built-in name such as digits.")
-    examples = opened.train if train is None and opened else open_examples(train or "", resize=resize)
-    queries = opened.queries if query is None and opened else labelled_like(open_examples(query or "", resize=resize), examples)
+    if train is None and query is None and reading.caption is not None:
+        raise OptionError(
+            "--caption makes prompts of images that --train and --query name; expected one of these, for a bank has its own."
+        )
+    examples = opened.train if train is None and opened else open_examples(train or "", **reading._asdict())
+    queries = opened.queries if query is None and opened else explained(query or "", examples, reading)
     folders = models.folders or ([opened.folder / "model"] if opened and train is None else [])
     if models.ensemble is None:
         if models.lora is not None and len(folders) != 1:
@@ -105,6 +120,12 @@ def experiment(
             notes = [told("Of retrained models no checkpoints are kept: the final ones alone are used.")]
     sources = {"train": train or f"{bank}/train.npz", "query": query or f"{bank}/queries.npz", "models": names}
     return Run(method, fields, examples, queries, loaded, opened, sources, notes)
+
+
+def explained(query: str, train: Examples, reading: Reading) -> Examples:
+    """The queries, with the training set's labels before a template reads them."""
+    queries = labelled_like(open_examples(query, resize=reading.resize), train)
+    return queries if reading.caption is None else captioned(queries, reading.caption)
 
 
 def reachable_paths(method: Any, bank: Bank) -> bool:

@@ -6,6 +6,7 @@ Heavy modules are imported inside the commands, so that `--help` is instant.
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +47,9 @@ Ensemble = Annotated[
     int | None, typer.Option(min=1, help="Average over so many models, each retrained on one of the bank's further subsets.")
 ]
 Resize = Annotated[int | None, typer.Option(help="Resize and centre-crop images to this size.")]
+Caption = Annotated[
+    str | None, typer.Option(help="Prompts for images that have none, such as 'a {group} painting'; also {label}, {id}.")
+]
 
 
 @app.callback()
@@ -73,10 +77,13 @@ def train(
     data: Annotated[str, typer.Option(help="Training images: folder, .npz, hf:name[:split], or a built-in name.")],
     out: Annotated[Path, typer.Option(help="Model folder to write (diffusers format, with checkpoints).")],
     config: Annotated[str, typer.Option(help="Named network: digits, cifar, celeba, …-scale-shift.")] = "digits",
+    model: Annotated[Path | None, typer.Option(help="Pipeline folder to train LoRA weights for, with --lora.")] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Train adapters of the attention of --model (ArtBench's recipe).")] = False,
+    rank: Annotated[int, typer.Option(min=1, help="Of the adapters; their α is the same.")] = 128,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps [default: by --epochs].")] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 200,
-    batch: int = 128,
-    learning_rate: float = 1e-4,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data [default: 200, with --lora 100].")] = None,
+    batch: Annotated[int | None, typer.Option(help="[default: 128, with --lora 64]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="[default: 1e-4, with --lora 3e-4]")] = None,
     dropout: float = 0.1,
     flips: bool = True,
     ema: Annotated[float | None, typer.Option(help="Decay of averaged weights [default: off].")] = None,
@@ -84,29 +91,32 @@ def train(
     prediction: Annotated[str, typer.Option(help="epsilon, v_prediction or sample.")] = "epsilon",
     conditional: Annotated[bool, typer.Option("--conditional", help="Condition on the labels.")] = False,
     resize: Resize = None,
+    caption: Caption = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    store: Store = None,
 ) -> None:
-    """Train a DDPM with the recipe of the D-TRAK paper. Run again, it goes on from its last checkpoint."""
+    """Train a DDPM, or with --lora adapters of a model, with the recipes of the D-TRAK paper.
+
+    Run again, it goes on from its last checkpoint.
+    """
     from headwater.data import open_examples
     from headwater.experiment import device as checked
-    from headwater.making import network, train_model
-    from headwater.models.train import Recipe
+    from headwater.making import Adapters, network, train_lora, train_model
+    from headwater.models.train import LORA, Recipe
 
-    recipe = Recipe(
-        epochs=epochs,
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        dropout=dropout,
-        flips=flips,
-        ema=ema,
-        checkpoints=checkpoints,
-    )
-    examples = open_examples(data, resize=resize)
-    what = network(config, examples, prediction=prediction, conditional=conditional)
+    if lora != (model is not None):
+        raise OptionError("--lora and --model belong together: a pipeline's folder, of which adapters are trained.")
+    given = {"steps": steps, "epochs": epochs, "batch": batch, "learning_rate": learning_rate}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    changes |= {"dropout": dropout, "flips": flips, "ema": ema, "checkpoints": checkpoints}
+    recipe, examples = replace(LORA if lora else Recipe(), **changes), open_examples(data, resize=resize, caption=caption)
     with _bar("training") as tick:
-        train_model(what, examples, recipe, out, seed, device=checked(device), tick=tick)
+        if model is not None:
+            train_lora(Adapters(model, rank, _store(store)), examples, recipe, out, seed, device=checked(device), tick=tick)
+        else:
+            what = network(config, examples, prediction=prediction, conditional=conditional)
+            train_model(what, examples, recipe, out, seed, device=checked(device), tick=tick)
     print(out)
 
 
@@ -161,16 +171,17 @@ def attribute(
     ray: Ray = None,
     gpus: Gpus = 0.0,
     resize: Resize = None,
+    caption: Caption = None,
     ensemble: Ensemble = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a run with other settings.")] = False,
 ) -> None:
     """Score every training image for every query, and write the run folder with its report."""
-    from headwater.arguments import Machine, Models, crew, experiment, fields_of
+    from headwater.arguments import Machine, Models, Reading, crew, experiment, fields_of
     from headwater.experiment import run
     from headwater.report import report as page
 
     fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None), lora)
-    what = experiment(method, fields, train, query, models, bank, Machine(device, memory), resize)
+    what = experiment(method, fields, train, query, models, bank, Machine(device, memory), Reading(resize, caption))
     with _bar("features") as tick:
         fresh = run(what, out, _store(store, tick, store_dtype, crew(workers, ray, gpus)), force=force)
     if not fresh:

@@ -1,9 +1,10 @@
 """Making what is attributed: a model folder from images, and pictures from a model."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +17,12 @@ from headwater.diffusion.sample import SAMPLERS, conditioned, sample
 from headwater.diffusion.schedule import linear
 from headwater.disk import written
 from headwater.errors import DataError, OptionError, unknown
-from headwater.models import folders, loading, unet
+from headwater.features import check_fits
+from headwater.models import folders, loading, lora, unet
 from headwater.models.train import Recipe, Watch, train
+from headwater.models.tuning import Tuning, save_lora
 from headwater.models.unet import Network
+from headwater.store import FeatureStore
 
 BATCH = 256  # pictures sampled together
 DECODED = 16  # pictures decoded together
@@ -73,21 +77,62 @@ def train_model(
     An interrupted call goes on from its last checkpoint. A finished one is loaded, if its settings were the same; else refused.
     """
     config = json.loads(json.dumps(dict(network.config)))
-    settings = {"recipe": asdict(recipe), "network": config, "prediction": network.schedule.prediction, "seed": seed}
-    settings = json.loads(json.dumps(settings | {"data": examples.fingerprint}))
-    there = out / "training.json"
-    if there.exists() and json.loads(there.read_text()) != settings:
-        raise OptionError(f"{out} holds a model of another training run. Name another folder with --out, or delete that one.")
-    if (out / "model_index.json").exists():
+    settings = {"network": config, "prediction": network.schedule.prediction}
+    if not _begun(out, settings | {"recipe": asdict(recipe), "seed": seed, "data": examples.fingerprint}):
         return loading.load(out, device)
-    with written(there, "w") as file:
-        json.dump(settings, file, indent=1)
     state = out / "training-state.safetensors"
     watch = Watch(state, tick, lambda step, model: unet.save(model, out / "checkpoints" / f"step-{step}"))
     model = train(network, examples, recipe, seed, device=device, watch=watch)
     unet.save(model, out)
     state.unlink(missing_ok=True)
     return model
+
+
+class Adapters(NamedTuple):
+    """LoRA of this rank for the pipeline in `base`; latents and embedded prompts are kept in the store."""
+
+    base: Path
+    rank: int
+    store: FeatureStore
+
+
+def train_lora(
+    what: Adapters,
+    examples: Examples,
+    recipe: Recipe,
+    out: Path,
+    seed: int = 0,
+    *,
+    device: str = "cpu",
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> Denoiser:
+    """Train adapters of a pipeline and write them to `out`, with checkpoints in `out/checkpoints/step-*`.
+
+    Interrupted and finished calls are as `train_model`'s.
+    """
+    model = loading.load(what.base, device, size=examples.shape[1:])
+    check_fits(model, examples)
+    settings = {"base": model.fingerprint, "rank": what.rank, "recipe": asdict(recipe), "seed": seed, "data": examples.fingerprint}
+    if not _begun(out, settings | {"prompts": examples.prompts}):
+        return loading.load(what.base, device, lora=out, size=examples.shape[1:])
+    state = out / "training-state.safetensors"
+    watch = Watch(state, tick, lambda step, model: save_lora(model, out / "checkpoints" / f"step-{step}"))
+    tuned = train(Tuning(model, what.store, what.rank, recipe.dropout), examples, recipe, seed, device=device, watch=watch)
+    save_lora(tuned, out)
+    state.unlink(missing_ok=True)
+    return tuned
+
+
+def _begun(out: Path, settings: Mapping[str, object]) -> bool:
+    """Whether the training with these settings is still to do in `out`, or to go on there; of another one it is refused."""
+    told, there = json.loads(json.dumps(settings)), out / "training.json"
+    if there.exists() and json.loads(there.read_text()) != told:
+        raise OptionError(f"{out} holds a model of another training run. Name another folder with --out, or delete that one.")
+    if (out / "model_index.json").exists() or lora.holds(out):
+        return False
+    with written(there, "w") as file:
+        json.dump(told, file, indent=1)
+    return True
 
 
 def pictures(

@@ -104,3 +104,7 @@ def test_without_the_library_the_way_to_install_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"pip install 'headwater\[hub\]'"):
         from_hub("cifar10")
+
+
+def test_of_several_columns_of_captions_one_is_read_and_lists_of_captions_are_passed_over(hub_folder):
+    assert from_hub(str(hub_folder(["a"], caption=[["one", "two"]], prompt=["p"], text=["t"]))).prompts == ("p",)

@@ -24,6 +24,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from headwater.cli import main
 from headwater.core import Examples
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
@@ -33,6 +34,8 @@ from headwater.errors import DataError, ModelError, OptionError
 from headwater.gradients import hooks, vmap
 from headwater.models import lora
 from headwater.models.loading import load
+from headwater.models.train import Recipe, train
+from headwater.models.tuning import Tuning
 from headwater.store import FeatureStore
 
 WORDS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -412,3 +415,88 @@ def test_a_bare_network_without_a_scheduler_has_the_linear_schedule(pipelines, t
     model = load(tmp_path / "unet")
     np.testing.assert_allclose(model.schedule.beta, DDPMScheduler().betas.double().numpy(), rtol=1e-5)
     assert model.latent is None
+
+
+def test_from_captions_to_credit_by_the_command_line(pipelines, tmp_path, monkeypatch, capsys):
+    """Adapters trained on two studios' pictures, pictures of prompts, whose they are: and all of it kept."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADWATER_STORE", str(tmp_path / "store"))
+    base = str(pipelines / "stable")
+    np.savez("train.npz", images=images(8).images, groups=np.array(["one", "other"] * 4))
+    data = ["--data", "train.npz", "--caption", "a {group} p", "--model", base, "--lora", "--rank", "2"]
+    ran("train", *data, "--epochs", "2", "--batch", "4", "--checkpoints", "2", "--out", "lora")
+    weights = Path("lora/pytorch_lora_weights.safetensors").read_bytes()
+    ran("train", *data, "--epochs", "2", "--batch", "4", "--checkpoints", "2", "--out", "lora")
+    assert Path("lora/pytorch_lora_weights.safetensors").read_bytes() == weights
+    assert "another training run" in refused(capsys, "train", *data, "--epochs", "3", "--out", "lora")
+    made = ["--prompt", "a one p", "--prompt", "a other p", "--guidance", "2", "--steps", "3"]
+    ran("sample", base, "--lora", "lora", "--count", "3", *made, "--out", "q.npz")
+    with np.load("q.npz") as queries:
+        assert queries["prompts"].tolist() == ["a one p", "a other p", "a one p"]
+        assert queries["latents"].shape == (3, 2, 8, 8)
+    asked = ["--model", base, "--lora", "lora", "--train", "train.npz", "--caption", "a {group} p", "--query", "q.npz"]
+    for method in ("d-trak", "k-fac", "pixel", "nda"):
+        ran(
+            "attribute",
+            *asked,
+            "--method",
+            method,
+            *([] if method in ("pixel", "nda") else ["--set", "timesteps=2"]),
+            "--out",
+            method,
+        )
+        assert np.isfinite(np.load(f"{method}/scores.npy")).all()
+    ran("attribute", *asked, "--method", "tracin", "--set", "timesteps=2", "--set", "checkpoints=2", "--out", "tracin")
+    told = json.loads(Path("tracin/run.json").read_text())
+    assert len(told["settings"]["checkpoints"][0]) == 2
+    assert "--prompt" in refused(capsys, "sample", base, "--count", "1", "--out", "no.npz")
+    assert "belong together" in refused(capsys, "train", "--data", "train.npz", "--lora", "--out", "no")
+    bare = ["--model", base, "--train", "train.npz", "--query", "q.npz", "--method", "d-trak", "--out", "no"]
+    assert "none" in refused(capsys, "attribute", *bare)
+
+
+def ran(*words):
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr("sys.argv", ["headwater", *words])
+        try:
+            main()
+        except SystemExit as end:
+            assert not end.code, words
+
+
+def refused(capsys, *words):
+    """What is told of a command that is refused."""
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["headwater", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_frozen_weights_are_shared_and_keep_their_values(pipelines, store):
+    base = load(pipelines / "stable")
+    before = {name: each.clone() for name, each in base.module.state_dict().items()}
+    recipe = Recipe(steps=3, batch=2, learning_rate=0.1, checkpoints=1)
+    tuned = train(Tuning(base, store, 2, 0.0), images(prompts=PROMPTS), recipe, 0)
+    assert all(torch.equal(each, before[name]) for name, each in base.module.state_dict().items())
+    own = dict(base.module.named_parameters())
+    frozen = {name.replace(".base_layer", ""): p for name, p in tuned.module.named_parameters() if "lora_" not in name}
+    assert frozen.keys() == own.keys() and all(frozen[name].data_ptr() == own[name].data_ptr() for name in own)
+    ups = [p for name, p in tuned.module.named_parameters() if "lora_B" in name]
+    assert all(p.abs().max() > 0 for p in ups)
+    again = train(Tuning(base, store, 2, 0.0), images(prompts=PROMPTS), recipe, 0)
+    assert again.fingerprint == tuned.fingerprint
+
+
+def test_all_weights_can_be_trained_further_and_latents_are_drawn_from_their_posterior(pipelines, store):
+    base = load(pipelines / "stable")
+    tuned = train(Tuning(base, store), images(prompts=PROMPTS), Recipe(steps=2, batch=2, checkpoints=1, warmup=0.0), 0)
+    assert list(tuned.parameters()) == list(base.parameters()) and tuned.fingerprint != base.fingerprint
+    material = Tuning(base, store).material(images(prompts=PROMPTS), "cpu", flips=True)
+    x = [material.shown(torch.arange(3), 0, step, flips=False) for step in range(400)]
+    mode, deviation = (torch.as_tensor(each) for each in posteriors(base, images(prompts=PROMPTS), store).swapaxes(0, 1))
+    torch.testing.assert_close((torch.stack(x).std(0) / deviation).mean(), torch.tensor(1.0), rtol=0.05, atol=0)
+    assert ((torch.stack(x).mean(0) - mode) / deviation).abs().max() < 6 / 400**0.5

@@ -4,23 +4,32 @@ import re
 from pathlib import Path
 
 from headwater.core import Examples
+from headwater.data.template import captioned, names_in
 from headwater.errors import DataError, OptionError, unknown
 
 ARTBENCH = ("artbench2", "artbench5", "artbench10", "artbench2-32", "artbench5-32", "artbench10-32")
 BUILT_IN = ("digits", "cifar10", "cifar2", "celeba", *ARTBENCH)
 
 
-def open_examples(source: str | Path, *, resize: int | None = None) -> Examples:
+def open_examples(source: str | Path, *, resize: int | None = None, caption: str | None = None) -> Examples:
     """The images that `source` names.
 
     One of BUILT_IN, also with a split (`digits:val`); `hf:name` or `hf:name:split`, a data set of the hub; an `.npz` file; a
     folder of images. A built-in name wins over a folder called alike: write `./digits` for the folder.
     `resize` brings the shorter side to that many pixels (bicubic, antialiased) and keeps the central square, whatever the
     source; of `celeba` it is the side that the paper's crop is brought to. What cannot be used is a DataError.
+    `caption`, such as "a {group} painting", makes the prompts of a source that has none (`headwater.data.template`).
     """
     if resize is not None and resize < 1:
         raise OptionError(f"resize is {resize}; expected a number of pixels, 1 or more.")
-    examples = _opened(str(source), resize)
+    if caption is not None:
+        names_in(caption)
+    examples = _brought(_opened(str(source), resize), source, resize)
+    return examples if caption is None else captioned(examples, caption)
+
+
+def _brought(examples: Examples, source: str | Path, resize: int | None) -> Examples:
+    """The examples with images of `resize` × `resize`, where that is asked for."""
     if resize is None or examples.images.shape[1:3] == (resize, resize):
         return examples
     if examples.trajectory is not None:

@@ -7,13 +7,14 @@ import numpy as np
 from PIL import Image
 
 from headwater.core import Examples
+from headwater.data.captions import COLUMNS
 from headwater.data.picture import eight_bit, first_line, fitted, stacked
 from headwater.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-PROMPTS = ("caption", "prompt", "text")
+TEXT = ("string", "large_string")
 
 
 def from_hub(name: str, split: str = "train", *, resize: int | None = None) -> Examples:
@@ -32,7 +33,7 @@ def from_hub(name: str, split: str = "train", *, resize: int | None = None) -> E
         values = [-1 if value is None else value for value in table[labels[0]]]
         columns["labels"] = np.array(values, np.int64)
         columns["groups"] = tuple(classes[value] if value >= 0 else "" for value in values)
-    prompts = [column for column in PROMPTS if column in kinds and table.features[column].dtype in ("string", "large_string")]
+    prompts = [column for column in COLUMNS if getattr(table.features.get(column), "dtype", None) in TEXT]  # of lists, none
     if prompts:
         columns["prompts"] = tuple(text or "" for text in table[prompts[0]])
     return Examples(_images(table, name, _image_column(kinds, name), resize), **columns)

@@ -115,7 +115,9 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def of_transformers(folder: Path, name: str, device: str = "cpu") -> nn.Module:
     """The network of class `name` of transformers in a folder, in float32."""
-    kind = getattr(libraries("transformers"), name)
+    library = libraries("transformers")
+    library.utils.logging.disable_progress_bar()  # of its own, for what takes a moment
+    kind = getattr(library, name)
     try:
         with torch.random.fork_rng(devices=[]):  # weights that are missing would be drawn from torch's global generator
             loaded: Any = kind.from_pretrained(

@@ -10,7 +10,7 @@ from torch import Tensor
 from headwater.diffusion.denoiser import Condition, TextEncoder
 from headwater.models.folders import EXPECTED, Pipeline, fingerprint, json_of, of_transformers
 from headwater.models.kinds import Kind, sides
-from headwater.models.text import Prompts, tokenizer
+from headwater.models.text import MARK, TEST, Prompts, tokenizer
 
 ENCODERS = {  # component: its tokenizer, and the classes of both
     "text_encoder": ("tokenizer", "CLIPTextModelWithProjection", "CLIPTokenizer"),
@@ -56,5 +56,6 @@ class StableDiffusion3(Kind):
             return {"encoder_hidden_states": hidden, "pooled_projections": pooled}
 
         marks = [fingerprint(parts[name]) for name in ENCODERS if parts[name] is not None]
-        words = [repr(parts[words](["a test of the words"]).input_ids) for words, *_ in ENCODERS.values() if parts[words]]
+        there = [parts[words] for words, *_ in ENCODERS.values() if parts[words] is not None]
+        words = [MARK.format(each([TEST], truncation=True, max_length=4).input_ids) for each in there]
         return Prompts(made, fingerprint(torch.nn.Module(), None, *marks, *words))

@@ -9,6 +9,8 @@ from torch import Tensor
 from headwater.errors import ModelError
 from headwater.models.folders import Pipeline, fingerprint, libraries, of_transformers
 
+TEST, MARK = "a test of the words", "tokenizer {}"  # what tells one tokenizer from another
+
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
@@ -32,7 +34,7 @@ def clip(pipeline: Pipeline, device: str) -> Prompts:
         mask = tokens.attention_mask.to(device) if getattr(encoder.config, "use_attention_mask", False) else None
         return {"encoder_hidden_states": encoder(tokens.input_ids.to(device), attention_mask=mask)[0]}
 
-    return Prompts(made, fingerprint(encoder, None, repr(words(["a test of the words"]).input_ids)))
+    return Prompts(made, fingerprint(encoder, None, MARK.format(words([TEST], truncation=True, max_length=4).input_ids)))
 
 
 def tokenizer(pipeline: Pipeline, part: str, name: str) -> Any:

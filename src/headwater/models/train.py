@@ -74,6 +74,7 @@ class Recipe:
         return min(self.ema or 0.0, rising)
 
 
+LORA = Recipe(epochs=100, batch=64, learning_rate=3e-4, betas=(0.9, 0.999))  # ArtBench's (appendix A.1)
 DIGITS = Recipe(steps=1000, batch=64, learning_rate=4e-3, dropout=0.0, flips=False)
 
 

@@ -1,0 +1,120 @@
+import json
+import os
+
+import pytest
+
+from headwater.data import open_examples
+from headwater.data.folder import folder
+from headwater.errors import DataError
+
+
+@pytest.fixture
+def told(tmp_path, put):
+    """Two images, `a.png` and `cat/b.png`, and a `metadata.jsonl` of the lines given: objects, or text as it is."""
+    put("a.png")
+    put("cat/b.png")
+
+    def write(*lines):
+        text = (line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines)
+        (tmp_path / "metadata.jsonl").write_text("\n".join(text), encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+A, B = {"file_name": "a.png", "text": "a red car"}, {"file_name": "cat/b.png", "text": "ein Käfer, zwei\u2028Zeilen"}
+
+
+def test_captions_are_found_by_file_name_in_any_order(told):
+    assert folder(told(B, A)).prompts == (A["text"], B["text"])
+
+
+def test_a_folder_without_the_file_has_no_prompts(tmp_path, put):
+    put("a.png")
+    assert folder(tmp_path).prompts is None
+
+
+def test_classes_and_captions_go_together(told, tmp_path):
+    told({"file_name": "dog/c.png", "text": "a dog"}, B)
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "dog" / "c.png")
+    found = folder(tmp_path)
+    assert found.groups == ("cat", "dog") and found.prompts == (B["text"], "a dog")
+
+
+@pytest.mark.parametrize("name", ["text", "prompt", "caption"])
+def test_the_column_may_have_any_of_three_names_and_others_are_not_read(told, name):
+    lines = [{"file_name": file, name: f"a {file}", "width": 4, "tags": ["x"]} for file in ("a.png", "cat/b.png")]
+    assert folder(told(*lines)).prompts == ("a a.png", "a cat/b.png")
+
+
+def test_of_several_columns_of_captions_one_is_read(told):
+    assert folder(told(A | {"caption": "1"}, B | {"caption": "2"})).prompts == ("1", "2")
+
+
+def test_blank_lines_and_paths_from_the_folder_itself_are_fine_and_a_caption_may_be_empty(told):
+    assert folder(told("", {"file_name": "./a.png", "text": ""}, "  ", B, "")).prompts == ("", B["text"])
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_fine(told, tmp_path):
+    told(A, B)
+    text = (tmp_path / "metadata.jsonl").read_bytes()
+    (tmp_path / "metadata.jsonl").write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
+    assert folder(tmp_path).prompts == (A["text"], B["text"])
+
+
+def test_resizing_keeps_captions(told):
+    assert open_examples(told(A, B), resize=2).prompts == (A["text"], B["text"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([A], r"no line for 1 of the 2 images, the first cat/b\.png; expected one for each\. Add .*, or remove"),
+        ([A, A, B], r"line 2, is another line for a\.png; expected one for each image\. Keep one"),
+        ([A, B, A | {"file_name": "./a.png"}], r"line 3, is another line for a\.png"),
+        ([A, B, A | {"file_name": "c.png"}], r"lines for 1 images that are not in the folder, the first c\.png; expected paths"),
+        ([A, "", "{'file_name': 1}"], r"line 3, is no JSON \(Expecting .*\): \{'file_name': 1\}\. Expected an object on one line"),
+        ([A, "[" * 100_000], "line 2, is no JSON"),
+        (["[1]"], r"line 1, is \[1\]; expected a JSON object such as"),
+        ([A, {"text": "a car"}], r"line 2, has no `file_name`; expected the path of an image"),
+        ([A, {"file_name": 7, "text": "a car"}], r"line 2, has the `file_name` 7; expected the path"),
+        ([{"file_name": "a.png", "title": "x"}], r"its columns are `file_name`, `title`; expected `caption` or `prompt` or `text`"),
+        ([], "its columns are none; expected"),
+        ([A, B | {"text": None}], r"line 2, has the `text` null; expected text\. Write one, or \"\""),
+        ([A, B | {"text": ["one", "two"]}], r'line 2, has the `text` \["one", "two"\]; expected text'),
+        ([A, {"file_name": "cat/b.png", "caption": "x"}], r"line 1, has no `caption`; expected text"),
+        (['{"file_name": "a.png", "text": "\\ud800"}'], r"line 1, has the `text` \"\\ud800\"; expected text"),
+    ],
+)
+def test_what_is_wrong_is_told_with_what_was_expected(told, lines, message):
+    with pytest.raises(DataError, match=message) as caught:
+        folder(told(*lines))
+    assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+
+
+def test_captions_are_read_before_any_picture(told, tmp_path):
+    (tmp_path / "a.png").write_text("not a picture")
+    with pytest.raises(DataError, match="no line for 1"):
+        folder(told(A))
+
+
+def test_a_file_in_another_encoding_is_told(told, tmp_path):
+    told(A, B)
+    (tmp_path / "metadata.jsonl").write_bytes('{"text": "Käfer"}'.encode("latin1"))
+    with pytest.raises(DataError, match=r"metadata\.jsonl is no text in UTF-8 .* Save it as UTF-8"):
+        folder(tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_told(told, tmp_path):
+    (tmp_path / "metadata.jsonl").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"Could not open .*metadata\.jsonl: No such file"):
+        folder(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX alone")
+def test_a_name_that_is_no_text_is_matched_by_its_id(tmp_path, put):
+    put("a.png")
+    os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/\xff.png")  # noqa: PTH104 - a name of bytes
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "\\ufffd.png", "text": "x"}')
+    assert folder(tmp_path).prompts == ("x",)
