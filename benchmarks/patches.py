@@ -152,7 +152,7 @@ def errors(
     """How far scores above 1e-6 of the largest are from those in float64."""
     exact = question.answer(noisy._replace(x_t=noisy.x_t.astype(np.float64)), train, workers).scores
     shown = exact > 1e-6 * exact.max()
-    return {name: float(f"{np.abs(found / exact - 1)[shown].max():.1e}") for name, found in scores.items()}
+    return {name: float(f"{np.abs(found[shown] / exact[shown] - 1).max():.1e}") for name, found in scores.items()}
 
 
 def convolutional(noisy: Noisy, images: UInt8[np.ndarray, "n h w c"], patch: int) -> Float[np.ndarray, " n"]:
