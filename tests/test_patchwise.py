@@ -107,3 +107,29 @@ def test_equal_patches_share_what_counts():
     np.testing.assert_allclose(traces.there.sum((1, 2)), found.scores, rtol=1e-9)
     inside = traces.there[0, 1:7, 1:7]
     np.testing.assert_allclose(inside, inside[0, 0])
+
+
+def test_equal_patches_share_what_counts_where_lists_were_full():
+    """Flat pictures of more patches than a list holds: either map sums to the score."""
+    images = np.full((2, 40, 40, 1), 200, np.uint8)
+    images[1, 10:14, 20:24] = 30
+    of, question = (
+        Noisy(images[0].transpose(2, 0, 1) / 255.0 + 0.1 * RANDOM.normal(size=(1, 40, 40)), 0.9, 0.19),
+        Question(Patches(3), 5),
+    )
+    with hands(1) as workers:
+        found = question.answer(of, images, workers)
+        traces = question.trace(of, images, found.evidence, workers)
+    np.testing.assert_allclose(traces.here.sum((1, 2)), found.scores, rtol=1e-6)
+    np.testing.assert_allclose(traces.there.sum((1, 2)), found.scores, rtol=1e-6)
+
+
+@pytest.mark.parametrize("variance", [1e-4, 1e-3])
+def test_float32_is_right_where_there_is_hardly_any_noise(variance):
+    """Evidence is then thousands of nats, which float32 would round to hundredths."""
+    of = noisy(variance)
+    question = Question(Patches(9), 6)
+    exact = answer(question, of).scores
+    found = answer(question, of._replace(x_t=of.x_t.astype(np.float32))).scores
+    large = exact > 1e-6 * exact.max()
+    np.testing.assert_allclose(found[large], exact[large], rtol=1e-4)

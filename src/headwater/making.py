@@ -117,7 +117,7 @@ def train_lora(
         return loading.load(what.base, device, lora=out, size=examples.shape[1:])
     state = out / "training-state.safetensors"
     watch = Watch(state, tick, lambda step, model: save_lora(model, out / "checkpoints" / f"step-{step}"))
-    tuned = train(Tuning(model, what.store, what.rank, recipe.dropout), examples, recipe, seed, device=device, watch=watch)
+    tuned = train(Tuning(model, what.store, what.rank), examples, recipe, seed, device=device, watch=watch)
     save_lora(tuned, out)
     state.unlink(missing_ok=True)
     return tuned

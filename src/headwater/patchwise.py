@@ -193,7 +193,8 @@ class _Work(NamedTuple):
         shape = (down.number, across.number)
         found = self.block(0, evidence, workers)
         factor = np.exp(-found.least.astype(np.float64) * self.scale - evidence)
-        traced_ = traced(self.question.patches.maps(self.noisy.x_t), self.variants(0), *self.windows, self.scale, found, factor)
+        x, top = self.question.patches.maps(self.noisy.x_t), self.question.top
+        traced_ = traced(x, self.variants(0), *self.windows, self.scale, top, found, factor)
         there = traced_.there[..., :b].astype(np.float64).reshape(-1, *shape, b)
         variant, place = np.divmod(traced_.place[:, :b].astype(np.int64), down.number * across.number)
         to = np.array(np.unravel_index(place, shape)) - np.indices(shape).reshape(2, -1, 1)
@@ -211,7 +212,7 @@ class _Work(NamedTuple):
     def log(self, found: Weighed) -> Float64[np.ndarray, " a"]:
         """ln Σ exp(−D/(2σ²)) of a block."""
         with np.errstate(divide="ignore"):
-            return np.log(found.total.astype(np.float64)) - found.least * self.scale
+            return np.log(found.total.astype(np.float64)) - found.least.astype(np.float64) * self.scale
 
     def shares(self, found: Weighed, evidence: Float64[np.ndarray, " a"]) -> Float64[np.ndarray, "a _"]:
         """The block's weights over the whole."""

@@ -7,7 +7,7 @@ from headwater.core import Examples
 from headwater.diffusion.schedule import linear
 from headwater.errors import DataError, OptionError
 from headwater.methods import make
-from headwater.methods.nda import usual
+from headwater.methods.nda import NDA, usual
 from headwater.scores import dense
 from headwater.store import FeatureStore
 
@@ -137,3 +137,13 @@ def test_queries_of_another_size_are_refused(store):
     index = method.fit(None, examples(3), store)
     with pytest.raises(DataError, match="Queries are 6×8 with 1 channels, training images 8×8 with 1"):
         list(method.score(None, index, examples(1, 6, 8), store))
+
+
+def test_a_resolution_without_weight_needs_no_size(store):
+    """Pictures of one pixel have no cells; at alpha 1 none are asked for."""
+    images = Examples(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1) * 60)
+    method = NDA(alpha=1.0, timesteps=(500,))
+    found = next(iter(method.score(None, method.fit(None, images, store), images, store)))
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
+    with pytest.raises(OptionError, match="low_patches"):
+        next(iter(NDA(timesteps=(500,)).score(None, NDA(timesteps=(500,)).fit(None, images, store), images, store)))

@@ -345,7 +345,7 @@ def test_pickled_weights_of_a_text_encoder_are_refused(pipelines, tmp_path):
 def tuned(pipelines):
     """A base with adapters whose B is no longer 0."""
     model = load(pipelines / "stable")
-    lora.add(model.module, 2, 0.0, seed=0)
+    lora.add(model.module, 2, seed=0)
     with torch.no_grad():
         for name, parameter in model.module.named_parameters():
             if "lora_B" in name:
@@ -480,14 +480,14 @@ def test_frozen_weights_are_shared_and_keep_their_values(pipelines, store):
     base = load(pipelines / "stable")
     before = {name: each.clone() for name, each in base.module.state_dict().items()}
     recipe = Recipe(steps=3, batch=2, learning_rate=0.1, checkpoints=1)
-    tuned = train(Tuning(base, store, 2, 0.0), images(prompts=PROMPTS), recipe, 0)
+    tuned = train(Tuning(base, store, 2), images(prompts=PROMPTS), recipe, 0)
     assert all(torch.equal(each, before[name]) for name, each in base.module.state_dict().items())
     own = dict(base.module.named_parameters())
     frozen = {name.replace(".base_layer", ""): p for name, p in tuned.module.named_parameters() if "lora_" not in name}
     assert frozen.keys() == own.keys() and all(frozen[name].data_ptr() == own[name].data_ptr() for name in own)
     ups = [p for name, p in tuned.module.named_parameters() if "lora_B" in name]
     assert all(p.abs().max() > 0 for p in ups)
-    again = train(Tuning(base, store, 2, 0.0), images(prompts=PROMPTS), recipe, 0)
+    again = train(Tuning(base, store, 2), images(prompts=PROMPTS), recipe, 0)
     assert again.fingerprint == tuned.fingerprint
 
 
@@ -500,3 +500,18 @@ def test_all_weights_can_be_trained_further_and_latents_are_drawn_from_their_pos
     mode, deviation = (torch.as_tensor(each) for each in posteriors(base, images(prompts=PROMPTS), store).swapaxes(0, 1))
     torch.testing.assert_close((torch.stack(x).std(0) / deviation).mean(), torch.tensor(1.0), rtol=0.05, atol=0)
     assert ((torch.stack(x).mean(0) - mode) / deviation).abs().max() < 6 / 400**0.5
+
+
+def test_only_attention_drops_while_adapters_are_trained(pipelines, store, monkeypatch):
+    seen = {}
+
+    def looked(path, module, *rest):
+        seen.update({name: layer.p for name, layer in module.named_modules() if isinstance(layer, torch.nn.Dropout)})
+        return 0
+
+    monkeypatch.setattr("headwater.models.train._resume", looked)
+    recipe = Recipe(steps=1, batch=2, checkpoints=1, dropout=0.25)
+    tuned = train(Tuning(load(pipelines / "stable"), store, 2), images(prompts=PROMPTS), recipe, 0)
+    assert {p for name, p in seen.items() if "attn" in name} == {0.25}
+    assert {p for name, p in seen.items() if "attn" not in name} == {0.0}
+    assert all(layer.p == 0 for layer in tuned.module.modules() if isinstance(layer, torch.nn.Dropout))

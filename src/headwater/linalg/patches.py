@@ -142,12 +142,16 @@ def traced(
     down: Windows,
     across: Windows,
     scale: float,
+    top: int,
     found: Weighed,
     factor: Float[np.ndarray, " a"],
 ) -> Traced:
-    """Where in each picture the weights that `weighed` found are, each times `factor[a]`."""
+    """Where in each picture the weights that `weighed` found are, each times `factor[a]`.
+
+    Patches that share the last code share what counts. Lists that were full kept some of them: here all are counted.
+    """
     fresh, wide = np.empty((down.number, 1, across.number * LANES), x.dtype), np.repeat(x, LANES, axis=2)
-    desk = Desk.of(x.dtype, scale, 1, LANES)
+    desk = Desk.of(x.dtype, scale, top, LANES)
     return Traced(*_traced(wide, y, tuple(down), tuple(across), tuple(found), factor.astype(x.dtype), fresh, desk))
 
 
@@ -159,27 +163,50 @@ def _traced(x, y, down, across, found, factor, fresh, desk):
     nearest, place = np.empty((ny * nx, LANES), x.dtype), np.zeros((ny * nx, LANES), np.int32)
     nearest[:] = FAR
     sums = room_for_sums(down, across, x.dtype)
-    for variant in range(len(y)):
-        for dy in range(1 - (y_high - y_low), y_high - y_low):
-            low, high = met(down, dy)
-            for dx in range(1 - (x_high - x_low), x_high - x_low):
-                displaced(x, y[variant], down, across, dy, dx, low, high, sums, fresh, 0)
-                left, right = met(across, dx)
-                for r in range(low, high):
-                    for j in range(left, right):
-                        a, b = r * nx + j, (r + dy) * nx + j + dx
-                        distances = fresh[r - low, 0, j * LANES : (j + 1) * LANES]
-                        _look(distances, a, found, factor[a], there[variant, b], desk)
-                        _nearer(distances, variant * ny * nx + b, nearest[a], place[a])
+    least, last, share = found[0], found[3], found[4].copy()
+    below, equal = np.zeros(last.shape, np.int32), np.zeros(last.shape, np.int32)
+    for counting in range(1 if share.min() < 1 else 0, -1, -1):
+        for variant in range(len(y)):
+            for dy in range(1 - (y_high - y_low), y_high - y_low):
+                low, high = met(down, dy)
+                for dx in range(1 - (x_high - x_low), x_high - x_low):
+                    displaced(x, y[variant], down, across, dy, dx, low, high, sums, fresh, 0)
+                    left, right = met(across, dx)
+                    for r in range(low, high):
+                        for j in range(left, right):
+                            a, b = r * nx + j, (r + dy) * nx + j + dx
+                            distances = fresh[r - low, 0, j * LANES : (j + 1) * LANES]
+                            coded(desk.codes, distances, least[a], desk)
+                            if counting:
+                                _tally(desk.codes, last[a], below[a], equal[a])
+                            else:
+                                _look(distances, a, least, last, share, factor[a], there[variant, b], desk)
+                                _nearer(distances, variant * ny * nx + b, nearest[a], place[a])
+        if counting:
+            _shared(share, below, equal, desk.top)
     return there, nearest, place
 
 
 @jit
-def _look(distances, a, found, factor, there, desk):
+def _tally(codes, last, below, equal):
+    for lane in range(LANES):
+        below[lane] += codes[lane] < last[lane]
+        equal[lane] += codes[lane] == last[lane]
+
+
+@jit
+def _shared(share, below, equal, top):
+    """Of all that share the last code, the part that counts."""
+    for a in range(len(share)):
+        for lane in range(LANES):
+            if share[a, lane] < 1:
+                share[a, lane] = (top - below[a, lane]) / max(1, equal[a, lane])
+
+
+@jit
+def _look(distances, a, least, last, share, factor, there, desk):
     """Add what counts of the weights at these distances from window a to those of a window of the pictures."""
-    least, _, _, last, share = found
     exponentials(desk.weights, distances, least[a], desk.scale)
-    coded(desk.codes, distances, least[a], desk)
     for lane in range(LANES):
         code = desk.codes[lane]
         part = 1 if code < last[a, lane] else share[a, lane] if code == last[a, lane] else 0

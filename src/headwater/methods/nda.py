@@ -19,7 +19,7 @@ from headwater.patchwise import Explained, Noisy, Patches, Question, hands, nois
 from headwater.regions import Regions
 from headwater.store import FeatureStore
 
-VERSION = 2  # of the numbers that given settings stand for
+VERSION = 3  # of the numbers that given settings stand for
 TOGETHER = 8  # queries that are kept together in the store
 DRAWN = 16  # training images that maps of a query are drawn of
 
@@ -181,7 +181,7 @@ class NDA:
             alpha = _of(self.alpha, i)
             for name, coarse, weight in (("patches", False, alpha), ("low_patches", True, 1 - alpha)):
                 size = _of(getattr(self, name), i) or usual(side, index.alpha_bar[t], coarse=coarse)
-                if size > side:
+                if weight > 0 and size > side:
                     raise OptionError(
                         f"{name} has {size}; the images have {side} pixels. Expected at most {side - (side + 1 - coarse) % 2}."
                     )

@@ -23,12 +23,10 @@ NAME = "default"
 METADATA = "lora_adapter_metadata"  # diffusers' name for the entry of a file's header that tells rank and α
 
 
-def add(module: Any, rank: int, dropout: float, seed: int) -> None:
+def add(module: Any, rank: int, seed: int) -> None:
     """Give the network adapters with α = rank, A of stream (seed, "lora") and B = 0; they alone are trained from now on."""
     peft = libraries("peft")
-    config = peft.LoraConfig(
-        r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules=list(TARGETS), init_lora_weights="gaussian"
-    )
+    config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
     with torch.random.fork_rng(devices=[]):  # PEFT draws from torch's global generator
         torch.default_generator.manual_seed(seeds.key(seed, "lora", bits=64) >> 1)
         _added(module, config)

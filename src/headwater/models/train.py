@@ -5,6 +5,7 @@ dropout. Within one seed, models trained on different subsets therefore start al
 differs between them is the data.
 """
 
+import fnmatch
 import math
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -81,13 +82,16 @@ DIGITS = Recipe(steps=1000, batch=64, learning_rate=4e-3, dropout=0.0, flips=Fal
 @runtime_checkable
 class Trainable(Protocol):
     """What there is to train. `fresh` gives the network with the initial weights of a seed, of which those that require a gradient
-    are trained; `finished` the Denoiser around a trained one."""
+    are trained; `finished` the Denoiser around a trained one. `dropouts` is the name pattern of layers that drop."""
 
     @property
     def schedule(self) -> Schedule: ...
 
     @property
     def family(self) -> Family: ...
+
+    @property
+    def dropouts(self) -> str: ...
 
     def fresh(self, seed: int) -> nn.Module: ...
 
@@ -171,8 +175,8 @@ def _module(network: Trainable, recipe: Recipe, seed: int, device: str) -> nn.Mo
     module = network.fresh(seed)
     nn.Module.to(module, torch.device(device))
     module.train()
-    for layer in module.modules():
-        if isinstance(layer, nn.Dropout):
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Dropout) and fnmatch.fnmatchcase(name, network.dropouts):
             layer.p = recipe.dropout
     return module
 

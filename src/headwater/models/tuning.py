@@ -28,7 +28,11 @@ class Tuning:
     base: Denoiser
     store: FeatureStore
     rank: int | None = None
-    dropout: float = 0.0
+
+    @property
+    def dropouts(self) -> str:
+        """All, or with adapters those of attention alone, as ArtBench's were trained (D-TRAK's code)."""
+        return "*" if self.rank is None else "*attn*"
 
     @property
     def schedule(self) -> Schedule:
@@ -44,7 +48,7 @@ class Tuning:
             return deepcopy(self.base.module).requires_grad_(True)
         shared = {id(p): p for p in self.base.module.parameters()}
         module = deepcopy(self.base.module, shared)
-        lora.add(module, self.rank, self.dropout, seed)
+        lora.add(module, self.rank, seed)
         return module
 
     def finished(self, module: nn.Module) -> Denoiser:

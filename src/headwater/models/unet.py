@@ -84,6 +84,10 @@ class Network:
     def family(self) -> Family:
         return DIFFUSERS
 
+    @property
+    def dropouts(self) -> str:
+        return "*"
+
     def fresh(self, seed: int) -> UNet2DModel:
         """The network with the initial weights of stream (seed, "weights")."""
         with torch.random.fork_rng(devices=[]):  # diffusers' constructors draw from torch's global generator
