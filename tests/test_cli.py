@@ -242,6 +242,8 @@ def test_a_caption_that_no_image_can_fill(refused, attribute, tmp_path):
     assert "Did you mean 'group'?" in refused(*attribute(caption="a {grup}"))
     assert "the images have no groups; they have {label} {id}" in refused(*attribute(caption="a {group}"))
     assert "a bank has its own" in refused(*attribute(train=None, query=None, bank="digits", caption="a {label}"))
+    sweep = "tune", "--method", "random", "--bank", "digits", "--field", "seed", "--values", "1,2"
+    assert "a bank has its own" in refused(*sweep, "--caption", "a {label}")
     assert "cannot be read" in refused("train", "--data", "digits", "--out", "m", "--caption", "a {label")
     assert not (tmp_path / "run").exists() and not (tmp_path / "m").exists()
 

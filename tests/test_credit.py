@@ -414,17 +414,19 @@ def test_what_cannot_be_credited_is_refused_in_a_paragraph(command, run_folder, 
     assert not (tmp_path / "all.csv").exists()
 
 
-def test_a_run_keeps_the_groups_and_prompts_of_its_training_images(pictures, tmp_path):
+def test_a_run_keeps_the_groups_and_prompts_of_its_images(pictures, tmp_path):
     from headwater.experiment import Run, run
     from headwater.store import FeatureStore
 
     train = pictures(6, classes=2, groups=tuple("xyxyxy"), prompts=tuple("abcdef"))
-    run(Run("pixel", {}, train, pictures(2, seed=1)), tmp_path / "run", FeatureStore(tmp_path / "store"))
+    queries = pictures(2, seed=1, prompts=("q", ""))
+    run(Run("pixel", {}, train, queries), tmp_path / "run", FeatureStore(tmp_path / "store"))
     opened = open_run(tmp_path / "run")
     assert opened.groups == train.groups and opened.prompts == train.prompts
+    assert opened.queries.prompts == queries.prompts
     assert column(opened, "group") == train.groups and default(opened) == "group"
     run(Run("pixel", {}, pictures(6), pictures(2, seed=1)), tmp_path / "bare", FeatureStore(tmp_path / "store"))
-    assert open_run(tmp_path / "bare").groups is None
+    assert open_run(tmp_path / "bare").groups is None and open_run(tmp_path / "bare").queries.prompts is None
 
 
 def test_groups_that_do_not_fit_the_training_images_are_refused(run_folder):

@@ -51,10 +51,12 @@ def make(tmp_path):
             "train_ids": np.array([f"image-{i:03d}" for i in range(n)]),
             "train_labels": np.arange(n) % 3,
             "train_groups": None,
+            "train_prompts": None,
             "query_images": draw.integers(0, 256, (q, size, size, channels), np.uint8),
             "query_ids": np.array([f"query-{i:03d}" for i in range(q)]),
             "query_labels": np.arange(q) % 3,
             "query_split": np.array(["val"] * (q - q // 2) + ["gen"] * (q // 2)),
+            "query_prompts": None,
         }
         scores = changes.pop("scores", draw.standard_normal((q, n), dtype=np.float32))
         own = changes.pop("own", draw.standard_normal(n, dtype=np.float32) ** 2)
@@ -185,9 +187,29 @@ def test_similarities_have_no_opponents(make):
 
 def test_markup_in_names_is_escaped(make):
     bad = '<script>alert("1")</script>'
-    run = make(train_ids=np.array([bad] * 40), query_ids=np.array([bad] * 6), title=bad, notes=[bad], models=[{"path": bad}])
+    names = {"train_ids": np.array([bad] * 40), "query_ids": np.array([bad] * 6)}
+    prompts = {"train_prompts": np.array([f'" {bad}'] * 40), "query_prompts": np.array([bad] * 6)}
+    run = make(**names, **prompts, title=bad, notes=[bad], models=[{"path": bad}])
     page = report([run]).read_text()
     assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_a_picture_is_shown_with_its_prompt_and_one_without_shows_none(make):
+    train, query = np.array([f"number {i:02d}" for i in range(40)]), np.array(["", *(f"asked for {i}" for i in range(1, 6))])
+    run = make(train_prompts=train, query_prompts=query)
+    page = report([run]).read_text()
+    for row, card in enumerate(re.findall(r'<article class="query".*?</article>', page, re.DOTALL)):
+        assert re.findall(r'<p class="prompt">(.*?)</p>', card) == [word for word in query[row : row + 1] if word]
+        shown = [(int(i), f"number {j}") for i, j in re.findall(r'title="image-(\d+)".*?\n?.*?title="number (\d+)"', card)]
+        assert len(shown) == 13 and all(train[i] == word for i, word in shown)
+    assert 'class="prompt"' not in report([make("bare")]).read_text()
+
+
+def test_a_long_prompt_is_cut_where_pictures_are_small_and_whole_in_its_title(make):
+    long = "word " * 60 + "end"
+    page = report([make(train_prompts=np.array([long] * 40))]).read_text()
+    (title, text), *_ = re.findall(r'<span class="prompt" title="(.*?)">(.*?)</span>', page)
+    assert title == long and text.endswith("…") and len(text) <= 80
 
 
 def test_a_file_name_that_is_no_text_still_makes_a_page(make):
@@ -390,8 +412,9 @@ def test_a_damaged_run_is_told_plainly(make, name, harm):
         ({"scores": np.full((6, 40), np.inf, np.float32)}, "query-000 and training image image-000 is not finite"),
         ({"train_ids": None}, "lacks .*train_ids"),
         ({"train_rows": np.arange(7)}, "40 `train_images` and 7 `train_rows`"),
+        ({"query_prompts": np.array(["a"] * 7)}, "7 `query_prompts` and 6 `query_ids`"),
     ],
-    ids=["scores' shape", "self-influence's shape", "NaN", "infinity", "no ids", "too few rows"],
+    ids=["scores' shape", "self-influence's shape", "NaN", "infinity", "no ids", "too few rows", "too many prompts"],
 )
 def test_arrays_that_do_not_fit_are_refused(make, change, words):
     with pytest.raises(UserError, match=words):
@@ -535,6 +558,7 @@ def test_what_is_behind_a_part_is_shown_where_it_is_pointed_at(mapped, browser):
 def test_a_browser_draws_the_page_without_overflow_complaint_or_request(make, mapped, browser, width, runs, tmp_path):
     long = np.array([f"a/very/long/folder/name/that/goes/on/and/on/{i:05d}_{'x' * 40}.png" for i in range(40)])
     words = {"train_ids": long, "query_ids": long[:6], "train_groups": np.array([f"Ann with the long name{'e' * 90}", "Bo"] * 20)}
+    words |= {"train_prompts": np.array([f"a {'very ' * 40}red car", "x" * 300] * 20), "query_prompts": np.array(["y" * 300] * 6)}
     folders = [make(f"run-{i}", title=f"Method {i}", ground_truth=TRUTH, **words) for i in range(runs)]
     (folders[0] / "regions.npz").write_bytes((mapped(name="mapped") / "regions.npz").read_bytes())
     path = report(folders)

@@ -226,11 +226,12 @@ def tune(
     workers: Workers = None,
     ray: Ray = None,
     gpus: Gpus = 0.0,
+    caption: Caption = None,
     ensemble: Ensemble = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Sweep fields of a method against a bank: chosen on one half of the queries, reported on the other."""
-    from headwater.arguments import Machine, Models, as_list, crew, experiment, fields_of
+    from headwater.arguments import Machine, Models, Reading, as_list, crew, experiment, fields_of
     from headwater.sweep import lines, sweep
 
     if len(field) != len(values):
@@ -239,7 +240,7 @@ def tune(
     if "checkpoints" in swept:  # as many are loaded as any setting asks for
         set_ = [*(set_ or []), f"checkpoints={max(swept['checkpoints'])}"]
     fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None))
-    what = experiment(method, fields, train, query, models, bank, Machine(device, memory))
+    what = experiment(method, fields, train, query, models, bank, Machine(device, memory), Reading(caption=caption))
     with _bar("features") as tick:
         found = sweep(what, swept, _store(store, tick, store_dtype, crew(workers, ray, gpus)))
     print(json.dumps(found) if as_json else "\n".join(lines(found)))

@@ -34,6 +34,7 @@ class Shown(NamedTuple):
     picture: Picture | None
     id: str
     label: int | None
+    prompt: str
     score: str
     length: float
 
@@ -59,6 +60,7 @@ class Query(NamedTuple):
     row: int
     id: str
     label: int | None
+    prompt: str
     split: str
     picture: Picture
     methods: list[Row]
@@ -126,7 +128,8 @@ def _card(runs: Sequence[RunFolder], row: int, gallery: Gallery, ends: tuple[int
     if credit is not None:
         shares = [parts(each, row, credit.by) for each in credit.credits]
         rows = [said._replace(credit=each) for said, each in zip(rows, shares, strict=True)]
-    return Query(row, queries.ids[row], _label(queries.labels, row), SPLITS.get(split, split), picture, rows)
+    label, prompt = _label(queries.labels, row), _prompt(queries.prompts, row)
+    return Query(row, queries.ids[row], label, prompt, SPLITS.get(split, split), picture, rows)
 
 
 def _said(run: RunFolder, row: int, query: Picture, gallery: Gallery, ends: tuple[int, int]) -> Row:
@@ -185,9 +188,14 @@ def _shown(
     largest = float(np.abs(values).max()) or 1.0
     lengths = np.round(100 * np.abs(values[rows]) / largest, 1)
     return [
-        Shown(gallery.row(i), run.scores.train_ids[i], _label(run.labels, i), scale(float(values[i])), float(length))
+        Shown(gallery.row(i), run.scores.train_ids[i], *_known(run, i), scale(float(values[i])), float(length))
         for i, length in zip(rows.tolist(), lengths, strict=True)
     ]
+
+
+def _known(run: RunFolder, row: int) -> tuple[int | None, str]:
+    """The label and the prompt of a training image."""
+    return _label(run.labels, row), _prompt(run.prompts, row)
 
 
 def agreement(a: Scores, b: Scores) -> tuple[float, float]:
@@ -199,6 +207,11 @@ def agreement(a: Scores, b: Scores) -> tuple[float, float]:
 def _label(labels: Int64[np.ndarray, " n"] | None, row: int) -> int | None:
     """The label of a row; −1 stands for none."""
     return None if labels is None or labels[row] < 0 else int(labels[row])
+
+
+def _prompt(prompts: Sequence[str] | None, row: int) -> str:
+    """The prompt of a row; empty where there is none."""
+    return "" if prompts is None else prompts[row]
 
 
 def record(info: Mapping[str, Any]) -> str:

@@ -84,6 +84,8 @@ def test_resizing_keeps_captions(told):
         ([A, B | {"text": None}], r"line 2, has the `text` null; expected text\. Write one, or \"\""),
         ([A, B | {"text": ["one", "two"]}], r'line 2, has the `text` \["one", "two"\]; expected text'),
         ([A, {"file_name": "cat/b.png", "caption": "x"}], r"line 1, has no `caption`; expected text"),
+        ([A | {"group": "x"}, B], r"line 2, has no `group`; expected text\. Write one, or \"\" for an image without a group"),
+        ([A | {"group": 1}, B | {"group": "x"}], r"line 1, has the `group` 1; expected text"),
         (['{"file_name": "a.png", "text": "\\ud800"}'], r"line 1, has the `text` \"\\ud800\"; expected text"),
     ],
 )
@@ -91,6 +93,60 @@ def test_what_is_wrong_is_told_with_what_was_expected(told, lines, message):
     with pytest.raises(DataError, match=message) as caught:
         folder(told(*lines))
     assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+
+
+def test_words_under_group_or_label_count_in_place_of_the_subfolders(told):
+    found = folder(told(A | {"group": "Monet", "label": 7}, B | {"group": "Hokusai", "label": 7}))
+    assert found.groups == ("Monet", "Hokusai") and found.labels is not None and found.labels.tolist() == [1, 0]
+    assert found.prompts == (A["text"], B["text"])
+
+
+def test_groups_may_stand_without_captions_and_an_image_without_a_group_has_no_label(told):
+    found = folder(told({"file_name": "a.png", "label": ""}, {"file_name": "cat/b.png", "label": "Monet"}))
+    assert found.groups == ("", "Monet") and found.labels is not None and found.labels.tolist() == [-1, 0]
+    assert found.prompts is None
+
+
+def test_a_label_of_numbers_is_one_of_the_columns_that_are_not_read(told):
+    found = folder(told(A | {"label": 3}, B | {"label": 0}))
+    assert found.groups is None and found.labels is None and found.prompts is not None
+
+
+def test_a_template_reads_the_groups(told):
+    where = told({"file_name": "a.png", "group": "Monet"}, {"file_name": "cat/b.png", "group": "Hokusai"})
+    assert open_examples(where, caption="a painting by {group}").prompts == ("a painting by Monet", "a painting by Hokusai")
+
+
+def test_a_csv_file_says_the_same(told, tmp_path):
+    found = folder(told(A | {"group": "x"}, B | {"group": "y"}))
+    (tmp_path / "metadata.jsonl").unlink()
+    rows = f'file_name,width,text,group\ncat/b.png,4,"{B["text"]}",y\na.png,4,{A["text"]},x\n'
+    (tmp_path / "metadata.csv").write_text(rows, encoding="utf-8")
+    assert (folder(tmp_path).prompts, folder(tmp_path).groups) == (found.prompts, found.groups)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"metadata\.csv has no captions: its columns are none"),
+        ("file_name,text\na.png,x\ncat/b.png\n", r"line 3, has the `text` null; expected text"),
+        ("file_name,text\na.png,x,y\n", r"no line for 1 of the 2 images, the first cat/b\.png"),
+        ("name,text\na.png,x\n", r"line 2, has no `file_name`"),
+        ('file_name,text\na.png,"x', r"metadata\.csv is no CSV file \(unexpected end of data\)\. Save it with commas"),
+    ],
+)
+def test_what_is_wrong_with_a_csv_file_is_told(tmp_path, put, text, message):
+    put("a.png")
+    put("cat/b.png")
+    (tmp_path / "metadata.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        folder(tmp_path)
+
+
+def test_two_files_of_metadata_are_one_too_many(told, tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,text\n")
+    with pytest.raises(DataError, match=r"has both metadata\.jsonl and metadata\.csv; expected one of them\. Remove the other"):
+        folder(told(A, B))
 
 
 def test_captions_are_read_before_any_picture(told, tmp_path):

@@ -1,48 +1,65 @@
-"""The captions of a folder's images: a file `metadata.jsonl` among them, as the hub's image folders have it."""
+"""What a folder says of its images: a file `metadata.jsonl` or `metadata.csv` among them, as the hub's image folders have it."""
 
+import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from headwater.errors import DataError
 
-FILE = "metadata.jsonl"
+FILES = ("metadata.jsonl", "metadata.csv")
 COLUMNS = ("caption", "prompt", "text")
+GROUPS = ("group", "label")
 LINE = '{"file_name": "a.png", "text": "a red car"}'
 
 
-def captions(root: Path, ids: Sequence[str]) -> tuple[str, ...] | None:
-    """The caption of each image, in the order of `ids`, its path relative to `root`; None where there is no `metadata.jsonl`.
+class Told(NamedTuple):
+    """The caption and the group of each image; None where nothing is said of them."""
 
-    Each line of the file is a JSON object: an image's `file_name`, relative to the folder, and its caption under the first name
-    of COLUMNS that any line has. Other names are not read. Every image needs one line, every line an image.
+    prompts: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
+
+
+def told(root: Path, ids: Sequence[str]) -> Told:
+    """What the folder's metadata say of each image, in the order of `ids`, its path relative to `root`.
+
+    Each line is a JSON object, or a row under the CSV file's names: an image's `file_name`, relative to the folder, its caption
+    under the first name of COLUMNS that any line has, its group under the first of GROUPS that has words. Other names are not
+    read. Every image needs one line, every line an image.
     """
-    path = root / FILE
-    if not os.path.lexists(path):  # a link that leads nowhere is an error, not a folder without captions
-        return None
+    there = [root / name for name in FILES if os.path.lexists(root / name)]  # a link that leads nowhere is an error
+    if not there:
+        return Told()
+    if len(there) > 1:
+        raise DataError(f"The folder {root} has both {' and '.join(FILES)}; expected one of them. Remove the other.")
+    path = there[0]
     lines = _lines(path)
-    column = _column(path, lines)
-    found: dict[str, str] = {}
-    for number, line in lines.items():
-        file = _file(path, number, line)
-        if file in found:
-            raise DataError(f"{path}, line {number}, is another line for {file}; expected one for each image. Keep one of them.")
-        found[file] = _caption(path, number, line, column)
-    _check_same(path, list(found), ids)
-    return tuple(found[name] for name in ids)
+    columns = _columns(path, lines)
+    files = _files(path, lines)
+    said = {
+        column: {file: _word(path, number, lines[number], column) for file, number in files.items()} for column in columns if column
+    }
+    _check_same(path, list(files), ids)
+    prompts, groups = (tuple(said[column][name] for name in ids) if column else None for column in columns)
+    return Told(prompts, groups)
 
 
 def _lines(path: Path) -> dict[int, dict[str, Any]]:
     """The object on each line, by the line's number; blank lines are passed over."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                rows = csv.DictReader(file, strict=True)
+                return dict((rows.line_num, row) for row in rows)  # noqa: C402 - the key moves on with each row
             return {number: _object(path, number, text.strip()) for number, text in enumerate(file, 1) if text.strip()}
     except OSError as error:
-        raise DataError(f"Could not open {path}: {error.strerror}. Expected a file with a line {LINE} for each image.") from error
+        raise DataError(f"Could not open {path}: {error.strerror}. Expected a file with a line for each image.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text in UTF-8 ({error}). Save it as UTF-8, with a line {LINE} for each image.") from error
+        raise DataError(f"{path} is no text in UTF-8 ({error}). Save it as UTF-8, with a line for each image.") from error
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV file ({error}). Save it with commas between columns, their names first.") from error
 
 
 def _object(path: Path, number: int, text: str) -> dict[str, Any]:
@@ -57,32 +74,44 @@ def _object(path: Path, number: int, text: str) -> dict[str, Any]:
     return found
 
 
-def _column(path: Path, lines: Mapping[int, Mapping[str, Any]]) -> str:
-    """The name that captions have in this file."""
+def _columns(path: Path, lines: Mapping[int, Mapping[str, Any]]) -> tuple[str | None, str | None]:
+    """The names that captions and groups have in this file. A column of numbers alone is none of groups."""
     names = dict.fromkeys(name for line in lines.values() for name in line)
+    worded = {name for line in lines.values() for name, word in line.items() if isinstance(word, str)}
     column = next((name for name in COLUMNS if name in names), None)
-    if column is None:
+    groups = next((name for name in GROUPS if name in worded), None)
+    if column is None and groups is None:
         seen = _short(", ".join(f"`{name}`" for name in names)) if names else "none"
         raise DataError(
-            f"{path} has no captions: its columns are {seen}; expected {' or '.join(f'`{name}`' for name in COLUMNS)}. "
-            "Call the column of captions so, or remove the file."
+            f"{path} has no captions: its columns are {seen}; expected {' or '.join(f'`{name}`' for name in COLUMNS)} (or groups: "
+            f"{' or '.join(f'`{name}`' for name in GROUPS)}, in words). Call the column so, or remove the file."
         )
-    return column
+    return column, groups
 
 
-def _file(path: Path, number: int, line: Mapping[str, Any]) -> str:
-    name = line.get("file_name")
-    if not isinstance(name, str):
-        seen = f"the `file_name` {_json(name)}" if "file_name" in line else "no `file_name`"
-        raise DataError(f"{path}, line {number}, has {seen}; expected the path of an image relative to {path.parent}.")
-    return PurePosixPath(name).as_posix()
+def _files(path: Path, lines: Mapping[int, Mapping[str, Any]]) -> dict[str, int]:
+    """The number of each file's line."""
+    found: dict[str, int] = {}
+    for number, line in lines.items():
+        name = line.get("file_name")
+        if not isinstance(name, str):
+            raise DataError(
+                f"{path}, line {number}, has {_seen(line, 'file_name')}; expected the path of an image relative to {path.parent}."
+            )
+        file = PurePosixPath(name).as_posix()
+        if file in found:
+            raise DataError(f"{path}, line {number}, is another line for {file}; expected one for each image. Keep one of them.")
+        found[file] = number
+    return found
 
 
-def _caption(path: Path, number: int, line: Mapping[str, Any], column: str) -> str:
+def _word(path: Path, number: int, line: Mapping[str, Any], column: str) -> str:
     text = line.get(column)
     if not isinstance(text, str) or not _writable(text):
-        seen = f"the `{column}` {_json(text)}" if column in line else f"no `{column}`"
-        raise DataError(f'{path}, line {number}, has {seen}; expected text. Write one, or "" for an image without a caption.')
+        what = "group" if column in GROUPS else "caption"
+        raise DataError(
+            f'{path}, line {number}, has {_seen(line, column)}; expected text. Write one, or "" for an image without a {what}.'
+        )
     return text
 
 
@@ -108,8 +137,8 @@ def _writable(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _json(value: Any) -> str:
-    return _short(json.dumps(value))
+def _seen(line: Mapping[str, Any], column: str) -> str:
+    return f"the `{column}` {_short(json.dumps(line[column]))}" if column in line else f"no `{column}`"
 
 
 def _short(text: str) -> str:

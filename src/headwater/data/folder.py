@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from headwater.core import Examples
-from headwater.data.captions import captions
+from headwater.data.captions import told
 from headwater.data.picture import fitted, opened, stacked
 from headwater.errors import DataError
 
@@ -18,17 +18,18 @@ def folder(root: str | Path, *, resize: int | None = None) -> Examples:
 
     The name of the outermost subfolder is the image's group, its place among the sorted names the label; one image outside
     any subfolder, and there are neither. Hidden files and folders are passed over, links are followed. Prompts are the captions
-    of a `metadata.jsonl` in `root`.
+    of a `metadata.jsonl` in `root`, and its groups, if it has any, count in place of the subfolders.
     """
     root = Path(root)
     files = _images(root)
     ids = tuple(os.fsencode(file).decode(errors="replace") for file in files)  # a name that is no text would not print
-    prompts = captions(root, ids)
+    prompts, groups = told(root, ids)
     images = stacked(((file, fitted(opened(root / file, str(root / file)), resize)) for file in files), len(files))
-    if not all("/" in name for name in ids):
+    if groups is None and all("/" in name for name in ids):
+        groups = tuple(name.partition("/")[0] for name in ids)
+    if groups is None:
         return Examples(images, ids=ids, prompts=prompts)
-    groups = tuple(name.partition("/")[0] for name in ids)
-    place = {group: label for label, group in enumerate(sorted(set(groups)))}
+    place = {group: label for label, group in enumerate(sorted({*groups} - {""}))} | {"": -1}
     labels = np.array([place[group] for group in groups], np.int64)
     return Examples(images, ids=ids, labels=labels, groups=groups, prompts=prompts)
 
