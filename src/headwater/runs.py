@@ -17,7 +17,7 @@ from headwater.errors import DataError
 from headwater.regions import Regions, read_regions
 from headwater.scores import Scores
 
-WORDS = ("train_ids", "train_groups", "train_prompts", "query_ids", "query_split")
+WORDS = ("train_ids", "train_groups", "train_prompts", "query_ids", "query_split", "query_groups")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def open_run(folder: Path) -> RunFolder:
         title if 0 < len(title) <= 32 else method,  # a longer title does not fit a table
         info,
         Scores(values, words["query_ids"], words["train_ids"], own),
-        Examples(have["query_images"], words["query_ids"], have.get("query_labels"), split=words.get("query_split")),
+        _queries(have, words),
         dict(zip(have["train_rows"].tolist(), Examples(have["train_images"]).images, strict=True)),
         have.get("train_labels"),
         words.get("train_groups"),
@@ -103,7 +103,8 @@ def _mark(run: RunFolder, alike: Sequence[RunFolder]) -> str:
 def _kept(path: Path) -> dict[str, np.ndarray]:
     """The arrays of `pictures.npz`: those that a page cannot do without are there, and what belongs together is of one length."""
     twins = {"train_images": "train_rows", "train_labels": "train_ids", "query_images": "query_ids"}
-    twins |= {"query_labels": "query_ids", "query_split": "query_ids", "train_groups": "train_ids", "train_prompts": "train_ids"}
+    twins |= {"query_labels": "query_ids", "query_split": "query_ids", "query_groups": "query_ids"}
+    twins |= {"train_groups": "train_ids", "train_prompts": "train_ids"}
     have = arrays(path, [*twins, "train_rows", "train_ids", "query_ids"])
     for name, twin in twins.items():
         if twin not in have or (name not in have and name.endswith("images")):
@@ -111,6 +112,11 @@ def _kept(path: Path) -> dict[str, np.ndarray]:
         if name in have and len(have[name]) != len(have[twin]):
             raise DataError(f"{path} has {len(have[name])} `{name}` and {len(have[twin])} `{twin}`; expected as many.")
     return {name: column.astype(np.int64) if name.endswith("labels") else column for name, column in have.items()}
+
+
+def _queries(have: Mapping[str, np.ndarray], words: Mapping[str, tuple[str, ...]]) -> Examples:
+    groups, split = words.get("query_groups"), words.get("query_split")
+    return Examples(have["query_images"], words["query_ids"], have.get("query_labels"), groups, split=split)
 
 
 def _regions(folder: Path, q: int, n: int) -> Regions | None:
