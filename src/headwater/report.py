@@ -93,7 +93,8 @@ def render(runs: Sequence[RunFolder], queries: int, ends: tuple[int, int] = (PRO
     """The page. Whatever comes from file names or settings is escaped."""
     runs = told_apart(runs)
     gallery = Gallery({row: image for run in runs for row, image in run.pictures.items()})
-    credit = section(runs)
+    shown = chosen(runs[0].queries, queries)
+    credit = section(runs, shown)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("headwater"),
         autoescape=True,
@@ -106,7 +107,7 @@ def render(runs: Sequence[RunFolder], queries: int, ends: tuple[int, int] = (PRO
     page = environment.get_template("report.html").render(
         runs=runs,
         credit=credit,
-        queries=[_card(runs, row, gallery, ends, credit) for row in chosen(runs[0].queries, queries)],
+        queries=[_card(runs, row, gallery, ends, credit) for row in shown],
         own=[(run, self_influence(run, gallery)) for run in runs],
         pairs=sorted(((*agreement(a.scores, b.scores), a.name, b.name) for a, b in combinations(runs, 2)), reverse=True),
         truths=truths(runs),
@@ -124,7 +125,7 @@ def _card(runs: Sequence[RunFolder], row: int, gallery: Gallery, ends: tuple[int
     picture, split = gallery.add(queries.images[row]), queries.split[row] if queries.split else ""
     rows = [_said(run, row, picture, gallery, ends) for run in runs]
     if credit is not None:
-        shares = [parts(each, row, credit.by) for each in credit.credits]
+        shares = [parts(chart.each[row], credit.by) for chart in credit.charts]
         rows = [said._replace(credit=each) for said, each in zip(rows, shares, strict=True)]
     return Query(row, queries.ids[row], _label(queries.labels, row), SPLITS.get(split, split), picture, rows)
 
