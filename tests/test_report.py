@@ -56,6 +56,7 @@ def make(tmp_path):
             "query_ids": np.array([f"query-{i:03d}" for i in range(q)]),
             "query_labels": np.arange(q) % 3,
             "query_split": np.array(["val"] * (q - q // 2) + ["gen"] * (q // 2)),
+            "query_groups": None,
             "query_prompts": None,
         }
         scores = changes.pop("scores", draw.standard_normal((q, n), dtype=np.float32))
@@ -313,6 +314,65 @@ def test_only_a_bar_beyond_what_chance_gives_is_coloured(make):
     page = report([make(scores=scores, train_labels=np.arange(40) % 4)]).read_text()
     coloured = re.findall(r'title="(\d)">\d</th><td class="chart"><svg class="bar credit above"', page)
     assert coloured == ["0"] and page.count('<svg class="bar credit"') == 3
+
+
+def test_each_picture_has_its_shares_with_intervals_and_what_chance_gives(make):
+    run = make(train_labels=np.arange(40) % 6)
+    tables = re.findall(r'<details class="sure">.*?</details>', report([run]).read_text(), re.DOTALL)
+    assert len(tables) == 6
+    for query, table in enumerate(tables):
+        rows = re.findall(r'<th scope="row" title="\d">(\d)</th>' + 3 * r'<td class="figure">([^<]*)</td>', table)
+        told = open_run(run).scores.credit(np.arange(40) % 6).of(query)[:4]
+        assert [row[0] for row in rows] == [each.group for each in told]
+        for row, each in zip(rows, told, strict=True):
+            figures = [float(figure) for cell in row[1:] for figure in re.findall(r"[\d.]+", cell)]
+            ends = [each.share, each.low, each.high, each.even_low, each.even_high]
+            assert figures == pytest.approx([100 * end for end in ends], abs=0.051)
+
+
+def carried(page):
+    """The files that a page carries, by name."""
+    found = re.findall(r'<a download="([^"]*)" href="data:[a-z/+]*(?:json)?;base64,([^"]*)"', page)
+    return {name: base64.b64decode(content).decode() for name, content in found}
+
+
+def test_the_page_carries_the_files_that_the_command_writes(make, tmp_path):
+    from headwater.credit_files import write
+    from headwater.credited import credited
+
+    run = make(query_images=np.zeros((6, 8, 8, 1), np.uint8))
+    files = carried(report([run], queries=4).read_text())
+    rows = [0, 1, 3, 4]
+    assert list(files) == ["credit.csv", "credit.jsonld"]
+    for name, content in files.items():
+        write(tmp_path / name, credited(open_run(run), "label"), rows)
+        assert (tmp_path / name).read_bytes().decode() == content
+    assert [each["identifier"] for each in json.loads(files["credit.jsonld"])["about"]] == [f"query-{row:03d}" for row in rows]
+
+
+def test_files_are_named_by_their_method_and_left_out_where_they_are_long(make, monkeypatch):
+    runs = [make("a", title="One"), make("b", title="Two")]
+    assert list(carried(report(runs).read_text())) == [
+        f"credit {name}.{kind}" for name in ("One", "Two") for kind in ("csv", "jsonld")
+    ]
+    monkeypatch.setattr("headwater.credit_report.FILE", 17)  # 6 pictures × 3 groups
+    page = report(runs).read_text()
+    assert not carried(page) and page.count("<code>headwater credit … --out credit.csv</code>") == 2
+    assert page.count('class="sure"') == 12
+    monkeypatch.setattr("headwater.credit_report.SURE", 17)
+    again = report(runs).read_text()
+    assert 'class="sure"' not in again and re.findall("Credit by [^<]*", again) == re.findall("Credit by [^<]*", page)
+
+
+def test_the_page_says_how_often_a_pictures_own_group_leads(make):
+    scores = np.zeros((6, 40), np.float32)
+    scores[range(6), [0, 1, 2, 0, 1, 1]] = 1  # generated: labels 0, 1, 2, of which the last is credited to 1
+    page = report([make(scores=scores, signed=True)]).read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "own label in 2 of 3 pictures: 67 %, with a 95 % interval from 21 % to 94 %" in page
+    assert "own label" not in report([make("b", query_labels=None)]).read_text()
+    groups = np.array([*"abc"] * 2)
+    page = report([make("c", scores=scores, train_groups=np.array([*"abc"] * 13 + ["a"]), query_groups=groups)]).read_text()
+    assert "own group in 2 of 3 pictures" in page
 
 
 def test_groups_are_credited_before_labels(make):

@@ -358,24 +358,30 @@ def credit(
         str | None,
         typer.Option(help="label, group, prompt, or FILE.csv:column with a column `id`; by default group if there, else label."),
     ] = None,
+    also: Annotated[
+        str | None, typer.Option(help="Another column of that CSV file, such as licence, to tell of each group.")
+    ] = None,
     queries: Annotated[int, typer.Option(min=0, help="Also a table for each of the first N queries.")] = 0,
     query: Annotated[str | None, typer.Option(help="Also a table for the query with this id.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A CSV file to write: every query and group.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A file to write, .csv or .jsonld: the queries asked for, or every one, and each group's figures."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Who gets the credit: each artist's, label's or other group's share of the scores, with 95 % intervals."""
-    from headwater.columns import split
-    from headwater.credit_table import chosen, found, lines, names, write_csv
+    from headwater.credit_files import check, write
+    from headwater.credit_table import found, lines
+    from headwater.credited import chosen, credited
     from headwater.runs import open_run
 
-    if by is not None and out is not None and split(by)[0].resolve() == out.resolve():
-        raise OptionError(f"--out {out} would overwrite the names that --by reads. Name another file.")
+    check(out, by, also)
     opened = open_run(run)
-    rows, (column, groups) = chosen(opened, queries, query), names(opened, by)
-    shares = opened.scores.credit(groups)
-    record = found(opened, column, shares, rows)
+    rows, what = chosen(opened, queries, query), credited(opened, by, also)
+    record = found(what, rows)
     if out is not None:
-        write_csv(out, opened, shares)
+        with _bar("queries") as tick:
+            write(out, what, rows or range(len(opened.queries)), tick)
     print(json.dumps(record) if as_json else "\n".join(lines(record)))
 
 

@@ -300,7 +300,7 @@ def _pictures(experiment: Run, scores: Scores, regions: Regions | None) -> dict[
     for side, examples in (("train", train), ("query", queries)):
         if examples.labels is not None:
             found[f"{side}_labels"] = examples.labels
-    words = {"train_groups": train.groups, "query_split": queries.split}
-    words |= {"train_prompts": train.prompts, "query_prompts": queries.prompts}
+    words = {"train_groups": train.groups, "train_prompts": train.prompts, "query_split": queries.split}
+    words |= {"query_groups": queries.groups, "query_prompts": queries.prompts}
     found |= {name: np.array(column) for name, column in words.items() if column is not None}
     return found

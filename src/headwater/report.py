@@ -95,7 +95,8 @@ def render(runs: Sequence[RunFolder], queries: int, ends: tuple[int, int] = (PRO
     """The page. Whatever comes from file names or settings is escaped."""
     runs = told_apart(runs)
     gallery = Gallery({row: image for run in runs for row, image in run.pictures.items()})
-    credit = section(runs)
+    shown = chosen(runs[0].queries, queries)
+    credit = section(runs, shown)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("headwater"),
         autoescape=True,
@@ -108,7 +109,7 @@ def render(runs: Sequence[RunFolder], queries: int, ends: tuple[int, int] = (PRO
     page = environment.get_template("report.html").render(
         runs=runs,
         credit=credit,
-        queries=[_card(runs, row, gallery, ends, credit) for row in chosen(runs[0].queries, queries)],
+        queries=[_card(runs, row, gallery, ends, credit) for row in shown],
         own=[(run, self_influence(run, gallery)) for run in runs],
         pairs=sorted(((*agreement(a.scores, b.scores), a.name, b.name) for a, b in combinations(runs, 2)), reverse=True),
         truths=truths(runs),
@@ -126,7 +127,7 @@ def _card(runs: Sequence[RunFolder], row: int, gallery: Gallery, ends: tuple[int
     picture, split = gallery.add(queries.images[row]), queries.split[row] if queries.split else ""
     rows = [_said(run, row, picture, gallery, ends) for run in runs]
     if credit is not None:
-        shares = [parts(each, row, credit.by) for each in credit.credits]
+        shares = [parts(chart.each[row], credit.by) for chart in credit.charts]
         rows = [said._replace(credit=each) for said, each in zip(rows, shares, strict=True)]
     label, prompt = _label(queries.labels, row), _prompt(queries.prompts, row)
     return Query(row, queries.ids[row], label, prompt, SPLITS.get(split, split), picture, rows)

@@ -17,7 +17,7 @@ from headwater.errors import DataError
 from headwater.regions import Regions, read_regions
 from headwater.scores import Scores
 
-WORDS = ("train_ids", "train_groups", "train_prompts", "query_ids", "query_split", "query_prompts")
+WORDS = ("train_ids", "train_groups", "train_prompts", "query_ids", "query_split", "query_groups", "query_prompts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +65,7 @@ def open_run(folder: Path) -> RunFolder:
         title if 0 < len(title) <= 32 else method,  # a longer title does not fit a table
         info,
         Scores(values, words["query_ids"], words["train_ids"], own),
-        Examples(
-            have["query_images"],
-            words["query_ids"],
-            have.get("query_labels"),
-            prompts=words.get("query_prompts"),
-            split=words.get("query_split"),
-        ),
+        _queries(have, words),
         dict(zip(have["train_rows"].tolist(), Examples(have["train_images"]).images, strict=True)),
         have.get("train_labels"),
         words.get("train_groups"),
@@ -109,7 +103,7 @@ def _mark(run: RunFolder, alike: Sequence[RunFolder]) -> str:
 def _kept(path: Path) -> dict[str, np.ndarray]:
     """The arrays of `pictures.npz`: those that a page cannot do without are there, and what belongs together is of one length."""
     twins = {"train_images": "train_rows", "train_labels": "train_ids", "query_images": "query_ids"}
-    twins |= {f"query_{name}": "query_ids" for name in ("labels", "split", "prompts")}
+    twins |= {f"query_{name}": "query_ids" for name in ("labels", "split", "groups", "prompts")}
     twins |= {f"train_{name}": "train_ids" for name in ("groups", "prompts")}
     have = arrays(path, [*twins, "train_rows", "train_ids", "query_ids"])
     for name, twin in twins.items():
@@ -118,6 +112,11 @@ def _kept(path: Path) -> dict[str, np.ndarray]:
         if name in have and len(have[name]) != len(have[twin]):
             raise DataError(f"{path} has {len(have[name])} `{name}` and {len(have[twin])} `{twin}`; expected as many.")
     return {name: column.astype(np.int64) if name.endswith("labels") else column for name, column in have.items()}
+
+
+def _queries(have: Mapping[str, np.ndarray], words: Mapping[str, tuple[str, ...]]) -> Examples:
+    columns = {name: words.get(f"query_{name}") for name in ("groups", "prompts", "split")}
+    return Examples(have["query_images"], words["query_ids"], have.get("query_labels"), **columns)
 
 
 def _regions(folder: Path, q: int, n: int) -> Regions | None:
