@@ -115,7 +115,7 @@ def _kept(path: Path) -> dict[str, np.ndarray]:
 
 
 def _queries(have: Mapping[str, np.ndarray], words: Mapping[str, tuple[str, ...]]) -> Examples:
-    columns = {name: words.get(f"query_{name}") for name in ("groups", "prompts", "split")}
+    columns: dict[str, Any] = {name: words.get(f"query_{name}") for name in ("groups", "prompts", "split")}
     return Examples(have["query_images"], words["query_ids"], have.get("query_labels"), **columns)
 
 
