@@ -151,7 +151,7 @@ def test_a_journey_is_the_same_for_other_predictions(tiny, smallest, pictures, p
     model = tiny(prediction=prediction, **smallest)
     made = sample(model, range(2), 3, sampler="ddim", steps=4, keep_path=True)
     queries = pictures(2, trajectory=made.path.float().numpy(), trajectory_timesteps=made.timesteps)
-    draw = Journey(noises=2).of(queries, slice(0, 2), model, None, torch.zeros((), dtype=torch.float64))
+    draw = Journey(noises=2).of(queries, slice(0, 2), model, {}, torch.zeros((), dtype=torch.float64))
     assert draw.x.shape == draw.noise.shape == (2, 8, 1, 8, 8)
     assert float(draw.x.abs().max()) <= 1
     whole = φ(model, queries, draws=Journey(noises=2))
