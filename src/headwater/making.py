@@ -1,7 +1,8 @@
 """Making what is attributed: a model folder from images, and pictures from a model."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -80,11 +81,9 @@ def train_model(
     settings = {"network": config, "prediction": network.schedule.prediction}
     if not _begun(out, settings | {"recipe": asdict(recipe), "seed": seed, "data": examples.fingerprint}):
         return loading.load(out, device)
-    state = out / "training-state.safetensors"
-    watch = Watch(state, tick, lambda step, model: unet.save(model, out / "checkpoints" / f"step-{step}"))
-    model = train(network, examples, recipe, seed, device=device, watch=watch)
-    unet.save(model, out)
-    state.unlink(missing_ok=True)
+    with _watched(out, unet.save, tick) as watch:
+        model = train(network, examples, recipe, seed, device=device, watch=watch)
+        unet.save(model, out)
     return model
 
 
@@ -115,12 +114,18 @@ def train_lora(
     settings = {"base": model.fingerprint, "rank": what.rank, "recipe": asdict(recipe), "seed": seed, "data": examples.fingerprint}
     if not _begun(out, settings | {"prompts": examples.prompts}):
         return loading.load(what.base, device, lora=out, size=examples.shape[1:])
-    state = out / "training-state.safetensors"
-    watch = Watch(state, tick, lambda step, model: save_lora(model, out / "checkpoints" / f"step-{step}"))
-    tuned = train(Tuning(model, what.store, what.rank), examples, recipe, seed, device=device, watch=watch)
-    save_lora(tuned, out)
-    state.unlink(missing_ok=True)
+    with _watched(out, save_lora, tick) as watch:
+        tuned = train(Tuning(model, what.store, what.rank), examples, recipe, seed, device=device, watch=watch)
+        save_lora(tuned, out)
     return tuned
+
+
+@contextmanager
+def _watched(out: Path, save: Callable[[Denoiser, Path], None], tick: Callable[[int, int], None]) -> Iterator[Watch]:
+    """Checkpoints saved in `out/checkpoints/step-*`, and a state there to go on from until the block is through."""
+    state = out / "training-state.safetensors"
+    yield Watch(state, tick, lambda step, model: save(model, out / "checkpoints" / f"step-{step}"))
+    state.unlink(missing_ok=True)
 
 
 def _begun(out: Path, settings: Mapping[str, object]) -> bool:

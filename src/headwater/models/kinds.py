@@ -1,5 +1,6 @@
 """What a kind of network has to say for itself when its folder is opened. One kind a file; `loading` knows them by name."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from headwater.diffusion.denoiser import Family, TextEncoder
@@ -7,16 +8,16 @@ from headwater.errors import ModelError
 from headwater.models.folders import Pipeline
 
 
-class Kind(Family):
+class Kind(Family, ABC):
     """A Family of networks, and how one is found in a pipeline. `part` is the pipeline's name for it; `any_size`: its pictures may
     have another size than its config names."""
 
     part = "unet"
     any_size = False
 
+    @abstractmethod
     def shape(self, config: Any) -> tuple[int, int, int]:
         """(channels, height, width) of what the network is shown."""
-        raise NotImplementedError
 
     def classes(self, config: Any) -> int | None:
         """The number of labels of a class-conditional network."""
