@@ -1,13 +1,22 @@
 """Maps of a query: what they sum to, and that they point at the right patch."""
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 
-from headwater import atlas
-from headwater.core import Examples
+from headwater import mapping
+from headwater.atlas import Atlas
+from headwater.bank import open_bank
+from headwater.core import Examples, Text
 from headwater.errors import DataError
+from headwater.jobs import Here
+from headwater.linalg.parts import GRAIN, TILES, Foremost, edges, tiled
 from headwater.methods import make
-from headwater.regions import GRAIN, TILES, edges, read_regions, tiled, write_regions
+from headwater.patch_rows import packed, unpacked
+from headwater.patchwise import Explained, hands
+from headwater.regions import read_regions, write_regions
+from headwater.runs import chosen
 from headwater.scores import dense
 from headwater.store import FeatureStore
 
@@ -22,8 +31,8 @@ def pasted() -> tuple[Examples, Examples]:
     return Examples(train), Examples(query[None])
 
 
-def mapped(store: FeatureStore, train: Examples, queries: Examples, **fields):
-    method = make("nda", {"timesteps": (20,), "patches": 5, "low_patches": 4} | fields)
+def mapped(store: FeatureStore, train: Examples, queries: Examples, **given):
+    method = make("nda", {"timesteps": (20,), "patches": 5, "low_patches": 4} | given)
     scores = dense(method.score(None, method.fit(None, train, store), queries, store))
     return scores, method.regions(None, train, queries, store, list(range(len(queries))))
 
@@ -41,6 +50,32 @@ def test_each_half_of_a_picture_comes_from_its_own_image(tmp_path):
     assert not regions.mirrored.any() and set(regions.size[0, m].ravel().tolist()) <= {4, 5}
 
 
+@pytest.mark.parametrize(("alpha", "size"), [(1.0, 5), (0.0, 4)])
+def test_every_part_has_a_patch_that_lies_where_it_was_compared(alpha, size, tmp_path):
+    """The patch that a part is told of has its middle in it, and lies as near to its match as to any patch of the image."""
+    train = RANDOM.integers(0, 256, (6, 24, 24, 2), dtype=np.uint8)
+    query = RANDOM.integers(0, 256, (1, 24, 24, 2), dtype=np.uint8)
+    _, regions = mapped(FeatureStore(tmp_path), Examples(train), Examples(query), timesteps=(20,), alpha=alpha, noises=0)
+    np.testing.assert_array_equal(regions.size, size)
+    tested = 0
+    for m, i, j in np.ndindex(regions.here.shape[1:]):
+        top, left, down, across = (int(getattr(regions, name)[0, m, i, j]) for name in ("top", "left", "down", "across"))
+        for first, part in ((top, i), (left, j)):
+            assert 3 * part - 0.5 <= first + (size - 1) / 2 <= 3 * part + 2.5
+        if min(top, left) >= 0 and max(top, left) + size <= 24:
+            asked = seen(query[0], size, alpha)[top, left]
+            distances = np.square(seen(train[regions.images[0, m]], size, alpha) - asked).sum((2, 3, 4))
+            assert distances[top + down, left + across] == pytest.approx(distances.min(), rel=1e-5)
+            tested += 1
+    assert tested > 100
+
+
+def seen(image, size, alpha):
+    """Every patch that lies inside an image: its pixels, or where alpha is 0 the sums of its 2×2 cells."""
+    patches = np.lib.stride_tricks.sliding_window_view(image / 127.5 - 1, (size, size), axis=(0, 1))
+    return patches if alpha else patches.reshape(*patches.shape[:3], size // 2, 2, size // 2, 2).sum((4, 6))
+
+
 def test_a_mirrored_half_is_found_in_the_mirror(tmp_path):
     train, _ = pasted()
     query = Examples(np.ascontiguousarray(train.images[4:5, :, ::-1]))
@@ -50,13 +85,13 @@ def test_a_mirrored_half_is_found_in_the_mirror(tmp_path):
     np.testing.assert_array_equal(regions.across[0, m, 2:6, 2:6], 0)
 
 
-@pytest.mark.parametrize("fields", [{}, {"noises": 2, "alpha": 0.3}, {"timesteps": (50, 300), "topk": 3}])
-def test_maps_sum_to_scores(fields, tmp_path):
+@pytest.mark.parametrize("given", [{}, {"noises": 2, "alpha": 0.3}, {"timesteps": (50, 300), "topk": 3}, {"timesteps": (0, 3)}])
+def test_maps_sum_to_scores(given, tmp_path):
     train, query = pasted()
-    scores, regions = mapped(FeatureStore(tmp_path), train, query, **fields)
+    scores, regions = mapped(FeatureStore(tmp_path), train, query, **given)
     expected = scores[0, regions.images[0]]
-    np.testing.assert_allclose(regions.there[0].sum((1, 2)), expected, rtol=2e-3)
-    np.testing.assert_allclose(regions.here[0].sum((1, 2)) * 4, expected, rtol=2e-3)  # tiles of 2 × 2 pixels
+    np.testing.assert_allclose(regions.there[0].sum((1, 2)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(regions.here[0].sum((1, 2)) * 4, expected, rtol=1e-5, atol=1e-6)  # tiles of 2 × 2 pixels
     assert np.all(np.diff(expected) <= 1e-5)
 
 
@@ -65,16 +100,117 @@ def test_maps_of_one_query_are_those_among_many(tmp_path):
     queries = Examples(RANDOM.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8))
     method = make("nda", {"timesteps": (100,)})
     store = FeatureStore(tmp_path)
-    many, one = (method.regions(None, train, queries, store, rows) for rows in ([0, 1, 2], [1]))
-    np.testing.assert_array_equal(many.images[1], one.images[0])
-    np.testing.assert_array_equal(many.here[1], one.here[0])
+    one = method.regions(None, train, queries, FeatureStore(tmp_path / "one"), [1])
+    many = method.regions(None, train, queries, store, [0, 1, 2])
+    alone = method.regions(None, train, queries, FeatureStore(tmp_path / "crew", crew=Here()), [0, 1, 2])
+    assert one.queries.tolist() == [1]
+    for field in fields(many):
+        np.testing.assert_array_equal(getattr(alone, field.name), getattr(many, field.name))
+        if field.name != "queries":
+            np.testing.assert_array_equal(getattr(many, field.name)[1], getattr(one, field.name)[0])
 
 
-def test_half_of_the_images_lead_in_score_and_half_in_parts():
-    scores, led = np.arange(10.0), np.zeros(10)
-    led[[0, 1]] = 5, 9
-    assert atlas.leading(scores, led, 4).tolist() == [9, 8, 1, 0]
-    assert sorted(atlas.leading(scores[:3], led[:3], 8).tolist()) == [0, 1, 2]
+def test_maps_are_kept_and_told_as_they_come(tmp_path):
+    train, query = pasted()
+    told = []
+    store = FeatureStore(tmp_path, lambda done, total: told.append((done, total)))
+    _, first = mapped(store, train, query)
+    assert told[-1] == (1, 1) and len(told) == 3  # two resolutions, one map
+    _, again = mapped(store, train, query)
+    assert len(told) == 3
+    np.testing.assert_array_equal(again.here, first.here)
+
+
+def test_evidence_keeps_its_digits(tmp_path):
+    """At little noise it is so large that float32 would round it by hundredths, and weights with it by per cents."""
+    evidence = RANDOM.normal(size=64) * 1e6
+    leaders = Foremost(RANDOM.random((64, 3)), RANDOM.integers(0, 3, (64, 3)))
+    kept = unpacked(packed([Explained(np.ones(3), evidence, leaders)] * 2), 3, 2, (8, 8))
+    for found in kept.evidence:
+        np.testing.assert_allclose(found, evidence, rtol=1e-13)
+    for found in kept.leaders:
+        np.testing.assert_array_equal(found.column, leaders.column)
+        np.testing.assert_allclose(found.value, leaders.value, rtol=1e-6)
+
+
+def test_labels_and_prompts_make_no_rows_anew(tmp_path):
+    """A run scores examples with their prompts embedded, and maps those without: to NDA they are the same pictures."""
+    train, query = pasted()
+    told = []
+    store = FeatureStore(tmp_path, lambda done, total: told.append(done))
+    _, bare = mapped(store, train, query)
+    made = len(told)
+    words = Text(np.zeros(30, np.int64), {"prompt": np.zeros((1, 2), np.float32)})
+    named = replace(train, labels=np.arange(30), prompts=("a word",) * 30, text=words)
+    _, regions = mapped(store, named, replace(query, labels=np.array([3])))
+    assert len(told) == made
+    np.testing.assert_array_equal(regions.images, bare.images)
+
+
+def test_a_few_images_are_drawn_for_their_scores_and_others_for_the_parts_they_lead_in():
+    scores, most = np.arange(10.0), np.zeros((5, 10))
+    most[[0, 1, 2, 3], [1, 0, 0, 4]] = 1
+    most[4, 9] = 1
+    assert mapping.leading(scores, most, 4, 2).tolist() == [9, 8, 4, 0]  # 0 leads in two parts, 4 and 1 in one: 4 has more
+    assert sorted(mapping.leading(scores[:3], most[:, :3], 8, 2).tolist()) == [0, 1, 2]
+
+
+def test_no_image_explains_more_than_lists_allow():
+    tables = RANDOM.random((3, 4, 20))
+    listed = [
+        (0.2 * (j + 1), Foremost.none(4, 6).beside(0, table[:, :9]).beside(9, table[:, 9:])) for j, table in enumerate(tables)
+    ]
+    whole = sum(weight * table for (weight, _), table in zip(listed, tables, strict=True))
+    most = mapping.at_most(listed, 20)
+    assert (most >= whole - 1e-12).all()
+    everywhere = np.all([[np.isin(np.arange(20), row) for row in each.column] for _, each in listed], axis=0)
+    assert everywhere.any()
+    np.testing.assert_allclose(most[everywhere], whole[everywhere])
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Maps of three digits, and how much of each tile every training image explains, each traced by itself."""
+    bank, store = open_bank("digits"), FeatureStore(tmp_path_factory.mktemp("store"))
+    train, queries = bank.train, bank.queries.take(chosen(bank.queries, 3))
+    method = make("nda", {"timesteps": 3})
+    return method.regions(None, train, queries, store, [0, 1, 2]), explained(method, train, queries, store)
+
+
+def explained(method, train, queries, store):
+    index = method.fit(None, train, store)
+    whole = np.zeros((len(queries), len(train), 8, 8))
+    for step, weight in method.steps(index):
+        question, alpha_bar = step.question(2**30), float(index.alpha_bar[step.t])
+        for q, (x, content) in enumerate(zip(queries.pixels(), queries.hashes, strict=True)):
+            with hands(1) as workers:
+                (noisy,) = step.noised(x, content, alpha_bar)
+                evidence = question.answer(noisy, train.images, workers).evidence
+                for low in range(0, len(train), 32):
+                    traces = question.trace(noisy, train.images[low : low + 32], evidence, workers)
+                    whole[q, low : low + 32] += weight * Atlas.of(traces, question.patches, 1).here
+    return whole
+
+
+def test_maps_of_digits_show_the_true_leader_of_almost_every_part(digits):
+    """Of 16 images, half by score, it was the leader in some six of ten parts."""
+    regions, whole = digits
+    best, true = regions.here.max(1), whole.max(1)
+    found = best >= true * (1 - 1e-5)
+    assert found.mean() > 0.93
+    for q, images in enumerate(regions.images):
+        np.testing.assert_allclose(regions.here[q], whole[q, images], rtol=1e-4, atol=1e-8)
+
+
+def test_a_part_whose_leader_is_told_has_no_other(digits):
+    regions, whole = digits
+    best, true = regions.here.max(1), whole.max(1)
+    told = best >= regions.others * (1 - 1e-5)
+    assert told.mean() > 0.75
+    assert (best[told] >= true[told] * (1 - 1e-5)).all()
+    for q, images in enumerate(regions.images):
+        others = np.delete(whole[q], images, axis=0).max(0)
+        assert (others <= regions.others[q] * (1 + 1e-5)).all()
 
 
 def test_tiles_are_whole_pixels_and_cover_all():

@@ -434,6 +434,20 @@ def test_runs_that_learned_from_a_number_of_subsets_are_compared_on_the_others(t
     assert np.load(tmp_path / "run" / "scores.npy").shape == (200, 1000)
 
 
+def test_maps_are_left_out_when_they_are_not_wanted_and_made_later_when_they_are(tmp_path):
+    from headwater.data import open_examples
+    from headwater.experiment import Run, run
+    from headwater.store import FeatureStore
+
+    digits = open_examples("digits")
+    what = Run("nda", {"timesteps": 1}, digits.take(range(40)), digits.take([50]))
+    out, store = tmp_path / "run", FeatureStore(tmp_path / "store")
+    assert run(what, out, store, maps=False) and not (out / "regions.npz").exists()
+    assert not run(what, out, store, maps=False)
+    assert run(what, out, store) and (out / "regions.npz").exists()
+    assert not run(what, out, store) and not run(what, out, store, maps=False)
+
+
 def test_another_bank_of_the_same_name_is_another_bank(tmp_path):
     import shutil
 

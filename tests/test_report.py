@@ -84,10 +84,24 @@ def mapped(make):
         folder = make(signed=False, **changes)
         here = np.full((2, 2, 8, 8), 0.1, np.float32)
         here[:, 0, :, :4], here[:, 1, :, 4:] = 0.4, 0.3
+        others = np.full((2, 8, 8), 0.2, np.float32)
+        others[1, :, :2] = 0.5
         zeros, mirrored = np.zeros((2, 2, 8, 8), np.int16), np.zeros((2, 2, 8, 8), bool)
         mirrored[:, 1] = True
-        images = np.array([[7, 3], [7, 3]])
-        maps = Regions(np.array([0, 1]), images, here, np.ones((2, 2, 8, 8), np.float32), zeros + 2, zeros - 1, zeros + 3, mirrored)
+        row, column = zeros + np.arange(8, dtype=np.int16)[:, None], zeros + np.arange(8, dtype=np.int16)
+        maps = Regions(
+            queries=np.array([0, 1]),
+            images=np.array([[7, 3], [7, 3]]),
+            here=here,
+            others=others,
+            there=np.ones((2, 2, 8, 8), np.float32),
+            top=row - 1,
+            left=column - 1,
+            down=np.minimum(2, 7 - row),
+            across=np.maximum(-1, -column),
+            size=zeros + 3,
+            mirrored=mirrored,
+        )
         write_regions(folder / "regions.npz", maps)
         return folder
 
@@ -580,6 +594,29 @@ def test_a_map_says_which_image_leads_where(mapped):
     assert "explains 35\N{NO-BREAK SPACE}% of it on average" in first  # (0.4 + 0.3)/2
     assert re.findall(r"<b>(.*?)</b><i", first)[:2] == ["40\N{NO-BREAK SPACE}%", "10\N{NO-BREAK SPACE}%"]
     assert first.count('class="behind"') == 64
+    assert "means over" not in first and 'class="pale"' not in first
+
+
+def test_a_part_that_another_image_may_explain_better_is_pale_and_told(mapped):
+    _, second = map_cards(report([mapped()]).read_text())
+    assert second.count('class="pale"') == 16 and second.count("Behind this part, as far as is known") == 16
+    assert "not known in 16 of the 64 parts" in second
+    assert re.findall(r"<b>([A-F])</b> (\d+) parts?", second) == [("A", "32"), ("B", "16")]  # 3 leads on the right, 7 in the rest
+
+
+def test_a_map_of_an_ensemble_says_that_it_is_of_the_first(mapped):
+    page = report([mapped(models=[{"path": "a"}, {"path": "b"}, {"path": "c"}])]).read_text()
+    assert all("means over 3 models" in card and "of the first and its noise alone" in card for card in map_cards(page))
+
+
+def test_frames_and_pieces_stay_within_their_pictures(mapped):
+    """Patches of the first and the last tiles reach over the edge."""
+    for card in map_cards(report([mapped()]).read_text()):
+        boxes = re.findall(r'<rect x="(.+?)" y="(.+?)" width="(.+?)" height="(.+?)"/>', card)
+        boxes += [box.split() for box in re.findall(r'<svg(?: class="pale")? x=.*?viewBox="(.*?)"', card)]
+        assert len(boxes) == 64 * 3
+        for x, y, width, height in ([float(each) for each in box] for box in boxes):
+            assert min(x, y) >= 0 and min(width, height) > 0 and x + width <= 8 and y + height <= 8
 
 
 def test_a_patch_is_framed_where_it_lies(mapped):

@@ -173,6 +173,7 @@ def attribute(
     resize: Resize = None,
     caption: Caption = None,
     ensemble: Ensemble = None,
+    maps: Annotated[bool, typer.Option("--maps/--no-maps", help="Draw which part of a picture came from where (nda).")] = True,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a run with other settings.")] = False,
 ) -> None:
     """Score every training image for every query, and write the run folder with its report."""
@@ -183,7 +184,7 @@ def attribute(
     fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None), lora)
     what = experiment(method, fields, train, query, models, bank, Machine(device, memory), Reading(resize, caption))
     with _bar("features") as tick:
-        fresh = run(what, out, _store(store, tick, store_dtype, crew(workers, ray, gpus)), force=force)
+        fresh = run(what, out, _store(store, tick, store_dtype, crew(workers, ray, gpus)), force=force, maps=maps)
     if not fresh:
         _say(f"{out} already holds this run; nothing to compute.")
     page([out])

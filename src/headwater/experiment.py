@@ -160,14 +160,19 @@ class Run:
         return json.loads(json.dumps(settings))
 
 
-def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False) -> bool:
-    """Make the run folder `out`; False where it already holds this very run. Other settings are refused without `force`."""
+def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False, maps: bool = True) -> bool:
+    """Make the run folder `out`; False where it already holds this very run. Other settings are refused without `force`.
+
+    `maps`: draw where in the queries which training image counts, of a method that can tell.
+    """
     settings = experiment.settings
     there = _there(out)
     same = there is not None and there.get("settings") == settings
     method = experiment.made()
     known = getattr(method, "fingerprint", "") is not None  # an embedder that does not say what it is may be another now
-    if same and known and (out / "scores.npy").exists() and not force:
+    drawn = maps and hasattr(method, "regions")
+    whole = (out / "scores.npy").exists() and ((out / "regions.npz").exists() or not drawn)
+    if same and known and whole and not force:
         return False
     if there is not None and not same and not force:
         raise OptionError(
@@ -190,7 +195,7 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False)
             known = dict(zip(experiment.bank.queries.hashes, truth["per_query"], strict=True))
             truth["per_query"] = [known.get(content) for content in experiment.queries.hashes]
     regions = None
-    if hasattr(method, "regions"):
+    if drawn:
         with clock.stage("regions"):
             rows = chosen(experiment.queries, REGIONS)
             regions = method.regions(*(experiment.models or [None])[:1], experiment.train, experiment.queries, store, rows)

@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32, Int64
 from markupsafe import Markup
 from PIL import Image
 
 from headwater.charts import Gallery, Picture, percent
-from headwater.regions import Regions, edges
+from headwater.linalg.parts import edges, tiled
+from headwater.regions import Regions
 from headwater.runs import RunFolder
 
 LETTERS = "ABCDEF"  # training images that are listed
 BEHIND = 3  # training images behind a part
+ROUNDING = 1e-5  # of a share, which two ways to the same sum may differ by
+NOBODY = -1  # who leads in a part of which that is not known
 
 
 class Patch(NamedTuple):
@@ -24,6 +27,13 @@ class Patch(NamedTuple):
     drawn: Markup
     id: str
     share: str
+
+
+class Part(NamedTuple):
+    """The patches behind a part of the picture, and whether no training image that is not drawn can explain more of it."""
+
+    behind: list[Patch]
+    sure: bool
 
 
 class Source(NamedTuple):
@@ -40,7 +50,7 @@ class Map(NamedTuple):
     """A query's parts, row by row, each with the patches behind it; the picture put together from the leading ones; its sources."""
 
     across: int
-    parts: list[list[Patch]]
+    parts: list[Part]
     quilt: Markup
     sources: list[Source]
     words: str
@@ -52,42 +62,63 @@ def map_of(run: RunFolder, row: int, gallery: Gallery) -> Map | None:
     if regions is None or row not in regions.queries:
         return None
     k = regions.queries.tolist().index(row)
-    pictures = [gallery.row(i) for i in regions.images[k].tolist()]
-    whole = [picture for picture in pictures if picture is not None]
-    if len(whole) < len(pictures):
+    if any(i not in gallery.train for i in regions.images[k].tolist()):
         return None
-    return _Drawing(run, regions, k, whole).map()
+    return _Drawing(run, regions, k, gallery).map()
 
 
 class _Drawing(NamedTuple):
-    """A query of the run's regions, and the pictures of its training images."""
+    """A query of the run's regions, and the pictures of the page."""
 
     run: RunFolder
     regions: Regions
     k: int
-    pictures: list[Picture]
+    gallery: Gallery
 
     def map(self) -> Map:
-        here = self.regions.here[self.k]
-        leader, whole = here.argmax(0), self._part_of_whole()
-        leads = np.bincount(leader.ravel(), minlength=len(whole))
+        here, sure, whole = self.regions.here[self.k], self._sure(), self._part_of_whole()
+        best = here.argmax(0)
+        leader = np.where(sure, best, NOBODY)
+        leads = np.bincount(best[sure], minlength=len(whole))
         order = [m for m in np.lexsort((-whole, -leads)).tolist() if leads[m] > 0]
         letters = dict(zip(order, LETTERS, strict=False))
         sources = [
             Source(letter, self._lit(m), self._id(m), percent(float(whole[m])), int(leads[m])) for m, letter in letters.items()
         ]
-        parts = [self._behind(i, j) for i, j in np.ndindex(leader.shape)]
-        lead, even = percent(float(here.max(0).mean())), percent(1 / len(self.run.scores.train_ids))
-        words = (
-            f"The leading training image of a part explains {lead} of it on average; if all were alike, each would explain {even}."
-        )
-        return Map(leader.shape[1], parts, self._quilt(leader, letters), sources, words)
+        parts = [Part(self._behind(i, j), bool(sure[i, j])) for i, j in np.ndindex(best.shape)]
+        return Map(best.shape[1], parts, self._quilt(best, leader, letters), sources, " ".join(self._words(sure)))
+
+    def _sure(self) -> Bool[np.ndarray, "ty tx"]:
+        """Of which parts the leading training image is known: no other, drawn or not, can explain more."""
+        return self.regions.here[self.k].max(0) >= self.regions.others[self.k] * (1 - ROUNDING)
+
+    def _words(self, sure: Bool[np.ndarray, "ty tx"]) -> Iterator[str]:
+        """How much the leading images explain, of which parts they are not known, and whose maps these are."""
+        if sure.any():
+            lead, even = self.regions.here[self.k].max(0)[sure].mean(), 1 / len(self.run.scores.train_ids)
+            yield (
+                f"The leading training image of a part explains {percent(float(lead))} of it on average; if all were alike, each "
+                f"would explain {percent(even)}."
+            )
+        if not sure.all():
+            yield (
+                f"Which one leads is not known in {(~sure).sum()} of the {sure.size} parts, shown pale: a training image that has "
+                "no map may explain more of them."
+            )
+        if (models := len(self.run.info.get("models") or ())) > 1:
+            yield (
+                f"The scores are means over {models} models, each with noise of its own; this map is of the first and its noise "
+                "alone."
+            )
 
     def _part_of_whole(self) -> Float32[np.ndarray, " m"]:
         """How much of the picture each training image explains."""
         h, w = self.run.queries.shape[1:]
-        sizes = np.outer(*(np.diff(edges(side, parts)) for side, parts in zip((h, w), self.regions.here.shape[2:], strict=True)))
-        return (self.regions.here[self.k] * sizes).sum((1, 2)).astype(np.float32) / np.float32(h * w)
+        areas = tiled(np.ones((h, w), np.float32), max(self.regions.here.shape[2:]))
+        return (self.regions.here[self.k] * areas).sum((1, 2)) / np.float32(h * w)
+
+    def _picture(self, m: int) -> Picture:
+        return self.gallery.add(self.gallery.train[int(self.regions.images[self.k, m])])
 
     def _id(self, m: int) -> str:
         return self.run.scores.train_ids[self.regions.images[self.k, m]]
@@ -98,11 +129,9 @@ class _Drawing(NamedTuple):
         rows, columns = edges(h, self.regions.here.shape[2]), edges(w, self.regions.here.shape[3])
         return int(columns[j]), int(rows[i]), int(columns[j + 1] - columns[j]), int(rows[i + 1] - rows[i])
 
-    def _shift(self, m: int, i: int, j: int) -> tuple[int, int, int, bool]:
-        """How far across and down the patch of image m lies that explains a part, its size, and whether in the mirrored image."""
-        regions = self.regions
-        across, down, size = (int(each[self.k, m, i, j]) for each in (regions.across, regions.down, regions.size))
-        return across, down, size, bool(regions.mirrored[self.k, m, i, j])
+    def _patch(self, name: str, m: int, i: int, j: int) -> int:
+        """What is known of the patch by which image m explains a part."""
+        return int(getattr(self.regions, name)[self.k, m, i, j])
 
     def _behind(self, i: int, j: int) -> list[Patch]:
         here = self.regions.here[self.k, :, i, j]
@@ -111,13 +140,13 @@ class _Drawing(NamedTuple):
 
     def _framed(self, m: int, i: int, j: int) -> Markup:
         """Training image m with a frame around the patch that explains a part."""
-        picture, (x, y, width, height), (across, down, size, mirrored) = self.pictures[m], self._tile(i, j), self._shift(m, i, j)
-        left, top = x + width / 2 + across - size / 2, y + height / 2 + down - size / 2
-        left, right = max(0.0, left), min(picture.width, left + size)
-        top, bottom = max(0.0, top), min(picture.height, top + size)
-        if mirrored:
+        picture = self._picture(m)
+        top, left, down, across, size = (self._patch(name, m, i, j) for name in ("top", "left", "down", "across", "size"))
+        left, right = max(0, left + across), min(picture.width, left + across + size)
+        top, bottom = max(0, top + down), min(picture.height, top + down + size)
+        if self._patch("mirrored", m, i, j):
             left, right = picture.width - right, picture.width - left
-        box = f'x="{left:g}" y="{top:g}" width="{right - left:g}" height="{bottom - top:g}"'
+        box = f'x="{left}" y="{top}" width="{right - left}" height="{bottom - top}"'
         return Markup(f'<svg class="pic" viewBox="{picture.box}"><use href="#{picture.name}"/><rect {box}/></svg>')
 
     def _lit(self, m: int) -> Markup:
@@ -125,7 +154,7 @@ class _Drawing(NamedTuple):
         there = self.regions.there[self.k, m]
         thin = there / (there.max() or 1)
         veil = np.round(165 * (1 - np.sqrt(np.maximum(thin, 0)))).astype(np.uint8)
-        file, picture = io.BytesIO(), self.pictures[m]
+        file, picture = io.BytesIO(), self._picture(m)
         Image.merge("LA", (Image.new("L", veil.shape[::-1], 16), Image.fromarray(veil))).save(file, "PNG", optimize=True)
         png = base64.b64encode(file.getvalue()).decode()
         return Markup(
@@ -134,10 +163,10 @@ class _Drawing(NamedTuple):
             f'href="data:image/png;base64,{png}"/></svg>'
         )
 
-    def _quilt(self, leader: np.ndarray, letters: dict[int, str]) -> Markup:
-        """The leading image's patch in the place of each part, seams between images, and their letters."""
+    def _quilt(self, best: Int64[np.ndarray, "ty tx"], leader: Int64[np.ndarray, "ty tx"], letters: dict[int, str]) -> Markup:
+        """The best image's patch in the place of each part, pale where it may not lead; seams between leaders; their letters."""
         h, w = self.run.queries.shape[1:]
-        pieces = [self._piece(int(leader[i, j]), i, j) for i, j in np.ndindex(leader.shape)]
+        pieces = [self._piece(int(best[i, j]), i, j, pale=bool(leader[i, j] == NOBODY)) for i, j in np.ndindex(best.shape)]
         marks = [
             Markup('<text x="{:g}" y="{:g}">{}</text>').format(x + width / 2, y + height / 2, letters[int(leader[i, j])])
             for i, j in _middles(leader)
@@ -148,13 +177,16 @@ class _Drawing(NamedTuple):
             w, h, round(max(h, w) / 100, 3), Markup("").join(pieces), self._seams(leader), Markup("").join(marks)
         )
 
-    def _piece(self, m: int, i: int, j: int) -> Markup:
-        picture, (x, y, width, height), (across, down, _, mirrored) = self.pictures[m], self._tile(i, j), self._shift(m, i, j)
+    def _piece(self, m: int, i: int, j: int, *, pale: bool) -> Markup:
+        """What lies in image m where the part's patch does: at the image's edge, what is nearest to that."""
+        picture, (x, y, width, height) = self._picture(m), self._tile(i, j)
         use = f'<use href="#{picture.name}"/>'
-        if mirrored:
+        if self._patch("mirrored", m, i, j):
             use = f'<g transform="matrix(-1 0 0 1 {picture.width} 0)">{use}</g>'
-        box = f"{x + across} {y + down} {width} {height}"
-        return Markup(f'<svg x="{x}" y="{y}" width="{width}" height="{height}" viewBox="{box}">{use}</svg>')
+        left = min(max(0, x + self._patch("across", m, i, j)), picture.width - width)
+        top = min(max(0, y + self._patch("down", m, i, j)), picture.height - height)
+        kind, box = ' class="pale"' if pale else "", f"{left} {top} {width} {height}"
+        return Markup(f'<svg{kind} x="{x}" y="{y}" width="{width}" height="{height}" viewBox="{box}">{use}</svg>')
 
     def _seams(self, leader: np.ndarray) -> Markup:
         """A line wherever the leading image changes."""

@@ -4,6 +4,7 @@ A denoiser that sees no more than a patch, and knows nothing but the training im
 softmax(−‖x_t[a] − √ᾱ_t y[b]‖²/(2σ_t²)). (Kamb & Ganguli 2024, arXiv:2412.20292.)
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,9 +17,11 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 
 from headwater import seeds
 from headwater.linalg.displaced import LANES, Windows, cells, side_by_side, windows
+from headwater.linalg.parts import TILES, Foremost, edges, mean_tiled
 from headwater.linalg.patches import ROOM, Weighed, traced, weighed
 
 NEGLIGIBLE = 1e-15  # of a patch's whole weight: what no float32 sum shows
+LISTED = 16  # images that are listed for each part of the query
 WAVE = 8  # blocks of LANES images between two looks at what is negligible
 
 
@@ -36,6 +39,17 @@ class Patches:
     def maps(self, x: Float[np.ndarray, "*b h w"]) -> Float[np.ndarray, "*b _ _"]:
         """What windows lie on."""
         return cells(x) if self.coarse else x
+
+    def by_pixel(self, values: Float64[np.ndarray, "*b ny nx"]) -> Float64[np.ndarray, "*b h w"]:
+        """What patches have, as their middles': one pixel, or of cells the four around it."""
+        if not self.coarse:
+            return values
+        *b, ny, nx = values.shape
+        out = np.zeros((*b, ny + 1, nx + 1))
+        for rows in (slice(None, -1), slice(1, None)):
+            for columns in (slice(None, -1), slice(1, None)):
+                out[..., rows, columns] += values / 4
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +100,12 @@ def noised(
 
 class Explained(NamedTuple):
     """What a noisy picture's patches come from. `scores`: over its patches a, the weights of an image's nearest patches, summed;
-    `evidence`: ln Σ exp(−D/(2σ²)) over all patches, for every a; `leading`: the image that explains most of a."""
+    `evidence`: ln Σ exp(−D/(2σ²)) over all patches, for every a; `leaders`: the LISTED images that explain most of each of TILES ×
+    TILES tiles of the picture, and how much of it."""
 
     scores: Float64[np.ndarray, " n"]
     evidence: Float64[np.ndarray, " a"]
-    leading: Int64[np.ndarray, " a"]
+    leaders: Foremost
 
 
 class Traces(NamedTuple):
@@ -135,18 +150,40 @@ class Question:
         if not whole:
             everything = [low for wave in _waves(n) for low in wave]
             found = workers.pool.map(lambda low: work.block(low, evidence, workers), everything)
-        scores, leader = np.zeros(n), _Leader(np.zeros(a), np.zeros(a, np.int64))
+        scores, leaders = np.zeros(n), Foremost.none(work.tiles, min(LISTED, n))
         for low, one in zip(range(0, n, LANES), found, strict=True):
             part = work.shares(one, evidence)[:, : n - low]
             scores[low : low + LANES] = part.sum(0)
-            leader.meet(low, part)
-        return Explained(scores, evidence, leader.image)
+            leaders = leaders.beside(low, work.by_tile(part))
+        return Explained(scores, evidence, leaders)
 
     def trace(
         self, noisy: Noisy, images: UInt8[np.ndarray, "b h w c"], evidence: Float64[np.ndarray, " a"], workers: Hands
     ) -> Traces:
         """Which patches explain which, of at most LANES images; `evidence` is that of all images."""
         return _Work(self, noisy, images).traces(evidence, workers)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One timestep at one resolution: all that its scores depend on but the pictures."""
+
+    t: int
+    size: int
+    coarse: bool
+    topk: int
+    noises: int
+    shared_noise: bool
+    flips: bool
+    seed: int
+
+    def question(self, memory: int) -> Question:
+        """What is asked of a noisy query."""
+        return Question(Patches(self.size, self.coarse), self.topk, self.flips, memory=memory)
+
+    def noised(self, x: Float32[np.ndarray, "c h w"], content: str, alpha_bar: float) -> Iterator[Noisy]:
+        """The noisy forms of a query with this content."""
+        return noised(x, None if self.shared_noise else content, self.t, alpha_bar, self.noises, self.seed)
 
 
 def _waves(n: int) -> Iterator[list[int]]:
@@ -166,6 +203,11 @@ class _Work(NamedTuple):
     @property
     def windows(self) -> tuple[Windows, Windows]:
         return self.question.patches.windows(*self.images.shape[1:3])
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles the picture has."""
+        return math.prod(len(edges(side, TILES)) - 1 for side in self.images.shape[1:3])
 
     @property
     def scale(self) -> float:
@@ -218,16 +260,8 @@ class _Work(NamedTuple):
         """The block's weights over the whole."""
         return np.exp(-found.least.astype(np.float64) * self.scale - evidence)[:, None] * found.top
 
-
-class _Leader(NamedTuple):
-    """The image that explains most of every patch, and how much, of all images so far."""
-
-    share: Float64[np.ndarray, " a"]
-    image: Int64[np.ndarray, " a"]
-
-    def meet(self, low: int, shares: Float64[np.ndarray, "a b"]) -> None:
-        """Those of the images from `low`."""
-        best = shares.argmax(1)
-        most = shares[np.arange(len(best)), best]
-        ahead = most > self.share
-        self.share[ahead], self.image[ahead] = most[ahead], low + best[ahead]
+    def by_tile(self, shares: Float64[np.ndarray, "a b"]) -> Float64[np.ndarray, "tiles b"]:
+        """How much images explain of each tile."""
+        down, across = self.windows
+        pixels = self.question.patches.by_pixel(shares.T.reshape(-1, down.number, across.number))
+        return mean_tiled(pixels, TILES).reshape(shares.shape[1], -1).T

@@ -1,34 +1,33 @@
-"""Where in a picture which training image counts, and from where in it: what a report draws of a method that compares patches.
-
-A picture is cut into TILES × TILES tiles (fewer where it has fewer pixels), a training image into GRAIN × GRAIN.
-"""
+"""Where in a picture which training image counts, and from where in it: what a report draws of a method that compares patches."""
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int16, Int64
+from jaxtyping import Bool, Float32, Int16, Int64
 
 from headwater.archive import arrays
 from headwater.disk import written
 from headwater.errors import DataError
-
-TILES, GRAIN = 8, 16
 
 
 @dataclass(frozen=True, eq=False)
 class Regions:
     """Of k queries the m training images that explain most of them or of a part of them, the strongest first.
 
-    `here`: how much of each tile of the query an image explains, 1 at most over all images; `there`: what its own parts explain,
-    in pixels of the query. For each tile the patch that explains most of it: how far `down` and `across` it lies from its place
-    in the query, its `size` in pixels, and whether in the `mirrored` image.
+    `here`: how much of each tile of the query an image explains, 1 at most over all images; `others`: how much of it any other
+    training image explains at most; `there`: what an image's own parts explain, in pixels of the query. For each tile the patch of
+    the query that an image explains best: where it begins (`top`, `left`: below 0 where it reaches over the edge), its `size` in
+    pixels, how far `down` and `across` its match lies from there, and whether in the `mirrored` image.
     """
 
     queries: Int64[np.ndarray, " k"]
     images: Int64[np.ndarray, "k m"]
     here: Float32[np.ndarray, "k m ty tx"]
+    others: Float32[np.ndarray, "k ty tx"]
     there: Float32[np.ndarray, "k m gy gx"]
+    top: Int16[np.ndarray, "k m ty tx"]
+    left: Int16[np.ndarray, "k m ty tx"]
     down: Int16[np.ndarray, "k m ty tx"]
     across: Int16[np.ndarray, "k m ty tx"]
     size: Int16[np.ndarray, "k m ty tx"]
@@ -36,8 +35,12 @@ class Regions:
 
     def __post_init__(self) -> None:
         k, m = self.images.shape
-        if self.here.shape[:2] != (k, m) or self.there.shape[:2] != (k, m) or len(self.queries) != k:
-            raise DataError(f"Regions of {len(self.queries)} queries have {self.here.shape} shares; expected {(k, m)} and tiles.")
+        tiles = (k, m, *self.others.shape[1:])
+        if len(self.queries) != k or self.others.ndim != 3 or self.there.shape[:2] != (k, m):
+            raise DataError(f"Regions of {len(self.queries)} queries have {self.images.shape} images; expected as many rows.")
+        for name in ("here", "top", "left", "down", "across", "size", "mirrored"):
+            if (shape := getattr(self, name).shape) != tiles:
+                raise DataError(f"Regions have {name} {list(shape)}; expected {list(tiles)}.")
 
 
 def write_regions(path: Path, regions: Regions) -> None:
@@ -53,22 +56,7 @@ def read_regions(path: Path) -> Regions | None:
     names = [field.name for field in fields(Regions)]
     have = arrays(path, names)
     if missing := [name for name in names if name not in have]:
-        raise DataError(f"{path} lacks `{missing[0]}`. Make the run again with --force.")
+        raise DataError(
+            f"{path} lacks `{missing[0]}`: an earlier version wrote it, or it is damaged. Make the run again with --force."
+        )
     return Regions(**have)
-
-
-def edges(side: int, parts: int) -> Int64[np.ndarray, " _"]:
-    """Where `parts` parts of a side begin and end, in whole pixels; as many parts as pixels if there are fewer."""
-    parts = min(parts, side)
-    return np.arange(parts + 1) * side // parts
-
-
-def tiled(values: Float[np.ndarray, "*b h w"], parts: int) -> Float[np.ndarray, "*b _ _"]:
-    """The sum over each of parts × parts tiles."""
-    rows, columns = (edges(side, parts)[:-1] for side in values.shape[-2:])
-    return np.add.reduceat(np.add.reduceat(values, rows, axis=-2), columns, axis=-1)
-
-
-def areas(height: int, width: int) -> Float[np.ndarray, "ty tx"]:
-    """Pixels in each tile."""
-    return tiled(np.ones((height, width)), TILES)

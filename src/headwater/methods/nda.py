@@ -2,26 +2,27 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64
 
-from headwater.atlas import Atlas, leading
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import early, linear
 from headwater.errors import DataError, OptionError
 from headwater.features import in_order
+from headwater.mapping import Level, regions
 from headwater.methods import Dampings
-from headwater.patchwise import Explained, Noisy, Patches, Question, hands, noised
+from headwater.patch_rows import packed
+from headwater.patchwise import Step, hands
 from headwater.regions import Regions
 from headwater.store import FeatureStore
 
-VERSION = 3  # of the numbers that given settings stand for
+VERSION = 4  # of the numbers that given settings stand for
 TOGETHER = 8  # queries that are kept together in the store
-DRAWN = 16  # training images that maps of a query are drawn of
 
 Sizes = int | tuple[int, ...] | None
 
@@ -33,28 +34,6 @@ class Index(NamedTuple):
     places: Int64[np.ndarray, " n"]
     alpha_bar: Float64[np.ndarray, " T"]
     memory: int
-
-
-@dataclass(frozen=True)
-class Step:
-    """One timestep at one resolution: all that its scores depend on but the pictures."""
-
-    t: int
-    size: int
-    coarse: bool
-    topk: int
-    noises: int
-    shared_noise: bool
-    flips: bool
-    seed: int
-
-    def question(self, memory: int) -> Question:
-        """What is asked of a noisy query."""
-        return Question(Patches(self.size, self.coarse), self.topk, self.flips, memory=memory)
-
-    def noised(self, x: Float32[np.ndarray, "c h w"], content: str, alpha_bar: float) -> Iterator[Noisy]:
-        """The noisy forms of a query with this content."""
-        return noised(x, None if self.shared_noise else content, self.t, alpha_bar, self.noises, self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +88,8 @@ class NDA:
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Index:
         schedule = linear() if model is None else model.schedule
-        order = np.argsort(np.array(train.keys), kind="stable")
+        train = Examples(train.images)  # keyed by their pixels alone: labels and prompts change nothing here
+        order = np.argsort(np.array(train.hashes), kind="stable")
         index = Index(train.take(order), np.argsort(order), schedule.alpha_bar, 2**30 if model is None else model.memory)
         self.steps(index)
         return index
@@ -122,43 +102,17 @@ class NDA:
             raise DataError(f"Queries are {h}×{w} with {c} channels, training images {th}×{tw} with {tc}; expected the same.")
         values = np.zeros((len(queries), len(index.train)))
         for step, weight in self.steps(index):
-            values += weight * self._rows(step, index, queries, store)[:, : len(index.train)]
+            values += weight * self._rows(step, queries, index=index, store=store)[:, : len(index.train)]
         yield values[:, index.places].astype(np.float32)
 
     def regions(
         self, model: Denoiser | None, train: Examples, queries: Examples, store: FeatureStore, rows: Sequence[int]
     ) -> Regions:
         """Which parts of the queries at `rows` their leading training images explain, and with what."""
-        index, some = self.fit(model, train, store), queries.take(rows)
-        known = [(step, weight, self._rows(step, index, some, store)) for step, weight in self.steps(index)]
-        order, found = np.argsort(index.places), []
-        for q in range(len(some)):
-            images, atlas = self._mapped(index, some.take([q]), [(step, weight, row[q]) for step, weight, row in known])
-            found.append((order[images], atlas.tiles, atlas.grains, atlas.patch))
-        images, here, there, patch = (np.array(each) for each in zip(*found, strict=True))
-        down, across, size, mirrored = np.moveaxis(patch.astype(np.int16), -1, 0)
-        shares = (here.astype(np.float32), there.astype(np.float32))
-        return Regions(np.array(rows), images, *shares, down, across, size, mirrored > 0)
-
-    def _mapped(
-        self, index: Index, query: Examples, known: Sequence[tuple[Step, float, Float32[np.ndarray, " _"]]]
-    ) -> tuple[Int64[np.ndarray, " m"], Atlas]:
-        """The training images that lead in one query, and their maps, from its rows in the store."""
-        n, scores, led, steps = len(index.train), *np.zeros((2, len(index.train))), []
-        for step, weight, row in known:
-            evidence, leaders = np.split(row[n:].astype(np.float64).reshape(2, max(1, step.noises), -1), 2)
-            scores += weight * row[:n]
-            led += weight * np.bincount(leaders.astype(np.int64).ravel(), minlength=n) / max(1, step.noises)
-            steps.append((step, weight, evidence[0]))
-        images, (_, h, w) = leading(scores, led, DRAWN), index.train.shape
-        atlas = Atlas.empty(len(images), h, w)
-        with hands(1) as workers:
-            for step, weight, evidence in steps:
-                question, alpha_bar = step.question(index.memory), float(index.alpha_bar[step.t])
-                for noisy, each in zip(step.noised(query.pixels()[0], query.hashes[0], alpha_bar), evidence, strict=True):
-                    traces = question.trace(noisy, index.train.images[images], each, workers)
-                    atlas.add(traces, question.patches, weight / len(evidence))
-        return images, atlas
+        index = self.fit(model, train, store)
+        levels = [Level(step, weight, float(index.alpha_bar[step.t])) for step, weight in self.steps(index)]
+        found = regions(levels, partial(self._rows, index=index, store=store), index.train, queries.take(rows), store)
+        return replace(found, queries=np.array(rows), images=np.argsort(index.places)[found.images])
 
     def self_scores(self, index: Index) -> Float[np.ndarray, " n"]:
         """Unknown: they would take as many queries as there are training images."""
@@ -190,9 +144,8 @@ class NDA:
                     found.append((Step(t, size, coarse, *how), weight / len(times)))
         return found
 
-    def _rows(self, step: Step, index: Index, queries: Examples, store: FeatureStore) -> Float32[np.ndarray, "q _"]:
-        """What is found at one step, a row in the store for every query: n scores; for every noise the evidence for each patch of
-        the query; for every noise the leading image of each."""
+    def _rows(self, step: Step, queries: Examples, *, index: Index, store: FeatureStore) -> Float32[np.ndarray, "q _"]:
+        """What is found at one step, a row in the store for every query, as `packed`: n scores, then what maps are made of."""
         alpha_bar = float(index.alpha_bar[step.t])
         settings = {"nda": asdict(step), "alpha_bar": alpha_bar, "train": index.train.fingerprint, "version": VERSION}
 
@@ -223,14 +176,8 @@ def _rows(what: Asked, part: slice) -> Float32[np.ndarray, "b _"]:
     with hands(torch.get_num_threads()) as workers:
         for x, content in zip(what.queries.pixels()[part], what.queries.hashes[part], strict=True):
             noises = what.step.noised(x, content, what.alpha_bar)
-            rows.append(_row([question.answer(noisy, what.train.images, workers) for noisy in noises]))
-    return np.array(rows, np.float32)
-
-
-def _row(each: Sequence[Explained]) -> Float64[np.ndarray, " _"]:
-    """What is kept of a query's noises: the mean of their scores, and what maps are made of."""
-    scores = np.mean([found.scores for found in each], axis=0)
-    return np.concatenate([scores, *(found.evidence for found in each), *(found.leading for found in each)])
+            rows.append(packed([question.answer(noisy, what.train.images, workers) for noisy in noises]))
+    return np.array(rows)
 
 
 def usual(side: int, alpha_bar: float, *, coarse: bool) -> int:

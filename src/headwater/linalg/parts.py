@@ -1,0 +1,47 @@
+"""A picture cut into parts of whole pixels, and which columns of a table are foremost in each part.
+
+Maps cut a query into TILES × TILES tiles (fewer where it has fewer pixels), and a training image into GRAIN × GRAIN.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+
+TILES, GRAIN = 8, 16
+
+
+def edges(side: int, parts: int) -> Int64[np.ndarray, " _"]:
+    """Where `parts` parts of a side begin and end, in whole pixels; as many parts as pixels if there are fewer."""
+    parts = min(parts, side)
+    return np.arange(parts + 1) * side // parts
+
+
+def tiled(values: Float[np.ndarray, "*b h w"], parts: int) -> Float[np.ndarray, "*b _ _"]:
+    """The sum over each of parts × parts tiles."""
+    rows, columns = (edges(side, parts)[:-1] for side in values.shape[-2:])
+    return np.add.reduceat(np.add.reduceat(values, rows, axis=-2), columns, axis=-1)
+
+
+def mean_tiled(values: Float[np.ndarray, "*b h w"], parts: int) -> Float[np.ndarray, "*b _ _"]:
+    """The mean over each of parts × parts tiles."""
+    return tiled(values, parts) / tiled(np.ones(values.shape[-2:]), parts)
+
+
+class Foremost(NamedTuple):
+    """The k largest entries of every row of a table, the largest first, and the columns that they stand in."""
+
+    value: Float64[np.ndarray, "rows k"]
+    column: Int64[np.ndarray, "rows k"]
+
+    @classmethod
+    def none(cls, rows: int, k: int) -> "Foremost":
+        """Of a table without columns."""
+        return cls(np.full((rows, k), -np.inf), np.zeros((rows, k), np.int64))
+
+    def beside(self, low: int, table: Float64[np.ndarray, "rows b"]) -> "Foremost":
+        """Those of the table with more columns, from `low`; of equals the first."""
+        columns = np.broadcast_to(low + np.arange(table.shape[1]), table.shape)
+        value, column = np.concatenate([self.value, table], 1), np.concatenate([self.column, columns], 1)
+        order = np.argsort(-value, axis=1, kind="stable")[:, : self.value.shape[1]]
+        return Foremost(np.take_along_axis(value, order, 1), np.take_along_axis(column, order, 1))
