@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 
 from headwater import charts, seeds
 from headwater.errors import DataError, UserError
+from headwater.map_report import BLEED
 from headwater.regions import Regions, write_regions
 from headwater.report import agreement, chosen, open_run, report, truths
 from headwater.scores import Scores
@@ -594,12 +595,17 @@ def test_a_map_says_which_image_leads_where(mapped):
     assert "explains 35\N{NO-BREAK SPACE}% of it on average" in first  # (0.4 + 0.3)/2
     assert re.findall(r"<b>(.*?)</b><i", first)[:2] == ["40\N{NO-BREAK SPACE}%", "10\N{NO-BREAK SPACE}%"]
     assert first.count('class="behind"') == 64
-    assert "means over" not in first and 'class="pale"' not in first
+    assert "means over" not in first and not struck(first)
 
 
-def test_a_part_that_another_image_may_explain_better_is_pale_and_told(mapped):
+def struck(card):
+    """How many parts have a line through them."""
+    return len(re.findall(r"l1 -1", re.findall(r'class="seam" d="(.*?)"', card)[0]))
+
+
+def test_a_part_that_another_image_may_explain_better_is_struck_through_and_told(mapped):
     _, second = map_cards(report([mapped()]).read_text())
-    assert second.count('class="pale"') == 16 and second.count("Behind this part, as far as is known") == 16
+    assert struck(second) == 16 and second.count("Behind this part, as far as is known") == 16
     assert "not known in 16 of the 64 parts" in second
     assert re.findall(r"<b>([A-F])</b> (\d+) parts?", second) == [("A", "32"), ("B", "16")]  # 3 leads on the right, 7 in the rest
 
@@ -613,16 +619,19 @@ def test_frames_and_pieces_stay_within_their_pictures(mapped):
     """Patches of the first and the last tiles reach over the edge."""
     for card in map_cards(report([mapped()]).read_text()):
         boxes = re.findall(r'<rect x="(.+?)" y="(.+?)" width="(.+?)" height="(.+?)"/>', card)
-        boxes += [box.split() for box in re.findall(r'<svg(?: class="pale")? x=.*?viewBox="(.*?)"', card)]
+        boxes += [box.split() for box in re.findall(r'<svg x=.*?viewBox="(.*?)"', card)]
         assert len(boxes) == 64 * 3
         for x, y, width, height in ([float(each) for each in box] for box in boxes):
-            assert min(x, y) >= 0 and min(width, height) > 0 and x + width <= 8 and y + height <= 8
+            assert min(x, y) >= 0 and min(width, height) > 0 and max(x + width, y + height) <= 8 * (1 + BLEED)
 
 
 def test_a_patch_is_framed_where_it_lies(mapped):
     first = map_cards(report([mapped()]).read_text())[0]
     frames = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"/>', first)
     assert frames[2 * (3 * 8 + 5)] == ("2", "4", "3", "3")  # row 3, column 5: 2 further down, 1 to the left, and then mirrored
+    compared = re.findall(r'class="compared" style="(.*?)"', first)
+    assert compared[3 * 8 + 5] == "left:50%;top:25%;width:37.5%;height:37.5%"
+    assert compared[0] == "left:0%;top:0%;width:25%;height:25%"  # of 3 × 3 pixels, one beyond the edge
 
 
 def map_cards(page):

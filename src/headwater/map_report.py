@@ -18,6 +18,7 @@ from headwater.runs import RunFolder
 LETTERS = "ABCDEF"  # training images that are listed
 BEHIND = 3  # training images behind a part
 ROUNDING = 1e-5  # of a share, which two ways to the same sum may differ by
+BLEED = 1 / 200  # of a picture, by which a piece reaches under the next: else the ground shines through between them
 NOBODY = -1  # who leads in a part of which that is not known
 
 
@@ -30,10 +31,27 @@ class Patch(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The patches behind a part of the picture, and whether no training image that is not drawn can explain more of it."""
+    """The patches behind a part of the picture; where the first of them was compared, as CSS; whether no training image that is not
+    drawn can explain more of the part."""
 
     behind: list[Patch]
+    compared: str
     sure: bool
+
+
+class Box(NamedTuple):
+    """A rectangle of whole pixels, within its picture."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @classmethod
+    def within(cls, width: int, height: int, left: int, top: int, size: int) -> "Box":
+        """What of a square lies in a picture."""
+        x, y = max(0, left), max(0, top)
+        return cls(x, y, min(width, left + size) - x, min(height, top + size) - y)
 
 
 class Source(NamedTuple):
@@ -85,7 +103,9 @@ class _Drawing(NamedTuple):
         sources = [
             Source(letter, self._lit(m), self._id(m), percent(float(whole[m])), int(leads[m])) for m, letter in letters.items()
         ]
-        parts = [Part(self._behind(i, j), bool(sure[i, j])) for i, j in np.ndindex(best.shape)]
+        parts = [
+            Part(self._behind(i, j), self._compared(int(best[i, j]), i, j), bool(sure[i, j])) for i, j in np.ndindex(best.shape)
+        ]
         return Map(best.shape[1], parts, self._quilt(best, leader, letters), sources, " ".join(self._words(sure)))
 
     def _sure(self) -> Bool[np.ndarray, "ty tx"]:
@@ -102,8 +122,8 @@ class _Drawing(NamedTuple):
             )
         if not sure.all():
             yield (
-                f"Which one leads is not known in {(~sure).sum()} of the {sure.size} parts, shown pale: a training image that has "
-                "no map may explain more of them."
+                f"Which one leads is not known in {(~sure).sum()} of the {sure.size} parts, struck through: a training image "
+                "that has no map may explain more of them."
             )
         if (models := len(self.run.info.get("models") or ())) > 1:
             yield (
@@ -123,11 +143,10 @@ class _Drawing(NamedTuple):
     def _id(self, m: int) -> str:
         return self.run.scores.train_ids[self.regions.images[self.k, m]]
 
-    def _tile(self, i: int, j: int) -> tuple[int, int, int, int]:
-        """Left, top, width and height of a part, in pixels."""
+    def _tile(self, i: int, j: int) -> Box:
         h, w = self.run.queries.shape[1:]
         rows, columns = edges(h, self.regions.here.shape[2]), edges(w, self.regions.here.shape[3])
-        return int(columns[j]), int(rows[i]), int(columns[j + 1] - columns[j]), int(rows[i + 1] - rows[i])
+        return Box(int(columns[j]), int(rows[i]), int(columns[j + 1] - columns[j]), int(rows[i + 1] - rows[i]))
 
     def _patch(self, name: str, m: int, i: int, j: int) -> int:
         """What is known of the patch by which image m explains a part."""
@@ -138,16 +157,23 @@ class _Drawing(NamedTuple):
         best = np.argsort(-here, kind="stable")[:BEHIND].tolist()
         return [Patch(self._framed(m, i, j), self._id(m), percent(float(here[m]))) for m in best if here[m] > 0]
 
+    def _compared(self, m: int, i: int, j: int) -> str:
+        """Where in the picture the patch lies by which image m explains a part."""
+        h, w = self.run.queries.shape[1:]
+        box = Box.within(w, h, *(self._patch(name, m, i, j) for name in ("left", "top", "size")))
+        percents = zip(("left", "top", "width", "height"), box, (w, h, w, h), strict=True)
+        return ";".join(f"{name}:{100 * part / whole:.4g}%" for name, part, whole in percents)
+
     def _framed(self, m: int, i: int, j: int) -> Markup:
         """Training image m with a frame around the patch that explains a part."""
         picture = self._picture(m)
         top, left, down, across, size = (self._patch(name, m, i, j) for name in ("top", "left", "down", "across", "size"))
-        left, right = max(0, left + across), min(picture.width, left + across + size)
-        top, bottom = max(0, top + down), min(picture.height, top + down + size)
+        x, y, width, height = Box.within(picture.width, picture.height, left + across, top + down, size)
         if self._patch("mirrored", m, i, j):
-            left, right = picture.width - right, picture.width - left
-        box = f'x="{left}" y="{top}" width="{right - left}" height="{bottom - top}"'
-        return Markup(f'<svg class="pic" viewBox="{picture.box}"><use href="#{picture.name}"/><rect {box}/></svg>')
+            x = picture.width - x - width
+        box = f'x="{x}" y="{y}" width="{width}" height="{height}"'
+        frame = f'<rect class="under" {box}/><rect {box}/>'
+        return Markup(f'<svg class="pic" viewBox="{picture.box}"><use href="#{picture.name}"/>{frame}</svg>')
 
     def _lit(self, m: int) -> Markup:
         """Training image m under a veil that is thin where its parts explain something."""
@@ -164,9 +190,9 @@ class _Drawing(NamedTuple):
         )
 
     def _quilt(self, best: Int64[np.ndarray, "ty tx"], leader: Int64[np.ndarray, "ty tx"], letters: dict[int, str]) -> Markup:
-        """The best image's patch in the place of each part, pale where it may not lead; seams between leaders; their letters."""
+        """The best image's patch in the place of each part, seams between the parts of different leaders, and their letters."""
         h, w = self.run.queries.shape[1:]
-        pieces = [self._piece(int(best[i, j]), i, j, pale=bool(leader[i, j] == NOBODY)) for i, j in np.ndindex(best.shape)]
+        pieces = [self._piece(int(best[i, j]), i, j) for i, j in np.ndindex(best.shape)]
         marks = [
             Markup('<text x="{:g}" y="{:g}">{}</text>').format(x + width / 2, y + height / 2, letters[int(leader[i, j])])
             for i, j in _middles(leader)
@@ -177,7 +203,7 @@ class _Drawing(NamedTuple):
             w, h, round(max(h, w) / 100, 3), Markup("").join(pieces), self._seams(leader), Markup("").join(marks)
         )
 
-    def _piece(self, m: int, i: int, j: int, *, pale: bool) -> Markup:
+    def _piece(self, m: int, i: int, j: int) -> Markup:
         """What lies in image m where the part's patch does: at the image's edge, what is nearest to that."""
         picture, (x, y, width, height) = self._picture(m), self._tile(i, j)
         use = f'<use href="#{picture.name}"/>'
@@ -185,14 +211,16 @@ class _Drawing(NamedTuple):
             use = f'<g transform="matrix(-1 0 0 1 {picture.width} 0)">{use}</g>'
         left = min(max(0, x + self._patch("across", m, i, j)), picture.width - width)
         top = min(max(0, y + self._patch("down", m, i, j)), picture.height - height)
-        kind, box = ' class="pale"' if pale else "", f"{left} {top} {width} {height}"
-        return Markup(f'<svg{kind} x="{x}" y="{y}" width="{width}" height="{height}" viewBox="{box}">{use}</svg>')
+        wide, high = (f"{side + BLEED * max(picture.width, picture.height):g}" for side in (width, height))
+        return Markup(f'<svg x="{x}" y="{y}" width="{wide}" height="{high}" viewBox="{left} {top} {wide} {high}">{use}</svg>')
 
     def _seams(self, leader: np.ndarray) -> Markup:
-        """A line wherever the leading image changes."""
+        """A line wherever the leading image changes, and through parts whose leading image is not known."""
         steps = []
         for i, j in np.ndindex(leader.shape):
             x, y, width, height = self._tile(i, j)
+            if leader[i, j] == NOBODY:
+                steps.append(f"M{x} {y + height}l{width} {-height}")
             if j and leader[i, j] != leader[i, j - 1]:
                 steps.append(f"M{x} {y}v{height}")
             if i and leader[i, j] != leader[i - 1, j]:
