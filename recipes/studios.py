@@ -20,6 +20,7 @@ from headwater import load
 from headwater.archive import read_examples, write_examples
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
+from headwater.embedding import name_of
 from headwater.encoding import encoded
 from headwater.environment import environment
 from headwater.making import Adapters, Sampling, pictures, train_lora
@@ -49,7 +50,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Everything that the figures depend on but the code. `images`: from which of each studio's up to which (None: all)."""
+    """Everything that the figures depend on but the code. `images`: from which of each studio's up to which (None: all); `also`: further rows."""
 
     base: Base = field(default_factory=Base)
     rank: int = 32
@@ -140,16 +141,23 @@ def page(what: Study, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     (folder / "studios.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
-if __name__ == "__main__":
+def arguments() -> argparse.Namespace:
+    """Where things are."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder with emoji_google_64.npz, emoji_twitter_64.npz, crawl_tiles_32.npz"
-    )
+    drawn = "emoji_google_64.npz, emoji_twitter_64.npz, crawl_tiles_32.npz"
+    parser.add_argument("--data", type=Path, required=True, help=f"folder with {drawn}")
     parser.add_argument("--weights", type=Path, required=True, help="folder with taesd and clip_tokenizer")
     parser.add_argument("--out", type=Path, required=True, help="where base, adapters, pictures and features are kept")
-    given = parser.parse_args()
-    found = []
-    for row in study(Study(), given.data, given.weights, given.out):
+    parser.add_argument("--embedder", help="also likeness of embeddings: a name, a folder, or package.module:function")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    given = arguments()
+    fields = {"embedder": given.embedder}
+    also = (Line(f"`clip` ({name_of(given.embedder)})", "clip", fields),) if given.embedder else ()
+    what, found = Study(also=also), []
+    for row in study(what, given.data, given.weights, given.out):
         print(row["row"], percent(row["credited"]), percent(row["leader's studio"]), flush=True)
         found.append(row)
-    page(Study(), found, RESULTS / "studios")
+    page(what, found, RESULTS / "studios")

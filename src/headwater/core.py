@@ -126,7 +126,9 @@ class Examples:
         if space == "pixels":
             return self.pixels()
         if self.latents is None:
-            raise DataError("There are no latents to compare: no model with an auto-encoder is given. Give one, or use space=pixels.")
+            raise DataError(
+                "There are no latents to compare: no model with an auto-encoder is given. Give one, or use space=pixels."
+            )
         return self.latents
 
     def take(self, rows: np.ndarray | Sequence[int]) -> "Examples":
