@@ -34,7 +34,7 @@ from studio_base import Base, base
 from studio_emoji import PROMPT, STUDIOS, asked, concepts, emoji
 from studio_judge import FIRST, Judge, percent, table
 
-TRAINING = replace(LORA, epochs=40, flips=False)  # mirrored letters and flags are nobody's emoji
+TRAINING = replace(LORA, epochs=25, learning_rate=1e-3, flips=False)  # mirrored letters and flags are nobody's emoji
 GUIDED = Sampling(guidance=3.0)
 DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -50,7 +50,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Everything that the figures depend on but the code. `images`: from which of each studio's up to which (None: all); `also`: further rows."""
+    """Everything that the figures depend on but the code. `images`: from which of each studio's up to which (None: all); `also`: more rows."""
 
     base: Base = field(default_factory=Base)
     rank: int = 32
@@ -75,7 +75,7 @@ class Study:
             *self.also,
             Line("`gradient`", "gradient", features),
             Line("`gradient-cos`", "gradient-cos", features),
-            Line("`tracin`, 4 checkpoints", "tracin", features | {"checkpoints": 4}),
+            Line("`tracin`, 2 checkpoints", "tracin", features | {"checkpoints": 2}),
             Line("`trak`, λ chosen", "trak", features, DAMPINGS),
             Line("`d-trak`, λ chosen", "d-trak", features, DAMPINGS),
             Line("`ek-fac`", "ek-fac", draws),
@@ -118,7 +118,7 @@ def study(what: Study, data: Path, weights: Path, out: Path) -> Iterator[dict[st
     train = emoji(data, what.images)
     folder = base(what.base, data, weights, out / "base", store)
     lora = adapters(what, folder, train, out / "lora", store)
-    model = load(folder, lora=lora, size=train.shape[1:], checkpoints=4)
+    model = load(folder, lora=lora, size=train.shape[1:], checkpoints=2)
     queries = made(what, model, train, out / "queries.npz")
     judge = Judge(train.groups or (), concepts(train), queries)
     shown, asked_for = encoded(model, train, store), encoded(model, queries, store)
