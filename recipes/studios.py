@@ -50,7 +50,10 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Everything that the figures depend on but the code. `images`: from which of each studio's up to which (None: all); `also`: more rows."""
+    """Everything that the figures depend on but the code.
+
+    `images`: from which of each studio's up to which (None: all); `also`: more rows of the table.
+    """
 
     base: Base = field(default_factory=Base)
     rank: int = 32
