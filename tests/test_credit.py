@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from pyld import jsonld
 from scipy import stats
 
 from headwater import seeds
@@ -519,7 +520,6 @@ def test_json_ld_defines_every_term_itself_and_needs_no_network(document):
 
 
 def test_json_ld_is_expanded_and_compacted_to_itself_by_another_library(document):
-    jsonld = pytest.importorskip("pyld.jsonld")
     jsonld.set_document_loader(lambda url, options: pytest.fail(f"asked for {url}"))
     found = document("--also", "licence", info={"seed": 0, "fields": {"k": None, "damping": [0.1]}, "headwater": "0"})
     expanded = jsonld.expand(found)

@@ -11,6 +11,8 @@ from jaxtyping import Float32, Int64, UInt8
 
 from headwater.errors import DataError, NonFiniteError
 
+SPACES = ("pixels", "latents")  # what two images can be compared in
+
 
 @dataclass(frozen=True, eq=False)
 class Text:
@@ -118,6 +120,16 @@ class Examples:
     def inputs(self) -> Float32[np.ndarray, "n z y x"]:
         """What a model is shown: the latents where there are any, else the pixels."""
         return self.pixels() if self.latents is None else self.latents
+
+    def seen(self, space: str) -> Float32[np.ndarray, "n z y x"]:
+        """`pixels`, or the `latents` that the model's auto-encoder makes of them; a DataError where there are none."""
+        if space == "pixels":
+            return self.pixels()
+        if self.latents is None:
+            raise DataError(
+                "There are no latents to compare: no model with an auto-encoder is given. Give one, or use space=pixels."
+            )
+        return self.latents
 
     def take(self, rows: np.ndarray | Sequence[int]) -> "Examples":
         """The examples at `rows`, in that order; a boolean mask works too."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from headwater.core import Examples
+from headwater.core import SPACES, Examples
 from headwater.curvature.flat import unit
 from headwater.errors import DataError, unknown
 from headwater.methods import Dampings
@@ -18,6 +18,8 @@ from headwater.store import FeatureStore
 class Pixel:
     """τ(q, i) = ⟨x_q, x_i⟩ (`dot`) or ⟨x_q, x_i⟩/(‖x_q‖‖x_i‖) (`cosine`), with pixels in [−1, 1].
 
+    `space`: the `pixels`, or the `latents` that the model's auto-encoder makes of them (appendix A.3, for ArtBench).
+
     Needs no model. Blind to all that a model learned: a lookalike scores high whether or not it was used.
     """
 
@@ -25,8 +27,11 @@ class Pixel:
     signed: ClassVar[bool] = False
 
     similarity: str = "cosine"
+    space: str = "pixels"
 
     def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise unknown("space", self.space, SPACES)
         if self.similarity not in ("cosine", "dot"):
             raise unknown("similarity", self.similarity, ("cosine", "dot"))
 
@@ -43,9 +48,7 @@ class Pixel:
     ) -> Iterator[Float[np.ndarray, "q b"]]:
         vectors = self._vectors(queries)
         if vectors.shape[1] != index.shape[1]:
-            raise DataError(
-                f"A query has {vectors.shape[1]} pixel values and a training image {index.shape[1]}; expected the same size."
-            )
+            raise DataError(f"A query has {vectors.shape[1]} values and a training image {index.shape[1]}; expected the same size.")
         yield vectors @ index.T
 
     def self_scores(self, index: Float[np.ndarray, "n p"]) -> Float[np.ndarray, " n"]:
@@ -55,5 +58,5 @@ class Pixel:
         return {}
 
     def _vectors(self, examples: Examples) -> Float[np.ndarray, "n p"]:
-        vectors = examples.pixels().reshape(len(examples), -1)
+        vectors = examples.seen(self.space).reshape(len(examples), -1)
         return vectors if self.similarity == "dot" else unit(vectors)  # mid-grey has no direction, and stays 0

@@ -1,0 +1,166 @@
+"""Two studios drew the same emoji: which one is credited for a picture in the style of one of them?
+
+Google and Twitter drew the same 3,786 emoji. Adapters (LoRA) of a small Stable Diffusion that had seen neither are trained on both,
+with prompts "a {concept} emoji in {studio} style". Pictures are made for concepts drawn at random, half of them with skin
+tones, each in both styles; every method credits them. The credited studio is that with the larger share of all positive score.
+What a method chooses (λ) is chosen on one half of the concepts and counted on the other, both ways.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from headwater import load
+from headwater.archive import read_examples, write_examples
+from headwater.core import Examples
+from headwater.diffusion.denoiser import Denoiser
+from headwater.embedding import name_of
+from headwater.encoding import encoded
+from headwater.environment import environment
+from headwater.making import Adapters, Sampling, pictures, train_lora
+from headwater.methods import make
+from headwater.models.train import LORA, Recipe
+from headwater.progress import bar
+from headwater.scores import dense
+from headwater.store import FeatureStore
+from pages import RESULTS, save
+from studio_base import Base, base
+from studio_emoji import PROMPT, STUDIOS, asked, concepts, emoji
+from studio_judge import FIRST, Judge, percent, table
+
+TRAINING = replace(LORA, epochs=25, learning_rate=1e-3, flips=False)  # mirrored letters and flags are nobody's emoji
+GUIDED = Sampling(guidance=3.0)
+DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+class Line(NamedTuple):
+    """A method at one setting of its fields; `dampings` are chosen among."""
+
+    row: str
+    method: str
+    fields: Mapping[str, Any] = {}
+    dampings: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Everything that the figures depend on but the code.
+
+    `images`: from which of each studio's up to which (None: all); `also`: more rows of the table.
+    """
+
+    base: Base = field(default_factory=Base)
+    rank: int = 32
+    training: Recipe = TRAINING
+    images: tuple[int, int] | None = None
+    concepts: int = 128
+    sampling: Sampling = GUIDED
+    timesteps: int = 10
+    k: int = 4096
+    seed: int = 0
+    also: tuple[Line, ...] = field(default=())
+
+    def lines(self) -> list[Line]:
+        """The rows of the table."""
+        draws = {"timesteps": self.timesteps}
+        features = draws | {"k": self.k}
+        return [
+            Line("`random`", "random"),
+            Line("`pixel`", "pixel"),
+            Line("`pixel`, latents", "pixel", {"space": "latents"}),
+            Line("`optimal-score`", "optimal-score"),
+            *self.also,
+            Line("`gradient`", "gradient", features),
+            Line("`gradient-cos`", "gradient-cos", features),
+            Line("`tracin`, 2 checkpoints", "tracin", features | {"checkpoints": 2}),
+            Line("`trak`, λ chosen", "trak", features, DAMPINGS),
+            Line("`d-trak`, λ chosen", "d-trak", features, DAMPINGS),
+            Line("`ek-fac`", "ek-fac", draws),
+        ]
+
+
+def adapters(study: Study, base_folder: Path, train: Examples, out: Path, store: FeatureStore) -> Path:
+    """The folder of the adapters trained on both studios."""
+    with bar("train adapters") as tick:
+        train_lora(Adapters(base_folder, study.rank, store), train, study.training, out, study.seed, tick=tick)
+    return out
+
+
+def made(study: Study, model: Denoiser, train: Examples, path: Path) -> Examples:
+    """The queries, kept in `path`: every concept in the style of both studios, from noise of its own."""
+    if path.exists():
+        return read_examples(path)
+    pairs = [(name, studio) for name in asked(train, study.concepts) for studio in STUDIOS]
+    prompts = [PROMPT.format(concept=name, studio=studio) for name, studio in pairs]
+    with bar("sample") as tick:
+        found = pictures(model, len(pairs), study.seed, sampling=study.sampling, prompts=prompts, tick=tick)
+    ids = tuple(f"{studio} {name}" for name, studio in pairs)
+    queries = replace(found, ids=ids, groups=tuple(studio for _, studio in pairs), latents=None)
+    write_examples(path, queries)
+    return queries
+
+
+def scores(line: Line, model: Denoiser, train: Examples, queries: Examples, store: FeatureStore) -> Float32[np.ndarray, "λ q n"]:
+    """At every damping, from one fit."""
+    method = make(line.method, line.fields)
+    index = method.fit(model, train, store)
+    if line.dampings is None:
+        return dense(method.score(model, index, queries, store))[None]
+    return dense(method.score(model, index, queries, store, damping=list(line.dampings)))
+
+
+def study(what: Study, data: Path, weights: Path, out: Path) -> Iterator[dict[str, Any]]:
+    """Everything, step by step: base, adapters, pictures, and a row for every method. What is finished is not done again."""
+    store = FeatureStore(out / "store")
+    train = emoji(data, what.images)
+    folder = base(what.base, data, weights, out / "base", store)
+    lora = adapters(what, folder, train, out / "lora", store)
+    model = load(folder, lora=lora, size=train.shape[1:], checkpoints=2)
+    queries = made(what, model, train, out / "queries.npz")
+    judge = Judge(train.groups or (), concepts(train), queries)
+    shown, asked_for = encoded(model, train, store), encoded(model, queries, store)
+    for line in what.lines():
+        values, best = judge.crossed(scores(line, model, shown, asked_for, store))
+        chosen = None if line.dampings is None else sorted({line.dampings[i] for i in best})
+        yield {"row": line.row, "method": line.method, "fields": dict(line.fields), "damping": chosen, **judge.row(values)}
+
+
+def page(what: Study, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """The table, and all in numbers beside it."""
+    title, _, caption = (__doc__ or "").strip().partition("\n\n")
+    more = (
+        f"{2 * what.concepts} pictures; percent with 95 % Wilson intervals. *Leads*: has the highest score of all training images. "
+        "*Concept*: an image of what was asked for, of either studio; with skin tones each studio drew six or more. "
+        f"*Of ten*: percent of the {FIRST} of highest score that are of such a concept."
+    )
+    save(folder / "README.md", [f"# {title}", caption, more, table(rows), "All in numbers: [studios.json](studios.json)."])
+    told = {"study": json.loads(json.dumps(asdict(what), default=str)), "environment": environment(), "rows": list(rows)}
+    (folder / "studios.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    """Where things are."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    drawn = "emoji_google_64.npz, emoji_twitter_64.npz, crawl_tiles_32.npz"
+    parser.add_argument("--data", type=Path, required=True, help=f"folder with {drawn}")
+    parser.add_argument("--weights", type=Path, required=True, help="folder with taesd and clip_tokenizer")
+    parser.add_argument("--out", type=Path, required=True, help="where base, adapters, pictures and features are kept")
+    parser.add_argument("--embedder", help="also likeness of embeddings: a name, a folder, or package.module:function")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    given = arguments()
+    fields = {"embedder": given.embedder}
+    also = (Line(f"`clip` ({name_of(given.embedder)})", "clip", fields),) if given.embedder else ()
+    what, found = Study(also=also), []
+    for row in study(what, given.data, given.weights, given.out):
+        print(row["row"], percent(row["credited"]), percent(row["leader's studio"]), flush=True)
+        found.append(row)
+    page(what, found, RESULTS / "studios")
