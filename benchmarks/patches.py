@@ -32,6 +32,7 @@ from headwater.diffusion.schedule import linear
 from headwater.environment import environment
 from headwater.linalg.displaced import LANES
 from headwater.patchwise import Hands, Noisy, Patches, Question, hands
+from headwater.views import Views
 
 TOP, BATCH, MASK = 100, 64, 10.0  # those of the published commands
 SIDES = {32: 100, 64: 25, 128: 5}  # pictures that the convolutional form is given
@@ -106,7 +107,7 @@ def against(images: UInt8[np.ndarray, "n h w c"], patch: int, t: int, repeats: i
                 scores[name] = (
                     convolutional(noisy, train, patch)
                     if name == "convolutional"
-                    else questions[name].answer(noisy, train, workers).scores
+                    else questions[name].answer(noisy, Views(train), workers).scores
                 )
                 each[name] += [time.perf_counter() - start] * bool(turn)
         full = time_of(questions[1e-15], noisy, images, workers)
@@ -142,7 +143,7 @@ def time_of(question: Question, noisy: Noisy, images: UInt8[np.ndarray, "n h w c
     whole = np.concatenate([images] * -(-LANES // len(images)))
     whole = whole[: len(whole) // LANES * LANES]
     start = time.perf_counter()
-    question.answer(noisy, whole, workers)
+    question.answer(noisy, Views(whole), workers)
     return (time.perf_counter() - start) / len(whole)
 
 
@@ -150,7 +151,7 @@ def errors(
     noisy: Noisy, train: UInt8[np.ndarray, "n h w c"], question: Question, scores: dict[Any, np.ndarray], workers: Hands
 ) -> dict[Any, float]:
     """How far scores above 1e-6 of the largest are from those in float64."""
-    exact = question.answer(noisy._replace(x_t=noisy.x_t.astype(np.float64)), train, workers).scores
+    exact = question.answer(noisy._replace(x_t=noisy.x_t.astype(np.float64)), Views(train), workers).scores
     shown = exact > 1e-6 * exact.max()
     return {name: float(f"{np.abs(found[shown] / exact[shown] - 1).max():.1e}") for name, found in scores.items()}
 
@@ -178,14 +179,14 @@ def growth(data: str, n: int, patch: int, t: int) -> dict[str, Any]:
     images = open_examples(data).images
     train, noisy, question = images[:n].copy(), asked(images[-1], t), Question(Patches(patch), TOP)
     with hands(1) as workers:
-        question.answer(noisy, train[:64], workers)  # compiled
+        question.answer(noisy, Views(train[:64]), workers)  # compiled
         before, start = peak(), time.perf_counter()
-        question.answer(noisy, train, workers)
+        question.answer(noisy, Views(train), workers)
         seconds = time.perf_counter() - start
         held = peak()
         question = replace(question, memory=0)
         start = time.perf_counter()
-        question.answer(noisy, train, workers)
+        question.answer(noisy, Views(train), workers)
         again = time.perf_counter() - start
     return {
         "n": n,

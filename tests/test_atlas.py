@@ -19,6 +19,7 @@ from headwater.regions import read_regions, write_regions
 from headwater.runs import chosen
 from headwater.scores import dense
 from headwater.store import FeatureStore
+from headwater.views import Views
 
 RANDOM = np.random.Generator(np.random.Philox(17))
 
@@ -185,9 +186,9 @@ def explained(method, train, queries, store):
         for q, (x, content) in enumerate(zip(queries.pixels(), queries.hashes, strict=True)):
             with hands(1) as workers:
                 (noisy,) = step.noised(x, content, alpha_bar)
-                evidence = question.answer(noisy, train.images, workers).evidence
+                evidence = question.answer(noisy, Views(train.images), workers).evidence
                 for low in range(0, len(train), 32):
-                    traces = question.trace(noisy, train.images[low : low + 32], evidence, workers)
+                    traces = question.trace(noisy, Views(train.images[low : low + 32]), evidence, workers)
                     whole[q, low : low + 32] += weight * Atlas.of(traces, question.patches, 1).here
     return whole
 
@@ -227,7 +228,7 @@ def test_a_file_that_lacks_something_is_refused(tmp_path):
     read = read_regions(tmp_path / "regions.npz")
     assert read is not None
     np.testing.assert_array_equal(read.here, regions.here)
-    np.savez(tmp_path / "regions.npz", queries=regions.queries)
+    np.savez(tmp_path / "regions.npz", queries=regions.queries, sides=regions.sides)
     with pytest.raises(DataError, match="lacks `images`"):
         read_regions(tmp_path / "regions.npz")
     assert read_regions(tmp_path / "none.npz") is None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from headwater.patchwise import NEGLIGIBLE, Noisy, Patches, Question, hands
+from headwater.views import Views
 
 RANDOM = np.random.Generator(np.random.Philox(3))
 IMAGES = RANDOM.integers(0, 256, (150, 10, 10, 2), dtype=np.uint8)
@@ -19,7 +20,7 @@ def noisy(variance: float = 0.3, dtype: type = np.float64) -> Noisy:
 
 def answer(question: Question, of: Noisy, threads: int = 1, images: np.ndarray = IMAGES):
     with hands(threads) as workers:
-        return question.answer(of, images, workers)
+        return question.answer(of, Views(images), workers)
 
 
 QUESTIONS = [Question(Patches(3), 6), Question(Patches(4, coarse=True), 6), Question(Patches(5), 100, flips=True)]
@@ -33,6 +34,20 @@ def test_weights_of_a_patch_sum_to_one(question):
     assert found.scores.sum() == pytest.approx(down.number * across.number, rel=1e-9)
     assert (found.scores >= 0).all() and len(found.scores) == 150
     assert answer(question, of).scores.sum() <= found.scores.sum()
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_latents_are_compared_as_pixels_of_the_same_values_are(question):
+    """And with mirror images of their own, these."""
+    of, pixels = noisy(), Views(IMAGES)
+    values = pixels.part()
+    latents = Views(values, np.ascontiguousarray(values[..., ::-1]))
+    other = Views(values, np.zeros_like(values))
+    with hands(1) as workers:
+        exact, found, changed = (question.answer(of, each, workers) for each in (pixels, latents, other))
+    np.testing.assert_allclose(found.scores, exact.scores, rtol=1e-5)
+    np.testing.assert_allclose(found.evidence, exact.evidence, atol=1e-5)
+    assert np.allclose(changed.scores, exact.scores, rtol=1e-4) != question.flips
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -72,8 +87,8 @@ def test_mirrored_copies_are_the_same_as_mirrored_images():
 def test_traces_of_an_image_sum_to_its_score_on_either_side(question):
     of, some = noisy(), [7, 3, 140, 20]
     with hands(1) as workers:
-        found = question.answer(of, IMAGES, workers)
-        traces = question.trace(of, IMAGES[some], found.evidence, workers)
+        found = question.answer(of, Views(IMAGES), workers)
+        traces = question.trace(of, Views(IMAGES[some]), found.evidence, workers)
     for side in (traces.here, traces.there):
         np.testing.assert_allclose(side.sum((1, 2)), found.scores[some], rtol=1e-9)
         assert (side >= 0).all()
@@ -82,8 +97,8 @@ def test_traces_of_an_image_sum_to_its_score_on_either_side(question):
 def test_the_nearest_patch_is_the_one_with_the_least_distance(cut_out):
     question, of = Question(Patches(3), 4, flips=True), noisy()
     with hands(1) as workers:
-        evidence = question.answer(of, IMAGES, workers).evidence
-        traces = question.trace(of, IMAGES[7:8], evidence, workers)
+        evidence = question.answer(of, Views(IMAGES), workers).evidence
+        traces = question.trace(of, Views(IMAGES[7:8]), evidence, workers)
     y = of.signal * (IMAGES[7].transpose(2, 0, 1) / 127.5 - 1)
     for a in ((0, 0), (4, 5), (9, 3)):
         each = [cut_out(of.x_t, picture, 3, False, a)[0] for picture in (y, y[..., ::-1])]
@@ -102,8 +117,8 @@ def test_equal_patches_share_what_counts():
     of = Noisy(np.full((1, 8, 8), 0.1), 0.9, 0.19)
     question = Question(Patches(3), 5)
     with hands(1) as workers:
-        found = question.answer(of, images, workers)
-        traces = question.trace(of, images, found.evidence, workers)
+        found = question.answer(of, Views(images), workers)
+        traces = question.trace(of, Views(images), found.evidence, workers)
     np.testing.assert_allclose(traces.there.sum((1, 2)), found.scores, rtol=1e-9)
     inside = traces.there[0, 1:7, 1:7]
     np.testing.assert_allclose(inside, inside[0, 0])
@@ -118,8 +133,8 @@ def test_equal_patches_share_what_counts_where_lists_were_full():
         Question(Patches(3), 5),
     )
     with hands(1) as workers:
-        found = question.answer(of, images, workers)
-        traces = question.trace(of, images, found.evidence, workers)
+        found = question.answer(of, Views(images), workers)
+        traces = question.trace(of, Views(images), found.evidence, workers)
     np.testing.assert_allclose(traces.here.sum((1, 2)), found.scores, rtol=1e-6)
     np.testing.assert_allclose(traces.there.sum((1, 2)), found.scores, rtol=1e-6)
 

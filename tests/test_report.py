@@ -92,6 +92,7 @@ def mapped(make):
         row, column = zeros + np.arange(8, dtype=np.int16)[:, None], zeros + np.arange(8, dtype=np.int16)
         maps = Regions(
             queries=np.array([0, 1]),
+            sides=np.array([8, 8]),
             images=np.array([[7, 3], [7, 3]]),
             here=here,
             others=others,

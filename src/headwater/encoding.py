@@ -13,6 +13,7 @@ from headwater.core import Examples, Text
 from headwater.diffusion.denoiser import Denoiser, TextEncoder
 from headwater.errors import DataError, NonFiniteError
 from headwater.store import FeatureStore
+from headwater.views import Views
 
 TOGETHER = 32  # pictures, or prompts, that are encoded at once
 VERSION = 1  # of the numbers that given settings stand for
@@ -25,6 +26,18 @@ def encoded(model: Denoiser | None, examples: Examples, store: FeatureStore) -> 
     latents = None if model.latent is None else posteriors(model, examples, store)[:, 0]
     text = None if model.text is None else embedded(model.text, _prompts(examples), store)
     return replace(examples, latents=latents, text=text)
+
+
+def views(model: Denoiser | None, examples: Examples, space: str, store: FeatureStore | None, *, mirrored: bool = False) -> Views:
+    """The examples' pixels, or the latents that they carry; of these, if asked, also those of the mirror images."""
+    if space == "pixels":
+        return Views(examples.images)
+    values = examples.seen(space)
+    if not mirrored:
+        return Views(values)
+    if model is None or store is None:
+        raise DataError("Latents of mirror images need the model's auto-encoder and a store. Give them, or leave flips out.")
+    return Views(values, posteriors(model, examples, store, mirrored=True)[:, 0])
 
 
 def posteriors(

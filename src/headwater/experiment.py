@@ -197,8 +197,9 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False,
     regions = None
     if drawn:
         with clock.stage("regions"):
-            rows = chosen(experiment.queries, REGIONS)
-            regions = method.regions(*(experiment.models or [None])[:1], experiment.train, experiment.queries, store, rows)
+            model, rows = next(iter(experiment.models), None), chosen(experiment.queries, REGIONS)
+            shown = (encoded(model, examples, store) for examples in (experiment.train, experiment.queries))
+            regions = method.regions(model, *shown, store, rows)
     info = describe(experiment, method, settings) | {
         "ground_truth": truth,
         "signed": method.signed,

@@ -133,9 +133,14 @@ class _Drawing(NamedTuple):
 
     def _part_of_whole(self) -> Float32[np.ndarray, " m"]:
         """How much of the picture each training image explains."""
-        h, w = self.run.queries.shape[1:]
+        h, w = self.regions.sides.tolist()
         areas = tiled(np.ones((h, w), np.float32), max(self.regions.here.shape[2:]))
         return (self.regions.here[self.k] * areas).sum((1, 2)) / np.float32(h * w)
+
+    @property
+    def _scale(self) -> int:
+        """Pixels along a side of what is compared."""
+        return self.run.queries.shape[1] // int(self.regions.sides[0])
 
     def _picture(self, m: int) -> Picture:
         return self.gallery.add(self.gallery.train[int(self.regions.images[self.k, m])])
@@ -144,13 +149,12 @@ class _Drawing(NamedTuple):
         return self.run.scores.train_ids[self.regions.images[self.k, m]]
 
     def _tile(self, i: int, j: int) -> Box:
-        h, w = self.run.queries.shape[1:]
-        rows, columns = edges(h, self.regions.here.shape[2]), edges(w, self.regions.here.shape[3])
+        rows, columns = (self._scale * edges(side, max(self.regions.here.shape[2:])) for side in self.regions.sides.tolist())
         return Box(int(columns[j]), int(rows[i]), int(columns[j + 1] - columns[j]), int(rows[i + 1] - rows[i]))
 
     def _patch(self, name: str, m: int, i: int, j: int) -> int:
-        """What is known of the patch by which image m explains a part."""
-        return int(getattr(self.regions, name)[self.k, m, i, j])
+        """What is known of the patch by which image m explains a part, in pixels of the picture."""
+        return self._scale * int(getattr(self.regions, name)[self.k, m, i, j])
 
     def _behind(self, i: int, j: int) -> list[Patch]:
         here = self.regions.here[self.k, :, i, j]

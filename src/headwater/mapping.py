@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 
 from headwater.atlas import Atlas
-from headwater.core import Examples
 from headwater.features import in_order
 from headwater.linalg.displaced import LANES
 from headwater.linalg.parts import GRAIN, TILES, Foremost
@@ -19,6 +18,7 @@ from headwater.patch_rows import unpacked
 from headwater.patchwise import Hands, Noisy, Question, Step, hands
 from headwater.regions import Regions
 from headwater.store import FeatureStore
+from headwater.views import Views
 
 VERSION = 1  # of the numbers that given settings stand for
 DRAWN = LANES  # training images that maps of a query are drawn of: as many as are looked through at once
@@ -41,12 +41,12 @@ class Asked(NamedTuple):
 
     levels: Sequence[Level]
     known: list[Rows]
-    train: Examples
-    queries: Examples
+    train: Views
+    queries: Views
 
 
 def regions(
-    levels: Sequence[Level], rows: Callable[[Step, Examples], Rows], train: Examples, queries: Examples, store: FeatureStore
+    levels: Sequence[Level], rows: Callable[[Step, Views], Rows], train: Views, queries: Views, store: FeatureStore
 ) -> Regions:
     """The maps of all queries, from the store or computed out of their `rows` at every step."""
     told = [{**asdict(level.step), "weight": level.weight, "alpha_bar": level.alpha_bar} for level in levels]
@@ -75,7 +75,7 @@ def _alone(what: Asked, part: slice) -> Rows:
 def _mapped(what: Asked, q: int, workers: Hands) -> Row:
     """The map of one query as a row of numbers: as `_regions` reads it."""
     n, (_, h, w) = len(what.train), what.train.shape
-    x, content = what.queries.pixels()[q], what.queries.hashes[q]
+    x, content = what.queries.part(slice(q, q + 1))[0], what.queries.hashes[q]
     scores, listed, jobs = np.zeros(n), [], []
     for (step, weight, alpha_bar), rows in zip(what.levels, what.known, strict=True):
         kept = unpacked(rows[q], n, max(1, step.noises), (h, w))
@@ -89,7 +89,7 @@ def _mapped(what: Asked, q: int, workers: Hands) -> Row:
 
     def atlas(job: tuple[Question, Noisy, Float64[np.ndarray, " a"], float]) -> Atlas:
         question, noisy, evidence, each = job
-        return Atlas.of(question.trace(noisy, what.train.images[images], evidence, workers), question.patches, each)
+        return Atlas.of(question.trace(noisy, what.train.take(images), evidence, workers), question.patches, each)
 
     whole = reduce(Atlas.and_, workers.pool.map(atlas, jobs))
     others = np.delete(most, images, axis=1).max(1, initial=0)
@@ -106,7 +106,7 @@ def _regions(rows: Rows, m: int, height: int, width: int) -> Regions:
     images, others, here, there, patch = parts
     found: dict[str, Any] = dict(zip(Atlas.FOUND, np.moveaxis(patch, 1, 0).astype(np.int16), strict=True))
     found["mirrored"] = found["mirrored"] > 0
-    return Regions(np.arange(k), images.astype(np.int64), here, others, there, **found)
+    return Regions(np.arange(k), np.array([height, width]), images.astype(np.int64), here, others, there, **found)
 
 
 def at_most(listed: Sequence[tuple[float, Foremost]], n: int) -> Float64[np.ndarray, "tiles n"]:

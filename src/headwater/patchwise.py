@@ -19,6 +19,7 @@ from headwater import seeds
 from headwater.linalg.displaced import LANES, Windows, cells, side_by_side, windows
 from headwater.linalg.parts import TILES, Foremost, edges, mean_tiled
 from headwater.linalg.patches import ROOM, Weighed, traced, weighed
+from headwater.views import Views
 
 NEGLIGIBLE = 1e-15  # of a patch's whole weight: what no float32 sum shows
 LISTED = 16  # images that are listed for each part of the query
@@ -136,7 +137,7 @@ class Question:
     negligible: float = NEGLIGIBLE
     memory: int = 2**30
 
-    def answer(self, noisy: Noisy, images: UInt8[np.ndarray, "n h w c"], workers: Hands) -> Explained:
+    def answer(self, noisy: Noisy, images: Views, workers: Hands) -> Explained:
         """The posterior over the patches of all images, in float32 or float64 as x_t is."""
         work = _Work(self, noisy, images)
         down, across = work.windows
@@ -157,9 +158,7 @@ class Question:
             leaders = leaders.beside(low, work.by_tile(part))
         return Explained(scores, evidence, leaders)
 
-    def trace(
-        self, noisy: Noisy, images: UInt8[np.ndarray, "b h w c"], evidence: Float64[np.ndarray, " a"], workers: Hands
-    ) -> Traces:
+    def trace(self, noisy: Noisy, images: Views, evidence: Float64[np.ndarray, " a"], workers: Hands) -> Traces:
         """Which patches explain which, of at most LANES images; `evidence` is that of all images."""
         return _Work(self, noisy, images).traces(evidence, workers)
 
@@ -198,16 +197,16 @@ class _Work(NamedTuple):
 
     question: Question
     noisy: Noisy
-    images: UInt8[np.ndarray, "n h w c"]
+    images: Views
 
     @property
     def windows(self) -> tuple[Windows, Windows]:
-        return self.question.patches.windows(*self.images.shape[1:3])
+        return self.question.patches.windows(*self.images.shape[1:])
 
     @property
     def tiles(self) -> int:
         """How many tiles the picture has."""
-        return math.prod(len(edges(side, TILES)) - 1 for side in self.images.shape[1:3])
+        return math.prod(len(edges(side, TILES)) - 1 for side in self.images.shape[1:])
 
     @property
     def scale(self) -> float:
@@ -216,9 +215,8 @@ class _Work(NamedTuple):
     def variants(self, low: int) -> Float[np.ndarray, "v c _ _"]:
         """The scaled images from `low`, side by side, and their mirror images if these count."""
         patches, dtype = self.question.patches, self.noisy.x_t.dtype
-        pixels = self.images[low : low + LANES].transpose(0, 3, 1, 2).astype(dtype) / dtype.type(127.5) - 1
-        y = patches.maps(dtype.type(self.noisy.signal) * pixels)
-        return np.stack([side_by_side(y)] + ([side_by_side(y[..., ::-1])] if self.question.flips else []))
+        rows, signal, both = slice(low, low + LANES), dtype.type(self.noisy.signal), (False, True)[: 1 + self.question.flips]
+        return np.stack([side_by_side(patches.maps(signal * self.images.part(rows, dtype, mirrored=each))) for each in both])
 
     def block(self, low: int, evidence: Float64[np.ndarray, " a"], workers: Hands) -> Weighed:
         """The weights of the images from `low`; those that are negligible beside the evidence so far may be missing."""

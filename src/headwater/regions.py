@@ -18,10 +18,12 @@ class Regions:
     `here`: how much of each tile of the query an image explains, 1 at most over all images; `others`: how much of it any other
     training image explains at most; `there`: what an image's own parts explain, in pixels of the query. For each tile the patch of
     the query that an image explains best: where it begins (`top`, `left`: below 0 where it reaches over the edge), its `size` in
-    pixels, how far `down` and `across` its match lies from there, and whether in the `mirrored` image.
+    pixels, how far `down` and `across` its match lies from there, and whether in the `mirrored` image. `sides` are height and width
+    of what is compared: where they are the picture's latents, all that is said of pixels here is of these.
     """
 
     queries: Int64[np.ndarray, " k"]
+    sides: Int64[np.ndarray, " 2"]
     images: Int64[np.ndarray, "k m"]
     here: Float32[np.ndarray, "k m ty tx"]
     others: Float32[np.ndarray, "k ty tx"]

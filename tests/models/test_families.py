@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,12 @@ from headwater.diffusion.sample import conditioned, sample
 from headwater.encoding import encoded, posteriors
 from headwater.errors import DataError, ModelError, OptionError
 from headwater.gradients import hooks, vmap
+from headwater.methods import make
 from headwater.models import lora
 from headwater.models.loading import load
 from headwater.models.train import Recipe, train
 from headwater.models.tuning import Tuning
+from headwater.scores import dense
 from headwater.store import FeatureStore
 
 WORDS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -293,6 +296,41 @@ def test_prompts_that_are_missing_are_told_before_anything_is_computed(pipelines
 
     with pytest.raises(DataError, match=r"conditioned on prompts.*none.*--caption"):
         attribute(load(pipelines / "stable"), images(), images(), method=Pixel(), store=store)
+
+
+@pytest.mark.parametrize("name", ["nda", "optimal-score"])
+def test_latents_are_compared_with_those_of_the_images_and_of_their_mirror_images(pipelines, store, name):
+    """A training image leads in itself, its mirror image too where flips count; pixels have other scores."""
+    model = load(pipelines / "stable")
+    train = images(4, prompts=("a",) * 4)
+    queries = replace(train.take([2]), images=train.images[[2], :, ::-1])
+    fields = {"space": "latents", "timesteps": (10,), "noises": 0}
+
+    def scores(queries, **more):
+        method, shown = make(name, fields | more), encoded(model, train, store)
+        return dense(method.score(model, method.fit(model, shown, store), encoded(model, queries, store), store))[0]
+
+    assert scores(train.take([2])).argmax() == 2
+    with_flips, without = scores(queries, flips=True), scores(queries)
+    assert with_flips.argmax() == 2 and with_flips[2] > 1.5 * without[2]
+    assert not np.allclose(scores(train.take([2]), space="pixels"), scores(train.take([2])))
+
+
+def test_latents_are_asked_for_where_there_are_none(store):
+    with pytest.raises(DataError, match="There are no latents to compare"):
+        make("nda", {"space": "latents"}).fit(None, images(3), store)
+    with pytest.raises(OptionError, match="no space 'latent'"):
+        make("pixel", {"space": "latent"})
+
+
+def test_maps_of_latents_lie_in_the_picture(pipelines, store):
+    model, train = load(pipelines / "stable"), images(4, prompts=("a",) * 4)
+    shown = encoded(model, train, store)
+    found = make("nda", {"space": "latents", "timesteps": (10,)}).regions(model, shown, shown, store, [1])
+    assert found.images[0, 0] == 1 and found.sides.tolist() == [*model.shape[1:]]
+    explained = found.here[0].sum(0)
+    np.testing.assert_allclose(explained[1:-1, 1:-1], 1, atol=1e-3)
+    assert explained.max() < 1.001
 
 
 def test_a_flow_has_no_bound_and_no_ddpm(pipelines, store):

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64
 
-from headwater.core import Examples
+from headwater.core import SPACES, Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import early, linear
-from headwater.errors import DataError, OptionError
+from headwater.encoding import views
+from headwater.errors import DataError, OptionError, unknown
 from headwater.features import in_order
 from headwater.mapping import Level, regions
 from headwater.methods import Dampings
@@ -20,6 +21,7 @@ from headwater.patch_rows import packed
 from headwater.patchwise import Step, hands
 from headwater.regions import Regions
 from headwater.store import FeatureStore
+from headwater.views import Views
 
 VERSION = 4  # of the numbers that given settings stand for
 TOGETHER = 8  # queries that are kept together in the store
@@ -30,7 +32,7 @@ Sizes = int | tuple[int, ...] | None
 class Index(NamedTuple):
     """Training images in the order of their content, their places in it, and ᾱ of every timestep."""
 
-    train: Examples
+    train: Views
     places: Int64[np.ndarray, " n"]
     alpha_bar: Float64[np.ndarray, " T"]
     memory: int
@@ -45,6 +47,7 @@ class NDA:
     the resolution, ½ Σ of each 2×2 cell; `alpha` mixes α·original + (1−α)·low. Sizes not given go by the picture's side and t.
     A number of `timesteps` stands for that many, evenly up to the middle of the schedule. `noises` ε are averaged (0: none);
     `shared_noise`: the same ε for all queries, as in the paper; `flips`: training images count mirrored too.
+    `space`: y and x are `pixels`, or the `latents` that the model's auto-encoder makes of them.
 
     Needs no model but its schedule (linear if there is none). Scores are never negative: the lowest is least similar. It knows
     what training images can explain, not what this model made of them.
@@ -61,9 +64,12 @@ class NDA:
     noises: int = 1
     shared_noise: bool = False
     flips: bool = False
+    space: str = "pixels"
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise unknown("space", self.space, SPACES)
         count = self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)
         if count < 1:
             raise OptionError(f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps.")
@@ -88,30 +94,31 @@ class NDA:
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Index:
         schedule = linear() if model is None else model.schedule
-        train = Examples(train.images)  # keyed by their pixels alone: labels and prompts change nothing here
-        order = np.argsort(np.array(train.hashes), kind="stable")
-        index = Index(train.take(order), np.argsort(order), schedule.alpha_bar, 2**30 if model is None else model.memory)
+        seen = views(model, train, self.space, store, mirrored=self.flips)
+        order = np.argsort(np.array(seen.hashes), kind="stable")
+        index = Index(seen.take(order), np.argsort(order), schedule.alpha_bar, 2**30 if model is None else model.memory)
         self.steps(index)
         return index
 
     def score(
         self, model: Denoiser | None, index: Index, queries: Examples, store: FeatureStore, damping: Dampings = None
     ) -> Iterator[Float32[np.ndarray, "q n"]]:
-        if queries.shape != index.train.shape:
-            (c, h, w), (tc, th, tw) = queries.shape, index.train.shape
+        asked = views(model, queries, self.space, store)
+        if asked.shape != index.train.shape:
+            (c, h, w), (tc, th, tw) = asked.shape, index.train.shape
             raise DataError(f"Queries are {h}×{w} with {c} channels, training images {th}×{tw} with {tc}; expected the same.")
-        values = np.zeros((len(queries), len(index.train)))
+        values = np.zeros((len(asked), len(index.train)))
         for step, weight in self.steps(index):
-            values += weight * self._rows(step, queries, index=index, store=store)[:, : len(index.train)]
+            values += weight * self._rows(step, asked, index=index, store=store)[:, : len(index.train)]
         yield values[:, index.places].astype(np.float32)
 
     def regions(
         self, model: Denoiser | None, train: Examples, queries: Examples, store: FeatureStore, rows: Sequence[int]
     ) -> Regions:
         """Which parts of the queries at `rows` their leading training images explain, and with what."""
-        index = self.fit(model, train, store)
+        index, asked = self.fit(model, train, store), views(model, queries.take(rows), self.space, store)
         levels = [Level(step, weight, float(index.alpha_bar[step.t])) for step, weight in self.steps(index)]
-        found = regions(levels, partial(self._rows, index=index, store=store), index.train, queries.take(rows), store)
+        found = regions(levels, partial(self._rows, index=index, store=store), index.train, asked, store)
         return replace(found, queries=np.array(rows), images=np.argsort(index.places)[found.images])
 
     def self_scores(self, index: Index) -> Float[np.ndarray, " n"]:
@@ -144,7 +151,7 @@ class NDA:
                     found.append((Step(t, size, coarse, *how), weight / len(times)))
         return found
 
-    def _rows(self, step: Step, queries: Examples, *, index: Index, store: FeatureStore) -> Float32[np.ndarray, "q _"]:
+    def _rows(self, step: Step, queries: Views, *, index: Index, store: FeatureStore) -> Float32[np.ndarray, "q _"]:
         """What is found at one step, a row in the store for every query, as `packed`: n scores, then what maps are made of."""
         alpha_bar = float(index.alpha_bar[step.t])
         settings = {"nda": asdict(step), "alpha_bar": alpha_bar, "train": index.train.fingerprint, "version": VERSION}
@@ -165,8 +172,8 @@ class Asked(NamedTuple):
 
     step: Step
     alpha_bar: float
-    train: Examples
-    queries: Examples
+    train: Views
+    queries: Views
     memory: int
 
 
@@ -174,9 +181,9 @@ def _rows(what: Asked, part: slice) -> Float32[np.ndarray, "b _"]:
     """The rows of some queries."""
     question, rows = what.step.question(what.memory), []
     with hands(torch.get_num_threads()) as workers:
-        for x, content in zip(what.queries.pixels()[part], what.queries.hashes[part], strict=True):
+        for x, content in zip(what.queries.part(part), what.queries.hashes[part], strict=True):
             noises = what.step.noised(x, content, what.alpha_bar)
-            rows.append(packed([question.answer(noisy, what.train.images, workers) for noisy in noises]))
+            rows.append(packed([question.answer(noisy, what.train, workers) for noisy in noises]))
     return np.array(rows)
 
 

@@ -8,19 +8,21 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from scipy.special import softmax
 
-from headwater.core import Examples
+from headwater.core import SPACES, Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import early, linear
-from headwater.errors import DataError, OptionError
+from headwater.encoding import views
+from headwater.errors import DataError, OptionError, unknown
 from headwater.methods import Dampings
 from headwater.patchwise import noised
 from headwater.store import FeatureStore
+from headwater.views import Views
 
 
 class Index(NamedTuple):
     """Training images and ᾱ of every timestep."""
 
-    train: Examples
+    train: Views
     alpha_bar: Float64[np.ndarray, " T"]
 
 
@@ -30,7 +32,7 @@ class OptimalScore:
 
     The weights of training images in the score that a model without bounds would learn; pixels in [−1, 1]. A number of `timesteps`
     stands for that many, evenly up to the middle of the schedule. `noises` ε are averaged (0: none); `flips`: training images count
-    mirrored too.
+    mirrored too. `space`: pixels, or the `latents` that the model's auto-encoder makes of them.
 
     Needs no model but its schedule (linear if there is none). Such a model could only repeat its training images: at low noise a
     single one has all the weight.
@@ -42,32 +44,36 @@ class OptimalScore:
     timesteps: int | tuple[int, ...] = 5
     noises: int = 1
     flips: bool = False
+    space: str = "pixels"
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise unknown("space", self.space, SPACES)
         if (self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)) < 1:
             raise OptionError(f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps.")
         if self.noises < 0:
             raise OptionError(f"noises is {self.noises}; expected 0 or more.")
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore | None = None) -> Index:
-        index = Index(train, (linear() if model is None else model.schedule).alpha_bar)
+        schedule = linear() if model is None else model.schedule
+        index = Index(views(model, train, self.space, store, mirrored=self.flips), schedule.alpha_bar)
         early(self.timesteps, len(index.alpha_bar))
         return index
 
     def score(
         self, model: Denoiser | None, index: Index, queries: Examples, store: FeatureStore | None = None, damping: Dampings = None
     ) -> Iterator[Float32[np.ndarray, "q n"]]:
-        if queries.shape != index.train.shape:
-            raise DataError(f"Queries have the shape {queries.shape}, training images {index.train.shape}; expected the same.")
-        pixels = index.train.pixels()
-        variants = [pixels, pixels[..., ::-1]] if self.flips else [pixels]
-        train = [each.reshape(len(pixels), -1).astype(np.float64) for each in variants]
+        asked = views(model, queries, self.space, store)
+        if asked.shape != index.train.shape:
+            raise DataError(f"Queries have the shape {asked.shape}, training images {index.train.shape}; expected the same.")
+        both = (False, True)[: 1 + self.flips]
+        train = [index.train.part(mirrored=each).reshape(len(index.train), -1).astype(np.float64) for each in both]
         steps = early(self.timesteps, len(index.alpha_bar))
         yield np.array(
             [
                 np.mean([self._weights(x, content, t, float(index.alpha_bar[t]), train) for t in steps], axis=0)
-                for x, content in zip(queries.pixels(), queries.hashes, strict=True)
+                for x, content in zip(asked.part(), asked.hashes, strict=True)
             ],
             np.float32,
         )
