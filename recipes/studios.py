@@ -75,6 +75,8 @@ class Study:
             Line("`pixel`", "pixel"),
             Line("`pixel`, latents", "pixel", {"space": "latents"}),
             Line("`optimal-score`", "optimal-score"),
+            Line("`optimal-score`, latents", "optimal-score", {"space": "latents"}),
+            Line("`nda`, latents", "nda", {"space": "latents"}),
             *self.also,
             Line("`gradient`", "gradient", features),
             Line("`gradient-cos`", "gradient-cos", features),
