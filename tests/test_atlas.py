@@ -11,7 +11,7 @@ from headwater.bank import open_bank
 from headwater.core import Examples, Text
 from headwater.errors import DataError
 from headwater.jobs import Here
-from headwater.linalg.parts import GRAIN, TILES, Foremost, edges, tiled
+from headwater.linalg.parts import Foremost
 from headwater.methods import make
 from headwater.patch_rows import packed, unpacked
 from headwater.patchwise import Explained, hands
@@ -212,13 +212,6 @@ def test_a_part_whose_leader_is_told_has_no_other(digits):
     for q, images in enumerate(regions.images):
         others = np.delete(whole[q], images, axis=0).max(0)
         assert (others <= regions.others[q] * (1 + 1e-5)).all()
-
-
-def test_tiles_are_whole_pixels_and_cover_all():
-    assert edges(8, TILES).tolist() == list(range(9)) and edges(5, TILES).tolist() == list(range(6))
-    values = RANDOM.normal(size=(2, 33, 20))
-    assert tiled(values, GRAIN).shape == (2, 16, 16)
-    np.testing.assert_allclose(tiled(values, GRAIN).sum((1, 2)), values.sum((1, 2)))
 
 
 def test_a_file_that_lacks_something_is_refused(tmp_path):

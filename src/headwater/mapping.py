@@ -110,12 +110,12 @@ def _regions(rows: Rows, m: int, height: int, width: int) -> Regions:
 
 
 def at_most(listed: Sequence[tuple[float, Foremost]], n: int) -> Float64[np.ndarray, "tiles n"]:
-    """How much of each tile each of n images explains at most: what the lists say, and where one lacks it no more than its last."""
+    """How much of each tile each of n images explains at most: as lists say, and where one lacks it no more than its least."""
     most = np.zeros((len(listed[0][1].value), n))
     for weight, (value, column) in listed:
-        last = value[:, -1:]
-        most += weight * last
-        most[np.arange(len(most))[:, None], column] += weight * (value - last)
+        least = value.min(1, keepdims=True)
+        most += weight * least
+        most[np.arange(len(most))[:, None], column] += weight * (value - least)
     return most
 
 

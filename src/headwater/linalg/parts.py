@@ -29,7 +29,7 @@ def mean_tiled(values: Float[np.ndarray, "*b h w"], parts: int) -> Float[np.ndar
 
 
 class Foremost(NamedTuple):
-    """The k largest entries of every row of a table, the largest first, and the columns that they stand in."""
+    """The k largest entries of every row of a table, in any order, and the columns that they stand in."""
 
     value: Float64[np.ndarray, "rows k"]
     column: Int64[np.ndarray, "rows k"]
@@ -40,8 +40,8 @@ class Foremost(NamedTuple):
         return cls(np.full((rows, k), -np.inf), np.zeros((rows, k), np.int64))
 
     def beside(self, low: int, table: Float64[np.ndarray, "rows b"]) -> "Foremost":
-        """Those of the table with more columns, from `low`; of equals the first."""
-        columns = np.broadcast_to(low + np.arange(table.shape[1]), table.shape)
+        """Those of the table with more columns, from `low`."""
+        k, columns = self.value.shape[1], np.broadcast_to(low + np.arange(table.shape[1]), table.shape)
         value, column = np.concatenate([self.value, table], 1), np.concatenate([self.column, columns], 1)
-        order = np.argsort(-value, axis=1, kind="stable")[:, : self.value.shape[1]]
-        return Foremost(np.take_along_axis(value, order, 1), np.take_along_axis(column, order, 1))
+        largest = np.argpartition(value, -k, axis=1)[:, -k:]
+        return Foremost(np.take_along_axis(value, largest, 1), np.take_along_axis(column, largest, 1))
