@@ -167,7 +167,8 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False)
     same = there is not None and there.get("settings") == settings
     method = experiment.made()
     known = getattr(method, "fingerprint", "") is not None  # an embedder that does not say what it is may be another now
-    if same and known and (out / "scores.npy").exists() and not force:
+    whole = (out / "scores.npy").exists() and (out / "regions.npz").exists() >= bool(there and there.get("maps"))
+    if same and known and whole and not force:
         return False
     if there is not None and not same and not force:
         raise OptionError(
@@ -197,6 +198,7 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False)
     info = describe(experiment, method, settings) | {
         "ground_truth": truth,
         "signed": method.signed,
+        "maps": regions is not None,
         "resolved": resolved,
         "seconds": clock.seconds,
         "started": started.isoformat(timespec="seconds"),

@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 
 from headwater import seeds
+from headwater.errors import OptionError
 from headwater.linalg.displaced import LANES, Windows, cells, side_by_side, windows
-from headwater.linalg.patches import ROOM, Weighed, traced, weighed
+from headwater.linalg.patches import ROOM, Weighed, bytes_of_lists, traced, weighed
 
 NEGLIGIBLE = 1e-15  # of a patch's whole weight: what no float32 sum shows
 WAVE = 8  # blocks of LANES images between two looks at what is negligible
@@ -141,6 +142,15 @@ class Question:
             scores[low : low + LANES] = part.sum(0)
             leader.meet(low, part)
         return Explained(scores, evidence, leader.image)
+
+    def check_room(self, height: int, width: int) -> None:
+        """Raise an OptionError where the lists of the nearest patches do not fit `memory`, for pictures of this size."""
+        needed = bytes_of_lists(*self.patches.windows(height, width), 1 + self.flips, self.top)
+        if needed > max(self.memory, ROOM):
+            raise OptionError(
+                f"topk is {self.top}; lists of the nearest patches of {height}×{width} pixels would take "
+                f"{needed / 2**30:.1f} GiB a thread. Expected what fits {max(self.memory, ROOM) / 2**30:.1f} GiB: fewer, or more --memory."
+            )
 
     def trace(
         self, noisy: Noisy, images: UInt8[np.ndarray, "b h w c"], evidence: Float64[np.ndarray, " a"], workers: Hands

@@ -14,6 +14,7 @@ from headwater.disk import written
 from headwater.errors import DataError
 
 TILES, GRAIN = 8, 16
+KINDS = {"here": "f", "there": "f", "mirrored": "b"}  # of numbers; all others are whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,16 @@ def read_regions(path: Path) -> Regions | None:
     have = arrays(path, names)
     if missing := [name for name in names if name not in have]:
         raise DataError(f"{path} lacks `{missing[0]}`. Make the run again with --force.")
+    shapes = {name: have[name].shape for name in names}
+    (k, m, *_), grid = (*shapes["images"], -1, -1), shapes["here"]
+    expected = dict.fromkeys(names, (k, m, *grid[2:])) | {"queries": (k,), "images": (k, m), "there": (k, m, *shapes["there"][2:])}
+    for name, column in have.items():
+        kind = KINDS.get(name, "iu")
+        if column.shape != expected[name] or column.dtype.kind not in kind or len(grid) != 4 or len(shapes["there"]) != 4:
+            raise DataError(
+                f"`{name}` in {path} is {column.dtype} {list(column.shape)} beside `images` {list(shapes['images'])} and `here` "
+                f"{list(grid)}; expected what a run writes. Make the run again with --force."
+            )
     return Regions(**have)
 
 

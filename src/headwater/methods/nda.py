@@ -11,10 +11,10 @@ from jaxtyping import Float, Float32, Float64, Int64
 from headwater.atlas import Atlas, leading
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.schedule import early, linear
+from headwater.diffusion.schedule import early_noisy, linear
 from headwater.errors import DataError, OptionError
 from headwater.features import in_order
-from headwater.methods import Dampings
+from headwater.methods import Dampings, check_types
 from headwater.patchwise import Explained, Noisy, Patches, Question, hands, noised
 from headwater.regions import Regions
 from headwater.store import FeatureStore
@@ -85,6 +85,7 @@ class NDA:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         count = self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)
         if count < 1:
             raise OptionError(f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps.")
@@ -110,7 +111,7 @@ class NDA:
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Index:
         schedule = linear() if model is None else model.schedule
         order = np.argsort(np.array(train.keys), kind="stable")
-        index = Index(train.take(order), np.argsort(order), schedule.alpha_bar, 2**30 if model is None else model.memory)
+        index = Index(train.take(order), np.argsort(order), schedule.alpha_bar, store.memory if model is None else model.memory)
         self.steps(index)
         return index
 
@@ -174,8 +175,8 @@ class NDA:
 
     def steps(self, index: Index) -> list[tuple[Step, float]]:
         """What is averaged, with its weight: each timestep at each resolution that counts."""
-        T, side = len(index.alpha_bar), min(index.train.shape[1:])
-        times = early(self.timesteps, T)
+        side = min(index.train.shape[1:])
+        times = early_noisy(self.timesteps, index.alpha_bar)
         found = []
         for i, t in enumerate(times):
             alpha = _of(self.alpha, i)
@@ -187,7 +188,9 @@ class NDA:
                     )
                 if weight > 0:
                     how = (self.topk, self.noises, self.shared_noise, self.flips, self.seed)
-                    found.append((Step(t, size, coarse, *how), weight / len(times)))
+                    step = Step(t, size, coarse, *how)
+                    step.question(index.memory).check_room(*index.train.shape[1:])
+                    found.append((step, weight / len(times)))
         return found
 
     def _rows(self, step: Step, index: Index, queries: Examples, store: FeatureStore) -> Float32[np.ndarray, "q _"]:

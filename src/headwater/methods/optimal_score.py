@@ -10,9 +10,9 @@ from scipy.special import softmax
 
 from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.schedule import early, linear
+from headwater.diffusion.schedule import early_noisy, linear
 from headwater.errors import DataError, OptionError
-from headwater.methods import Dampings
+from headwater.methods import Dampings, check_types
 from headwater.patchwise import noised
 from headwater.store import FeatureStore
 
@@ -45,6 +45,7 @@ class OptimalScore:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if (self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)) < 1:
             raise OptionError(f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps.")
         if self.noises < 0:
@@ -52,7 +53,7 @@ class OptimalScore:
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore | None = None) -> Index:
         index = Index(train, (linear() if model is None else model.schedule).alpha_bar)
-        early(self.timesteps, len(index.alpha_bar))
+        early_noisy(self.timesteps, index.alpha_bar)
         return index
 
     def score(
@@ -63,7 +64,7 @@ class OptimalScore:
         pixels = index.train.pixels()
         variants = [pixels, pixels[..., ::-1]] if self.flips else [pixels]
         train = [each.reshape(len(pixels), -1).astype(np.float64) for each in variants]
-        steps = early(self.timesteps, len(index.alpha_bar))
+        steps = early_noisy(self.timesteps, index.alpha_bar)
         yield np.array(
             [
                 np.mean([self._weights(x, content, t, float(index.alpha_bar[t]), train) for t in steps], axis=0)
@@ -77,7 +78,7 @@ class OptimalScore:
         return np.full(len(index.train), np.nan, np.float32)
 
     def resolved(self, index: Index) -> dict[str, object]:
-        return {"steps": list(early(self.timesteps, len(index.alpha_bar)))}
+        return {"steps": list(early_noisy(self.timesteps, index.alpha_bar))}
 
     def _weights(
         self, x: Float32[np.ndarray, "c h w"], content: str, t: int, alpha_bar: float, train: list[Float64[np.ndarray, "n d"]]
