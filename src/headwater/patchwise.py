@@ -148,7 +148,7 @@ class Question:
         needed = bytes_of_lists(*self.patches.windows(height, width), 1 + self.flips, self.top)
         if needed > max(self.memory, ROOM):
             raise OptionError(
-                f"topk is {self.top}; lists of the nearest patches of {height}×{width} pixels would take "
+                f"topk is {self.top}; lists for {height}×{width} pixels would take "
                 f"{needed / 2**30:.1f} GiB a thread. Expected what fits {max(self.memory, ROOM) / 2**30:.1f} GiB: fewer, or more --memory."
             )
 

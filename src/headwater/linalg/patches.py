@@ -15,8 +15,8 @@ LINES = 1024  # distances of a window that are held, if there are as many
 
 class Weighed(NamedTuple):
     """For every window a of the query, over the pictures in the lanes: the least distance, Σ exp(−scale·(D − least)) over
-    all of their patches, and that sum over the `top` nearest patches of each picture; which these are, as codes: those less than `last`, and
-    of those that equal it a `share`."""
+    all of their patches, and that sum over the `top` nearest patches of each picture; which these are, as codes: those less
+    than `last`, and of those that equal it a `share`."""
 
     least: Float[np.ndarray, " a"]
     total: Float[np.ndarray, " a"]
