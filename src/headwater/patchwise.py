@@ -149,7 +149,8 @@ class Question:
         if needed > max(self.memory, ROOM):
             raise OptionError(
                 f"topk is {self.top}; lists for {height}×{width} pixels would take "
-                f"{needed / 2**30:.1f} GiB a thread. Expected what fits {max(self.memory, ROOM) / 2**30:.1f} GiB: fewer, or more --memory."
+                f"{needed / 2**30:.1f} GiB a thread; expected at most {max(self.memory, ROOM) / 2**30:.1f} GiB: "
+                f"lower it, or raise --memory."
             )
 
     def trace(

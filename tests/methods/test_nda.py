@@ -199,7 +199,7 @@ def test_lists_that_do_not_fit_the_memory_are_refused_and_more_memory_takes_them
     """Pictures of 600 pixels: some 360,000 patches, of which lists of a row would hold 10 × topk."""
     train = Examples(np.zeros((1, 600, 600, 1), np.uint8))
     method = NDA(topk=30_000, timesteps=(500,))
-    with pytest.raises(OptionError, match=r"topk is 30000; .* 600×600 pixels would take 2\d\.\d GiB a thread. .* --memory"):
+    with pytest.raises(OptionError, match=r"topk is 30000; .* 600×600 pixels would take 2\d\.\d GiB a thread; .* --memory"):
         method.fit(None, train, store)
     method.fit(None, train, replace(store, memory=2**35))
     NDA(timesteps=(500,)).fit(None, train, store)
