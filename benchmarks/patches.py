@@ -6,7 +6,7 @@ with the convolutional form (float32; all distances of 64 patches by one convolu
 each) where it fits; `error` is that of scores above 1e-6 of the largest, beside float64. `growth`: over N, in processes of their
 own; bytes are the growth of the peak over the images. 32² are pictures of --data, larger ones parts of the photographs that come
 with scikit-learn.
-Ours compares 32 images at once, however few there are: `ours_32_at_a_time` has none of its lanes empty.
+Ours compares up to 32 images at once, those that remain in 8, 16 or 32 lanes: `ours_32_at_a_time` has none of them empty.
 """
 
 import argparse

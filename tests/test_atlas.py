@@ -225,3 +225,26 @@ def test_a_file_that_lacks_something_is_refused(tmp_path):
     with pytest.raises(DataError, match="lacks `images`"):
         read_regions(tmp_path / "regions.npz")
     assert read_regions(tmp_path / "none.npz") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("queries", lambda column: column[:, None]),
+        ("images", lambda column: column.astype(np.float32)),
+        ("images", lambda column: column.ravel()),
+        ("here", lambda column: column[..., 0]),
+        ("there", lambda column: column[0]),
+        ("down", lambda column: column[:, :, :1]),
+        ("mirrored", lambda column: column.astype(str)),
+    ],
+)
+def test_damaged_maps_are_told_plainly(name, damage, tmp_path):
+    arrays = {each: np.zeros((1, 2, 4, 4), np.int16) for each in ("here", "there", "down", "across", "size", "mirrored")}
+    arrays |= {each: arrays[each].astype(np.float32) for each in ("here", "there")} | {"mirrored": arrays["mirrored"] > 0}
+    arrays |= {"queries": np.zeros(1, np.int64), "images": np.zeros((1, 2), np.int64)}
+    np.savez(tmp_path / "regions.npz", **arrays)
+    assert read_regions(tmp_path / "regions.npz") is not None
+    np.savez(tmp_path / "regions.npz", **(arrays | {name: damage(arrays[name])}))
+    with pytest.raises(DataError, match=r"is .* beside `images` .* Make the run again with --force"):
+        read_regions(tmp_path / "regions.npz")

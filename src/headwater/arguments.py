@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -57,10 +58,13 @@ class Reading(NamedTuple):
 
 
 AS_THEY_ARE = Reading()
+POINTED = r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?"  # JSON wants digits on both sides of the point
 
 
 def parse(text: str) -> Any:
-    """The value of a `--set`: JSON if it parses, else a list if there are commas, else a word."""
+    """The value of a `--set`: JSON if it parses, a number such as .5, else a list if there are commas, else a word."""
+    if re.fullmatch(POINTED, text):
+        return float(text)
     try:
         return json.loads(text)
     except ValueError:
@@ -95,6 +99,7 @@ def experiment(
     reading: Reading = AS_THEY_ARE,
 ) -> Run:
     """Everything a run needs, opened and checked. What is not named comes from the bank, if there is one."""
+    checked(machine.device)
     opened = open_bank(bank) if bank else None
     made = make(method, fields, opened)
     if opened is not None and reachable_paths(made, opened):

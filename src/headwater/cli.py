@@ -184,7 +184,8 @@ def attribute(
     fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None), lora)
     what = experiment(method, fields, train, query, models, bank, Machine(device, memory), Reading(resize, caption))
     with _bar("features") as tick:
-        fresh = run(what, out, _store(store, tick, store_dtype, crew(workers, ray, gpus)), force=force, maps=maps)
+        kept = _store(store, tick, store_dtype, crew(workers, ray, gpus), memory)
+        fresh = run(what, out, kept, force=force, maps=maps)
     if not fresh:
         _say(f"{out} already holds this run; nothing to compute.")
     page([out])
@@ -243,7 +244,7 @@ def tune(
     fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None))
     what = experiment(method, fields, train, query, models, bank, Machine(device, memory), Reading(caption=caption))
     with _bar("features") as tick:
-        found = sweep(what, swept, _store(store, tick, store_dtype, crew(workers, ray, gpus)))
+        found = sweep(what, swept, _store(store, tick, store_dtype, crew(workers, ray, gpus), memory))
     print(json.dumps(found) if as_json else "\n".join(lines(found)))
 
 
@@ -428,10 +429,12 @@ def _stop(signum: int, frame: object) -> None:
     raise Stopped
 
 
-def _store(root: Path | None, tick: Any = None, dtype: str = "float32", crew: Any = None) -> Any:
+def _store(root: Path | None, tick: Any = None, dtype: str = "float32", crew: Any = None, memory: float = 1.0) -> Any:
     from headwater.store import FeatureStore, default_root
 
-    return FeatureStore(root or default_root(), tick or (lambda done, total: None), dtype=dtype, crew=crew)
+    return FeatureStore(
+        root or default_root(), tick or (lambda done, total: None), dtype=dtype, crew=crew, memory=int(memory * 2**30)
+    )
 
 
 def _models(root: Path | None) -> Path:

@@ -203,6 +203,7 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False,
     info = describe(experiment, method, settings) | {
         "ground_truth": truth,
         "signed": method.signed,
+        "maps": regions is not None,
         "resolved": resolved,
         "seconds": clock.seconds,
         "started": started.isoformat(timespec="seconds"),

@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 
 from headwater import seeds
+from headwater.errors import OptionError
 from headwater.linalg.displaced import LANES, Windows, cells, side_by_side, windows
 from headwater.linalg.parts import TILES, Foremost, edges, mean_tiled
-from headwater.linalg.patches import ROOM, Weighed, traced, weighed
+from headwater.linalg.patches import ROOM, Weighed, bytes_of_lists, traced, weighed
 from headwater.views import Views
 
 NEGLIGIBLE = 1e-15  # of a patch's whole weight: what no float32 sum shows
@@ -157,6 +158,16 @@ class Question:
             scores[low : low + LANES] = part.sum(0)
             leaders = leaders.beside(low, work.by_tile(part))
         return Explained(scores, evidence, leaders)
+
+    def check_room(self, height: int, width: int) -> None:
+        """Raise an OptionError where the lists of the nearest patches do not fit `memory`, for pictures of this size."""
+        needed = bytes_of_lists(*self.patches.windows(height, width), 1 + self.flips, self.top)
+        if needed > max(self.memory, ROOM):
+            raise OptionError(
+                f"topk is {self.top}; lists for {height}×{width} pixels would take "
+                f"{needed / 2**30:.1f} GiB a thread; expected at most {max(self.memory, ROOM) / 2**30:.1f} GiB: "
+                f"lower it, or raise --memory."
+            )
 
     def trace(self, noisy: Noisy, images: Views, evidence: Float64[np.ndarray, " a"], workers: Hands) -> Traces:
         """Which patches explain which, of at most LANES images; `evidence` is that of all images."""

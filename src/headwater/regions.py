@@ -10,6 +10,9 @@ from headwater.archive import arrays
 from headwater.disk import written
 from headwater.errors import DataError
 
+KINDS = {"here": "f", "others": "f", "there": "f", "mirrored": "b"}  # of numbers; all others are whole
+AXES = {"queries": 1, "sides": 1, "images": 2, "others": 3}  # all others have four
+
 
 @dataclass(frozen=True, eq=False)
 class Regions:
@@ -61,4 +64,11 @@ def read_regions(path: Path) -> Regions | None:
         raise DataError(
             f"{path} lacks `{missing[0]}`: an earlier version wrote it, or it is damaged. Make the run again with --force."
         )
+    for name in names:
+        column, axes = have[name], AXES.get(name, 4)
+        if column.dtype.kind not in KINDS.get(name, "iu") or column.ndim != axes:
+            raise DataError(
+                f"`{name}` in {path} is {column.dtype} {list(column.shape)}; expected what a run writes. Make the run again with "
+                "--force."
+            )
     return Regions(**have)

@@ -70,7 +70,7 @@ def open_run(folder: Path) -> RunFolder:
         have.get("train_labels"),
         words.get("train_groups"),
         words.get("train_prompts"),
-        _regions(folder, q, n),
+        _regions(folder, q, n, bool(info.get("maps"))),
     )
 
 
@@ -119,10 +119,16 @@ def _queries(have: Mapping[str, np.ndarray], words: Mapping[str, tuple[str, ...]
     return Examples(have["query_images"], words["query_ids"], have.get("query_labels"), **columns)
 
 
-def _regions(folder: Path, q: int, n: int) -> Regions | None:
-    """The maps that a run has, of its own queries and training images."""
+def _within(rows: Int64[np.ndarray, "*_"], n: int) -> bool:
+    return bool((rows >= 0).all() and (rows < n).all())
+
+
+def _regions(folder: Path, q: int, n: int, maps: bool) -> Regions | None:
+    """The maps that a run has, of its own queries and training images; `maps`: whether it must have some."""
     regions = read_regions(folder / "regions.npz")
-    if regions is not None and (regions.queries.max(initial=-1) >= q or regions.images.max(initial=-1) >= n):
+    if regions is None and maps:
+        raise DataError(f"{folder} lacks regions.npz, which its run.json says it has. Make the run again with --force.")
+    if regions is not None and not (_within(regions.queries, q) and _within(regions.images, n)):
         raise DataError(f"{folder / 'regions.npz'} is of other pictures than the run. Make the run again with --force.")
     return regions
 

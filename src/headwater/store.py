@@ -39,7 +39,7 @@ class FeatureStore:
     """Feature rows under one root folder, kept as float32, or as float16 in half the space.
 
     `progress` is told (rows done, rows to do) while rows are computed; `told` one line about each damaged shard. `crew` computes
-    what is missing (None: this process).
+    what is missing (None: this process). `memory`: bytes that a method may hold which has no model to say so.
     """
 
     root: Path
@@ -47,6 +47,7 @@ class FeatureStore:
     told: Callable[[str], None] = to_stderr
     dtype: str = "float32"
     crew: Crew | None = None
+    memory: int = 2**30
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

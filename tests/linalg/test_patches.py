@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from headwater.linalg import patches
-from headwater.linalg.displaced import LANES, cells, side_by_side, windows
-from headwater.linalg.nearest import EMPTY, FAR, WIDE
+from headwater.linalg import displaced, patches
+from headwater.linalg.displaced import LANES, WIDTHS, cells, side_by_side, windows
+from headwater.linalg.nearest import FAR
 from headwater.linalg.patches import weighed
 
 RANDOM = np.random.Generator(np.random.Philox(11))
@@ -60,8 +60,15 @@ def test_weights_are_those_of_patches_cut_out(shape, dtype, close, cut_out):
 def test_lists_that_are_full_and_rows_that_do_not_fit_change_nothing(top, scale, reach, dtype, close, monkeypatch):
     _, _, maps = given(12, 12, 3, False, 1, 2, dtype, pictures=20)
     whole = weighed(*maps, scale, top, None, reach)
+    windows_, patches_ = 144, 2 * 100  # of the query; inside either variant
+
+    def room() -> patches.Room:
+        return patches.room(maps[2], maps[3], 2, 32, top, np.empty(0, np.uint8), np.dtype(dtype))
+
+    assert room().near.shape[0] == windows_ and room().near.shape[1] >= patches_
     for name, value in (("LINES", 16), ("ROOM", 200_000)):
         monkeypatch.setattr(patches, name, value)
+        assert room().near.shape[1] < patches_ and (name != "ROOM" or room().near.shape[0] < windows_)
         again = weighed(*maps, scale, top, None, reach)
         for name in ("least", "total", "top", "share"):
             np.testing.assert_allclose(getattr(again, name), getattr(whole, name), rtol=close, atol=1e-6)
@@ -102,6 +109,50 @@ def test_windows_inside_meet_each_other():
 
 
 def test_a_distance_of_an_empty_place_counts_nowhere():
-    assert np.float32(EMPTY) > np.float32(FAR) and WIDE % LANES == 0
+    """Lists of lanes that are not filled alike: of the second picture the patches with the bright pixel are beyond the limit."""
+    pictures = np.zeros((2, 1, 6, 6), np.float32)
+    pictures[1, 0, 2, 2] = 10
+    x, side = np.zeros((1, 6, 6), np.float32), windows(6, 3)
+    found = weighed(x, side_by_side(pictures)[None], side, side, 1.0, 100, np.ones(36))
+    inside = np.add.outer(6 * np.arange(1, 5), np.arange(1, 5)).ravel()
+    np.testing.assert_allclose(found.top[inside, :2], [[16, 7]] * 16)  # 9 of the 16 patches inside have the pixel
+    np.testing.assert_allclose(found.total[inside], 23)
+    assert not found.least[inside].any() and (found.top[:, 2:] < 1e-30).all()
+
+
+@pytest.mark.parametrize("pictures", [3, 9, 20, 32])
+def test_as_few_lanes_as_hold_the_pictures_and_no_other_answer(pictures, monkeypatch):
+    state = RANDOM.bit_generator.state
+    _, _, few = given(9, 9, 3, False, 3, 2, np.float64, pictures=pictures)
+    RANDOM.bit_generator.state = state
+    monkeypatch.setattr(displaced, "WIDTHS", (LANES,))
+    _, _, full = given(9, 9, 3, False, 3, 2, np.float64, pictures=pictures)
+    lanes = few[1].shape[-1] // 9
+    assert lanes == min(width for width in WIDTHS if width >= pictures) and full[1].shape[-1] == LANES * 9
+    narrow, wide = (weighed(*maps, 1.5, 5) for maps in (few, full))
+    np.testing.assert_allclose(narrow.top, wide.top[:, :lanes], rtol=1e-12, atol=1e-300)
+    np.testing.assert_allclose(narrow.total, wide.total, rtol=1e-12)
+
+
+def test_what_was_compiled_of_other_files_is_not_taken():
+    """numba's own mark of a kernel is the text of its one file; ours has that of all files beside it."""
+    kernel = displaced.met
+    kernel((6, 1, 5, -1, 3, 1), 1)
+    sig, target = kernel.signatures[0], kernel.targetctx.codegen()
+    key = kernel._cache._index_key(sig, target)
+    assert displaced.Kept.files in key
+    other = displaced.Kept(kernel.py_func)
+    other.files = "those of another day"
+    assert other._index_key(sig, target) != key
+
+
+def test_lists_have_room_for_what_is_left_of_full_ones():
+    """Up to twice `top` distances stay in a list that was full; as many as come next must fit beside them."""
+    side = windows(3000, 3)
+    near, fresh = patches.room(side, side, 1, 32, 300, np.empty(0, np.uint8), np.dtype(np.float32))
+    assert fresh.shape[1] <= near.shape[1] - 600
+
+
+def test_pictures_in_lanes_are_four_dimensional():
     with pytest.raises(TypeCheckError):
         side_by_side(np.zeros((2, 3)))

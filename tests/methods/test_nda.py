@@ -1,5 +1,8 @@
 """NDA against its formula with every patch cut out, and what it must find."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,8 @@ from headwater.diffusion.schedule import linear
 from headwater.errors import DataError, OptionError
 from headwater.methods import make
 from headwater.methods.nda import NDA, usual
+from headwater.methods.optimal_score import OptimalScore
+from headwater.methods.patch_similarity import PatchSimilarity
 from headwater.scores import dense
 from headwater.store import FeatureStore
 
@@ -41,16 +46,25 @@ def formula(train: Examples, x_t: np.ndarray, alpha_bar: float, size: int, coars
     return found
 
 
+def by_formula(store: FeatureStore, train: Examples, queries: Examples, fields: dict, cut_out) -> np.ndarray:
+    """The mean over steps and noises."""
+    alpha_bar, method = linear().alpha_bar, make("nda", fields)
+    expected = np.zeros((len(queries), len(train)))
+    for step, weight in method.steps(method.fit(None, train, store)):
+        for q, (x, content) in enumerate(zip(queries.pixels(), queries.hashes, strict=True)):
+            noises = list(step.noised(x, content, alpha_bar[step.t]))
+            for noisy in noises:
+                x_t = noisy.x_t.astype(float)
+                found = formula(train, x_t, alpha_bar[step.t], step.size, step.coarse, step.topk, cut_out)
+                expected[q] += weight * found / len(noises)
+    return expected
+
+
 def test_scores_are_the_formula(store, cut_out):
     train, queries = examples(5), examples(2)
     fields = {"timesteps": (100, 400), "patches": (3, 5), "low_patches": (4, 2), "alpha": (0.7, 0.2), "topk": 4, "seed": 2}
     found = scores(store, train, queries, **fields)
-    alpha_bar, method = linear().alpha_bar, make("nda", fields)
-    expected = np.zeros((2, 5))
-    for step, weight in method.steps(method.fit(None, train, store)):
-        for q, (x, content) in enumerate(zip(queries.pixels(), queries.hashes, strict=True)):
-            (noisy,) = step.noised(x, content, alpha_bar[step.t])
-            expected[q] += weight * formula(train, noisy.x_t.astype(float), alpha_bar[step.t], step.size, step.coarse, 4, cut_out)
+    expected = by_formula(store, train, queries, fields, cut_out)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())
 
 
@@ -82,10 +96,12 @@ def test_noise_is_shared_or_the_querys_own_or_none(store):
     assert len(drawn("a", noises=3)) == 3 and not drawn("a", noises=0)[0].any()
 
 
-def test_more_noises_are_their_mean_and_what_is_kept_is_not_made_again(store):
+def test_more_noises_are_their_mean_and_what_is_kept_is_not_made_again(store, cut_out):
     train, queries = examples(6), examples(3)
     fields = {"timesteps": (100, 300), "patches": 3, "low_patches": 4, "noises": 2}
     found = scores(store, train, queries, **fields)
+    expected = by_formula(store, train, queries, fields, cut_out)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())
     told = []
     seen = FeatureStore(store.root, lambda done, total: told.append(total))
     np.testing.assert_array_equal(scores(seen, train, queries, **fields), found)
@@ -94,10 +110,14 @@ def test_more_noises_are_their_mean_and_what_is_kept_is_not_made_again(store):
     assert not told  # another mixture of the same steps is free
 
 
-def test_a_rectangle_and_its_largest_patches(store):
+def test_a_rectangle_and_its_largest_patches(store, cut_out):
     train, queries = examples(4, 6, 9), examples(2, 6, 9)
-    found = scores(store, train, queries, timesteps=(200,), patches=5, low_patches=6)
-    assert found.shape == (2, 4) and np.isfinite(found).all() and (found >= 0).all()
+    fields = {"timesteps": (200,), "patches": 5, "low_patches": 6}
+    expected = by_formula(store, train, queries, fields, cut_out)
+    np.testing.assert_allclose(scores(store, train, queries, **fields), expected, rtol=1e-4, atol=1e-6 * expected.max())
+    for larger, name in (({"patches": 7}, "patches"), ({"low_patches": 8}, "low_patches")):
+        with pytest.raises(OptionError, match=f"{name} has"):
+            scores(store, train, queries, **(fields | larger))
 
 
 def test_usual_sizes_fit_and_grow_with_noise():
@@ -125,6 +145,7 @@ def test_usual_sizes_fit_and_grow_with_noise():
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"topk": 0}, "topk is 0"),
         ({"noises": -1}, "noises is -1"),
+        ({"timesteps": 501}, "timesteps is 501; the first half of the schedule has 500 steps"),
     ],
 )
 def test_wrong_settings_are_refused_before_any_work(fields, message, store):
@@ -147,3 +168,42 @@ def test_a_resolution_without_weight_needs_no_size(store):
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
     with pytest.raises(OptionError, match="low_patches"):
         next(iter(NDA(timesteps=(500,)).score(None, NDA(timesteps=(500,)).fit(None, images, store), images, store)))
+
+
+@pytest.mark.parametrize("method", [NDA, OptimalScore, PatchSimilarity])
+def test_lists_are_tuples_in_python_too_and_wrong_types_are_refused(method):
+    name = "timesteps" if method is not PatchSimilarity else "patch"
+    with pytest.raises(OptionError, match=f"{name} is 2.5; expected a whole number"):
+        method(**{name: 2.5})
+    with pytest.raises(OptionError, match=f"{name} is True"):
+        method(**{name: True})
+
+
+def test_lists_are_taken_as_tuples():
+    assert NDA(timesteps=[100, 300], patches=[5, 7]) == NDA(timesteps=(100, 300), patches=(5, 7))
+    assert OptimalScore(timesteps=[100]).timesteps == (100,)
+    for fields in ({"topk": 2.5}, {"noises": True}, {"patches": [5, "7"]}):
+        with pytest.raises(OptionError, match=f"{next(iter(fields))} is"):
+            NDA(**fields)
+
+
+@pytest.mark.parametrize("kind", [NDA, OptimalScore])
+def test_a_step_without_noise_is_refused(kind, store):
+    model = SimpleNamespace(schedule=linear(start=0.0), memory=2**30)
+    with pytest.raises(OptionError, match=r"timesteps has 0, where the schedule adds no noise .*: 1 or more"):
+        kind(timesteps=(0, 100)).fit(model, examples(2), store)
+    kind(timesteps=(1, 100)).fit(model, examples(2), store)
+
+
+def test_lists_that_do_not_fit_the_memory_are_refused_and_more_memory_takes_them(store):
+    """Pictures of 600 pixels: some 360,000 patches, of which lists of a row would hold 10 × topk."""
+    train = Examples(np.zeros((1, 600, 600, 1), np.uint8))
+    method = NDA(topk=30_000, timesteps=(500,))
+    with pytest.raises(OptionError, match=r"topk is 30000; .* 600×600 pixels would take 2\d\.\d GiB a thread; .* --memory"):
+        method.fit(None, train, store)
+    method.fit(None, train, replace(store, memory=2**35))
+    NDA(timesteps=(500,)).fit(None, train, store)
+
+
+def test_memory_counts_without_a_model_too(store):
+    assert NDA().fit(None, examples(2), replace(store, memory=12345)).memory == 12345

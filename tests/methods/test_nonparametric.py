@@ -105,3 +105,11 @@ def test_fields_out_of_range_are_refused(name, fields, words, store):
 def test_pictures_of_another_kind_are_refused(name, store):
     with pytest.raises(DataError, match="expected the same"):
         scores(name, store, examples(3), examples(1, channels=1))
+
+
+def test_a_query_that_cannot_be_compared_is_refused_before_it_is_cut(store):
+    method = make("patch-similarity", {})
+    index = method.fit(None, examples(3), store)
+    for queries, error in ((examples(1, channels=1), DataError), (examples(1, side=4), OptionError)):
+        with pytest.raises(error):
+            method.score(None, index, queries, store)  # nothing is drawn from it

@@ -127,7 +127,23 @@ def linear(T: int = 1000, start: float = 1e-4, end: float = 0.02, prediction: Pr
 def early(timesteps: int | tuple[int, ...], T: int) -> tuple[int, ...]:
     """The steps themselves, checked; a number of them stands for so many, evenly up to the middle of the schedule."""
     if isinstance(timesteps, int):
+        if timesteps > (most := max(1, T // 2)):
+            raise OptionError(
+                f"timesteps is {timesteps}; the first half of the schedule has {most} steps. Expected at most {most}."
+            )
         return tuple(T * (i + 1) // (2 * timesteps) for i in range(timesteps))
     if min(timesteps) < 0 or max(timesteps) >= T:
         raise OptionError(f"timesteps has {min(timesteps)} … {max(timesteps)}; the schedule has 0 … {T - 1}.")
     return timesteps
+
+
+def early_noisy(timesteps: int | tuple[int, ...], alpha_bar: Float64[np.ndarray, " T"]) -> tuple[int, ...]:
+    """`early`, for those who divide by σ²: a step without noise is refused."""
+    steps = early(timesteps, len(alpha_bar))
+    for t in steps:
+        if alpha_bar[t] == 1:
+            first = int(np.argmax(alpha_bar < 1))
+            raise OptionError(
+                f"timesteps has {t}, where the schedule adds no noise (ᾱ is 1). Expected steps with noise: {first} or more."
+            )
+    return steps

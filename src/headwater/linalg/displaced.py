@@ -2,22 +2,24 @@
 
 D(a, b) = Σ_o (x[a + o] − y[b + o])² over the o of a patch. At one displacement b − a the squared differences of two patches are
 mostly those of their neighbours: they are made once, and running sums over windows turn them into D of all patches of any size.
-Pictures lie side by side, one a lane, so that every sum is of LANES pictures at once. Sums run in float64, whatever the pictures
+Pictures lie side by side, one a lane, so that every sum is of all of them at once. Sums run in float64, whatever the pictures
 are: what a window leaves is taken off exactly as it was put on.
 
 A patch that reaches beyond the picture meets only patches that reach beyond theirs in the same way, and counts the pixels inside.
 """
 
 import inspect
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numba import njit
+from numba.core.caching import FunctionCache
 
-LANES = 32
-UNPACKING = 60  # seconds
+WIDTHS = 8, 16, 32  # how many pictures may lie side by side: the fewest fill a vector
+LANES = max(WIDTHS)
 
 
 class Windows(NamedTuple):
@@ -55,32 +57,38 @@ def cells(x: Float[np.ndarray, "*b h w"]) -> Float[np.ndarray, "*b h1 w1"]:
 
 
 def side_by_side(pictures: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "c h wl"]:
-    """Up to LANES pictures with their lanes innermost; empty lanes are infinitely far from anything."""
+    """Up to LANES pictures with their lanes innermost: the fewest of WIDTHS; empty ones are infinitely far from anything."""
     b, c, h, w = pictures.shape
-    out = np.full((c, h, w, LANES), 1e9, pictures.dtype)
+    lanes = next(width for width in WIDTHS if width >= b)
+    out = np.full((c, h, w, lanes), 1e9, pictures.dtype)
     out[..., :b] = np.moveaxis(pictures, 0, -1)
-    return out.reshape(c, h, w * LANES)
+    return out.reshape(c, h, w * lanes)
+
+
+class Kept(FunctionCache):
+    """What numba compiled, kept beside the package for as long as every file here is what it was: numba itself looks at the
+    function's own file alone, and an old kernel beside new files would be wrong without a word."""
+
+    files = sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+
+    def _index_key(self, sig, codegen):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return (*super()._index_key(sig, codegen), self.files)
 
 
 def jit(function):
-    """Compiled when it is first called, and kept beside the package; the function itself, not what a type checker wraps it in.
-
-    numba looks at the function's own file alone. Where a file that may be compiled into it is newer, by more than unpacking takes,
-    nothing is kept: an old kernel beside new files would be wrong without a word.
-    """
-    own = inspect.unwrap(function)
-    newest = max((Path(__file__).parent / name).stat().st_mtime for name in ("displaced.py", "nearest.py"))
-    current = newest < Path(inspect.getfile(own)).stat().st_mtime + UNPACKING
-    return njit(nogil=True, cache=current, fastmath=True, error_model="numpy")(own)
+    """Compiled when it is first called, and kept; the function itself, not what a type checker wraps it in."""
+    compiled = njit(nogil=True, fastmath=True, error_model="numpy")(inspect.unwrap(function))
+    compiled._cache = Kept(compiled.py_func)  # pyright: ignore[reportAttributeAccessIssue]
+    return compiled
 
 
 @jit
-def room_for_sums(down, across, dtype):
+def room_for_sums(down, across, lanes, dtype):
     """Squares along a row of the map, their sums, windows along every row, and windows running down them."""
     ny, _, _, _, y_elements, y_step = down
     nx, _, _, _, x_elements, x_step = across
-    columns, width = nx + x_step * (x_elements - 1), nx * LANES
-    squares, sums = np.empty(columns * LANES, dtype), np.zeros((columns + x_step) * LANES)
+    columns, width = nx + x_step * (x_elements - 1), nx * lanes
+    squares, sums = np.empty(columns * lanes, dtype), np.zeros((columns + x_step) * lanes)
     rows = np.empty((ny + y_step * (y_elements - 1), width), dtype)
     return squares, sums, rows, np.empty((y_step, width))
 
@@ -97,28 +105,29 @@ def displaced(x, y, down, across, dy, dx, low, high, room, out, place):
     """Distances of the windows in rows low … high, which all meet others dy further on, to those dy, dx further on."""
     squares, sums, rows, running = room
     _, h, wide = x.shape
+    lanes = out.shape[3]
     (_, _, _, y_first, y_elements, y_step), (_, _, _, x_first, x_elements, x_step) = down, across
     left, right = met(across, dx)
     reach, begin = y_step * (y_elements - 1), x_first + left
-    width, columns = (right - left) * LANES, right - left + x_step * (x_elements - 1)
-    inside, beyond = max(0, -begin), min(columns, wide // LANES - begin)  # columns on the map, among those that windows reach
-    squares[: columns * LANES] = 0
-    ahead = sums[x_elements * x_step * LANES :][:width]
+    width, columns = (right - left) * lanes, right - left + x_step * (x_elements - 1)
+    inside, beyond = max(0, -begin), min(columns, wide // lanes - begin)  # columns on the map, among those that windows reach
+    squares[: columns * lanes] = 0
+    ahead = sums[x_elements * x_step * lanes :][:width]
     for r in range(high - low + reach):
         row, windows, down_to = y_first + low + r, rows[r, :width], running[r % y_step, :width]
         if r < y_step:
             down_to[:] = 0
         if 0 <= row < h:
-            at, to = (begin + inside) * LANES, (begin + beyond) * LANES
-            _squares(squares[inside * LANES : beyond * LANES], x, y, row, row + dy, at, to, dx * LANES)
-            _summed(sums, squares[: columns * LANES], x_step)
+            at, to = (begin + inside) * lanes, (begin + beyond) * lanes
+            _squares(squares[inside * lanes : beyond * lanes], x, y, row, row + dy, at, to, dx * lanes)
+            _summed(sums, squares[: columns * lanes], x_step * lanes)
             _between(windows, ahead, sums)
         else:
             windows[:] = 0
         if r < reach:
             _add(down_to, windows)
         else:
-            _move(down_to, windows, rows[r - reach, :width], out[r - reach, place, left * LANES : right * LANES])
+            _move(down_to, windows, rows[r - reach, :width], out[r - reach, place, left:right].reshape(-1))
 
 
 @jit
@@ -144,14 +153,20 @@ def _squares(out, x, y, row, other, at, to, shift):
 
 
 @jit
-def _summed(sums, squares, step):
-    """sums[c + step] = squares of columns c, c − step, c − 2·step, …: the distance must be a constant for this to vectorise."""
-    if step == 1:
+def _summed(sums, squares, apart):
+    """sums[c + apart] = squares of columns c, c − apart, c − 2·apart, …: `apart` must be a constant for this to vectorise."""
+    if apart == 8:
         for i in range(len(squares)):
-            sums[i + LANES] = sums[i] + squares[i]
+            sums[i + 8] = sums[i] + squares[i]
+    elif apart == 16:
+        for i in range(len(squares)):
+            sums[i + 16] = sums[i] + squares[i]
+    elif apart == 32:
+        for i in range(len(squares)):
+            sums[i + 32] = sums[i] + squares[i]
     else:
         for i in range(len(squares)):
-            sums[i + 2 * LANES] = sums[i] + squares[i]
+            sums[i + 64] = sums[i] + squares[i]
 
 
 @jit

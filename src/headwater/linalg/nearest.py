@@ -11,10 +11,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from headwater.linalg.displaced import LANES, jit
+from headwater.linalg.displaced import jit
 
-TOGETHER = 8  # lines of lanes that are compared at once
-WIDE = TOGETHER * LANES
+WIDE = 256  # distances that are compared at once: a constant, for the compiler
 FAR = 1e30  # a distance that nothing has
 EMPTY = 2e30  # what stands where there is no distance
 
@@ -65,13 +64,13 @@ class Desk(NamedTuple):
     number: np.ndarray
 
     @classmethod
-    def of(cls, dtype: np.dtype, scale: float, top: int, places: int) -> "Desk":
-        """With room for so many distances."""
+    def of(cls, dtype: np.dtype, scale: float, top: int, lanes: int, lines: int) -> "Desk":
+        """With room for so many lines of lanes."""
         bits, per = codes = Codes.of(dtype)
         last, bound, slots = np.empty((3, WIDE), codes.dtype)
-        weights, numbers, sums = np.empty(places, dtype), np.empty(places, codes.dtype), np.empty(WIDE, dtype)
-        line = np.empty(LANES, dtype)
-        return cls(dtype.type(scale), top, bits, per, line, weights, numbers, sums, last, bound, slots, np.empty(LANES, np.int64))
+        weights, numbers = np.empty(lines * lanes, dtype), np.empty(lines * lanes, codes.dtype)
+        line, sums, number = np.empty(lanes, dtype), np.empty(WIDE, dtype), np.empty(lanes, np.int64)
+        return cls(dtype.type(scale), top, bits, per, line, weights, numbers, sums, last, bound, slots, number)
 
 
 @jit
@@ -82,14 +81,14 @@ def kept(fresh, row, places, j, near, filled, n, dense, bound, reach):
     """
     if dense:
         for place in range(places):
-            _copy(near[n], fresh[row, place, j * LANES : (j + 1) * LANES])
+            _copy(near[n], fresh[row, place, j])
             n += 1
         return n, dense, bound
     before = filled.sum()
     for place in range(places):
-        line = fresh[row, place, j * LANES : (j + 1) * LANES]
+        line = fresh[row, place, j]
         if _how_many_upto(line, bound) > 0:
-            for lane in range(LANES):
+            for lane in range(len(line)):
                 if line[lane] <= bound:
                     bound = min(bound, line[lane] + reach)
                     at = filled[lane]
@@ -98,7 +97,7 @@ def kept(fresh, row, places, j, near, filled, n, dense, bound, reach):
                         n += 1
                     near[at, lane] = line[lane]
                     filled[lane] = at + 1
-    return n, filled.sum() - before > places * LANES // 2, bound
+    return n, filled.sum() - before > places * len(filled) // 2, bound
 
 
 @jit
@@ -107,7 +106,7 @@ def streamed(fresh, row, places, j, w, lists, desk):
     only the total is wanted."""
     near, enough, n, total = lists.near[w], lists.enough[w], lists.lines[w], np.float64(0)
     for place in range(places):
-        line = fresh[row, place, j * LANES : (j + 1) * LANES]
+        line = fresh[row, place, j]
         if _any_nearer(line, enough):
             _copy(near[n], line)
             n += 1
@@ -152,16 +151,16 @@ def finish(w, lists, desk, out, last, share):
     for j in range(WIDE):
         bound[j] = desk.last[j] + 1
     _below(codes, bound, desk)
-    for lane in range(LANES):  # those that share the last code count one by one where not all of them do
+    for lane in range(len(number)):  # those that share the last code count one by one where not all of them do
         last[lane] = desk.last[lane]
         if number[lane] > desk.top and last[lane] < 2**desk.bits - 2:
             bound[lane] = last[lane]
-            equal = np.sort(_equal(weights, codes, last[lane], lane))
+            equal = np.sort(_equal(weights[lane :: len(number)], codes[lane :: len(number)], last[lane]))
             few = desk.top - (number[lane] - len(equal))
             out[lane], share[lane] = equal[len(equal) - few :].sum(), few / len(equal)
-    _repeat(bound)
-    _sum_below(weights, codes, bound, desk.sums)
-    out += desk.sums[:LANES]
+    _repeat(bound, len(number))
+    _sum_below(weights, codes, bound, desk.sums, len(number))
+    out += desk.sums[: len(out)]
 
 
 @jit
@@ -171,10 +170,11 @@ def fold(w, lists, desk):
     _find(codes, desk.top, desk)
     _below(codes, desk.last, desk)
     mine, most = lists.near[w], 0
-    for lane in range(LANES):
+    lanes = len(desk.number)
+    for lane in range(lanes):
         last, ties, n = desk.last[lane], 2 * desk.top - desk.number[lane], 0
         for i in range(lists.lines[w]):
-            code = codes[i * LANES + lane]
+            code = codes[i * lanes + lane]
             if code < last or (code == last and ties > 0):
                 ties -= code == last
                 mine[n, lane] = mine[i, lane]
@@ -189,9 +189,10 @@ def fold(w, lists, desk):
 def _counted(w, lists, desk):
     """Add what was not counted yet of a window's lists to its total; their weights, relative to the least so far, and codes.
 
-    They are filled up to a whole number of TOGETHER lines, with distances that weigh nothing.
+    They are filled up to a multiple of WIDE, with distances that weigh nothing.
     """
-    n = lists.lines[w] * LANES
+    lanes = len(desk.number)
+    n = lists.lines[w] * lanes
     whole = -(-n // WIDE) * WIDE
     distances = lists.near[w].reshape(-1)[:whole]
     distances[n:] = EMPTY
@@ -201,13 +202,13 @@ def _counted(w, lists, desk):
     weights, codes = desk.weights[:whole], desk.codes[:whole]
     exponentials(weights, distances, least, desk.scale)
     coded(codes, distances, least, desk)
-    lists.total[w] += _sum(weights[lists.counted[w] * LANES : n])
+    lists.total[w] += _sum(weights[lists.counted[w] * lanes : n])
     return weights, codes
 
 
 @jit
 def _smallest(distances, low):
-    """By place in a WIDE stretch first: a minimum of floats vectorises element by element alone."""
+    """By place in WIDE distances first: a minimum of floats vectorises element by element alone."""
     low[:] = FAR
     for i in range(0, len(distances), WIDE):
         d = distances[i : i + WIDE]
@@ -248,10 +249,10 @@ def _find(codes, top, desk):
         for j in range(WIDE):
             trial[j] = last[j] | (1 << bit)
         _below(codes, trial, desk)
-        for lane in range(LANES):
+        for lane in range(len(desk.number)):
             if desk.number[lane] < top:
                 last[lane] = trial[lane]
-        _repeat(last)
+        _repeat(last, len(desk.number))
 
 
 @jit
@@ -268,18 +269,18 @@ def _below(codes, bound, desk):
         a = codes[i : i + WIDE]
         for j in range(WIDE):
             slots[j] += a[j] < bound[j]
-    for lane in range(LANES):
-        number[lane] = slots[lane]
-        for i in range(1, TOGETHER):
-            number[lane] += slots[i * LANES + lane]
+    number[:] = 0
+    for i in range(0, WIDE, len(number)):
+        for lane in range(len(number)):
+            number[lane] += slots[i + lane]
 
 
 @jit
-def _equal(weights, codes, code, lane):
-    """The weights of a lane that have this code."""
-    found = np.empty(len(codes) // LANES, weights.dtype)
+def _equal(weights, codes, code):
+    """The weights of those that have this code."""
+    found = np.empty(len(codes), weights.dtype)
     n = 0
-    for i in range(lane, len(codes), LANES):
+    for i in range(len(codes)):
         if codes[i] == code:
             found[n] = weights[i]
             n += 1
@@ -287,8 +288,8 @@ def _equal(weights, codes, code, lane):
 
 
 @jit
-def _sum_below(weights, codes, bound, sums):
-    """In the first LANES slots, what the codes of each lane weigh that are less than its bound."""
+def _sum_below(weights, codes, bound, sums, lanes):
+    """In the first slots, what the codes of each lane weigh that are less than its bound."""
     sums[:] = 0
     for i in range(0, len(codes) // (2 * WIDE) * 2 * WIDE, 2 * WIDE):
         a, b, u, v = codes[i : i + WIDE], codes[i + WIDE : i + 2 * WIDE], weights[i : i + WIDE], weights[i + WIDE : i + 2 * WIDE]
@@ -298,22 +299,16 @@ def _sum_below(weights, codes, bound, sums):
         a, u = codes[i : i + WIDE], weights[i : i + WIDE]
         for j in range(WIDE):
             sums[j] += u[j] if a[j] < bound[j] else 0
-    _first_of_each_lane(sums)
+    for i in range(lanes, WIDE, lanes):
+        for lane in range(lanes):
+            sums[lane] += sums[i + lane]
 
 
 @jit
-def _first_of_each_lane(values):
-    """Add up what TOGETHER lines have for a lane, in its first slot."""
-    for i in range(1, TOGETHER):
-        for lane in range(LANES):
-            values[lane] += values[i * LANES + lane]
-
-
-@jit
-def _repeat(values):
-    for i in range(1, TOGETHER):
-        for lane in range(LANES):
-            values[i * LANES + lane] = values[lane]
+def _repeat(values, lanes):
+    for i in range(lanes, WIDE, lanes):
+        for lane in range(lanes):
+            values[i + lane] = values[lane]
 
 
 def exponentials(out, d, least, scale):

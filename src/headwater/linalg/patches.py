@@ -7,16 +7,16 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from headwater.linalg.displaced import LANES, Windows, displaced, jit, met, room_for_sums
-from headwater.linalg.nearest import FAR, TOGETHER, Desk, Lists, coded, exponentials, finish, fold, kept, streamed
+from headwater.linalg.nearest import FAR, WIDE, Desk, Lists, coded, exponentials, finish, fold, kept, streamed
 
 ROOM = 2**27  # bytes of distances that are held at a time
 LINES = 1024  # distances of a window that are held, if there are as many
 
 
 class Weighed(NamedTuple):
-    """For every window a of the query, over LANES pictures: the least distance, Σ exp(−scale·(D − least)) over all of their
-    patches, and that sum over the `top` nearest patches of each picture; which these are, as codes: those less than `last`, and
-    of those that equal it a `share`."""
+    """For every window a of the query, over the pictures in the lanes: the least distance, Σ exp(−scale·(D − least)) over
+    all of their patches, and that sum over the `top` nearest patches of each picture; which these are, as codes: those less
+    than `last`, and of those that equal it a `share`."""
 
     least: Float[np.ndarray, " a"]
     total: Float[np.ndarray, " a"]
@@ -29,19 +29,32 @@ class Room(NamedTuple):
     """Memory for distances, for one thread: lists of the near ones, and those just made."""
 
     near: Float[np.ndarray, "w lines _"]
-    fresh: Float[np.ndarray, "rows places _"]
+    fresh: Float[np.ndarray, "rows places nx _"]
 
 
-def room(down: Windows, across: Windows, variants: int, top: int, memory: UInt8[np.ndarray, " bytes"], dtype: np.dtype) -> Room:
-    """That for windows of this kind, in `memory` of ROOM bytes: touched for the first time memory is slow, so it is used again."""
-    line = LANES * dtype.itemsize
+def _lines(most: int, top: int) -> int:
+    """How many distances of a window are held, of `most`."""
+    return min(most, max(10 * top, LINES))
+
+
+def bytes_of_lists(down: Windows, across: Windows, variants: int, top: int) -> int:
+    """The least that `weighed` needs in float32: lists for one row of windows."""
     most = variants * (down.high - down.low) * (across.high - across.low)
-    lines = -(-min(most, max(10 * top, LINES)) // TOGETHER) * TOGETHER
+    return across.number * _lines(most, top) * LANES * 4
+
+
+def room(
+    down: Windows, across: Windows, variants: int, lanes: int, top: int, memory: UInt8[np.ndarray, " bytes"], dtype: np.dtype
+) -> Room:
+    """That for windows of this kind, in `memory` of ROOM bytes: touched for the first time memory is slow, so it is used again."""
+    line, together = lanes * dtype.itemsize, WIDE // lanes
+    most = variants * (down.high - down.low) * (across.high - across.low)
+    lines = -(-_lines(most, top) // together) * together
     rows = min(down.number, max(1, ROOM * 8 // 9 // (across.number * lines * line)))
     places = min(
-        across.high - across.low, lines - top if lines < most else lines, max(1, ROOM // 9 // (rows * across.number * line))
+        across.high - across.low, lines - 2 * top if lines < most else lines, max(1, ROOM // 9 // (rows * across.number * line))
     )
-    near, fresh = (rows * across.number, lines, LANES), (rows, places, across.number * LANES)
+    near, fresh = (rows * across.number, lines, lanes), (rows, places, across.number, lanes)
     if (size := (math.prod(near) + math.prod(fresh)) * dtype.itemsize) > len(memory):
         memory = np.empty(size, np.uint8)
     numbers, first = memory[:size].view(dtype), math.prod(near)
@@ -59,16 +72,17 @@ def weighed(
     reach: float = FAR,
     memory: UInt8[np.ndarray, " bytes"] | None = None,
 ) -> Weighed:
-    """The weights of the patches of LANES pictures (v variants of each, such as mirror images) for every window of the map x.
+    """The weights of the patches of the pictures y (v variants of each, such as mirror images) for every window of the map x.
 
     y has its lanes innermost (`side_by_side`). Patches further than `limits[a]` from window a, or further than
     `reach` beyond the nearest, may be left out. `memory` is ROOM bytes to work in.
     """
-    near, fresh = room(down, across, len(y), top, np.empty(ROOM, np.uint8) if memory is None else memory, x.dtype)
+    lanes = y.shape[3] // x.shape[2]
+    near, fresh = room(down, across, len(y), lanes, top, np.empty(ROOM, np.uint8) if memory is None else memory, x.dtype)
     if limits is None:
         limits = np.full(down.number * across.number, FAR)
-    wide, bounds = np.repeat(x, LANES, axis=2), np.minimum(limits, FAR).astype(x.dtype)
-    desk = Desk.of(x.dtype, scale, top, near.shape[1] * LANES)
+    wide, bounds = np.repeat(x, lanes, axis=2), np.minimum(limits, FAR).astype(x.dtype)
+    desk = Desk.of(x.dtype, scale, top, lanes, near.shape[1])
     return Weighed(*_weighed(wide, y, tuple(down), tuple(across), bounds, x.dtype.type(min(reach, FAR)), near, fresh, desk))
 
 
@@ -82,13 +96,13 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, desk):
     """
     ny, y_low, y_high, _, _, _ = down
     nx, x_low, x_high, _, _, _ = across
-    rows, group, _ = fresh.shape
-    lines, counted, filled = np.empty(rows * nx, np.int64), np.empty(rows * nx, np.int64), np.empty((rows * nx, LANES), np.int32)
-    dense, enough = np.empty(rows * nx, np.bool_), np.empty((rows * nx, LANES), x.dtype)
-    least, total, tops = np.empty(ny * nx, x.dtype), np.zeros(ny * nx, x.dtype), np.empty((ny * nx, LANES), x.dtype)
-    last, share = np.empty((ny * nx, LANES), desk.codes.dtype), np.empty((ny * nx, LANES), x.dtype)
+    rows, group, _, lanes = fresh.shape
+    lines, counted, filled = np.empty(rows * nx, np.int64), np.empty(rows * nx, np.int64), np.empty((rows * nx, lanes), np.int32)
+    dense, enough = np.empty(rows * nx, np.bool_), np.empty((rows * nx, lanes), x.dtype)
+    least, total, tops = np.empty(ny * nx, x.dtype), np.zeros(ny * nx, x.dtype), np.empty((ny * nx, lanes), x.dtype)
+    last, share = np.empty((ny * nx, lanes), desk.codes.dtype), np.empty((ny * nx, lanes), x.dtype)
     least[:] = FAR
-    width, sums = x_high - x_low, room_for_sums(down, across, x.dtype)
+    width, sums = x_high - x_low, room_for_sums(down, across, lanes, x.dtype)
     for start in range(0, ny, rows):
         stop = min(ny, start + rows)
         here = slice(start * nx, stop * nx)
@@ -128,8 +142,8 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, desk):
 
 
 class Traced(NamedTuple):
-    """Between the windows a of a query and the windows b of LANES pictures, v variants of each: what counts of the weights of b,
-    over all a; of each a the distance of the nearest b, and which that is, as variant · windows + b."""
+    """Between the windows a of a query and the windows b of the pictures in the lanes, v variants of each: what counts of the
+    weights of b, over all a; of each a the distance of the nearest b, and which that is, as variant · windows + b."""
 
     there: Float[np.ndarray, "v b _"]
     nearest: Float[np.ndarray, "a _"]
@@ -150,8 +164,9 @@ def traced(
 
     Patches that share the last code share what counts. Lists that were full kept some of them: here all are counted.
     """
-    fresh, wide = np.empty((down.number, 1, across.number * LANES), x.dtype), np.repeat(x, LANES, axis=2)
-    desk = Desk.of(x.dtype, scale, top, LANES)
+    lanes = y.shape[3] // x.shape[2]
+    fresh, wide = np.empty((down.number, 1, across.number, lanes), x.dtype), np.repeat(x, lanes, axis=2)
+    desk = Desk.of(x.dtype, scale, top, lanes, 1)
     return Traced(*_traced(wide, y, tuple(down), tuple(across), tuple(found), factor.astype(x.dtype), fresh, desk))
 
 
@@ -159,10 +174,11 @@ def traced(
 def _traced(x, y, down, across, found, factor, fresh, desk):
     ny, y_low, y_high, _, _, _ = down
     nx, x_low, x_high, _, _, _ = across
-    there = np.zeros((len(y), ny * nx, LANES), x.dtype)
-    nearest, place = np.empty((ny * nx, LANES), x.dtype), np.zeros((ny * nx, LANES), np.int32)
+    lanes = fresh.shape[3]
+    there = np.zeros((len(y), ny * nx, lanes), x.dtype)
+    nearest, place = np.empty((ny * nx, lanes), x.dtype), np.zeros((ny * nx, lanes), np.int32)
     nearest[:] = FAR
-    sums = room_for_sums(down, across, x.dtype)
+    sums = room_for_sums(down, across, lanes, x.dtype)
     least, last, share = found[0], found[3], found[4].copy()
     below, equal = np.zeros(last.shape, np.int32), np.zeros(last.shape, np.int32)
     for counting in range(1 if share.min() < 1 else 0, -1, -1):
@@ -175,7 +191,7 @@ def _traced(x, y, down, across, found, factor, fresh, desk):
                     for r in range(low, high):
                         for j in range(left, right):
                             a, b = r * nx + j, (r + dy) * nx + j + dx
-                            distances = fresh[r - low, 0, j * LANES : (j + 1) * LANES]
+                            distances = fresh[r - low, 0, j]
                             coded(desk.codes, distances, least[a], desk)
                             if counting:
                                 _tally(desk.codes, last[a], below[a], equal[a])
@@ -189,7 +205,7 @@ def _traced(x, y, down, across, found, factor, fresh, desk):
 
 @jit
 def _tally(codes, last, below, equal):
-    for lane in range(LANES):
+    for lane in range(len(last)):
         below[lane] += codes[lane] < last[lane]
         equal[lane] += codes[lane] == last[lane]
 
@@ -198,7 +214,7 @@ def _tally(codes, last, below, equal):
 def _shared(share, below, equal, top):
     """Of all that share the last code, the part that counts."""
     for a in range(len(share)):
-        for lane in range(LANES):
+        for lane in range(share.shape[1]):
             if share[a, lane] < 1:
                 share[a, lane] = (top - below[a, lane]) / max(1, equal[a, lane])
 
@@ -207,7 +223,7 @@ def _shared(share, below, equal, top):
 def _look(distances, a, least, last, share, factor, there, desk):
     """Add what counts of the weights at these distances from window a to those of a window of the pictures."""
     exponentials(desk.weights, distances, least[a], desk.scale)
-    for lane in range(LANES):
+    for lane in range(len(there)):
         code = desk.codes[lane]
         part = 1 if code < last[a, lane] else share[a, lane] if code == last[a, lane] else 0
         there[lane] += factor * desk.weights[lane] * part
@@ -215,7 +231,7 @@ def _look(distances, a, least, last, share, factor, there, desk):
 
 @jit
 def _nearer(distances, place, nearest, places):
-    for lane in range(LANES):
+    for lane in range(len(distances)):
         if distances[lane] < nearest[lane]:
             nearest[lane] = distances[lane]
             places[lane] = place

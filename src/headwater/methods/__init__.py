@@ -106,6 +106,17 @@ def make(name: str, fields: Mapping[str, Any], bank: "Bank | None" = None) -> An
     return kind(**checked, **({"bank": bank} if learns(kind) else {}))
 
 
+def check_types(method: Any) -> None:
+    """For a method's `__post_init__`: lists become tuples; a value of the wrong type is refused by name, as `make` does."""
+    hints = typing.get_type_hints(type(method))
+    for field in settings_of(type(method)):
+        value = getattr(method, field)
+        if isinstance(value, list):
+            object.__setattr__(method, field, value := tuple(value))
+        if not _fits(value, hints[field]):
+            raise OptionError(f"{field} is {value!r}; expected {_words(hints[field])}.")
+
+
 def settings_of(kind: Any) -> list[str]:
     """The names of a method's hyperparameters."""
     return [field.name for field in dataclasses.fields(kind) if field.name not in OBJECTS]

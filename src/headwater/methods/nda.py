@@ -11,12 +11,12 @@ from jaxtyping import Float, Float32, Float64, Int64
 
 from headwater.core import SPACES, Examples
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.schedule import early, linear
+from headwater.diffusion.schedule import early_noisy, linear
 from headwater.encoding import views
 from headwater.errors import DataError, OptionError, unknown
 from headwater.features import in_order
 from headwater.mapping import Level, regions
-from headwater.methods import Dampings
+from headwater.methods import Dampings, check_types
 from headwater.patch_rows import packed
 from headwater.patchwise import Step, hands
 from headwater.regions import Regions
@@ -68,6 +68,7 @@ class NDA:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.space not in SPACES:
             raise unknown("space", self.space, SPACES)
         count = self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)
@@ -96,7 +97,7 @@ class NDA:
         schedule = linear() if model is None else model.schedule
         seen = views(model, train, self.space, store, mirrored=self.flips)
         order = np.argsort(np.array(seen.hashes), kind="stable")
-        index = Index(seen.take(order), np.argsort(order), schedule.alpha_bar, 2**30 if model is None else model.memory)
+        index = Index(seen.take(order), np.argsort(order), schedule.alpha_bar, store.memory if model is None else model.memory)
         self.steps(index)
         return index
 
@@ -135,8 +136,8 @@ class NDA:
 
     def steps(self, index: Index) -> list[tuple[Step, float]]:
         """What is averaged, with its weight: each timestep at each resolution that counts."""
-        T, side = len(index.alpha_bar), min(index.train.shape[1:])
-        times = early(self.timesteps, T)
+        side = min(index.train.shape[1:])
+        times = early_noisy(self.timesteps, index.alpha_bar)
         found = []
         for i, t in enumerate(times):
             alpha = _of(self.alpha, i)
@@ -148,7 +149,9 @@ class NDA:
                     )
                 if weight > 0:
                     how = (self.topk, self.noises, self.shared_noise, self.flips, self.seed)
-                    found.append((Step(t, size, coarse, *how), weight / len(times)))
+                    step = Step(t, size, coarse, *how)
+                    step.question(index.memory).check_room(*index.train.shape[1:])
+                    found.append((step, weight / len(times)))
         return found
 
     def _rows(self, step: Step, queries: Views, *, index: Index, store: FeatureStore) -> Float32[np.ndarray, "q _"]:

@@ -10,10 +10,10 @@ from scipy.special import softmax
 
 from headwater.core import SPACES, Examples
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.schedule import early, linear
+from headwater.diffusion.schedule import early_noisy, linear
 from headwater.encoding import views
 from headwater.errors import DataError, OptionError, unknown
-from headwater.methods import Dampings
+from headwater.methods import Dampings, check_types
 from headwater.patchwise import noised
 from headwater.store import FeatureStore
 from headwater.views import Views
@@ -48,6 +48,7 @@ class OptimalScore:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.space not in SPACES:
             raise unknown("space", self.space, SPACES)
         if (self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)) < 1:
@@ -58,7 +59,7 @@ class OptimalScore:
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore | None = None) -> Index:
         schedule = linear() if model is None else model.schedule
         index = Index(views(model, train, self.space, store, mirrored=self.flips), schedule.alpha_bar)
-        early(self.timesteps, len(index.alpha_bar))
+        early_noisy(self.timesteps, index.alpha_bar)
         return index
 
     def score(
@@ -69,7 +70,7 @@ class OptimalScore:
             raise DataError(f"Queries have the shape {asked.shape}, training images {index.train.shape}; expected the same.")
         both = (False, True)[: 1 + self.flips]
         train = [index.train.part(mirrored=each).reshape(len(index.train), -1).astype(np.float64) for each in both]
-        steps = early(self.timesteps, len(index.alpha_bar))
+        steps = early_noisy(self.timesteps, index.alpha_bar)
         yield np.array(
             [
                 np.mean([self._weights(x, content, t, float(index.alpha_bar[t]), train) for t in steps], axis=0)
@@ -83,7 +84,7 @@ class OptimalScore:
         return np.full(len(index.train), np.nan, np.float32)
 
     def resolved(self, index: Index) -> dict[str, object]:
-        return {"steps": list(early(self.timesteps, len(index.alpha_bar)))}
+        return {"steps": list(early_noisy(self.timesteps, index.alpha_bar))}
 
     def _weights(
         self, x: Float32[np.ndarray, "c h w"], content: str, t: int, alpha_bar: float, train: list[Float64[np.ndarray, "n d"]]

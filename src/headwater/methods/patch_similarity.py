@@ -13,7 +13,7 @@ from headwater.curvature.flat import unit
 from headwater.diffusion.denoiser import Denoiser
 from headwater.embedding import Embedder, embedded, loaded
 from headwater.errors import DataError, OptionError
-from headwater.methods import Dampings
+from headwater.methods import Dampings, check_types
 from headwater.store import FeatureStore
 
 BLOCK = 32  # training images compared at once
@@ -39,6 +39,7 @@ class PatchSimilarity:
     embedder: str | Embedder | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("patch", "stride"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
@@ -54,11 +55,14 @@ class PatchSimilarity:
     def score(
         self, model: Denoiser | None, index: Vectors, queries: Examples, store: FeatureStore, damping: Dampings = None
     ) -> Iterator[Float32[np.ndarray, "q b"]]:
-        mine = self._vectors(model, queries, store)
-        if mine.shape[2] != index.shape[2]:
-            raise DataError(
-                f"A query's patches have {mine.shape[2]} numbers, of training images {index.shape[2]}; expected the same."
-            )
+        self._check_fits(queries)
+        width = self.patch**2 * queries.shape[0] if self.embedder is None else index.shape[2]
+        if width != index.shape[2]:
+            raise DataError(f"A query's patches have {width} numbers, of training images {index.shape[2]}; expected the same.")
+        return self._blocks(index, self._vectors(model, queries, store))
+
+    def _blocks(self, index: Vectors, mine: Vectors) -> Iterator[Float32[np.ndarray, "q b"]]:
+        """Of every BLOCK training images, how near the best match of each patch is."""
         for low in range(0, len(index), BLOCK):
             block = index[low : low + BLOCK]
             flat = block.reshape(-1, block.shape[2]).T
@@ -73,9 +77,7 @@ class PatchSimilarity:
         return {"places": index.shape[1], "width": index.shape[2]}
 
     def _vectors(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Vectors:
-        side = min(examples.shape[1:])
-        if self.patch > side:
-            raise OptionError(f"patch is {self.patch}; the images have {side} pixels. Expected at most {side}.")
+        self._check_fits(examples)
         patches = _cut(examples.images, self.patch, self.stride)
         flat = patches.reshape(-1, *patches.shape[2:])
         if self.embedder is None:
@@ -83,6 +85,11 @@ class PatchSimilarity:
         else:
             vectors = embedded(self._embedder(model, self.embedder), Examples(flat), store)
         return unit(vectors).reshape(*patches.shape[:2], -1)
+
+    def _check_fits(self, examples: Examples) -> None:
+        side = min(examples.shape[1:])
+        if self.patch > side:
+            raise OptionError(f"patch is {self.patch}; the images have {side} pixels. Expected at most {side}.")
 
     def _embedder(self, model: Denoiser | None, named: str | Embedder) -> Embedder:
         return named if isinstance(named, Embedder) else loaded(named, "cpu" if model is None else str(model.device))
