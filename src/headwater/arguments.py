@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from headwater import hub
 from headwater.asking import on_paths
 from headwater.bank import Bank, open_bank, read_info
 from headwater.building import Place
@@ -38,15 +39,15 @@ class Machine(NamedTuple):
 
 
 class Models(NamedTuple):
-    """Whose gradients are taken: models in folders, or an `ensemble` of so many retrained on a bank's further subsets.
+    """Whose gradients are taken: models by folder or hub name, or an `ensemble` of so many retrained on a bank's further subsets.
 
-    `kept` is where retrained models are kept; `lora` a folder of adapters that were trained on the model.
+    `kept` is where retrained models are kept; `lora` adapters that were trained on the model, named alike.
     """
 
-    folders: list[Path]
+    folders: list[str]
     ensemble: int | None = None
     kept: Path | None = None
-    lora: Path | None = None
+    lora: str | None = None
 
 
 class Reading(NamedTuple):
@@ -108,12 +109,12 @@ def experiment(
         )
     examples = opened.train if train is None and opened else open_examples(train or "", **reading._asdict())
     queries = opened.queries if query is None and opened else explained(query or "", examples, reading)
-    folders = models.folders or ([opened.folder / "model"] if opened and train is None else [])
+    folders = models.folders or ([str(opened.folder / "model")] if opened and train is None else [])
     if models.ensemble is None:
         if models.lora is not None and len(folders) != 1:
             raise OptionError(f"--lora changes one model, and there are {len(folders)}. Name one with --model.")
         found = _Found(folders, models.lora, examples.shape[1:])
-        (loaded, notes), names = _models(found, machine, getattr(made, "checkpoints", 0)), [str(folder) for folder in folders]
+        (loaded, notes), names = _models(found, machine, getattr(made, "checkpoints", 0)), folders
     else:
         (loaded, names), notes = retrained(opened, models, models.ensemble, machine), []
         if getattr(made, "checkpoints", 0) > 1:
@@ -200,8 +201,8 @@ def embedding(name: str | None, device: str) -> "Embedder | None":
 class _Found(NamedTuple):
     """Folders of models, and of adapters of one, and the height and width of the pictures they are asked about."""
 
-    folders: list[Path]
-    lora: Path | None
+    folders: list[str]
+    lora: str | None
     size: tuple[int, int]
 
 
@@ -209,13 +210,10 @@ def _models(what: _Found, machine: Machine, checkpoints: int) -> tuple[list[Deno
     folders = what.folders
     if not folders:
         return [], []
-    notes = [
-        f"{folder} names no noise schedule: the linear one of DDPM is assumed (β 1e-4 to 0.02, T = 1000)."
-        for folder in folders
-        if folder.is_dir() and not loading.has_schedule(folder)
-    ]
+    opened = [hub.place(folder, hub.pipeline) for folder in folders]
+    notes = [note for folder in opened for note in loading.notes_on(folder)]
     device, memory = checked(machine.device), int(machine.memory * 2**30)
-    loaded = [loading.load(folder, device, checkpoints, lora=what.lora, size=what.size) for folder in folders]
+    loaded = [loading.load(folder, device, checkpoints, lora=what.lora, size=what.size) for folder in opened]
     few = "{} has {} checkpoints of its own, in `checkpoints/step-*` in it or beside it: {}."
     for folder, model in zip(folders, loaded, strict=True):
         if len(model.checkpoints) < checkpoints:

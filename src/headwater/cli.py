@@ -25,9 +25,10 @@ bank_app = typer.Typer(no_args_is_help=True, help="Ground truth: retrain on subs
 app.add_typer(bank_app, name="bank")
 
 ModelFolders = Annotated[
-    list[Path] | None, typer.Option("--model", help="diffusers pipeline or UNet folder; several: an ensemble.")
+    list[str] | None,
+    typer.Option("--model", help="Folder of diffusers, or a name on the hub (hf:owner/name); several: an ensemble."),
 ]
-Lora = Annotated[Path | None, typer.Option(help="Folder of LoRA weights of the model: they alone are then its parameters.")]
+Lora = Annotated[str | None, typer.Option(help="LoRA weights of the model, as --model: they alone are then its parameters.")]
 Train = Annotated[str | None, typer.Option(help="Training images: folder, .npz, hf:name[:split], digits, cifar10, cifar2.")]
 Query = Annotated[str | None, typer.Option(help="Queries: the pictures to explain; as --train.")]
 Method = Annotated[str, typer.Option(help="Attribution method (see `headwater methods`), or package.module:Class.")]
@@ -77,7 +78,7 @@ def train(
     data: Annotated[str, typer.Option(help="Training images: folder, .npz, hf:name[:split], or a built-in name.")],
     out: Annotated[Path, typer.Option(help="Model folder to write (diffusers format, with checkpoints).")],
     config: Annotated[str, typer.Option(help="Named network: digits, cifar, celeba, …-scale-shift.")] = "digits",
-    model: Annotated[Path | None, typer.Option(help="Pipeline folder to train LoRA weights for, with --lora.")] = None,
+    model: Annotated[str | None, typer.Option(help="Pipeline, by folder or hub name, to train LoRA weights for.")] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train adapters of the attention of --model (ArtBench's recipe).")] = False,
     rank: Annotated[int, typer.Option(min=1, help="Of the adapters; their α is the same.")] = 128,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps [default: by --epochs].")] = None,
@@ -106,7 +107,7 @@ def train(
     from headwater.models.train import LORA, Recipe
 
     if lora != (model is not None):
-        raise OptionError("--lora and --model belong together: a pipeline's folder, of which adapters are trained.")
+        raise OptionError("--lora and --model belong together: a pipeline, of which adapters are trained.")
     given = {"steps": steps, "epochs": epochs, "batch": batch, "learning_rate": learning_rate}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     changes |= {"dropout": dropout, "flips": flips, "ema": ema, "checkpoints": checkpoints}
@@ -122,7 +123,7 @@ def train(
 
 @app.command()
 def sample(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or a name on the hub.")],
     count: Annotated[int, typer.Option(min=1, help="How many pictures.")],
     out: Annotated[Path, typer.Option(help="The .npz to write.")],
     lora: Lora = None,

@@ -88,9 +88,9 @@ def train_model(
 
 
 class Adapters(NamedTuple):
-    """LoRA of this rank for the pipeline in `base`; latents and embedded prompts are kept in the store."""
+    """LoRA of this rank for the pipeline `base`, by folder or hub name; latents and embedded prompts are kept in the store."""
 
-    base: Path
+    base: str | Path
     rank: int
     store: FeatureStore
 

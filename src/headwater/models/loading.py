@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
+from headwater import hub
 from headwater.diffusion.denoiser import Denoiser, evenly
 from headwater.diffusion.schedule import linear
 from headwater.errors import ModelError
 from headwater.models.autoencoder import NAMES, autoencoder, factor_of
-from headwater.models.folders import EXPECTED, Pipeline, fingerprint, json_of, module_of, schedule_of
+from headwater.models.folders import EXPECTED, Pipeline, fingerprint, halved, json_of, module_of, schedule_of
 from headwater.models.kinds import Kind
 
 KINDS = {  # diffusers' class of the network: its kind
@@ -30,17 +31,19 @@ def load(
     lora: str | Path | None = None,
     size: tuple[int, int] | None = None,
 ) -> Denoiser:
-    """The model in a diffusers pipeline folder, or in a bare network's folder (then the schedule is DDPM's linear one).
+    """The model in a diffusers pipeline folder or of a name on the hub, or in a bare network's folder (then the schedule is DDPM's
+    linear one).
 
-    `lora`: a folder of LoRA weights that were trained on it; they alone are then the parameters. `size` is the height and width of
-    the pictures, of networks that make any. So many of its `checkpoints`, evenly spaced, come with it, the last one itself. Those
-    beside the model (of a LoRA: beside that) are taken for its own only if the last has its weights.
+    `lora`: a folder, or a name on the hub, of LoRA weights that were trained on it; they alone are then the parameters. `size` is
+    the height and width of the pictures, of networks that make any. So many of its `checkpoints`, evenly spaced, come with it, the
+    last one itself. Those beside the model (of a LoRA: beside that) are taken for its own only if the last has its weights.
     """
     pipeline = Pipeline.of(folder)
+    lora = None if lora is None else hub.place(lora, hub.adapters)
     model = _whole(pipeline, device, lora, size)
     if not checkpoints:
         return model
-    home = Path(folder if lora is None else lora)
+    home = pipeline.path if lora is None else lora
     folders = checkpoint_folders(home)
     some = evenly(folders, checkpoints)
     found = [load(each, device) if lora is None else _whole(pipeline, device, each, size) for each in some]
@@ -49,18 +52,19 @@ def load(
     return replace(model, checkpoints=tuple(found))
 
 
-def _whole(pipeline: Pipeline, device: str, lora: str | Path | None, size: tuple[int, int] | None) -> Denoiser:
+def _whole(pipeline: Pipeline, device: str, lora: Path | None, size: tuple[int, int] | None) -> Denoiser:
     """Network, schedule and encoders."""
     place, kind = network_of(pipeline)
     module = module_of(place, device)
     if lora is not None:
         from headwater.models.lora import attach
 
-        attach(module, Path(lora), kind.part)
+        attach(module, lora, kind.part)
     shape = kind.shape(module.config)
     if size is not None and kind.any_size:
         shape = (shape[0], *_of_pictures(pipeline, size))
-    schedule = schedule_of(pipeline.part("scheduler")) if has_schedule(pipeline.path) else linear()
+    told = schedule_folder(pipeline.path)
+    schedule = linear() if told is None else schedule_of(told if told == pipeline.path else pipeline.part("scheduler"))
     latent, text = autoencoder(pipeline, shape[1:], device), kind.text(pipeline, device)
     further = [each.fingerprint for each in (latent, text) if each is not None]
     torch.nn.Module.to(module, torch.device(device))
@@ -108,6 +112,20 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     return []
 
 
-def has_schedule(folder: str | Path) -> bool:
-    """Whether the folder names its own noise schedule (else `load` takes DDPM's)."""
-    return (Path(folder) / "scheduler").is_dir()
+def schedule_folder(folder: Path) -> Path | None:
+    """Where the model says its noise schedule: in a folder of its own, or, the first pipelines, in the model's; or nowhere (then
+    `load` takes DDPM's)."""
+    if (folder / "scheduler").is_dir():
+        return folder / "scheduler"
+    return folder if (folder / "scheduler_config.json").exists() else None
+
+
+def notes_on(folder: Path) -> list[str]:
+    """What is to be told of a model's folder before it is opened: what it does not say, and what it has at half precision alone."""
+    found = []
+    if folder.is_dir() and schedule_folder(folder) is None:
+        found.append(f"{folder} names no noise schedule: the linear one of DDPM is assumed (β 1e-4 to 0.02, T = 1000).")
+    half = [each.name for each in (folder, *sorted(folder.glob("*/"))) if halved(each)]
+    if half:
+        found.append(f"{folder} has weights of the variant fp16 alone ({', '.join(half)}): they are as exact as float16 is.")
+    return found

@@ -89,7 +89,10 @@ def _read(folder: Path, prefix: str) -> tuple[dict[str, Tensor], dict[str, Any]]
     if not (folder / DIFFUSERS).exists():
         pickled = list(folder.glob("*.bin")) + list(folder.glob("*.pt")) if folder.is_dir() else []
         what = "pickled weights, which are never loaded" if pickled else f"no {DIFFUSERS} and no {PEFT}"
-        raise ModelError(f"In {folder} there are {what}. Expected a folder of LoRA weights that diffusers or PEFT wrote.")
+        raise ModelError(
+            f"In {folder} there are {what}. Expected a folder of LoRA weights that "
+            "diffusers or PEFT wrote, or the name of one on the hub, hf:owner/name."
+        )
     weights, header = _tensors(folder / DIFFUSERS)
     told = json.loads(header.get(METADATA, "{}"))
     weights = {name.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): each for name, each in weights.items()}
