@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
 
 class Machine(NamedTuple):
-    """Where the models run, and the GiB that one pass through them may take."""
+    """Where the models run, the GiB that one pass through them may take, and the dtype of their weights."""
 
     device: str
     memory: float
+    dtype: str = "float32"
 
 
 class Models(NamedTuple):
@@ -138,6 +139,8 @@ def reachable_paths(method: Any, bank: Bank) -> bool:
 
 def retrained(bank: Bank | None, models: Models, count: int, machine: Machine) -> tuple[list[Denoiser], list[str]]:
     """Models of the first of the bank's further subsets, which are never compared with: those kept, else trained now."""
+    if machine.dtype != "float32":
+        raise OptionError(f"--dtype is {machine.dtype}; models retrained for --ensemble are of float32. Leave it out.")
     if bank is None or models.folders:
         raise OptionError("--ensemble takes models retrained on a bank's further subsets; expected --bank and no --model.")
     rows = range(bank.compared, bank.compared + count)
@@ -211,9 +214,9 @@ def _models(what: _Found, machine: Machine, checkpoints: int) -> tuple[list[Deno
     if not folders:
         return [], []
     opened = [hub.place(folder, hub.pipeline) for folder in folders]
-    notes = [note for folder in opened for note in loading.notes_on(folder)]
+    notes = [note for folder in opened for note in loading.notes_on(folder)] + note_on_halves(machine.dtype, machine.device)
     device, memory = checked(machine.device), int(machine.memory * 2**30)
-    loaded = [loading.load(folder, device, checkpoints, lora=what.lora, size=what.size) for folder in opened]
+    loaded = [loading.load(folder, device, checkpoints, lora=what.lora, size=what.size, dtype=machine.dtype) for folder in opened]
     few = "{} has {} checkpoints of its own, in `checkpoints/step-*` in it or beside it: {}."
     for folder, model in zip(folders, loaded, strict=True):
         if len(model.checkpoints) < checkpoints:
@@ -223,6 +226,16 @@ def _models(what: _Found, machine: Machine, checkpoints: int) -> tuple[list[Deno
         told(note)
     earlier = [tuple(replace(each, memory=memory) for each in model.checkpoints) for model in loaded]
     return [replace(model, memory=memory, checkpoints=each) for model, each in zip(loaded, earlier, strict=True)], notes
+
+
+def note_on_halves(dtype: str, device: str) -> list[str]:
+    """What is to be told of half precision on this device."""
+    if dtype == "float32" or device != "cpu":
+        return []
+    return [
+        f"Weights in {dtype} take half the memory; on the CPU they save time only where the processor computes in {dtype}."
+        + (" bfloat16 has float32's range, and does not overflow." if dtype == "float16" else "")
+    ]
 
 
 def told(note: str) -> str:

@@ -36,6 +36,7 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="A field of th
 BankFolder = Annotated[str | None, typer.Option("--bank", help="A bank of retrained models, or `digits`.")]
 Seed = Annotated[int, typer.Option(help="Names all random draws.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
+Dtype = Annotated[str, typer.Option(help="Of the network's weights: float32, bfloat16 or float16. Adapters stay in float32.")]
 Store = Annotated[Path | None, typer.Option(help="Where features are kept [default: $HEADWATER_STORE or the user cache].")]
 Kept = Annotated[str, typer.Option("--store-dtype", help="float32, or float16: half the space, at a small recorded error.")]
 Memory = Annotated[float, typer.Option(min=0.01, help="GiB that one pass through the model may take: decides batch sizes.")]
@@ -95,6 +96,9 @@ def train(
     caption: Caption = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="Of the weights of --model, which adapters leave as they are: float32 or bfloat16.")
+    ] = "float32",
     store: Store = None,
 ) -> None:
     """Train a DDPM, or with --lora adapters of a model, with the recipes of the D-TRAK paper.
@@ -108,13 +112,17 @@ def train(
 
     if lora != (model is not None):
         raise OptionError("--lora and --model belong together: a pipeline, of which adapters are trained.")
+    if dtype != "float32" and not lora:
+        raise OptionError(
+            f"--dtype is {dtype}; all weights are trained, in float32. It is for the frozen weights of --model --lora."
+        )
     given = {"steps": steps, "epochs": epochs, "batch": batch, "learning_rate": learning_rate}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     changes |= {"dropout": dropout, "flips": flips, "ema": ema, "checkpoints": checkpoints}
     recipe, examples = replace(LORA if lora else Recipe(), **changes), open_examples(data, resize=resize, caption=caption)
     with _bar("training") as tick:
         if model is not None:
-            train_lora(Adapters(model, rank, _store(store)), examples, recipe, out, seed, device=checked(device), tick=tick)
+            train_lora(Adapters(model, rank, _store(store), dtype), examples, recipe, out, seed, device=checked(device), tick=tick)
         else:
             what = network(config, examples, prediction=prediction, conditional=conditional)
             train_model(what, examples, recipe, out, seed, device=checked(device), tick=tick)
@@ -135,6 +143,7 @@ def sample(
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance, of models that take prompts; 1: none.")] = 1.0,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Keep the path x_t of every picture.")] = False,
     device: Device = "cpu",
+    dtype: Dtype = "float32",
 ) -> None:
     """Generate pictures, each from its own named noise, as 8-bit queries."""
     import numpy as np
@@ -144,7 +153,7 @@ def sample(
     from headwater.making import Sampling, pictures
     from headwater.models import loading
 
-    loaded = loading.load(model, checked(device), lora=lora)
+    loaded = loading.load(model, checked(device), lora=lora, dtype=dtype)
     with _bar("sampling") as tick:
         how = Sampling(sampler=sampler, steps=steps, guidance=guidance, keep_path=trajectory)
         examples = pictures(loaded, count, seed, sampling=how, label=label, prompts=prompt, tick=tick)
@@ -165,6 +174,7 @@ def attribute(
     bank: BankFolder = None,
     seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
     device: Device = "cpu",
+    dtype: Dtype = "float32",
     store: Store = None,
     store_dtype: Kept = "float32",
     memory: Memory = 1.0,
@@ -182,7 +192,7 @@ def attribute(
     from headwater.report import report as page
 
     fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None), lora)
-    what = experiment(method, fields, train, query, models, bank, Machine(device, memory), Reading(resize, caption))
+    what = experiment(method, fields, train, query, models, bank, Machine(device, memory, dtype), Reading(resize, caption))
     with _bar("features") as tick:
         fresh = run(what, out, _store(store, tick, store_dtype, crew(workers, ray, gpus)), force=force)
     if not fresh:
@@ -221,6 +231,7 @@ def tune(
     set_: Settings = None,
     seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
     device: Device = "cpu",
+    dtype: Dtype = "float32",
     store: Store = None,
     store_dtype: Kept = "float32",
     memory: Memory = 1.0,
@@ -241,7 +252,7 @@ def tune(
     if "checkpoints" in swept:  # as many are loaded as any setting asks for
         set_ = [*(set_ or []), f"checkpoints={max(swept['checkpoints'])}"]
     fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None))
-    what = experiment(method, fields, train, query, models, bank, Machine(device, memory), Reading(caption=caption))
+    what = experiment(method, fields, train, query, models, bank, Machine(device, memory, dtype), Reading(caption=caption))
     with _bar("features") as tick:
         found = sweep(what, swept, _store(store, tick, store_dtype, crew(workers, ray, gpus)))
     print(json.dumps(found) if as_json else "\n".join(lines(found)))

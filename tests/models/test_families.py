@@ -515,3 +515,39 @@ def test_only_attention_drops_while_adapters_are_trained(pipelines, store, monke
     assert {p for name, p in seen.items() if "attn" in name} == {0.25}
     assert {p for name, p in seen.items() if "attn" not in name} == {0.0}
     assert all(layer.p == 0 for layer in tuned.module.modules() if isinstance(layer, torch.nn.Dropout))
+
+
+def test_adapters_stay_in_float32_beside_a_base_in_bfloat16(pipelines, store, tmp_path):
+    recipe = Recipe(steps=3, batch=2, checkpoints=1)
+    half = train(Tuning(load(pipelines / "stable", dtype="bfloat16"), store, 2), images(prompts=PROMPTS), recipe, 0)
+    assert {p.dtype for p in half.parameters().values()} == {torch.float32} and half.dtype == torch.bfloat16
+    lora.save(half.module, tmp_path / "lora", "unet")
+    again = load(pipelines / "stable", lora=tmp_path / "lora", dtype="bfloat16")
+    assert again.fingerprint == half.fingerprint
+    whole, draws, what = load(pipelines / "stable", lora=tmp_path / "lora"), Draws((5, 500)), measurement("simple")
+    rows = [torch.cat(list(hooks.gradients(each, shown(each, "stable", store), what, draws))) for each in (whole, again)]
+    assert torch.nn.functional.cosine_similarity(*rows).min() > 0.98 and rows[1].dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_runs_in_bfloat16(pipelines, store, family):
+    rows = []
+    for dtype in ("float32", "bfloat16"):
+        model = load(pipelines / family, dtype=dtype)
+        rows.append(torch.cat(list(hooks.gradients(model, shown(model, family, store), measurement("simple"), Draws((5, 500))))))
+    assert torch.nn.functional.cosine_similarity(*rows).min() > 0.98
+
+
+def test_checkpoints_of_adapters_share_the_weights_of_their_base(pipelines, store, tmp_path):
+    base, home = load(pipelines / "stable"), tmp_path / "lora"
+    for step in (1, 2):
+        tuned = train(Tuning(base, store, 2), images(prompts=PROMPTS), Recipe(steps=step, batch=2, checkpoints=1, warmup=0.0), 0)
+        lora.save(tuned.module, home / "checkpoints" / f"step-{step}", "unet")
+    lora.save(tuned.module, home, "unet")
+    model = load(pipelines / "stable", checkpoints=2, lora=home)
+    one, two = model.checkpoints
+    assert one.fingerprint != two.fingerprint == model.fingerprint
+    assert one.fingerprint == load(pipelines / "stable", lora=home / "checkpoints" / "step-1").fingerprint
+    assert all(each.latent is model.latent and each.text is model.text for each in model.checkpoints)
+    for (name, p), (_, other) in zip(one.module.named_parameters(), two.module.named_parameters(), strict=True):
+        assert (p.data_ptr() == other.data_ptr()) == ("lora_" not in name), name

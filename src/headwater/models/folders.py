@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from headwater import hub
 from headwater.diffusion.schedule import Flow, Schedule, linear
-from headwater.errors import ModelError, NonFiniteError
+from headwater.errors import ModelError, NonFiniteError, unknown
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 STEM = "diffusion_pytorch_model"
 EXPECTED = "a diffusers pipeline folder, or one network's"
@@ -76,8 +77,10 @@ def json_of(path: Path, expected: str) -> dict[str, Any]:
         raise ModelError(f"{path} is not valid JSON: the file is damaged.") from error
 
 
-def module_of(folder: Path, device: str = "cpu") -> nn.Module:
-    """The network in a folder of diffusers: built from its config.json, with all of its weights, in float32."""
+def module_of(folder: Path, device: str = "cpu", dtype: str = "float32") -> nn.Module:
+    """The network in a folder of diffusers: built from its config.json, with all of its weights, in one of DTYPES."""
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
     config = json_of(folder / "config.json", EXPECTED)
     name = config.get("_class_name", "UNet2DModel")
     kind = getattr(diffusers, name, None) if isinstance(name, str) else None
@@ -92,7 +95,7 @@ def module_of(folder: Path, device: str = "cpu") -> nn.Module:
     except (RuntimeError, ValueError, TypeError) as error:
         told = " ".join(str(error).split())[:300]
         raise ModelError(f"The weights in {folder} do not fit its config.json: {told}") from error
-    nn.Module.to(module, torch.device(device))
+    nn.Module.to(module, torch.device(device), DTYPES[dtype])
     return module
 
 
