@@ -307,24 +307,50 @@ def bank_status(bank: Annotated[str, typer.Argument(help="Bank folder, or `digit
 
 @app.command()
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a bank folder.")],
+    recipe: Annotated[str | None, typer.Argument(help="A recipe's name, or a bank folder: what the bank costs.")] = None,
     subsets: Annotated[int | None, typer.Option(min=1, help="Other number of subsets.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Other number of seeds.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes at once [default: one for each core].")] = None,
+    method: Annotated[str | None, typer.Option(help="Without a recipe: what `attribute` with this method costs.")] = None,
+    train: Train = None,
+    query: Query = None,
+    model: ModelFolders = None,
+    lora: Lora = None,
+    set_: Settings = None,
+    resize: Resize = None,
+    caption: Caption = None,
     device: Device = "cpu",
+    dtype: Dtype = "float32",
+    memory: Memory = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What a bank would cost here: trainings, steps, hours, memory, disk, and each method on it. Takes about ten seconds."""
+    """What a bank, or with --method an attribution, would cost here, measured on a few pictures: time, memory, disk.
+
+    A recipe: trainings, steps, hours, and each method on it. With --method: the options of `attribute`; encoding and features.
+    """
+    if (recipe is None) == (method is None):
+        raise OptionError("plan takes either a recipe, or --method with --model, --train and --query; expected one of them.")
+    if method is not None:
+        from headwater.arguments import Machine, Models, Reading, experiment, fields_of
+        from headwater.foresight import foreseen
+        from headwater.foresight import lines as told
+
+        models, machine = Models(model or [], lora=lora), Machine(device, memory, dtype)
+        fields, reading = fields_of(method, set_ or [], None), Reading(resize, caption)
+        asked = experiment(method, fields, train, query, models, None, machine, reading)
+        cost = foreseen(asked)
+        print(json.dumps(cost) if as_json else "\n".join(told(asked, cost)))
+        return
     from headwater.arguments import bank_recipe
     from headwater.experiment import device as checked
     from headwater.planning import lines
     from headwater.planning import plan as planned
 
-    folder = Path(recipe)
+    folder = Path(recipe or "")
     there = (folder / "bank.json").exists()
     what = bank_recipe(folder, None if there else recipe, {"subsets": subsets, "seeds": seeds})
     found = planned(what, {"data": what.data.size(), "held_out": what.held_out.size()}, checked(device), workers)
-    print(json.dumps(found) if as_json else "\n".join(lines(recipe, what, found)))
+    print(json.dumps(found) if as_json else "\n".join(lines(recipe or "", what, found)))
 
 
 @app.command()
