@@ -14,7 +14,7 @@ from headwater.bank import Bank, open_bank, read_info
 from headwater.building import Place
 from headwater.core import Examples, labelled_like
 from headwater.data import open_examples
-from headwater.data.template import captioned
+from headwater.data.template import captioned, names_in
 from headwater.diffusion.denoiser import Denoiser
 from headwater.errors import OptionError
 from headwater.experiment import Run
@@ -108,7 +108,7 @@ def experiment(
         raise OptionError(
             "--caption makes prompts of images that --train and --query name; expected one of these, for a bank has its own."
         )
-    examples = opened.train if train is None and opened else open_examples(train or "", **reading._asdict())
+    examples = opened.train if train is None and opened else read(train or "", reading, "training images")
     queries = opened.queries if query is None and opened else explained(query or "", examples, reading)
     folders = models.folders or ([str(opened.folder / "model")] if opened and train is None else [])
     if models.ensemble is None:
@@ -127,7 +127,22 @@ def experiment(
 def explained(query: str, train: Examples, reading: Reading) -> Examples:
     """The queries, with the training set's labels before a template reads them."""
     queries = labelled_like(open_examples(query, resize=reading.resize), train)
-    return queries if reading.caption is None else captioned(queries, reading.caption)
+    return _captioned(queries, reading, "queries")
+
+
+def read(source: str, reading: Reading, what: str) -> Examples:
+    """The images that `source` names, with prompts by the template if they have none."""
+    if reading.caption is not None:
+        names_in(reading.caption)  # before anything is opened
+    return _captioned(open_examples(source, resize=reading.resize), reading, what)
+
+
+def _captioned(examples: Examples, reading: Reading, what: str) -> Examples:
+    if reading.caption is None:
+        return examples
+    if examples.prompts is not None:
+        told(f"The {what} have prompts of their own, such as '{examples.prompts[0]}': --caption changes none of them.")
+    return captioned(examples, reading.caption)
 
 
 def reachable_paths(method: Any, bank: Bank) -> bool:

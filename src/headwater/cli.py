@@ -105,7 +105,7 @@ def train(
 
     Run again, it goes on from its last checkpoint.
     """
-    from headwater.data import open_examples
+    from headwater.arguments import Reading, read
     from headwater.experiment import device as checked
     from headwater.making import Adapters, network, train_lora, train_model
     from headwater.models.train import LORA, Recipe
@@ -119,7 +119,7 @@ def train(
     given = {"steps": steps, "epochs": epochs, "batch": batch, "learning_rate": learning_rate}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     changes |= {"dropout": dropout, "flips": flips, "ema": ema, "checkpoints": checkpoints}
-    recipe, examples = replace(LORA if lora else Recipe(), **changes), open_examples(data, resize=resize, caption=caption)
+    recipe, examples = replace(LORA if lora else Recipe(), **changes), read(data, Reading(resize, caption), "images")
     with _bar("training") as tick:
         if model is not None:
             train_lora(Adapters(model, rank, _store(store), dtype), examples, recipe, out, seed, device=checked(device), tick=tick)
