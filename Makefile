@@ -28,7 +28,7 @@ results: install
 	$(BIN)/python recipes/all.py --bank $(or $(BANK),digits) --embedder $(or $(EMBEDDER),efficientnet:EMBEDDER)
 
 bench: install
-	for what in account features projection kernel peers lds training curvature patches; do $(BIN)/python benchmarks/$$what.py || exit 1; done
+	for what in account features lora projection kernel peers lds training curvature patches; do $(BIN)/python benchmarks/$$what.py || exit 1; done
 
 clean:
 	rm -rf .venv headwater-demo

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from headwater import hub
 from headwater.asking import on_paths
 from headwater.bank import Bank, open_bank, read_info
 from headwater.building import Place
 from headwater.core import Examples, labelled_like
 from headwater.data import open_examples
-from headwater.data.template import captioned
+from headwater.data.template import captioned, names_in
 from headwater.diffusion.denoiser import Denoiser
 from headwater.errors import OptionError
 from headwater.experiment import Run
@@ -32,22 +33,23 @@ if TYPE_CHECKING:
 
 
 class Machine(NamedTuple):
-    """Where the models run, and the GiB that one pass through them may take."""
+    """Where the models run, the GiB that one pass through them may take, and the dtype of their weights."""
 
     device: str
     memory: float
+    dtype: str = "float32"
 
 
 class Models(NamedTuple):
-    """Whose gradients are taken: models in folders, or an `ensemble` of so many retrained on a bank's further subsets.
+    """Whose gradients are taken: models by folder or hub name, or an `ensemble` of so many retrained on a bank's further subsets.
 
-    `kept` is where retrained models are kept; `lora` a folder of adapters that were trained on the model.
+    `kept` is where retrained models are kept; `lora` adapters that were trained on the model, named alike.
     """
 
-    folders: list[Path]
+    folders: list[str]
     ensemble: int | None = None
     kept: Path | None = None
-    lora: Path | None = None
+    lora: str | None = None
 
 
 class Reading(NamedTuple):
@@ -111,14 +113,14 @@ def experiment(
         raise OptionError(
             "--caption makes prompts of images that --train and --query name; expected one of these, for a bank has its own."
         )
-    examples = opened.train if train is None and opened else open_examples(train or "", **reading._asdict())
+    examples = opened.train if train is None and opened else read(train or "", reading, "training images")
     queries = opened.queries if query is None and opened else explained(query or "", examples, reading)
-    folders = models.folders or ([opened.folder / "model"] if opened and train is None else [])
+    folders = models.folders or ([str(opened.folder / "model")] if opened and train is None else [])
     if models.ensemble is None:
         if models.lora is not None and len(folders) != 1:
             raise OptionError(f"--lora changes one model, and there are {len(folders)}. Name one with --model.")
         found = _Found(folders, models.lora, examples.shape[1:])
-        (loaded, notes), names = _models(found, machine, getattr(made, "checkpoints", 0)), [str(folder) for folder in folders]
+        (loaded, notes), names = _models(found, machine, getattr(made, "checkpoints", 0)), folders
     else:
         (loaded, names), notes = retrained(opened, models, models.ensemble, machine), []
         if getattr(made, "checkpoints", 0) > 1:
@@ -130,7 +132,22 @@ def experiment(
 def explained(query: str, train: Examples, reading: Reading) -> Examples:
     """The queries, with the training set's labels before a template reads them."""
     queries = labelled_like(open_examples(query, resize=reading.resize), train)
-    return queries if reading.caption is None else captioned(queries, reading.caption)
+    return _captioned(queries, reading, "queries")
+
+
+def read(source: str, reading: Reading, what: str) -> Examples:
+    """The images that `source` names, with prompts by the template if they have none."""
+    if reading.caption is not None:
+        names_in(reading.caption)  # before anything is opened
+    return _captioned(open_examples(source, resize=reading.resize), reading, what)
+
+
+def _captioned(examples: Examples, reading: Reading, what: str) -> Examples:
+    if reading.caption is None:
+        return examples
+    if examples.prompts is not None:
+        told(f"The {what} have prompts of their own, such as '{examples.prompts[0]}': --caption changes none of them.")
+    return captioned(examples, reading.caption)
 
 
 def reachable_paths(method: Any, bank: Bank) -> bool:
@@ -142,6 +159,8 @@ def reachable_paths(method: Any, bank: Bank) -> bool:
 
 def retrained(bank: Bank | None, models: Models, count: int, machine: Machine) -> tuple[list[Denoiser], list[str]]:
     """Models of the first of the bank's further subsets, which are never compared with: those kept, else trained now."""
+    if machine.dtype != "float32":
+        raise OptionError(f"--dtype is {machine.dtype}; models retrained for --ensemble are of float32. Leave it out.")
     if bank is None or models.folders:
         raise OptionError("--ensemble takes models retrained on a bank's further subsets; expected --bank and no --model.")
     rows = range(bank.compared, bank.compared + count)
@@ -205,8 +224,8 @@ def embedding(name: str | None, device: str) -> "Embedder | None":
 class _Found(NamedTuple):
     """Folders of models, and of adapters of one, and the height and width of the pictures they are asked about."""
 
-    folders: list[Path]
-    lora: Path | None
+    folders: list[str]
+    lora: str | None
     size: tuple[int, int]
 
 
@@ -214,13 +233,10 @@ def _models(what: _Found, machine: Machine, checkpoints: int) -> tuple[list[Deno
     folders = what.folders
     if not folders:
         return [], []
-    notes = [
-        f"{folder} names no noise schedule: the linear one of DDPM is assumed (β 1e-4 to 0.02, T = 1000)."
-        for folder in folders
-        if folder.is_dir() and not loading.has_schedule(folder)
-    ]
+    opened = [hub.place(folder, hub.pipeline) for folder in folders]
+    notes = [note for folder in opened for note in loading.notes_on(folder)] + note_on_halves(machine.dtype, machine.device)
     device, memory = checked(machine.device), int(machine.memory * 2**30)
-    loaded = [loading.load(folder, device, checkpoints, lora=what.lora, size=what.size) for folder in folders]
+    loaded = [loading.load(folder, device, checkpoints, lora=what.lora, size=what.size, dtype=machine.dtype) for folder in opened]
     few = "{} has {} checkpoints of its own, in `checkpoints/step-*` in it or beside it: {}."
     for folder, model in zip(folders, loaded, strict=True):
         if len(model.checkpoints) < checkpoints:
@@ -230,6 +246,16 @@ def _models(what: _Found, machine: Machine, checkpoints: int) -> tuple[list[Deno
         told(note)
     earlier = [tuple(replace(each, memory=memory) for each in model.checkpoints) for model in loaded]
     return [replace(model, memory=memory, checkpoints=each) for model, each in zip(loaded, earlier, strict=True)], notes
+
+
+def note_on_halves(dtype: str, device: str) -> list[str]:
+    """What is to be told of half precision on this device."""
+    if dtype == "float32" or device != "cpu":
+        return []
+    return [
+        f"Weights in {dtype} take half the memory; on the CPU they save time only where the processor computes in {dtype}."
+        + (" bfloat16 has float32's range, and does not overflow." if dtype == "float16" else "")
+    ]
 
 
 def told(note: str) -> str:

@@ -25,9 +25,10 @@ bank_app = typer.Typer(no_args_is_help=True, help="Ground truth: retrain on subs
 app.add_typer(bank_app, name="bank")
 
 ModelFolders = Annotated[
-    list[Path] | None, typer.Option("--model", help="diffusers pipeline or UNet folder; several: an ensemble.")
+    list[str] | None,
+    typer.Option("--model", help="Folder of diffusers, or a name on the hub (hf:owner/name); several: an ensemble."),
 ]
-Lora = Annotated[Path | None, typer.Option(help="Folder of LoRA weights of the model: they alone are then its parameters.")]
+Lora = Annotated[str | None, typer.Option(help="LoRA weights of the model, as --model: they alone are then its parameters.")]
 Train = Annotated[str | None, typer.Option(help="Training images: folder, .npz, hf:name[:split], digits, cifar10, cifar2.")]
 Query = Annotated[str | None, typer.Option(help="Queries: the pictures to explain; as --train.")]
 Method = Annotated[str, typer.Option(help="Attribution method (see `headwater methods`), or package.module:Class.")]
@@ -35,6 +36,7 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="A field of th
 BankFolder = Annotated[str | None, typer.Option("--bank", help="A bank of retrained models, or `digits`.")]
 Seed = Annotated[int, typer.Option(help="Names all random draws.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
+Dtype = Annotated[str, typer.Option(help="Of the network's weights: float32, bfloat16 or float16. Adapters stay in float32.")]
 Store = Annotated[Path | None, typer.Option(help="Where features are kept [default: $HEADWATER_STORE or the user cache].")]
 Kept = Annotated[str, typer.Option("--store-dtype", help="float32, or float16: half the space, at a small recorded error.")]
 Memory = Annotated[float, typer.Option(min=0.01, help="GiB that one pass through the model may take: decides batch sizes.")]
@@ -77,7 +79,7 @@ def train(
     data: Annotated[str, typer.Option(help="Training images: folder, .npz, hf:name[:split], or a built-in name.")],
     out: Annotated[Path, typer.Option(help="Model folder to write (diffusers format, with checkpoints).")],
     config: Annotated[str, typer.Option(help="Named network: digits, cifar, celeba, …-scale-shift.")] = "digits",
-    model: Annotated[Path | None, typer.Option(help="Pipeline folder to train LoRA weights for, with --lora.")] = None,
+    model: Annotated[str | None, typer.Option(help="Pipeline, by folder or hub name, to train LoRA weights for.")] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train adapters of the attention of --model (ArtBench's recipe).")] = False,
     rank: Annotated[int, typer.Option(min=1, help="Of the adapters; their α is the same.")] = 128,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps [default: by --epochs].")] = None,
@@ -94,26 +96,33 @@ def train(
     caption: Caption = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="Of the weights of --model, which adapters leave as they are: float32 or bfloat16.")
+    ] = "float32",
     store: Store = None,
 ) -> None:
     """Train a DDPM, or with --lora adapters of a model, with the recipes of the D-TRAK paper.
 
     Run again, it goes on from its last checkpoint.
     """
-    from headwater.data import open_examples
+    from headwater.arguments import Reading, read
     from headwater.experiment import device as checked
     from headwater.making import Adapters, network, train_lora, train_model
     from headwater.models.train import LORA, Recipe
 
     if lora != (model is not None):
-        raise OptionError("--lora and --model belong together: a pipeline's folder, of which adapters are trained.")
+        raise OptionError("--lora and --model belong together: a pipeline, of which adapters are trained.")
+    if dtype != "float32" and not lora:
+        raise OptionError(
+            f"--dtype is {dtype}; all weights are trained, in float32. It is for the frozen weights of --model --lora."
+        )
     given = {"steps": steps, "epochs": epochs, "batch": batch, "learning_rate": learning_rate}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     changes |= {"dropout": dropout, "flips": flips, "ema": ema, "checkpoints": checkpoints}
-    recipe, examples = replace(LORA if lora else Recipe(), **changes), open_examples(data, resize=resize, caption=caption)
+    recipe, examples = replace(LORA if lora else Recipe(), **changes), read(data, Reading(resize, caption), "images")
     with _bar("training") as tick:
         if model is not None:
-            train_lora(Adapters(model, rank, _store(store)), examples, recipe, out, seed, device=checked(device), tick=tick)
+            train_lora(Adapters(model, rank, _store(store), dtype), examples, recipe, out, seed, device=checked(device), tick=tick)
         else:
             what = network(config, examples, prediction=prediction, conditional=conditional)
             train_model(what, examples, recipe, out, seed, device=checked(device), tick=tick)
@@ -122,7 +131,7 @@ def train(
 
 @app.command()
 def sample(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or a name on the hub.")],
     count: Annotated[int, typer.Option(min=1, help="How many pictures.")],
     out: Annotated[Path, typer.Option(help="The .npz to write.")],
     lora: Lora = None,
@@ -134,6 +143,7 @@ def sample(
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance, of models that take prompts; 1: none.")] = 1.0,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Keep the path x_t of every picture.")] = False,
     device: Device = "cpu",
+    dtype: Dtype = "float32",
 ) -> None:
     """Generate pictures, each from its own named noise, as 8-bit queries."""
     import numpy as np
@@ -143,7 +153,7 @@ def sample(
     from headwater.making import Sampling, pictures
     from headwater.models import loading
 
-    loaded = loading.load(model, checked(device), lora=lora)
+    loaded = loading.load(model, checked(device), lora=lora, dtype=dtype)
     with _bar("sampling") as tick:
         how = Sampling(sampler=sampler, steps=steps, guidance=guidance, keep_path=trajectory)
         examples = pictures(loaded, count, seed, sampling=how, label=label, prompts=prompt, tick=tick)
@@ -164,6 +174,7 @@ def attribute(
     bank: BankFolder = None,
     seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
     device: Device = "cpu",
+    dtype: Dtype = "float32",
     store: Store = None,
     store_dtype: Kept = "float32",
     memory: Memory = 1.0,
@@ -182,7 +193,7 @@ def attribute(
     from headwater.report import report as page
 
     fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None), lora)
-    what = experiment(method, fields, train, query, models, bank, Machine(device, memory), Reading(resize, caption))
+    what = experiment(method, fields, train, query, models, bank, Machine(device, memory, dtype), Reading(resize, caption))
     with _bar("features") as tick:
         kept = _store(store, tick, store_dtype, crew(workers, ray, gpus), memory)
         fresh = run(what, out, kept, force=force, maps=maps)
@@ -222,6 +233,7 @@ def tune(
     set_: Settings = None,
     seed: Annotated[int | None, typer.Option(help="Names all random draws [default: 0].")] = None,
     device: Device = "cpu",
+    dtype: Dtype = "float32",
     store: Store = None,
     store_dtype: Kept = "float32",
     memory: Memory = 1.0,
@@ -242,7 +254,7 @@ def tune(
     if "checkpoints" in swept:  # as many are loaded as any setting asks for
         set_ = [*(set_ or []), f"checkpoints={max(swept['checkpoints'])}"]
     fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None))
-    what = experiment(method, fields, train, query, models, bank, Machine(device, memory), Reading(caption=caption))
+    what = experiment(method, fields, train, query, models, bank, Machine(device, memory, dtype), Reading(caption=caption))
     with _bar("features") as tick:
         found = sweep(what, swept, _store(store, tick, store_dtype, crew(workers, ray, gpus), memory))
     print(json.dumps(found) if as_json else "\n".join(lines(found)))
@@ -297,24 +309,50 @@ def bank_status(bank: Annotated[str, typer.Argument(help="Bank folder, or `digit
 
 @app.command()
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a bank folder.")],
+    recipe: Annotated[str | None, typer.Argument(help="A recipe's name, or a bank folder: what the bank costs.")] = None,
     subsets: Annotated[int | None, typer.Option(min=1, help="Other number of subsets.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Other number of seeds.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes at once [default: one for each core].")] = None,
+    method: Annotated[str | None, typer.Option(help="Without a recipe: what `attribute` with this method costs.")] = None,
+    train: Train = None,
+    query: Query = None,
+    model: ModelFolders = None,
+    lora: Lora = None,
+    set_: Settings = None,
+    resize: Resize = None,
+    caption: Caption = None,
     device: Device = "cpu",
+    dtype: Dtype = "float32",
+    memory: Memory = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What a bank would cost here: trainings, steps, hours, memory, disk, and each method on it. Takes about ten seconds."""
+    """What a bank, or with --method an attribution, would cost here, measured on a few pictures: time, memory, disk.
+
+    A recipe: trainings, steps, hours, and each method on it. With --method: the options of `attribute`; encoding and features.
+    """
+    if (recipe is None) == (method is None):
+        raise OptionError("plan takes either a recipe, or --method with --model, --train and --query; expected one of them.")
+    if method is not None:
+        from headwater.arguments import Machine, Models, Reading, experiment, fields_of
+        from headwater.foresight import foreseen
+        from headwater.foresight import lines as told
+
+        models, machine = Models(model or [], lora=lora), Machine(device, memory, dtype)
+        fields, reading = fields_of(method, set_ or [], None), Reading(resize, caption)
+        asked = experiment(method, fields, train, query, models, None, machine, reading)
+        cost = foreseen(asked)
+        print(json.dumps(cost) if as_json else "\n".join(told(asked, cost)))
+        return
     from headwater.arguments import bank_recipe
     from headwater.experiment import device as checked
     from headwater.planning import lines
     from headwater.planning import plan as planned
 
-    folder = Path(recipe)
+    folder = Path(recipe or "")
     there = (folder / "bank.json").exists()
     what = bank_recipe(folder, None if there else recipe, {"subsets": subsets, "seeds": seeds})
     found = planned(what, {"data": what.data.size(), "held_out": what.held_out.size()}, checked(device), workers)
-    print(json.dumps(found) if as_json else "\n".join(lines(recipe, what, found)))
+    print(json.dumps(found) if as_json else "\n".join(lines(recipe or "", what, found)))
 
 
 @app.command()

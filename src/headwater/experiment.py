@@ -229,6 +229,7 @@ def describe(experiment: Run, method: Any, settings: Mapping[str, Any]) -> dict[
                 "path": str(names[i]) if i < len(names) else "",
                 "fingerprint": model.fingerprint,
                 "parameters": sum(p.numel() for p in model.module.parameters()),
+                "dtype": str(model.dtype)[6:],
             }
             for i, model in enumerate(experiment.models)
         ],

@@ -106,14 +106,15 @@ class GradientFeatures(Gradients):
         """Φ `[n, k]` of the training images. They have no sampler's path: under `trajectory` their own loss stands for it."""
         self.check_schedule(needed(model).schedule.T)
         own = "simple" if self.measurement == "trajectory" else self.measurement
-        return features(model, examples, own, self.draws(), self._projector(), store, self.parameters, self.normalize)
+        return features(model, examples, own, self.draws(), self.projecting(), store, self.parameters, self.normalize)
 
     def query(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
         """Φ `[q, k]` of the queries."""
         draws = self.draws(query=True)
-        return features(model, examples, self.measurement, draws, self._projector(), store, self.parameters, self.normalize)
+        return features(model, examples, self.measurement, draws, self.projecting(), store, self.parameters, self.normalize)
 
-    def _projector(self) -> AnyProjector:
+    def projecting(self) -> AnyProjector:
+        """The projector of its name, width and seed."""
         return projector(self.projector, self.k, self.seed)
 
 

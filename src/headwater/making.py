@@ -17,7 +17,7 @@ from headwater.diffusion.denoiser import Condition, Denoiser
 from headwater.diffusion.sample import SAMPLERS, conditioned, sample
 from headwater.diffusion.schedule import linear
 from headwater.disk import written
-from headwater.errors import DataError, OptionError, unknown
+from headwater.errors import DataError, NonFiniteError, OptionError, unknown
 from headwater.features import check_fits
 from headwater.models import folders, loading, lora, unet
 from headwater.models.train import Recipe, Watch, train
@@ -88,11 +88,13 @@ def train_model(
 
 
 class Adapters(NamedTuple):
-    """LoRA of this rank for the pipeline in `base`; latents and embedded prompts are kept in the store."""
+    """LoRA of this rank for the pipeline `base`, by folder or hub name, whose frozen weights are of this dtype; latents and
+    embedded prompts are kept in the store."""
 
-    base: Path
+    base: str | Path
     rank: int
     store: FeatureStore
+    dtype: str = "float32"
 
 
 def train_lora(
@@ -109,11 +111,13 @@ def train_lora(
 
     Interrupted and finished calls are as `train_model`'s.
     """
-    model = loading.load(what.base, device, size=examples.shape[1:])
+    if what.dtype == "float16":
+        raise OptionError("dtype is float16, in which small gradients are lost on their way back; expected bfloat16 or float32.")
+    model = loading.load(what.base, device, size=examples.shape[1:], dtype=what.dtype)
     check_fits(model, examples)
     settings = {"base": model.fingerprint, "rank": what.rank, "recipe": asdict(recipe), "seed": seed, "data": examples.fingerprint}
     if not _begun(out, settings | {"prompts": examples.prompts}):
-        return loading.load(what.base, device, lora=out, size=examples.shape[1:])
+        return loading.load(what.base, device, lora=out, size=examples.shape[1:], dtype=what.dtype)
     with _watched(out, save_lora, tick) as watch:
         tuned = train(Tuning(model, what.store, what.rank), examples, recipe, seed, device=device, watch=watch)
         save_lora(tuned, out)
@@ -171,6 +175,11 @@ def pictures(
             keep_path=how.keep_path,
             on_step=lambda done, total, start=start: tick(start // BATCH * total + done, len(starts) * total),
         )
+        if not torch.isfinite(made.pictures).all():
+            raise NonFiniteError(
+                f"Among pictures {start} to {indices.stop - 1} there is NaN or infinity, of weights in {str(model.dtype)[6:]}. "
+                "Usual causes: half precision, or weights that have diverged. Use --dtype bfloat16 or float32."
+            )
         images.append(to_uint8(decoded(model, made.pictures).float().cpu().numpy()))
         latents.append(made.pictures.float().cpu().numpy())
         paths.append(None if made.path is None else made.path.float().cpu().numpy())

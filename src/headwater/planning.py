@@ -9,7 +9,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from headwater.curvature.factored import factor_numbers
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
-from headwater.diffusion.schedule import linear
 from headwater.features import Gradients, Passes
 from headwater.gradients.drawn import drawn
 from headwater.gradients.hooks import LayerGradient, stream
@@ -108,7 +107,7 @@ def measured(recipe: BankRecipe, device: str = "cpu") -> Measured:
         found = {name: seconds(work) for name, work in _works(network, model, device).items()}
     finally:
         torch.set_num_threads(threads)
-    return Measured(**found, peak=_peak(device))
+    return Measured(**found, peak=peak(device))
 
 
 def seconds(work: Callable[[int], None], patience: float = PATIENCE, most: int = MOST) -> float:
@@ -188,11 +187,28 @@ def plan(recipe: BankRecipe, examples: Mapping[str, int], device: str = "cpu", w
     }
 
 
-def cost(method: Any, found: Counts, rate: Measured) -> dict[str, float]:
+@runtime_checkable
+class Asked(Protocol):
+    """What a method's cost is counted from."""
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def queries(self) -> int: ...
+
+    @property
+    def parameters(self) -> int: ...
+
+    @property
+    def factors(self) -> int: ...
+
+
+def cost(method: Any, found: Asked, rate: Measured, T: int = 1000, memory: int = Denoiser.memory) -> dict[str, float]:
     """Passes through the model for a training image and a query, seconds for all of them, and bytes in the store."""
     each, n, q = Passes(0, 0), found.n, found.queries
     if isinstance(method, Gradients):
-        each, again = method.passes(linear().T), method.streams(q, found.parameters, Denoiser.memory) - 1
+        each, again = method.passes(T), method.streams(q, found.parameters, memory) - 1
         each = each._replace(train=each.train + again * method.draws().count)
     seconds = (n * each.train + q * each.query) * rate.gradient + (n * each.train_forward + q * each.query_forward) * rate.forward
     kept = getattr(method, "bytes_kept", None)
@@ -212,21 +228,22 @@ def lines(name: str, recipe: BankRecipe, found: Mapping[str, Any]) -> list[str]:
         f"outcomes    {many['measuring']:,} forward passes; sampling {many['sampling']:,}",
         f"measured    a picture takes {each['step']} in a training step, {each['forward']} forward, {each['gradient']} for its "
         "gradient",
-        f"time        {_hours(hours['in_all'])} with {hours['workers']} at once (training {_hours(hours['training'])}, measuring "
-        f"{_hours(hours['measuring'])}, sampling {_hours(hours['sampling'])} on one)",
-        f"memory      {_bytes(found['peak_of_a_process'])} a process, as measured",
-        f"disk        {_bytes(many['bytes_of_bank'])} bank, {_bytes(many['bytes_of_models'])} kept models",
+        f"time        {duration(hours['in_all'])} with {hours['workers']} at once (training {duration(hours['training'])}, "
+        f"measuring {duration(hours['measuring'])}, sampling {duration(hours['sampling'])} on one)",
+        f"memory      {sized(found['peak_of_a_process'])} a process, as measured",
+        f"disk        {sized(many['bytes_of_bank'])} bank, {sized(many['bytes_of_models'])} kept models",
         "",
         f"{'method':14}{'gradients an image':>20}{'a query':>9}{'time on one':>14}{'kept':>12}",
     ]
     rows += [
-        f"{method:14}{each['train']:20d}{each['query']:9d}{_hours(each['seconds'] / 3600):>14}{_bytes(each['bytes']):>12}"
+        f"{method:14}{each['train']:20d}{each['query']:9d}{duration(each['seconds'] / 3600):>14}{sized(each['bytes']):>12}"
         for method, each in found["methods"].items()
     ]
     return rows
 
 
-def _hours(hours: float) -> str:
+def duration(hours: float) -> str:
+    """In words."""
     if hours >= 48:
         return f"{hours / 24:,.0f} days"
     if hours >= 1:
@@ -234,7 +251,8 @@ def _hours(hours: float) -> str:
     return f"{60 * hours:.1f} min" if hours > 1 / 60 else f"{3600 * hours:.0f} s"
 
 
-def _bytes(size: float) -> str:
+def sized(size: float) -> str:
+    """In words."""
     for unit in ("B", "KB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"
@@ -242,7 +260,8 @@ def _bytes(size: float) -> str:
     return f"{size:,.1f} GB"
 
 
-def _peak(device: str) -> int:
+def peak(device: str) -> int:
+    """The most memory that this process has held, in bytes."""
     if device.startswith("cuda"):
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

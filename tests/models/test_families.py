@@ -553,3 +553,89 @@ def test_only_attention_drops_while_adapters_are_trained(pipelines, store, monke
     assert {p for name, p in seen.items() if "attn" in name} == {0.25}
     assert {p for name, p in seen.items() if "attn" not in name} == {0.0}
     assert all(layer.p == 0 for layer in tuned.module.modules() if isinstance(layer, torch.nn.Dropout))
+
+
+def test_adapters_stay_in_float32_beside_a_base_in_bfloat16(pipelines, store, tmp_path):
+    recipe = Recipe(steps=3, batch=2, checkpoints=1)
+    half = train(Tuning(load(pipelines / "stable", dtype="bfloat16"), store, 2), images(prompts=PROMPTS), recipe, 0)
+    assert {p.dtype for p in half.parameters().values()} == {torch.float32} and half.dtype == torch.bfloat16
+    lora.save(half.module, tmp_path / "lora", "unet")
+    again = load(pipelines / "stable", lora=tmp_path / "lora", dtype="bfloat16")
+    assert again.fingerprint == half.fingerprint
+    whole, draws, what = load(pipelines / "stable", lora=tmp_path / "lora"), Draws((5, 500)), measurement("simple")
+    rows = [torch.cat(list(hooks.gradients(each, shown(each, "stable", store), what, draws))) for each in (whole, again)]
+    assert torch.nn.functional.cosine_similarity(*rows).min() > 0.98 and rows[1].dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_runs_in_bfloat16(pipelines, store, family):
+    rows = []
+    for dtype in ("float32", "bfloat16"):
+        model = load(pipelines / family, dtype=dtype)
+        rows.append(torch.cat(list(hooks.gradients(model, shown(model, family, store), measurement("simple"), Draws((5, 500))))))
+    assert torch.nn.functional.cosine_similarity(*rows).min() > 0.98
+
+
+def test_checkpoints_of_adapters_share_the_weights_of_their_base(pipelines, store, tmp_path):
+    base, home = load(pipelines / "stable"), tmp_path / "lora"
+    for step in (1, 2):
+        tuned = train(Tuning(base, store, 2), images(prompts=PROMPTS), Recipe(steps=step, batch=2, checkpoints=1, warmup=0.0), 0)
+        lora.save(tuned.module, home / "checkpoints" / f"step-{step}", "unet")
+    lora.save(tuned.module, home, "unet")
+    model = load(pipelines / "stable", checkpoints=2, lora=home)
+    one, two = model.checkpoints
+    assert one.fingerprint != two.fingerprint == model.fingerprint
+    assert one.fingerprint == load(pipelines / "stable", lora=home / "checkpoints" / "step-1").fingerprint
+    assert all(each.latent is model.latent and each.text is model.text for each in model.checkpoints)
+    for (name, p), (_, other) in zip(one.module.named_parameters(), two.module.named_parameters(), strict=True):
+        assert (p.data_ptr() == other.data_ptr()) == ("lora_" not in name), name
+
+
+def test_a_plan_counts_exactly_and_times_the_runs_own_images(pipelines, tmp_path, monkeypatch, capsys):
+    """Gradients taken, bytes kept: those that the attribution itself comes to."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("train.npz", images=images(6).images, prompts=np.array(["a cat", "a dog"] * 3))
+    np.savez("query.npz", images=images(2).images[1:], prompts=np.array(["a cow"]))  # one that is among the training images
+    words = ["--model", str(pipelines / "stable"), "--train", "train.npz", "--query", "query.npz", "--method", "d-trak"]
+    words += ["--set", "timesteps=3", "--set", "k=32"]
+    monkeypatch.setattr("headwater.foresight.PATIENCE", 0.5)
+    capsys.readouterr()
+    ran("plan", *words, "--json")
+    found = json.loads(capsys.readouterr().out)
+    counts, model = found["counts"], load(pipelines / "stable")
+    assert (counts["n"], counts["queries"], counts["pictures"], counts["prompts"]) == (6, 1, 6, 3)
+    assert counts["parameters"] == sum(p.numel() for p in model.module.parameters()) == counts["bytes_of_weights"] / 4
+    assert found["gradients"] == {"train": 3, "query": 3, "train_forward": 0, "query_forward": 0}
+    took = found["seconds_a_picture"]
+    assert found["seconds"]["features"] == pytest.approx(7 * 3 * took["gradient"]) and took["gradient"] > 0
+    assert found["seconds"]["encoding"] == pytest.approx(6 * took["latents"] + 3 * took["prompt"])
+    ran("plan", *words)
+    text = capsys.readouterr().out
+    assert "6, and 1 queries; to encode 6 pictures, 3 prompts" in text and "d-trak: 3 an image, 3 a query" in text
+    ran("attribute", *words, "--out", "run", "--store", "store")
+    rows = {path.parent.name: [] for path in Path("store").rglob("*.npy")}
+    for path in Path("store").rglob("*.npy"):
+        rows[path.parent.name].append(np.load(path, mmap_mode="r").nbytes)
+    assert sorted(map(sum, rows.values())) == sorted(found["bytes"].values())
+
+
+def test_a_plan_of_neither_or_both_is_told(capsys):
+    assert "expected one of them" in refused(capsys, "plan")
+    assert "expected one of them" in refused(capsys, "plan", "digits", "--method", "trak")
+    pixel = ["plan", "--method", "pixel", "--train", "digits", "--query", "digits:val"]
+    assert "has no gradients to foretell" in refused(capsys, *pixel)
+
+
+def test_more_pictures_than_the_first_are_timed_without_what_is_done_once(monkeypatch):
+    import time as clock
+
+    from headwater import foresight
+
+    now = [0.0]
+    monkeypatch.setattr(clock, "perf_counter", lambda: now[0])
+
+    def work(size):
+        now[0] += 5 + 2 * size
+
+    assert foresight._seconds(work, 9) == pytest.approx(2)
+    assert foresight._seconds(work, 1) == pytest.approx(7)

@@ -117,7 +117,7 @@ def test_the_schedule_of_a_diffusers_folder_is_kept(tiny, smallest, tmp_path, sc
     scheduler.save_pretrained(tmp_path / "scheduler")
     schedule = loading.load(tmp_path).schedule
     np.testing.assert_allclose(schedule.alpha_bar, scheduler.alphas_cumprod, rtol=3e-5, atol=1e-12)
-    assert schedule.prediction == scheduler.config.prediction_type and loading.has_schedule(tmp_path)
+    assert schedule.prediction == scheduler.config.prediction_type and loading.schedule_folder(tmp_path) == tmp_path / "scheduler"
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=["linear", "scaled", "cosine", "zero-snr"])
@@ -135,7 +135,7 @@ def test_a_bare_unet_has_the_linear_schedule(tiny, tmp_path):
     model = tiny(torch.float32)
     model.module.save_pretrained(tmp_path)
     loaded = loading.load(tmp_path)
-    assert same(weights(loaded), weights(model)) and not loading.has_schedule(tmp_path)
+    assert same(weights(loaded), weights(model)) and loading.schedule_folder(tmp_path) is None
     assert np.array_equal(loaded.schedule.alpha_bar, linear().alpha_bar)
 
 

@@ -1,7 +1,7 @@
 """The model, as everything above sees it: parameters, a prediction, a schedule, a fingerprint."""
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -61,6 +61,14 @@ class Family:
         """The prediction, shaped as x_t."""
         return getattr(made, "sample", made)
 
+    def prediction(
+        self, network: Callable[..., Any], dtype: torch.dtype, x_t: Tensor, time: Tensor, condition: Condition
+    ) -> Tensor:
+        """What the network of that dtype makes of (x_t, time, condition), in the dtype of x_t."""
+        told = {name: each.to(dtype) if each.is_floating_point() else each for name, each in condition.items()}
+        inputs, named = self.inputs(x_t.to(dtype), time, told)
+        return self.output(network(*inputs, **named), x_t).to(x_t.dtype)
+
 
 DIFFUSERS = Family()
 
@@ -98,6 +106,11 @@ class Denoiser:
         return next(self.module.parameters()).dtype
 
     @property
+    def like(self) -> Tensor:
+        """An empty tensor of the kind that pictures, noise and measurements are: the weights', but never narrower than float32."""
+        return torch.empty(0, device=self.device, dtype=torch.promote_types(self.dtype, torch.float32))
+
+    @property
     def pictures(self) -> tuple[int, int, int]:
         """(channels, height, width) of the pictures that the model makes."""
         return self.shape if self.latent is None else self.latent.shape
@@ -122,8 +135,11 @@ class Denoiser:
         parameters: Parameters | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """The network's output, without guidance; with `parameters`, those replace the model's own (for torch.func)."""
-        inputs, named = self.family.inputs(x_t, self.schedule.time(t), condition or {})
-        return self.family.output(functional_call(self.module, dict(parameters or {}), inputs, named), x_t)
+
+        def network(*inputs: Any, **named: Any) -> Any:
+            return functional_call(self.module, dict(parameters or {}), inputs, named)
+
+        return self.family.prediction(network, self.dtype, x_t, self.schedule.time(t), condition or {})
 
     def clipped(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """A finished picture as samplers clip it: pixels to [−1, 1], latents not at all."""

@@ -100,4 +100,4 @@ def conditioned(model: Denoiser, condition: Condition, guidance: float = 1.0) ->
 
 def _noise(model: Denoiser, indices: range, seed: int, name: str) -> Tensor:
     each = [seeds.normal(model.shape, seed, "sample", i, name) for i in indices]
-    return torch.as_tensor(np.stack(each), dtype=model.dtype, device=model.device)
+    return torch.as_tensor(np.stack(each), dtype=model.like.dtype, device=model.device)

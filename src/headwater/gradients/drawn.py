@@ -1,4 +1,4 @@
-"""What both engines are given: the draws of some examples and what conditions them, in the model's dtype and on its device."""
+"""What both engines are given: the draws of some examples and what conditions them, on its device, in its dtype or float32."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -47,7 +47,7 @@ def divisor(what: Measurement, d: int) -> int:
 
 def drawn(model: Denoiser, examples: Examples, rows: slice, what: Measurement, draws: AnyDraws) -> Drawn:
     """The draws of `examples[rows]`: noised pictures, a path's pictures noised anew, or for `trajectory` the stored path."""
-    like = next(model.module.parameters())
+    like = model.like
     condition = {name: each[:, None] for name, each in conditions(model, examples, rows, like).items()}
     if what is trajectory:
         draw = along_trajectory(examples, rows, model.schedule, like)

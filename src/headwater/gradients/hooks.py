@@ -44,6 +44,11 @@ def as_it_is(layer: Layer, a: Tensor) -> Tensor:
     return a
 
 
+def wide(a: Tensor) -> Tensor:
+    """The same numbers in float32, where they are of half precision: products, sums and projections are never made in that."""
+    return a.to(torch.promote_types(a.dtype, torch.float32)) if a.is_floating_point() else a
+
+
 def stream(
     model: Denoiser,
     measurement: Measurement,
@@ -54,15 +59,16 @@ def stream(
 ) -> None:
     """Hand each layer's gradient of Σ_rows m(row) to `visit` as soon as the backward pass has reached it; then forget it.
 
-    A row is one draw of one example. `keep` says what to remember of a layer's input, from the forward pass on. Memory: that of
-    the same batch in training, less its weight gradients.
+    A row is one draw of one example. `keep` says what to remember of a layer's input, from the forward pass on; what it keeps whole
+    stays in the network's dtype until it is visited, in float32. Memory: that of the same batch in training, less its weight
+    gradients.
     """
     count = given.draw.t.numel()
     called: dict[str, int] = defaultdict(int)
     waiting: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
 
     def arrived(layer: Layer, kept: list[Tensor], g: Tensor) -> None:
-        waiting[layer.name].append((kept.pop(), g))
+        waiting[layer.name].append((wide(kept.pop()), lifted.undone(wide(g))))
         if len(waiting[layer.name]) == called[layer.name]:
             visit(LayerGradient(layer, waiting.pop(layer.name)))
 
@@ -72,7 +78,9 @@ def stream(
                 f"The layer {layer.name} sees {len(a)} rows for {count} pictures: their gradients cannot be told apart."
             )
         called[layer.name] += 1
-        kept = [keep(layer, a.detach())]
+        a, shown = a.detach(), wide(a.detach())
+        found = keep(layer, shown)
+        kept = [a if found is shown else found]
         output = output if output.requires_grad else output.requires_grad_()
         output.register_hook(lambda g: arrived(layer, kept, g))
         return output
@@ -84,22 +92,46 @@ def stream(
     ]
     try:
         with torch.enable_grad():
-            total = _values(model, measurement, given, frozen).sum()
+            output, lifted = _measured(model, measurement, given, frozen)
     finally:
         for hook in hooks:
             hook.remove()
-    if total.requires_grad:
-        total.backward()
+    if output.requires_grad:
+        output.backward(lifted.g)
     for name in list(waiting):  # of several calls, some did not reach the output
         layer = next(each for each in layers if each.name == name)
         visit(LayerGradient(layer, waiting.pop(name)))
 
 
-def _values(model: Denoiser, measurement: Measurement, given: Drawn, parameters: dict[str, Tensor]) -> Float[Tensor, "b d"]:
-    """The measurement of every draw, from one pass over all of them."""
+class Lifted(NamedTuple):
+    """The gradient of each row's measurement by the network's output; in float16, times the power of two that brings its largest
+    entry near 1. A mean's gradient would be lost there: the smallest number is 6e-8."""
+
+    g: Float[Tensor, "r c h w"]
+    by: Float[Tensor, " r"] | None = None
+
+    @classmethod
+    def of(cls, model: Denoiser, g: Float[Tensor, "r c h w"]) -> "Lifted":
+        """That of the gradient g, for a network of this dtype."""
+        if model.dtype != torch.float16:
+            return cls(g)
+        by = g.flatten(1).abs().amax(1).clamp(min=2.0**-60).log2().round().neg().exp2()
+        return cls(g * by[:, None, None, None], by)
+
+    def undone(self, g: Tensor) -> Tensor:
+        """A gradient that came of it, one row for each, as it would be without."""
+        return g if self.by is None else g / self.by.view(-1, *[1] * (g.ndim - 1))
+
+
+def _measured(
+    model: Denoiser, measurement: Measurement, given: Drawn, parameters: dict[str, Tensor]
+) -> tuple[Float[Tensor, "r c h w"], Lifted]:
+    """The network's output for every draw, from one pass over all of them, and the gradients of their measurements by it."""
     draw = given.draw
     output = model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1), given.flat, parameters)
-    return measurement(output.view_as(draw.x_t), draw, model.schedule)
+    seen = output.detach().requires_grad_()
+    total = measurement(seen.view_as(draw.x_t), draw, model.schedule).sum()
+    return output, Lifted.of(model, *torch.autograd.grad(total, seen))
 
 
 def gradients(
@@ -143,13 +175,13 @@ def check(model: Denoiser, measurement: Measurement, given: Drawn, layers: Seque
     stream(model, measurement, one, layers, visit)
     live = {name: parameter.requires_grad_() for name, parameter in parameters_of(layers).items()}
     with torch.enable_grad():
-        total = _values(model, measurement, one, live).sum()
-    if not total.requires_grad:
+        output, lifted = _measured(model, measurement, one, live)
+    if not output.requires_grad:
         return
-    each = torch.autograd.grad(total, list(live.values()), allow_unused=True)
-    expected = {name: g.flatten().double() for name, g in zip(live, each, strict=True) if g is not None}
+    each = torch.autograd.grad(output, list(live.values()), lifted.g, allow_unused=True)
+    expected = {name: lifted.undone(g.flatten().double()[None])[0] for name, g in zip(live, each, strict=True) if g is not None}
     size = sum(float(g.square().sum()) for g in expected.values()) ** 0.5
-    rounding = 32 * torch.finfo(given.draw.x_t.dtype).eps * size
+    rounding = 32 * torch.finfo(model.dtype).eps * size
     wrong = [
         name
         for name, g in expected.items()

@@ -109,7 +109,7 @@ class ConvLayer(MatrixLayer):
             # The library's own weight gradient, an example at a time: its draws are the batch, and nothing is unfolded.
             each = [
                 torch.ops.aten.convolution_backward(
-                    g_i, a_i, conv.weight.detach(), None, conv.stride, padding, conv.dilation, False, [0, 0], conv.groups,
+                    g_i, a_i, conv.weight.detach().to(g), None, conv.stride, padding, conv.dilation, False, [0, 0], conv.groups,
                     [False, True, False],
                 )[1]
                 for a_i, g_i in zip(a.chunk(b), g.chunk(b), strict=True)
@@ -174,7 +174,7 @@ class EmbeddingLayer(MatrixLayer):
 
     def inputs(self, a: Tensor) -> Float[Tensor, "r s i"]:
         weight = cast(Tensor, self.module.weight)
-        return F.one_hot(a.reshape(len(a), -1), len(weight)).to(weight.dtype)
+        return F.one_hot(a.reshape(len(a), -1), len(weight)).to(torch.promote_types(weight.dtype, torch.float32))
 
     def through(self, a: Tensor, left: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
         return left.T[a.reshape(len(a), -1)]

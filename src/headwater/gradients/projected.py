@@ -14,7 +14,7 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import AnyDraws
 from headwater.diffusion.measure import Measurement
 from headwater.gradients.drawn import Drawn, divisor, drawn
-from headwater.gradients.hooks import LayerGradient, check, stream
+from headwater.gradients.hooks import LayerGradient, check, stream, wide
 from headwater.gradients.layers import Layer, MatrixLayer, layers_of, parameters_of
 from headwater.gradients.memory import draws_that_fit
 from headwater.gradients.vmap import non_finite
@@ -59,7 +59,7 @@ class TwoSides:
                 self.width += layer.size
                 continue
             rows, columns = layer.matrix
-            like = next(layer.module.parameters())
+            like = wide(next(layer.module.parameters()).detach())
             self.left[layer.name] = torch.as_tensor(given.matrix(side, rows, layer.name, "left")).to(like)
             self.right[layer.name] = torch.as_tensor(given.matrix(side, columns, layer.name, "right")).to(like)
             self.width += min(side, rows) * min(side, columns)

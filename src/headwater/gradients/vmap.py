@@ -77,7 +77,7 @@ def non_finite(
             one = Drawn(draw, condition).one(i, d)
             if not torch.isfinite(of_draws(model, measurement, *one, parameters)).all():
                 return NonFiniteError(
-                    f"The gradient is not finite for image {name} at timestep {t}. "
+                    f"The gradient is not finite for image {name} at timestep {t}, of weights in {str(model.dtype)[6:]}. "
                     "Usual causes: half precision near t = 0, or weights that have diverged. "
                     "Use float32, or leave that timestep out."
                 )

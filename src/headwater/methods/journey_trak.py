@@ -40,7 +40,7 @@ class JourneyTRAK(Kernel):
     def query(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
         """Φ `[q, k]` of the queries' paths."""
         journey = Journey(self.noises, self.seed)
-        return features(model, examples, self.measurement, journey, self._projector(), store, self.parameters, self.normalize)
+        return features(model, examples, self.measurement, journey, self.projecting(), store, self.parameters, self.normalize)
 
     def passes(self, T: int) -> Passes:
         """K × noises gradients of a training image, one for each step and noise of a query, and a pass to see x̂₀."""

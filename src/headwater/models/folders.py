@@ -17,12 +17,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from headwater import hub
 from headwater.diffusion.schedule import Flow, Schedule, linear
-from headwater.errors import ModelError, NonFiniteError
+from headwater.errors import ModelError, NonFiniteError, unknown
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 STEM = "diffusion_pytorch_model"
 EXPECTED = "a diffusers pipeline folder, or one network's"
+HALF = ".fp16"  # diffusers' variant of weights, where there are no others
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,13 @@ class Pipeline:
 
     @classmethod
     def of(cls, path: str | Path) -> "Pipeline":
-        """That of a folder; a ModelError where there is none."""
-        path = Path(path)
+        """That of a folder, or of a name on the hub; a ModelError where there is none."""
+        path = hub.place(path, hub.pipeline)
         if not path.is_dir():
-            raise ModelError(f"There is no model folder {path}. Expected {EXPECTED}.")
+            raise ModelError(
+                f"There is no model folder {path}. Expected {EXPECTED}; a model of the hub is written hf:owner/name, such as "
+                f"{hub.EXAMPLE}."
+            )
         index = path / "model_index.json"
         return cls(path, json_of(index, EXPECTED) if index.exists() else {})
 
@@ -71,8 +77,10 @@ def json_of(path: Path, expected: str) -> dict[str, Any]:
         raise ModelError(f"{path} is not valid JSON: the file is damaged.") from error
 
 
-def module_of(folder: Path, device: str = "cpu") -> nn.Module:
-    """The network in a folder of diffusers: built from its config.json, with all of its weights, in float32."""
+def module_of(folder: Path, device: str = "cpu", dtype: str = "float32") -> nn.Module:
+    """The network in a folder of diffusers: built from its config.json, with all of its weights, in one of DTYPES."""
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
     config = json_of(folder / "config.json", EXPECTED)
     name = config.get("_class_name", "UNet2DModel")
     kind = getattr(diffusers, name, None) if isinstance(name, str) else None
@@ -87,13 +95,14 @@ def module_of(folder: Path, device: str = "cpu") -> nn.Module:
     except (RuntimeError, ValueError, TypeError) as error:
         told = " ".join(str(error).split())[:300]
         raise ModelError(f"The weights in {folder} do not fit its config.json: {told}") from error
-    nn.Module.to(module, torch.device(device))
+    nn.Module.to(module, torch.device(device), DTYPES[dtype])
     return module
 
 
 def weights_of(folder: Path, stem: str = STEM) -> dict[str, Tensor]:
     """The state dict from safetensors, in one file or several. A pickled .bin is refused: loading never runs code from a file."""
-    path, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    half = HALF if halved(folder) else ""
+    path, index = folder / f"{stem}{half}.safetensors", folder / f"{stem}.safetensors.index{half}.json"
     if not path.exists() and index.exists():
         names = sorted(set(json_of(index, "an index of weight files")["weight_map"].values()))
         return {name: each for part in names for name, each in _read(folder / Path(part).name).items()}
@@ -104,6 +113,11 @@ def weights_of(folder: Path, stem: str = STEM) -> dict[str, Tensor]:
             )
         raise ModelError(f"There is no {path.name} in {folder}.")
     return _read(path)
+
+
+def halved(folder: Path) -> bool:
+    """Whether the weights in the folder are those of the variant fp16 alone."""
+    return any(HALF in name for name in hub.weights(each.name for each in folder.glob("*")))
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -121,7 +135,12 @@ def of_transformers(folder: Path, name: str, device: str = "cpu") -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):  # weights that are missing would be drawn from torch's global generator
             loaded: Any = kind.from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, local_files_only=True
+                folder,
+                use_safetensors=True,
+                variant=HALF[1:] if halved(folder) else None,
+                dtype=torch.float32,
+                output_loading_info=True,
+                local_files_only=True,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(

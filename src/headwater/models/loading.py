@@ -3,14 +3,16 @@
 import importlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from headwater import hub
 from headwater.diffusion.denoiser import Denoiser, evenly
 from headwater.diffusion.schedule import linear
 from headwater.errors import ModelError
 from headwater.models.autoencoder import NAMES, autoencoder, factor_of
-from headwater.models.folders import EXPECTED, Pipeline, fingerprint, json_of, module_of, schedule_of
+from headwater.models.folders import EXPECTED, Pipeline, fingerprint, halved, json_of, module_of, schedule_of
 from headwater.models.kinds import Kind
 
 KINDS = {  # diffusers' class of the network: its kind
@@ -29,51 +31,58 @@ def load(
     *,
     lora: str | Path | None = None,
     size: tuple[int, int] | None = None,
+    dtype: str = "float32",
 ) -> Denoiser:
-    """The model in a diffusers pipeline folder, or in a bare network's folder (then the schedule is DDPM's linear one).
+    """The model in a diffusers pipeline folder or of a name on the hub, or in a bare network's folder (then the schedule is DDPM's
+    linear one).
 
-    `lora`: a folder of LoRA weights that were trained on it; they alone are then the parameters. `size` is the height and width of
-    the pictures, of networks that make any. So many of its `checkpoints`, evenly spaced, come with it, the last one itself. Those
-    beside the model (of a LoRA: beside that) are taken for its own only if the last has its weights.
+    `lora`: a folder, or a name on the hub, of LoRA weights that were trained on it; they alone are then the parameters. `size` is
+    the height and width of the pictures, of networks that make any. `dtype` is that of the network's weights, float32, bfloat16 or
+    float16; adapters, auto-encoder and text encoder stay in float32. So many of its `checkpoints`, evenly spaced, come with it, the
+    last one itself. Those beside the model (of a LoRA: beside that) are taken for its own only if the last has its weights.
     """
     pipeline = Pipeline.of(folder)
-    model = _whole(pipeline, device, lora, size)
+    base = _whole(pipeline, device, size, dtype)
+    home = pipeline.path if lora is None else hub.place(lora, hub.adapters)
+    model = base if lora is None else _adapted(base, home)
     if not checkpoints:
         return model
-    home = Path(folder if lora is None else lora)
     folders = checkpoint_folders(home)
     some = evenly(folders, checkpoints)
-    found = [load(each, device) if lora is None else _whole(pipeline, device, each, size) for each in some]
+    found = [load(each, device, dtype=dtype) if lora is None else _adapted(base, each) for each in some]
     if found and found[-1].fingerprint != model.fingerprint:
         found = [*found[:-1], model] if folders[0].parent.parent == home else []
     return replace(model, checkpoints=tuple(found))
 
 
-def _whole(pipeline: Pipeline, device: str, lora: str | Path | None, size: tuple[int, int] | None) -> Denoiser:
+def _whole(pipeline: Pipeline, device: str, size: tuple[int, int] | None, dtype: str) -> Denoiser:
     """Network, schedule and encoders."""
     place, kind = network_of(pipeline)
-    module = module_of(place, device)
-    if lora is not None:
-        from headwater.models.lora import attach
-
-        attach(module, Path(lora), kind.part)
-    shape = kind.shape(module.config)
+    module = module_of(place, device, dtype)
+    shape, classes = kind.shape(module.config), kind.classes(module.config)
     if size is not None and kind.any_size:
         shape = (shape[0], *_of_pictures(pipeline, size))
-    schedule = schedule_of(pipeline.part("scheduler")) if has_schedule(pipeline.path) else linear()
+    told = schedule_folder(pipeline.path)
+    schedule = linear() if told is None else schedule_of(told if told == pipeline.path else pipeline.part("scheduler"))
     latent, text = autoencoder(pipeline, shape[1:], device), kind.text(pipeline, device)
-    further = [each.fingerprint for each in (latent, text) if each is not None]
-    torch.nn.Module.to(module, torch.device(device))
-    return Denoiser(
-        module,
-        schedule,
-        shape,
-        fingerprint(module, schedule, *further),
-        kind.classes(module.config),
-        family=kind,
-        latent=latent,
-        text=text,
-    )
+    model = Denoiser(module, schedule, shape, "", classes, family=kind, latent=latent, text=text)
+    return _with(model, module)
+
+
+def _adapted(base: Denoiser, folder: Path) -> Denoiser:
+    """The base with the adapters in a folder beside its weights, which are shared."""
+    from headwater.models import lora
+
+    kind: Any = base.family
+    module = lora.beside(base.module)
+    lora.attach(module, folder, kind.part)
+    return _with(base, module)
+
+
+def _with(model: Denoiser, module: torch.nn.Module) -> Denoiser:
+    """The model with this network, and the fingerprint of all that it then is."""
+    further = [each.fingerprint for each in (model.latent, model.text) if each is not None]
+    return replace(model, module=module, fingerprint=fingerprint(module, model.schedule, *further))
 
 
 def network_of(pipeline: Pipeline) -> tuple[Path, Kind]:
@@ -108,6 +117,20 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     return []
 
 
-def has_schedule(folder: str | Path) -> bool:
-    """Whether the folder names its own noise schedule (else `load` takes DDPM's)."""
-    return (Path(folder) / "scheduler").is_dir()
+def schedule_folder(folder: Path) -> Path | None:
+    """Where the model says its noise schedule: in a folder of its own, or, the first pipelines, in the model's; or nowhere (then
+    `load` takes DDPM's)."""
+    if (folder / "scheduler").is_dir():
+        return folder / "scheduler"
+    return folder if (folder / "scheduler_config.json").exists() else None
+
+
+def notes_on(folder: Path) -> list[str]:
+    """What is to be told of a model's folder before it is opened: what it does not say, and what it has at half precision alone."""
+    found = []
+    if folder.is_dir() and schedule_folder(folder) is None:
+        found.append(f"{folder} names no noise schedule: the linear one of DDPM is assumed (β 1e-4 to 0.02, T = 1000).")
+    half = [each.name for each in (folder, *sorted(folder.glob("*/"))) if halved(each)]
+    if half:
+        found.append(f"{folder} has weights of the variant fp16 alone ({', '.join(half)}): they are as exact as float16 is.")
+    return found

@@ -4,6 +4,7 @@
 """
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,11 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # Zheng et al. 2023 (D-TRAK), ap
 DIFFUSERS, PEFT = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 NAME = "default"
 METADATA = "lora_adapter_metadata"  # diffusers' name for the entry of a file's header that tells rank and α
+
+
+def beside(module: nn.Module) -> nn.Module:
+    """A network for adapters of its own, whose other weights are those of `module`: not copied."""
+    return deepcopy(module, {id(p): p for p in module.parameters()})
 
 
 def add(module: Any, rank: int, seed: int) -> None:
@@ -77,6 +83,9 @@ def _added(module: Any, config: Any) -> None:
         module.add_adapter(config, NAME)
     except ValueError as error:  # PEFT found no layer of these names
         raise ModelError(f"LoRA goes to {', '.join(TARGETS)}, and the network has no such layers.") from error
+    for p in module.parameters():
+        if p.requires_grad:  # PEFT gives them the dtype of the weights beside them
+            p.data = p.data.to(torch.promote_types(p.dtype, torch.float32))
 
 
 def _read(folder: Path, prefix: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -89,7 +98,10 @@ def _read(folder: Path, prefix: str) -> tuple[dict[str, Tensor], dict[str, Any]]
     if not (folder / DIFFUSERS).exists():
         pickled = list(folder.glob("*.bin")) + list(folder.glob("*.pt")) if folder.is_dir() else []
         what = "pickled weights, which are never loaded" if pickled else f"no {DIFFUSERS} and no {PEFT}"
-        raise ModelError(f"In {folder} there are {what}. Expected a folder of LoRA weights that diffusers or PEFT wrote.")
+        raise ModelError(
+            f"In {folder} there are {what}. Expected a folder of LoRA weights that "
+            "diffusers or PEFT wrote, or the name of one on the hub, hf:owner/name."
+        )
     weights, header = _tensors(folder / DIFFUSERS)
     told = json.loads(header.get(METADATA, "{}"))
     weights = {name.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): each for name, each in weights.items()}

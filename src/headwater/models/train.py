@@ -150,7 +150,9 @@ def train(
             watch.step(step + 1, total)
             if step + 1 in marks:
                 if not torch.isfinite(loss):
-                    raise NonFiniteError(f"The training loss is {loss.item():g} at step {step + 1}. Use a smaller learning rate.")
+                    raise NonFiniteError(
+                        f"The training loss is {loss.item():g} at step {step + 1}. Use a smaller learning rate, or float32."
+                    )
                 watch.checkpoint(step + 1, _finished(network, module, average))
                 _keep(watch.state, module, optimizer, average, step + 1)
     return _finished(network, module, average)
@@ -187,8 +189,8 @@ def _loss(network: Trainable, module: nn.Module, x: Tensor, condition: Condition
     t, noise = _noise(x, schedule.T, seed, step, recipe.batch)
     torch.random.manual_seed(seeds.key(seed, "dropout", step, bits=64) >> 1)
     x_t = schedule.noised(x, noise, t)
-    inputs, named = network.family.inputs(x_t, schedule.time(t), condition)
-    output = network.family.output(module(*inputs, **named), x_t)
+    dtype = next(module.parameters()).dtype
+    output = network.family.prediction(module, dtype, x_t, schedule.time(t), condition)
     return nn.functional.mse_loss(output, schedule.target(x, noise, t))
 
 

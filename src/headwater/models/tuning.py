@@ -46,8 +46,7 @@ class Tuning:
         """A network of its own with the base's weights, or the base's with new adapters: its frozen weights are not copied."""
         if self.rank is None:
             return deepcopy(self.base.module).requires_grad_(True)
-        shared = {id(p): p for p in self.base.module.parameters()}
-        module = deepcopy(self.base.module, shared)
+        module = lora.beside(self.base.module)
         lora.add(module, self.rank, seed)
         return module
 

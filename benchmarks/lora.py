@@ -1,0 +1,202 @@
+"""What do features of adapters cost, in units of an ordinary training step of the same adapters on the same rows?
+
+Run: .venv/bin/python benchmarks/lora.py [--real] [--device cpu]. Writes benchmarks/results/lora.json (lora-cuda.json on a GPU). A
+Stable Diffusion UNet of random weights, a fifth of the real one's width; with --real Stable Diffusion 1.5's own configuration
+(860 M parameters) for pictures of 256 × 256, adapters of rank 128. A training step is forward, backward and AdamW, over as many
+(t, ε) rows at once as features take by themselves. Both run in one process, on one thread, in turn; what is done once (checking
+the layers) is told apart from what every further row costs. Memory is the growth of the process's peak over the loaded model, in
+processes of their own, beside the bytes of the frozen weights and of what of them has a gradient.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+
+from headwater import seeds
+from headwater.core import Examples, Text
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import simple
+from headwater.diffusion.schedule import linear
+from headwater.environment import environment
+from headwater.gradients.drawn import Drawn, drawn
+from headwater.gradients.hooks import as_it_is
+from headwater.gradients.layers import layers_of
+from headwater.gradients.memory import draws_that_fit
+from headwater.gradients.projected import projected
+from headwater.linalg.project import Sparse, TwoSided
+from headwater.models import lora
+from headwater.models.train import LORA
+
+K, SIDE, WORDS = 10, 32, 77
+PROJECTORS = {"sparse": Sparse(4096), "two-sided": TwoSided(4096)}
+SIZES: dict[str, dict[str, Any]] = {
+    "fifth": {"widths": (64, 128, 256, 256), "told": 192, "rank": 32, "images": 3, "repeats": 3},
+    "sd-1.5": {"widths": (320, 640, 1280, 1280), "told": 768, "rank": 128, "images": 2, "repeats": 1},
+}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--device", default="cpu")
+    arguments.add_argument("--real", action="store_true")
+    arguments.add_argument("--one", nargs=3, metavar=("SIZE", "WHO", "WHAT"), help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.one:
+        size, who, what = given.one
+        print(json.dumps((memory if what == "memory" else times)(size, who, given.device)))
+        return
+    name = "sd-1.5" if given.real else "fifth"
+    path = Path(__file__).parent / "results" / ("lora.json" if given.device == "cpu" else f"lora-{given.device}.json")
+    found = json.loads(path.read_text()) if path.exists() else {"timesteps": K, "latents": SIDE, "device": given.device}
+    found[name] = {"environment": environment() | {"threads": 1}, "rank": SIZES[name]["rank"]}
+    found[name]["training"] = apart(name, "training", "memory", given.device)
+    for who in PROJECTORS:
+        row = apart(name, who, "times", given.device) | apart(name, who, "memory", given.device)
+        row["memory_ratio"] = round(row["bytes"] / found[name]["training"]["bytes"], 3)
+        found[name][who] = row
+        print(name, who, row, flush=True)
+        path.write_text(json.dumps(found, indent=1))
+
+
+def apart(*what: str) -> dict[str, Any]:
+    """The same in a process of its own."""
+    *one, device = what
+    words = [sys.executable, __file__, "--device", device, "--one", *one]
+    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+@dataclass(frozen=True)
+class Words:
+    """In place of a text encoder, which has nothing to do here."""
+
+    fingerprint: str = "none"
+
+    def embed(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        raise NotImplementedError
+
+
+def opened(name: str, device: str) -> tuple[Denoiser, Examples]:
+    """The network with adapters that are no longer nothing, and a few latents, each with a prompt of its own."""
+    torch.set_num_threads(1)
+    size = SIZES[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        module = UNet2DConditionModel(
+            sample_size=SIDE, block_out_channels=size["widths"], cross_attention_dim=size["told"], attention_head_dim=8
+        )
+        lora.add(module, size["rank"], seed=0)
+        for layer, p in module.named_parameters():
+            if "lora_B" in layer:
+                torch.nn.init.normal_(p.data, std=0.02)
+    torch.nn.Module.to(module, torch.device(device))
+    random, n = seeds.stream(0, "benchmark"), size["images"]
+    told = {"encoder_hidden_states": random.standard_normal((n, WORDS, size["told"]), dtype=np.float32)}
+    latents = random.standard_normal((n, 4, SIDE, SIDE), dtype=np.float32)
+    images = random.integers(0, 256, size=(n, 8, 8, 3), dtype=np.uint8)  # stand for the pictures: they name the noise
+    model = Denoiser(module, linear(), (4, SIDE, SIDE), "benchmark", text=Words())
+    return model, Examples(images, latents=latents, text=Text(np.arange(n), told))
+
+
+def rows_at_once(model: Denoiser, examples: Examples) -> int:
+    """As many (t, ε) rows as features take through the network together."""
+    one = drawn(model, examples, slice(0, 1), simple, Draws(K)).one(0, 0)
+    return min(K, draws_that_fit(model, simple, one, layers_of(model), as_it_is))
+
+
+def training(model: Denoiser, examples: Examples, rows: int) -> Callable[[], None]:
+    """A step for every `rows` rows of all examples, one image after the other."""
+    optimizer = torch.optim.AdamW([p for p in model.module.parameters() if p.requires_grad], LORA.learning_rate, fused=True)
+
+    def run() -> None:
+        for given in _pieces(model, examples, rows):
+            draw = given.draw
+            output = model.module(draw.x_t.flatten(0, 1), draw.t.reshape(-1), **given.flat).sample
+            optimizer.zero_grad()
+            simple(output.view_as(draw.x_t), draw, model.schedule).mean().backward()
+            optimizer.step()
+
+    return run
+
+
+def _pieces(model: Denoiser, examples: Examples, rows: int) -> Iterator[Drawn]:
+    for i in range(len(examples)):
+        yield from drawn(model, examples, slice(i, i + 1), simple, Draws(K)).parts(rows)
+
+
+def features(model: Denoiser, examples: Examples, who: str, rows: int) -> Callable[[], None]:
+    """From latents to numbers."""
+
+    def run() -> None:
+        for _ in projected(model, examples, simple, Draws(K), PROJECTORS[who], rows=rows):
+            pass
+
+    return run
+
+
+def times(name: str, who: str, device: str) -> dict[str, Any]:
+    """Seconds of a row: of training, and of features beyond the first image, whose further time is what is done once."""
+    model, examples = opened(name, device)
+    rows, first, n = rows_at_once(model, examples), examples.take(range(1)), len(examples)
+    step, one, every = training(model, examples, rows), features(model, first, who, rows), features(model, examples, who, rows)
+    warm, found = seconds(one, device), []
+    for _ in range(SIZES[name]["repeats"]):
+        trained, once, whole = (seconds(work, device) for work in (step, one, every))
+        found.append((trained / (n * K), (whole - once) / ((n - 1) * K), once))
+    trained, ours, once = (statistics.median(each) for each in zip(*found, strict=True))
+    return {
+        "parameters": sum(p.numel() for p in model.module.parameters()),
+        "of_adapters": sum(p.numel() for p in model.module.parameters() if p.requires_grad),
+        "rows": rows,
+        "training_s": round(trained, 4),
+        "features_s": round(ours, 4),
+        "ratio": round(statistics.median(b / a for a, b, _ in found), 3),
+        "ratios": [round(b / a, 3) for a, b, _ in found],
+        "once_s": round(once - K * ours, 2),
+        "first_s": round(warm, 2),
+    }
+
+
+def memory(name: str, who: str, device: str) -> dict[str, Any]:
+    """The growth of the peak over the loaded model, and what of the frozen weights holds a gradient."""
+    model, examples = opened(name, device)
+    rows = rows_at_once(model, examples)
+    before = peak(device)
+    (training(model, examples, rows) if who == "training" else features(model, examples, who, rows))()
+    frozen = [p for p in model.module.parameters() if not p.requires_grad]
+    return {
+        "bytes": peak(device) - before,
+        "bytes_of_frozen_weights": sum(4 * p.numel() for p in frozen),
+        "bytes_of_their_gradients": sum(4 * p.numel() for p in frozen if p.grad is not None),
+    }
+
+
+def seconds(work: Callable[[], None], device: str) -> float:
+    start = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak(device: str) -> int:
+    """The most memory held so far, in bytes."""
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return torch.cuda.max_memory_allocated()
+
+
+if __name__ == "__main__":
+    main()
