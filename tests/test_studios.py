@@ -13,7 +13,7 @@ from headwater.scores import dense
 from studio_base import FULL, Base
 from studio_emoji import asked, concepts, emoji
 from studio_judge import Judge
-from studios import GUIDED, TRAINING, Study, page, study
+from studios import PLAIN, TRAINING, Study, page, study
 
 DATA = Path(os.environ.get("HEADWATER_DATA") or Path(__file__).parents[2] / "shared" / "data")
 WEIGHTS = DATA.parent / "weights"
@@ -26,7 +26,7 @@ def test_the_example_in_small(tmp_path):
     base = Base(channels=(16, 32), text=16, photographs=24, tiles=8, recipe=replace(FULL, steps=3, batch=8, checkpoints=1))
     training = replace(TRAINING, steps=4, batch=8)
     small = Study(
-        base=base, rank=2, training=training, images=(430, 490), concepts=4, sampling=replace(GUIDED, steps=3), timesteps=2, k=64
+        base=base, rank=2, training=training, images=(430, 490), concepts=4, sampling=replace(PLAIN, steps=3), timesteps=2, k=64
     )
     rows = list(study(small, DATA, WEIGHTS, tmp_path))
     again = list(study(small, DATA, WEIGHTS, tmp_path))
