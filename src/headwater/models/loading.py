@@ -9,6 +9,7 @@ import torch
 from headwater.diffusion.denoiser import Denoiser, evenly
 from headwater.diffusion.schedule import linear
 from headwater.errors import ModelError
+from headwater.models import lora as adapters
 from headwater.models.autoencoder import NAMES, autoencoder, factor_of
 from headwater.models.folders import EXPECTED, Pipeline, fingerprint, json_of, module_of, schedule_of
 from headwater.models.kinds import Kind
@@ -33,9 +34,11 @@ def load(
     """The model in a diffusers pipeline folder, or in a bare network's folder (then the schedule is DDPM's linear one).
 
     `lora`: a folder of LoRA weights that were trained on it; they alone are then the parameters. `size` is the height and width of
-    the pictures, of networks that make any. So many of its `checkpoints`, evenly spaced, come with it, the last one itself. Those
+    the pictures, of networks that make any. A folder of adapters that says what they are of is opened as both. So many of its `checkpoints`, evenly spaced, come with it, the last one itself. Those
     beside the model (of a LoRA: beside that) are taken for its own only if the last has its weights.
     """
+    if lora is None and (told := adapters.told(Path(folder))) is not None:
+        return load(_there(told.base, Path(folder)), device, checkpoints, lora=folder, size=size or told.size)
     pipeline = Pipeline.of(folder)
     model = _whole(pipeline, device, lora, size)
     if not checkpoints:
@@ -54,9 +57,7 @@ def _whole(pipeline: Pipeline, device: str, lora: str | Path | None, size: tuple
     place, kind = network_of(pipeline)
     module = module_of(place, device)
     if lora is not None:
-        from headwater.models.lora import attach
-
-        attach(module, Path(lora), kind.part)
+        adapters.attach(module, Path(lora), kind.part)
     shape = kind.shape(module.config)
     if size is not None and kind.any_size:
         shape = (shape[0], *_of_pictures(pipeline, size))
@@ -74,6 +75,18 @@ def _whole(pipeline: Pipeline, device: str, lora: str | Path | None, size: tuple
         latent=latent,
         text=text,
     )
+
+
+def _there(base: str, folder: Path) -> str:
+    """The base of the adapters in the folder; a ModelError that names it where it cannot be opened."""
+    try:
+        Pipeline.of(base)
+    except ModelError as error:
+        raise ModelError(
+            f"The adapters in {folder} were trained on {base}, which cannot be opened: {error} Bring it back, or write its new place "
+            f"into {folder / adapters.TOLD}."
+        ) from error
+    return base
 
 
 def network_of(pipeline: Pipeline) -> tuple[Path, Kind]:
@@ -108,6 +121,17 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     return []
 
 
+def holds(folder: Path) -> bool:
+    """Whether a model has been saved in the folder: its network, or adapters."""
+    return (folder / "unet").is_dir() or adapters.holds(folder)
+
+
+def named(base: str | Path) -> str:
+    """The name that a model is opened by from anywhere: of a folder that is here, where it is; else as it is."""
+    return str(Path(base).resolve()) if Path(base).is_dir() else str(base)
+
+
 def has_schedule(folder: str | Path) -> bool:
-    """Whether the folder names its own noise schedule (else `load` takes DDPM's)."""
-    return (Path(folder) / "scheduler").is_dir()
+    """Whether the folder, or that of what its adapters are of, names its own noise schedule (else `load` takes DDPM's)."""
+    told = adapters.told(Path(folder))
+    return (Path(folder if told is None else told.base) / "scheduler").is_dir()
