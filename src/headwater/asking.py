@@ -29,6 +29,11 @@ class Told(NamedTuple):
     labels: Int64[np.ndarray, " g"] | None
     prompts: tuple[str, ...] | None
 
+    def at(self, rows: range) -> "Told":
+        """That of the pictures numbered `rows`."""
+        here = slice(rows.start, rows.stop)
+        return Told(None if self.labels is None else self.labels[here], None if self.prompts is None else self.prompts[here])
+
 
 def told_of(recipe: BankRecipe, model: Denoiser, training: Examples) -> Told:
     """Of a class-conditional model all classes in turn; of one that takes prompts the training images' own, as many pictures of
@@ -67,14 +72,13 @@ def regenerated(recipe: BankRecipe, model: Denoiser, rows: range, told: Told) ->
 
 def made_again(recipe: BankRecipe, model: Denoiser, rows: range, told: Told, *, keep_path: bool = False) -> Sampled:
     """The same before they are decoded, if the model makes latents; and if asked the path that the sampler went."""
-    labels, prompts = (None if each is None else each[rows.start : rows.stop] for each in told)
-    predict = conditioned(model, condition(model, labels, prompts), recipe.guidance)
+    predict = conditioned(model, condition(model, *told.at(rows)), recipe.guidance)
     named = {"sampler": recipe.sampler, "steps": recipe.sample_steps}
     return sample(model, rows, recipe.sample_seed, **named, predict=predict, keep_path=keep_path)
 
 
 def rehearse(recipe: BankRecipe, model: Denoiser, training: Examples, held_out: Examples, store: FeatureStore) -> None:
-    """Make one picture in one step and measure another: what the recipe asks in vain of such a model is told before it is trained."""
+    """Make one picture in one step and measure another: what is asked of such a model in vain is told before it is trained."""
     made_again(replace(recipe, sample_steps=1), model, range(1), told_of(recipe, model, training))
     outcomes(model, encoded(model, held_out.take([0]), store), recipe.measurements, Draws(1))
 
@@ -130,7 +134,7 @@ def publish(folder: Path, queries: Examples) -> None:
 
 
 def _joined(queries: Examples, more: Examples) -> Examples:
-    """Both, one after the other; what is added is `added` unless it says otherwise, without a label −1, without a prompt the empty one."""
+    """Both, one after the other; what is added is `added` unless it says otherwise; without a label −1, without a prompt ""."""
     split = tuple(word for each in (queries, more) for word in (each.split or ("added",) * len(each)))
     labels = prompts = None
     if queries.labels is not None:

@@ -137,8 +137,10 @@ def _begun(
     else:
         check_grows(folder, there, info)
         info["versions"] = there.get("versions")
-        for path in () if recipe.adapters is None else folder.rglob(lora.TOLD):  # the base may lie elsewhere now
-            lora.tell(path.parent, lora.Base(loading.named(recipe.adapters.base), training.shape[1:]))
+        if recipe.adapters is not None:  # the base may lie elsewhere now
+            base = lora.Base(loading.named(recipe.adapters.base), training.shape[1:])
+            for path in folder.rglob(lora.TOLD):
+                lora.tell(path.parent, base)
     if not (folder / "train.npz").exists():
         write_examples(folder / "train.npz", training)
     if there is not None and there.get("recipe") != info["recipe"] and outcome_path(folder, "full").exists():

@@ -69,7 +69,8 @@ def train_model(
 ) -> None:
     """Train the network, or adapters, on `examples` and write it to `out`, with checkpoints in `out/checkpoints/step-*`.
 
-    An interrupted call goes on from its last checkpoint. A finished one is left as it is, if its settings were the same; else refused.
+    An interrupted call goes on from its last checkpoint. What a finished one wrote is left as it is, if its settings were the same;
+    others are refused.
     """
     network.check(examples)
     decided = network.settings(examples) | {"recipe": asdict(recipe), "seed": seed, "data": examples.fingerprint}

@@ -48,9 +48,7 @@ class Pixel:
     ) -> Iterator[Float[np.ndarray, "q b"]]:
         vectors = self._vectors(queries)
         if vectors.shape[1] != index.shape[1]:
-            raise DataError(
-                f"A query has {vectors.shape[1]} values and a training image {index.shape[1]}; expected the same size."
-            )
+            raise DataError(f"A query has {vectors.shape[1]} values and a training image {index.shape[1]}; expected the same size.")
         yield vectors @ index.T
 
     def self_scores(self, index: Float[np.ndarray, "n p"]) -> Float[np.ndarray, " n"]:

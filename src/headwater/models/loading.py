@@ -33,9 +33,10 @@ def load(
 ) -> Denoiser:
     """The model in a diffusers pipeline folder, or in a bare network's folder (then the schedule is DDPM's linear one).
 
-    `lora`: a folder of LoRA weights that were trained on it; they alone are then the parameters. `size` is the height and width of
-    the pictures, of networks that make any. A folder of adapters that says what they are of is opened as both. So many of its `checkpoints`, evenly spaced, come with it, the last one itself. Those
-    beside the model (of a LoRA: beside that) are taken for its own only if the last has its weights.
+    `lora`: a folder of LoRA weights that were trained on it; they alone are then the parameters. A folder of those that tells what
+    they were trained on is opened with that. `size` is the height and width of the pictures, of networks that make any. So
+    many of its `checkpoints`, evenly spaced, come with it, the last one itself. Those beside the model (of a LoRA: beside that) are
+    taken for its own only if the last has its weights.
     """
     if lora is None and (told := adapters.told(Path(folder))) is not None:
         return load(_there(told.base, Path(folder)), device, checkpoints, lora=folder, size=size or told.size)
@@ -83,8 +84,8 @@ def _there(base: str, folder: Path) -> str:
         Pipeline.of(base)
     except ModelError as error:
         raise ModelError(
-            f"The adapters in {folder} were trained on {base}, which cannot be opened: {error} Bring it back, or write its new place "
-            f"into {folder / adapters.TOLD}."
+            f"The adapters in {folder} were trained on {base}, which cannot be opened: {error} Bring it back, or write its new "
+            f"place into {folder / adapters.TOLD}."
         ) from error
     return base
 

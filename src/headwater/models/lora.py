@@ -72,13 +72,14 @@ def save(module: nn.Module, folder: Path, prefix: str) -> None:
     told[f"{prefix}.target_modules"] = sorted(config.target_modules)
     tensors = {f"{prefix}.{name}": each.detach().contiguous().cpu() for name, each in weights.items()}
     with written(folder / DIFFUSERS) as file:
-        file.write(serialized(tensors, metadata={"format": "pt", METADATA: json.dumps(told)}))
+        file.write(serialized(tensors, metadata={METADATA: json.dumps(told)}))  # one entry: several come in any order
 
 
 def tell(folder: Path, base: Base) -> None:
     """Write down in the folder what its adapters are of, so that it can be opened by itself."""
-    with written(folder / TOLD, "w") as file:
-        json.dump(base._asdict(), file, indent=1)
+    if told(folder) != base:
+        with written(folder / TOLD, "w") as file:
+            json.dump(base._asdict(), file, indent=1)
 
 
 def told(folder: Path) -> Base | None:
@@ -98,6 +99,8 @@ def holds(folder: Path) -> bool:
 
 
 def _added(module: Any, config: Any) -> None:
+    if not hasattr(module, "add_adapter"):
+        raise ModelError(f"diffusers has no LoRA of a {type(module).__name__}; expected a network that is conditioned on text.")
     module.requires_grad_(False)
     try:
         module.add_adapter(config, NAME)

@@ -106,7 +106,9 @@ class Network:
         height, width = (side, side) if isinstance(side, int) else tuple(side or examples.shape[1:])
         if examples.shape != (channels or 3, height, width):
             c, h, w = examples.shape
-            raise DataError(f"Images are {h}×{w} with {c} channels; the recipe's network takes {height}×{width} with {channels or 3}.")
+            raise DataError(
+                f"Images are {h}×{w} with {c} channels; the recipe's network takes {height}×{width} with {channels or 3}."
+            )
         labels = examples.labels
         if classes is not None and (labels is None or not 0 <= labels.min() <= labels.max() < classes):
             seen = "none" if labels is None else f"{labels.min()} … {labels.max()}"
