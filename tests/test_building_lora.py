@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tiny_pipelines
+from headwater.arguments import Machine, Models, experiment
 from headwater.asking import on_paths
 from headwater.bank import array, open_bank
 from headwater.building import Place, build
@@ -18,6 +19,7 @@ from headwater.diffusion.draws import Draws
 from headwater.diffusion.sample import conditioned, sample
 from headwater.encoding import decoded, encoded
 from headwater.errors import DataError, ModelError, OptionError
+from headwater.experiment import attribute, run
 from headwater.jobs import Here, Pool
 from headwater.layout import trainable, training_of
 from headwater.models import kept as keeping
@@ -27,7 +29,11 @@ from headwater.models.train import Recipe, train
 from headwater.models.tuning import Tuning
 from headwater.outcomes import outcomes
 from headwater.recipes import Adapters, BankRecipe, Source, from_fields
+from headwater.removal import RANDOM, collected, planned, remove
+from headwater.runs import open_run
 from headwater.store import FeatureStore
+from headwater.sweep import settings
+from headwater.truth import of_run
 
 N, SUBSETS, GENERATED = 8, 3, 5
 JOBS = SUBSETS + 1
@@ -268,6 +274,50 @@ def test_what_the_base_cannot_do_is_told_before_anything_is_written(recipe, side
         with pytest.raises((DataError, ModelError, OptionError), match=words):
             next(build(tmp_path / "bank", what, *images, place))
         assert not (tmp_path / "bank").exists()
+
+
+@pytest.mark.parametrize("method", ["d-trak", "k-fac", "journey-trak", "tracin"])
+def test_attribution_on_the_bank_gets_a_figure(built, place, tmp_path, method):
+    fields = {"timesteps": 2} | ({"checkpoints": 2} if method == "tracin" else {})
+    what = experiment(method, fields, None, None, Models([]), str(built), Machine("cpu", 1.0))
+    run(what, tmp_path / "run", place.store)
+    truth = open_run(tmp_path / "run").info["ground_truth"]
+    assert np.isfinite([*truth["per_query"]]).all() and len(truth["per_query"]) == len(what.queries)
+    found = of_run(tmp_path / "run", open_bank(built))
+    assert all(-1 <= row["lds"] <= 1 for row in found["splits"].values())
+
+
+def test_an_ensemble_is_of_adapters_retrained_on_further_subsets(copy, recipe, sides, place):
+    list(build(copy, replace(recipe, learning=1), *sides, place))
+    models = Models([], 1, place.models, store=place.store)
+    (found,) = experiment("d-trak", {}, None, None, models, str(copy), Machine("cpu", 1.0)).models
+    network, bank = trainable(recipe, (16, 16), place.store), open_bank(copy)
+    assert found.fingerprint == train(network, sides[0], recipe.training, 0, keep=bank.subsets[SUBSETS]).fingerprint
+
+
+def test_a_sweep_of_dampings_is_of_what_the_model_is_shown(built, place):
+    what = experiment("d-trak", {"timesteps": 2}, None, None, Models([]), str(built), Machine("cpu", 1.0))
+    found = settings(what, {"damping": [0.1, 1.0]}, place.store)
+    alone = replace(what.made(), damping=0.1)
+    expected = attribute(what.models[0], what.train, what.queries, method=alone, store=place.store).values
+    np.testing.assert_allclose(found[(("damping", 0.1),)], expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_picture_is_made_again_without_its_sources(built, recipe, sides, place, tmp_path):
+    bank = open_bank(built)
+    what = planned(bank, [], 2, [2])
+    assert list(remove(what, tmp_path, place))[-1] == (4, 4)
+    found = collected(what, tmp_path, place)
+    assert found["sampler"] == "ddim, 3 steps, guidance 2"
+    query, keep = what.queries[0], what.removals()[(RANDOM, 2, what.queries[0])].kept
+    network = trainable(recipe, (16, 16), place.store)
+    model, told = train(network, sides[0], recipe.training, 0, keep=keep), bank.queries.prompts[query : query + 1]
+    predict = conditioned(model, model.text.embed(told), 2.0)
+    after = decoded(model, sample(model, range(query - 2, query - 1), 0, steps=3, predict=predict).pictures).numpy()
+    pictures = np.load(tmp_path / "pictures.npz")
+    np.testing.assert_array_equal(pictures["before"][0], bank.queries.images[query])
+    assert found["methods"][RANDOM]["removed"]["2"]["l2"]["each"][0] > 0
+    assert any(np.array_equal(np.squeeze(pictures[name])[0], to_uint8(after)[0]) for name in pictures.files if name != "before")
 
 
 def test_generated_queries_come_again_with_their_paths_in_latents(built):
