@@ -165,10 +165,14 @@ def bank_recipe(bank: Path, name: str | None, changes: Mapping[str, Any]) -> Ban
     given = {key: value for key, value in changes.items() if value is not None}
     for side in {"data", "held_out"} & given.keys():
         given[side] = Source(name=given[side])
+    if {"base", "config"} <= given.keys():
+        raise OptionError(
+            f"--config is {given['config']} and --base is {given['base']}; expected a network or adapters, one of them."
+        )
     if "config" in given:
         config = given.pop("config")
         given |= {"model": unet.configuration(config), "adapters": None}
-        if config != "digits" and found.training == DIGITS:
+        if config != "digits" and found.training in (DIGITS, LORA):
             given["training"] = Recipe()
     if {"base", "rank"} & given.keys():
         given |= _adapters(found, {name: given.pop(name) for name in ("base", "rank") if name in given})

@@ -100,7 +100,7 @@ def build(
         queries = with_added(folder, training, more)
         found = ledger.read(folder, size_of(recipe, len(queries)), told)
         if made:
-            on_one_thread(_check_measured, folder, recipe, queries, place.store, found["full"][0], told)
+            on_one_thread(_check_measured, folder, recipe, queries, place, found["full"][0], told)
         ledger.collect(folder, found, told)
         jobs = [job for job in everything if not ledger.done(found, job)]
         yield len(everything) - len(jobs), len(everything)
@@ -186,15 +186,15 @@ def _check_measured(
     folder: Path,
     recipe: BankRecipe,
     queries: Examples,
-    store: FeatureStore,
+    place: Place,
     measured: Float[np.ndarray, " q"],
     told: Callable[[str], None],
 ) -> None:
     """Tell where pictures made anew are others than those whose outcomes are there: the model's own outcomes must come again."""
     if not np.isfinite(measured).all():
         return
-    model = loading.load(folder / "model")
-    again = outcomes(model, encoded(model, queries, store), (), recipe.outcome_draws)["simple"]
+    model = loading.load(folder / "model", place.here)
+    again = outcomes(model, encoded(model, queries, place.store), (), recipe.outcome_draws)["simple"]
     if (worst := float(np.max(np.abs(again / measured - 1)))) > ROUNDING:
         told(
             f"The pictures made for {folder} are not those that were measured: the model's own outcomes differ by up to "

@@ -163,7 +163,7 @@ def from_fields(values: Mapping[str, Any]) -> BankRecipe:
     if not known >= values.keys() or not parts.keys() - {"adapters"} <= values.keys():
         raise DataError(f"The bank's recipe has fields {', '.join(sorted(values))}; expected {', '.join(sorted(known))}.")
     try:
-        read = {name: kind(**_tuples(values[name])) for name, kind in parts.items() if name in values}
+        read = {name: kind(**_tuples(values[name])) for name, kind in parts.items() if values.get(name) is not None}
     except TypeError as error:
         raise DataError(f"The bank's recipe is of another version: {error}.") from error
     rest = {name: value for name, value in values.items() if name not in parts}
