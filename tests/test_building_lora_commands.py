@@ -79,7 +79,8 @@ def test_attribution_on_it_gets_a_figure_of_lds(command, bank):
     command("attribute", "--bank", "bank", "--method", "d-trak", *FAST, "--out", "run")
     truth = json.loads(Path("run/run.json").read_text())["ground_truth"]
     found = json.loads(command("lds", "run", "bank", "--json"))
-    print(truth, found)
+    assert len(truth["per_query"]) == len(bank.queries) and np.isfinite(truth["per_query"]).all()
+    assert all(-1 <= found["splits"][split]["lds"] <= 1 for split in ("val", "gen"))
     command("attribute", "--bank", "bank", "--method", "random", "--out", "chance")
     assert "random" in command("lds", "run", "chance", "bank")
     command("tune", "--bank", "bank", "--method", "trak", *FAST, "--field", "damping", "--values", "0.1,1")

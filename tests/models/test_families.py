@@ -331,6 +331,8 @@ def test_from_captions_to_credit_by_the_command_line(pipelines, tmp_path, monkey
     weights = Path("lora/pytorch_lora_weights.safetensors").read_bytes()
     ran("train", *data, "--epochs", "2", "--batch", "4", "--checkpoints", "2", "--out", "lora")
     assert Path("lora/pytorch_lora_weights.safetensors").read_bytes() == weights
+    assert json.loads(Path("lora/base.json").read_text()) == {"base": base, "size": [16, 16]}
+    assert load("lora", checkpoints=2).fingerprint == load(base, lora="lora").fingerprint
     assert "another training run" in refused(capsys, "train", *data, "--epochs", "3", "--out", "lora")
     made = ["--prompt", "a one p", "--prompt", "a other p", "--guidance", "2", "--steps", "3"]
     ran("sample", base, "--lora", "lora", "--count", "3", *made, "--out", "q.npz")
