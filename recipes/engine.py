@@ -140,7 +140,7 @@ class Given:
 
     def run(self, line: Line) -> Run:
         """The line as an experiment: models loaded or trained, queries with their paths where the method needs them."""
-        models = Models([] if line.ensemble else [self.bank.folder / line.model], line.ensemble, self.models)
+        models = Models([] if line.ensemble else [self.bank.folder / line.model], line.ensemble, self.models, store=self.store)
         return experiment(line.method, dict(line.fields), None, None, models, str(self.bank.folder), self.machine)
 
 

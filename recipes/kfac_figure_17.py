@@ -23,7 +23,7 @@ from headwater.diffusion.sample import conditioned, sample
 from headwater.evaluate.lds import against
 from headwater.experiment import Run
 from headwater.gradients.forward import values
-from headwater.layout import training_of
+from headwater.layout import trainable, training_of
 from headwater.models import loading
 from headwater.models.kept import trained
 from headwater.progress import bar
@@ -77,10 +77,11 @@ def on_paths(given: Given, model: Denoiser) -> OnPaths:
         trajectory_timesteps=made.timesteps,
     )
     found = np.full((*bank.outcomes().shape[:2], PICTURES), np.nan)
+    network = trainable(recipe, bank.train.shape[1:], given.store)
     jobs = [(subset, seed) for seed in bank.seeds() for subset in bank.rows()]
     with bar("Retrained models") as tick:
         for done, job in enumerate(jobs, 1):
-            retrained = trained(training_of(recipe, bank.subsets, job), bank.train, given.models)
+            retrained = trained(training_of(network, recipe, bank.subsets, job), bank.train, given.models)
             parts = [each.of["trajectory"].sum(1) for each in values(retrained, queries, ["trajectory"], Draws(1))]
             found[job] = np.concatenate(parts)
             tick(done, len(jobs))

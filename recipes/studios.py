@@ -23,8 +23,9 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.embedding import name_of
 from headwater.encoding import encoded
 from headwater.environment import environment
-from headwater.making import Adapters, Sampling, pictures, train_lora
+from headwater.making import Sampling, pictures, train_model
 from headwater.methods import make
+from headwater.models import tuning
 from headwater.models.train import LORA, Recipe
 from headwater.progress import bar
 from headwater.scores import dense
@@ -90,7 +91,8 @@ class Study:
 def adapters(study: Study, base_folder: Path, train: Examples, out: Path, store: FeatureStore) -> Path:
     """The folder of the adapters trained on both studios."""
     with bar("train adapters") as tick:
-        train_lora(Adapters(base_folder, study.rank, store), train, study.training, out, study.seed, tick=tick)
+        network = tuning.adapters(base_folder, study.rank, train.shape[1:], store)
+        train_model(network, train, study.training, out, study.seed, tick=tick)
     return out
 
 

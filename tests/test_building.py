@@ -487,8 +487,9 @@ def test_files_that_are_no_measurements_are_none(copy, name):
 
 def test_without_a_common_stream_every_subset_has_its_own(recipe, sides, built):
     kept = open_bank(built[0]).subsets
-    common = [training_of(recipe, kept, (m, 0)).seed for m in range(-1, 3)]
-    apart = [training_of(replace(recipe, common=False), kept, (m, 0)).seed for m in range(-1, 3)]
+    network = unet.Network(recipe.model)
+    common = [training_of(network, recipe, kept, (m, 0)).seed for m in range(-1, 3)]
+    apart = [training_of(network, replace(recipe, common=False), kept, (m, 0)).seed for m in range(-1, 3)]
     assert common == [0, 0, 0, 0] and len(set(apart)) == 4 and apart[0] == 0
 
 

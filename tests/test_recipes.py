@@ -1,12 +1,17 @@
 """Recipes: the papers' settings in numbers, and back from a bank's own file."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from headwater.asking import told_of
+from headwater.bank import SHIPPED, read_info
 from headwater.core import Examples
 from headwater.errors import DataError, OptionError, UserError
 from headwater.models import unet
-from headwater.recipes import RECIPES, BankRecipe, first, from_fields, recipe
+from headwater.models.text import Prompts
+from headwater.recipes import RECIPES, Adapters, BankRecipe, first, from_fields, recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -41,6 +46,59 @@ def test_the_protocol_of_k_fac(name, steps, halves, decay):
     assert (found.sampler, found.sample_steps, found.training.ema, found.training.ema_power) == ("ddpm", 1000, 0.999, 0.75)
     assert (found.outcome_draws.timesteps, found.outcome_draws.strategy) == (5000, "random")
     assert parameters(found) == pytest.approx(38.3e6, rel=2e-3)
+
+
+@pytest.mark.parametrize(("name", "n", "steps", "halves"), [("2", 5000, 7900, 4000), ("5", 12_500, 19_600, 9800)])
+def test_the_protocol_of_d_trak_on_artbench(name, n, steps, halves):
+    """Appendix A.1, A.2 and their code: LoRA of rank 128 of miniSD, 100 epochs of 64, DDIM-50 guided 7.5, 64 × 3 halves."""
+    found = recipe(f"d-trak-artbench{name}")
+    assert (found.data.size(), found.held_out.size()) == (n, 1000) and found.data.name == f"artbench{name}"
+    assert found.training.total(n) == steps and found.subset_training.total(n // 2) == halves
+    how = found.training
+    assert (how.epochs, how.batch, how.learning_rate, how.weight_decay, how.clip) == (100, 64, 3e-4, 1e-6, 1.0)
+    assert (how.warmup, how.decay, how.dropout, how.flips, how.ema) == (0.1, "cosine", 0.1, True, None)
+    assert found.adapters == Adapters(base="hf:lambdalabs/miniSD-diffusers", rank=128, guidance=7.5) and not found.model
+    assert (found.scheme, found.part, found.subsets, found.seeds, found.generated) == ("stratified", 0.5, 64, 3, 1000)
+    assert (found.sampler, found.sample_steps, found.guidance) == ("ddim", 50, 7.5)
+    draws = found.outcome_draws
+    assert (draws.timesteps, draws.noises, draws.strategy) == (1000, 3, "uniform")
+
+
+@pytest.mark.parametrize("styles", [("ukiyo e", "post impressionism"), ("a", "b", "c", "d", "e")])
+def test_generated_queries_are_of_one_style_after_the_other(styles, pictures, tiny):
+    """500 of each of two styles, 200 of each of five."""
+    training = pictures(20, prompts=tuple(f"a {styles[i % len(styles)]} painting" for i in range(20)))
+    model = replace(tiny(), text=Prompts(lambda prompts: {}, "an encoder"))
+    found = told_of(recipe("d-trak-artbench2"), model, training).prompts
+    each = 1000 // len(styles)
+    assert found == tuple(f"a {style} painting" for style in sorted(styles) for _ in range(each))
+
+
+def test_adapters_of_rank_128_of_stable_diffusion_1_have_25_5_million_parameters():
+    """Appendix A.1: "the rank set to 128, which consists of 25.5M parameters"."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from headwater.models import lora
+
+    with torch.device("meta"):  # diffusers' defaults are Stable Diffusion 1's, but for the text encoder's width
+        network = UNet2DConditionModel(sample_size=32, cross_attention_dim=768)
+        lora.add(network, recipe("d-trak-artbench2").adapters.rank, 0)
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == 25_509_888
+    assert sum(p.numel() for p in network.parameters() if not p.requires_grad) == 859_520_964
+
+
+def test_a_recipe_trains_a_network_or_adapters():
+    for change in ({"model": {}}, {"adapters": Adapters(base="sd")}):
+        with pytest.raises(OptionError, match="expected one of the two"):
+            replace(recipe("digits"), **change)
+    with pytest.raises(OptionError, match="rank is 0"):
+        Adapters(base="sd", rank=0)
+
+
+def test_recipes_without_adapters_and_captions_are_written_as_they_were():
+    assert recipe("digits").fields() == read_info(SHIPPED / "digits")["recipe"]
+    assert list(recipe("digits").fields()) == list(read_info(SHIPPED / "digits")["recipe"])
 
 
 def parameters(found):
@@ -87,8 +145,6 @@ def test_the_first_images_are_as_many_of_each_class(pictures):
     ids=str,
 )
 def test_recipes_that_cannot_be_are_refused(change, words):
-    from dataclasses import replace
-
     with pytest.raises(OptionError, match=words):
         replace(recipe("digits"), **change)
 

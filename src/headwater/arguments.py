@@ -21,12 +21,13 @@ from headwater.errors import OptionError
 from headwater.experiment import Run
 from headwater.experiment import device as checked
 from headwater.jobs import Cluster, Crew, Pool
-from headwater.layout import training_of
+from headwater.layout import trainable, training_of
 from headwater.methods import make, method_class
 from headwater.models import loading, unet
 from headwater.models.kept import trained
-from headwater.models.train import DIGITS, Recipe
-from headwater.recipes import BankRecipe, Source, from_fields, recipe
+from headwater.models.train import DIGITS, LORA, Recipe
+from headwater.recipes import Adapters, BankRecipe, Source, from_fields, recipe
+from headwater.store import FeatureStore, default_root
 
 if TYPE_CHECKING:
     from headwater.embedding import Embedder
@@ -43,13 +44,15 @@ class Machine(NamedTuple):
 class Models(NamedTuple):
     """Whose gradients are taken: models by folder or hub name, or an `ensemble` of so many retrained on a bank's further subsets.
 
-    `kept` is where retrained models are kept; `lora` adapters that were trained on the model, named alike.
+    `kept` is where retrained models are kept; `lora` adapters that were trained on the model, named alike. `store` holds the
+    latents and embedded prompts that retrained models are trained on (None: the usual one).
     """
 
     folders: list[str]
     ensemble: int | None = None
     kept: Path | None = None
     lora: str | None = None
+    store: FeatureStore | None = None
 
 
 class Reading(NamedTuple):
@@ -170,7 +173,8 @@ def retrained(bank: Bank | None, models: Models, count: int, machine: Machine) -
             f"more with `headwater bank build {bank.folder} --learning {count}`."
         )
     recipe, device = from_fields(bank.info["recipe"]), checked(machine.device)
-    trainings = [training_of(recipe, bank.subsets, (row, 0)) for row in rows]
+    network = trainable(recipe, bank.train.shape[1:], models.store or FeatureStore(default_root()), device)
+    trainings = [training_of(network, recipe, bank.subsets, (row, 0)) for row in rows]
     found = [trained(each, bank.train, models.kept, device=device) for each in trainings]
     memory = int(machine.memory * 2**30)
     return [replace(model, memory=memory) for model in found], [f"subset {row} of {bank.folder.name}, seed 0" for row in rows]
@@ -185,11 +189,19 @@ def bank_recipe(bank: Path, name: str | None, changes: Mapping[str, Any]) -> Ban
     given = {key: value for key, value in changes.items() if value is not None}
     for side in {"data", "held_out"} & given.keys():
         given[side] = Source(name=given[side])
+    if {"base", "config"} <= given.keys():
+        raise OptionError(
+            f"--config is {given['config']} and --base is {given['base']}; expected a network or adapters, one of them."
+        )
     if "config" in given:
         config = given.pop("config")
-        given["model"] = unet.configuration(config)
-        if config != "digits" and found.training == DIGITS:
+        given |= {"model": unet.configuration(config), "adapters": None}
+        if config != "digits" and found.training in (DIGITS, LORA):
             given["training"] = Recipe()
+    if {"base", "rank"} & given.keys():
+        given |= _adapters(found, {name: given.pop(name) for name in ("base", "rank") if name in given})
+    if (caption := given.pop("caption", None)) is not None:
+        given |= {side: replace(given.get(side, getattr(found, side)), caption=caption) for side in ("data", "held_out")}
     if "steps" in given:
         given["training"] = replace(given.get("training", found.training), steps=given.pop("steps"))
     if "measurements" in given:
@@ -197,10 +209,23 @@ def bank_recipe(bank: Path, name: str | None, changes: Mapping[str, Any]) -> Ban
     return replace(found, **given)
 
 
-def bank_place(workers: int | None, ray: str | None, gpus: float, device: str, models: Path | None) -> Place:
+def _adapters(found: BankRecipe, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What becomes of the recipe with another base or rank: adapters in place of a network of its own are trained as D-TRAK's."""
+    if "base" in given:
+        given = {**given, "base": loading.named(given["base"])}
+    if found.adapters is not None:
+        return {"adapters": replace(found.adapters, **given)}
+    if "base" not in given:
+        raise OptionError(f"--rank is {given['rank']}, but the recipe trains a network of its own; expected --base with it.")
+    return {"adapters": Adapters(**given), "model": {}, "training": LORA}
+
+
+def bank_place(
+    workers: int | None, ray: str | None, gpus: float, device: str, models: Path | None, store: FeatureStore | None = None
+) -> Place:
     """Who trains a bank: processes of this machine, or a Ray cluster (where the device is not looked for here)."""
     who = crew(workers, ray, gpus) or Pool(os.cpu_count() or 1 if device == "cpu" else 1)
-    return Place(who, device if ray is not None else checked(device), models)
+    return Place(who, device if ray is not None else checked(device), models, store or FeatureStore(default_root()))
 
 
 def crew(workers: int | None, ray: str | None, gpus: float) -> Crew | None:

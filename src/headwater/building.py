@@ -4,6 +4,7 @@ One job is one (subset, seed); jobs that have an outcome are never done again, s
 are kept outside the bank, so that queries added later are measured without training.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,33 +18,34 @@ from jaxtyping import Float
 
 from headwater import ledger
 from headwater.archive import write_examples
-from headwater.asking import publish, queries_of, with_added
+from headwater.asking import publish, queries_of, rehearse, with_added
 from headwater.bank import outcome_path, read_info, subsets_check
 from headwater.core import Examples
 from headwater.disk import locked, sweep, written
-from headwater.errors import DataError
+from headwater.encoding import encoded
 from headwater.growth import check_grows, finish_growing, grow
 from headwater.jobs import Crew, Here, on_one_thread
-from headwater.layout import Kept, jobs_of, size_of, subsets_of, training_of
+from headwater.layout import Kept, jobs_of, size_of, subsets_of, trainable, training_of
 from headwater.ledger import Job
-from headwater.models import loading, unet
+from headwater.models import loading, lora
 from headwater.models.kept import trained
-from headwater.models.train import Watch, train
-from headwater.models.unet import Network
+from headwater.models.train import Trainable, Watch, train
 from headwater.outcomes import outcomes
 from headwater.recipes import BankRecipe, from_fields
-from headwater.store import to_stderr
+from headwater.store import FeatureStore, default_root, to_stderr
 
 ROUNDING = 0.02  # of an outcome: what a few pixels rounded otherwise may change
 
 
 @dataclass(frozen=True)
 class Place:
-    """Who trains and where: the crew, the device of each job, the folder that keeps models (None: none are kept)."""
+    """Who trains and where: the crew, the device of each job, the folder that keeps models (None: none are kept), and the store of
+    latents and embedded prompts: the first job that needs them makes them, for all."""
 
     crew: Crew = field(default_factory=Here)
     device: str = "cpu"
     models: Path | None = None
+    store: FeatureStore = field(default_factory=lambda: FeatureStore(default_root()))
 
     @property
     def here(self) -> str:
@@ -83,19 +85,22 @@ def build(
     """
     place = place or Place()
     place.crew.check()
+    network = trainable(recipe, training.shape[1:], place.store, place.here)
     for side in (training, held_out, *([] if more is None else [more])):
-        _check_side(recipe, side)
+        network.check(side)
+    if not (folder / "bank.json").exists():
+        on_one_thread(rehearse, recipe, network.finished(network.fresh(0)), training, held_out, place.store)
     everything = jobs_of(recipe)
     with locked(folder / "parts", wait=False):  # two would enter each other's outcomes, and one would lose some
         for here in (folder, folder / "outcomes"):
             sweep(here)
         finish_growing(folder)
-        kept = _begun(folder, recipe, training, held_out, told)
-        made = on_one_thread(_full_model, folder, recipe, training, held_out, place.here, told)
+        kept = _begun(folder, recipe, network, training, held_out, told)
+        made = on_one_thread(_full_model, folder, recipe, network, training, held_out, place.here, told)
         queries = with_added(folder, training, more)
         found = ledger.read(folder, size_of(recipe, len(queries)), told)
         if made:
-            on_one_thread(_check_measured, folder, recipe, queries, found["full"][0], told)
+            on_one_thread(_check_measured, folder, recipe, queries, place, found["full"][0], told)
         ledger.collect(folder, found, told)
         jobs = [job for job in everything if not ledger.done(found, job)]
         yield len(everything) - len(jobs), len(everything)
@@ -110,31 +115,21 @@ def build(
 def outcome(shared: Shared, job: Job) -> dict[str, np.ndarray]:
     """Train one model, or take it from where it is kept, and measure it. That of all data and seed 0 is there already."""
     recipe, place = shared.recipe, shared.place
-    if job == (-1, 0) and (shared.model / "unet").is_dir():
+    if job == (-1, 0) and loading.holds(shared.model):
         model = loading.load(shared.model, place.device)
     else:
-        model = trained(training_of(recipe, shared.kept, job), shared.training, place.models, device=place.device)
-    return outcomes(model, shared.queries, recipe.measurements, recipe.outcome_draws)
+        network = trainable(recipe, shared.training.shape[1:], place.store, place.device)
+        training = training_of(network, recipe, shared.kept, job)
+        model = trained(training, shared.training, place.models, device=place.device)
+    return outcomes(model, encoded(model, shared.queries, place.store), recipe.measurements, recipe.outcome_draws)
 
 
-def _check_side(recipe: BankRecipe, examples: Examples) -> None:
-    """Refuse, before anything is written, images that the recipe's network cannot be shown."""
-    side, channels, classes = (recipe.model.get(name) for name in ("sample_size", "in_channels", "num_class_embeds"))
-    height, width = (side, side) if isinstance(side, int) else tuple(side or examples.shape[1:])
-    if examples.shape != (channels or 3, height, width):
-        c, h, w = examples.shape
-        raise DataError(f"Images are {h}×{w} with {c} channels; the recipe's network takes {height}×{width} with {channels or 3}.")
-    if classes is not None and (examples.labels is None or not 0 <= examples.labels.min() <= examples.labels.max() < classes):
-        seen = "none" if examples.labels is None else f"{examples.labels.min()} … {examples.labels.max()}"
-        raise DataError(
-            f"The recipe's network has {classes} classes, and the labels of the images are {seen}; expected 0 … {classes - 1}."
-        )
-
-
-def _begun(folder: Path, recipe: BankRecipe, training: Examples, held_out: Examples, told: Callable[[str], None]) -> Kept:
+def _begun(
+    folder: Path, recipe: BankRecipe, network: Trainable, training: Examples, held_out: Examples, told: Callable[[str], None]
+) -> Kept:
     """Write the recipe and the subsets, or check that the folder holds the same ones or fewer; returns the subsets."""
     kept = subsets_of(recipe, training)
-    sides = {"train": training.fingerprint, "held_out": held_out.fingerprint}
+    sides = {"train": training.fingerprint, "held_out": held_out.fingerprint} | _of_adapters(recipe, network, training, held_out)
     info: dict[str, Any] = {"recipe": recipe.fields(), **sides, "format": 2, "subsets": subsets_check(kept)}
     there = read_info(folder) if (folder / "bank.json").exists() else None
     if there is None:
@@ -142,6 +137,10 @@ def _begun(folder: Path, recipe: BankRecipe, training: Examples, held_out: Examp
     else:
         check_grows(folder, there, info)
         info["versions"] = there.get("versions")
+        if recipe.adapters is not None:  # the base may lie elsewhere now
+            base = lora.Base(loading.named(recipe.adapters.base), training.shape[1:])
+            for path in folder.rglob(lora.TOLD):
+                lora.tell(path.parent, base)
     if not (folder / "train.npz").exists():
         write_examples(folder / "train.npz", training)
     if there is not None and there.get("recipe") != info["recipe"] and outcome_path(folder, "full").exists():
@@ -153,30 +152,49 @@ def _begun(folder: Path, recipe: BankRecipe, training: Examples, held_out: Examp
     return kept
 
 
+def _of_adapters(recipe: BankRecipe, network: Trainable, training: Examples, held_out: Examples) -> dict[str, str]:
+    """What decides a bank of adapters beside its recipe and its pictures: the base's weights, and the prompts."""
+    if recipe.adapters is None:
+        return {}
+    words = json.dumps([training.prompts, held_out.prompts])
+    return {"base": network.settings(training)["base"], "prompts": hashlib.blake2b(words.encode(), digest_size=16).hexdigest()}
+
+
 def _full_model(
-    folder: Path, recipe: BankRecipe, training: Examples, held_out: Examples, device: str, told: Callable[[str], None]
+    folder: Path,
+    recipe: BankRecipe,
+    network: Trainable,
+    training: Examples,
+    held_out: Examples,
+    device: str,
+    told: Callable[[str], None],
 ) -> bool:
     """Train the model on all data with the first seed, with its checkpoints, and generate the queries; False if all was there."""
     if (folder / "queries.npz").exists():
         return False
-    if not (folder / "model" / "unet").is_dir():
+    if not loading.holds(folder / "model"):
         told(f"The model of all {len(training):,} images comes first: {recipe.training.total(len(training)):,} steps.")
         state = folder / "parts" / "full.safetensors"
-        watch = Watch(state, checkpoint=lambda step, model: unet.save(model, folder / "checkpoints" / f"step-{step}"))
-        model = train(Network(recipe.model), training, recipe.training, 0, device=device, watch=watch)
-        unet.save(model, folder / "model")
+        watch = Watch(state, checkpoint=lambda step, model: network.save(model, folder / "checkpoints" / f"step-{step}"))
+        network.save(train(network, training, recipe.training, 0, device=device, watch=watch), folder / "model")
         state.unlink(missing_ok=True)
-    write_examples(folder / "queries.npz", queries_of(recipe, loading.load(folder / "model", device), held_out))
+    write_examples(folder / "queries.npz", queries_of(recipe, loading.load(folder / "model", device), training, held_out))
     return True
 
 
 def _check_measured(
-    folder: Path, recipe: BankRecipe, queries: Examples, measured: Float[np.ndarray, " q"], told: Callable[[str], None]
+    folder: Path,
+    recipe: BankRecipe,
+    queries: Examples,
+    place: Place,
+    measured: Float[np.ndarray, " q"],
+    told: Callable[[str], None],
 ) -> None:
     """Tell where pictures made anew are others than those whose outcomes are there: the model's own outcomes must come again."""
     if not np.isfinite(measured).all():
         return
-    again = outcomes(loading.load(folder / "model"), queries, (), recipe.outcome_draws)["simple"]
+    model = loading.load(folder / "model", place.here)
+    again = outcomes(model, encoded(model, queries, place.store), (), recipe.outcome_draws)["simple"]
     if (worst := float(np.max(np.abs(again / measured - 1)))) > ROUNDING:
         told(
             f"The pictures made for {folder} are not those that were measured: the model's own outcomes differ by up to "

@@ -107,8 +107,9 @@ def train(
     """
     from headwater.arguments import Reading, read
     from headwater.experiment import device as checked
-    from headwater.making import Adapters, network, train_lora, train_model
+    from headwater.making import network, train_model
     from headwater.models.train import LORA, Recipe
+    from headwater.models.tuning import adapters
 
     if lora != (model is not None):
         raise OptionError("--lora and --model belong together: a pipeline, of which adapters are trained.")
@@ -122,10 +123,10 @@ def train(
     recipe, examples = replace(LORA if lora else Recipe(), **changes), read(data, Reading(resize, caption), "images")
     with _bar("training") as tick:
         if model is not None:
-            train_lora(Adapters(model, rank, _store(store), dtype), examples, recipe, out, seed, device=checked(device), tick=tick)
+            what = adapters(model, rank, examples.shape[1:], _store(store), checked(device), dtype)
         else:
             what = network(config, examples, prediction=prediction, conditional=conditional)
-            train_model(what, examples, recipe, out, seed, device=checked(device), tick=tick)
+        train_model(what, examples, recipe, out, seed, device=checked(device), tick=tick)
     print(out)
 
 
@@ -192,7 +193,7 @@ def attribute(
     from headwater.experiment import run
     from headwater.report import report as page
 
-    fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None), lora)
+    fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None), lora, _store(store))
     what = experiment(method, fields, train, query, models, bank, Machine(device, memory, dtype), Reading(resize, caption))
     with _bar("features") as tick:
         kept = _store(store, tick, store_dtype, crew(workers, ray, gpus), memory)
@@ -253,7 +254,7 @@ def tune(
     swept = {name: as_list(text) for name, text in zip(field, values, strict=True)}
     if "checkpoints" in swept:  # as many are loaded as any setting asks for
         set_ = [*(set_ or []), f"checkpoints={max(swept['checkpoints'])}"]
-    fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None))
+    fields, models = fields_of(method, set_ or [], seed), Models(model or [], ensemble, _models(None), store=_store(store))
     what = experiment(method, fields, train, query, models, bank, Machine(device, memory, dtype), Reading(caption=caption))
     with _bar("features") as tick:
         found = sweep(what, swept, _store(store, tick, store_dtype, crew(workers, ray, gpus), memory))
@@ -267,6 +268,9 @@ def bank_build(
     data: Annotated[str | None, typer.Option(help="Other training images than the recipe's.")] = None,
     held_out: Annotated[str | None, typer.Option(help="Other held-out images: the `val` queries.")] = None,
     config: Annotated[str | None, typer.Option(help="Another network, by name.")] = None,
+    base: Annotated[str | None, typer.Option(help="Train adapters (LoRA) of this pipeline instead of a network.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Of the adapters [default: 128].")] = None,
+    caption: Caption = None,
     subsets: Annotated[int | None, typer.Option(min=1, help="Subsets to compare with.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Models of each subset.")] = None,
     scheme: Annotated[str | None, typer.Option(help="half, stratified, bernoulli or group.")] = None,
@@ -282,17 +286,17 @@ def bank_build(
     device: Device = "cpu",
     models: Annotated[Path | None, typer.Option(help="Where trained models are kept [default: beside the features].")] = None,
     keep: Annotated[bool, typer.Option(help="Keep the trained models: queries can then be added without training.")] = True,
+    store: Store = None,
 ) -> None:
     """Build a bank, or go on with one: one model for each (subset, seed), many at a time."""
     from headwater.arguments import bank_place, bank_recipe
     from headwater.building import build
-    from headwater.data import open_examples
 
     changes = {"data": data, "held_out": held_out, "config": config, "subsets": subsets, "seeds": seeds, "scheme": scheme}
     changes |= {"learning": learning, "generated": generated, "steps": steps, "measurements": measurements, "common": common}
-    what = bank_recipe(bank, recipe, changes)
-    place = bank_place(workers, ray, gpus, device, _models(models) if keep else None)
-    more = None if add_queries is None else open_examples(add_queries, resize=what.held_out.resize)
+    what = bank_recipe(bank, recipe, changes | {"base": base, "rank": rank, "caption": caption})
+    place = bank_place(workers, ray, gpus, device, _models(models) if keep else None, _store(store))
+    more = None if add_queries is None else replace(what.held_out, name=add_queries, count=None).open()
     with _bar("models") as tick:
         for done, total in build(bank, what, what.data.open(), what.held_out.open(), place, more=more, told=_say):
             tick(done, total)
@@ -369,6 +373,7 @@ def counterfactual(
     device: Device = "cpu",
     models: Annotated[Path | None, typer.Option(help="Where trained models are kept [default: beside the features].")] = None,
     keep: Annotated[bool, typer.Option(help="Keep the trained models.")] = True,
+    store: Store = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Take away each picture's strongest training images, train again, make the picture again, and compare with random removal."""
@@ -382,7 +387,8 @@ def counterfactual(
 
     opened = open_bank(bank)
     what = planned(opened, [open_run(run) for run in runs], queries, counts(remove.split(","), len(opened.train)))
-    place, embed = bank_place(workers, ray, gpus, device, _models(models) if keep else None), embedding(embedder, device)
+    place = bank_place(workers, ray, gpus, device, _models(models) if keep else None, _store(store))
+    embed = embedding(embedder, device)
     with _bar("retraining") as tick:
         for done, total in removals(what, out, place):
             tick(done, total)
@@ -468,11 +474,9 @@ def _stop(signum: int, frame: object) -> None:
 
 
 def _store(root: Path | None, tick: Any = None, dtype: str = "float32", crew: Any = None, memory: float = 1.0) -> Any:
-    from headwater.store import FeatureStore, default_root
+    from headwater.store import FeatureStore, default_root, unheard
 
-    return FeatureStore(
-        root or default_root(), tick or (lambda done, total: None), dtype=dtype, crew=crew, memory=int(memory * 2**30)
-    )
+    return FeatureStore(root or default_root(), tick or unheard, dtype=dtype, crew=crew, memory=int(memory * 2**30))
 
 
 def _models(root: Path | None) -> Path:

@@ -30,7 +30,7 @@ class Text:
 class Examples:
     """Images in input order, with optional ids, labels, groups and prompts (one each per image).
 
-    `split` marks queries as `val` or `gen`. `trajectory` holds the states x_t a sampler went through, `[n, s, c, h, w]`
+    `split` marks queries as `val` or `gen`. `trajectory` holds the states x_t a sampler went through, `[n, s, z, y, x]`
     in model units, for the timesteps in `trajectory_timesteps` `[s]` (-1 = the finished picture). `latents` and `text` are what
     an auto-encoder made of the images and a text encoder of the prompts, for a model that is shown those.
     """
@@ -41,7 +41,7 @@ class Examples:
     groups: tuple[str, ...] | None = None
     prompts: tuple[str, ...] | None = None
     split: tuple[str, ...] | None = None
-    trajectory: Float32[np.ndarray, "n s c h w"] | None = None
+    trajectory: Float32[np.ndarray, "n s z y x"] | None = None
     trajectory_timesteps: Int64[np.ndarray, " s"] | None = None
     latents: Float32[np.ndarray, "n z y x"] | None = None
     text: Text | None = None

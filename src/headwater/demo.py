@@ -9,6 +9,7 @@ from headwater.bank import open_bank
 from headwater.data import open_examples
 from headwater.experiment import Run, run
 from headwater.making import network, pictures, train_model
+from headwater.models import loading
 from headwater.models.train import DIGITS
 from headwater.report import report
 from headwater.store import FeatureStore
@@ -26,7 +27,8 @@ def demo(out: Path, store: FeatureStore, *, say: Callable[[str], None], bar: Cal
     digits = open_examples("digits")
     say(f"1/4  Training a small diffusion model on {len(digits):,} handwritten digits")
     with bar("training") as tick:
-        model = train_model(network("digits", digits), digits, DIGITS, out / "model", tick=tick)
+        train_model(network("digits", digits), digits, DIGITS, out / "model", tick=tick)
+    model = loading.load(out / "model")
     say(f"2/4  Generating {COUNT} new digits")
     with bar("sampling") as tick:
         queries = pictures(model, COUNT, tick=tick)

@@ -6,16 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from headwater.core import Examples, Text
-from headwater.diffusion.denoiser import Denoiser, TextEncoder
+from headwater.diffusion.denoiser import Condition, Denoiser, TextEncoder
 from headwater.errors import DataError, NonFiniteError
 from headwater.store import FeatureStore
 from headwater.views import Views
 
 TOGETHER = 32  # pictures, or prompts, that are encoded at once
+DECODED = 16  # pictures decoded at once
 VERSION = 1  # of the numbers that given settings stand for
 
 
@@ -86,6 +87,24 @@ def embedded(encoder: TextEncoder, prompts: Sequence[str], store: FeatureStore) 
     parts = np.split(rows, ends[:-1], axis=1)
     tables = {name: part.reshape(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
     return Text(np.array([distinct[prompt] for prompt in prompts], np.int64), tables)
+
+
+def condition(model: Denoiser, labels: Int64[np.ndarray, " b"] | None, prompts: Sequence[str] | None) -> Condition:
+    """What the model is told of pictures with these labels and prompts, those that it takes."""
+    found = {} if labels is None or model.classes is None else {"class_labels": torch.as_tensor(labels, device=model.device)}
+    if prompts is None or model.text is None:
+        return found
+    with torch.no_grad():
+        return found | model.text.embed(prompts)
+
+
+def decoded(model: Denoiser, made: Float[Tensor, "n z y x"]) -> Float[Tensor, "n c h w"]:
+    """The pictures that a model made, in [−1, 1]: decoded, if it makes latents."""
+    if model.latent is None:
+        return made
+    with torch.no_grad():
+        parts = [model.latent.decode(made[low : low + DECODED]) for low in range(0, len(made), DECODED)]
+    return torch.cat(parts).clamp(-1, 1)
 
 
 def _prompts(examples: Examples) -> Sequence[str]:

@@ -1,7 +1,7 @@
 """A bank that is given more subsets or seeds: room is made in its outcomes, and what is there moves to its new places."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,21 @@ GROWS = ("subsets", "seeds", "learning", "learning_seeds")  # of a recipe, what 
 
 def check_grows(folder: Path, there: dict[str, Any], info: dict[str, Any]) -> None:
     """Refuse another recipe or other images, but for more of what a bank may grow by."""
-    old, new = dict(there.get("recipe", {})), dict(info["recipe"])
-    changed = [side for side in ("train", "held_out") if there.get(side) != info[side]]
-    changed += [f"recipe ({name})" for name in new if name not in GROWS and old.get(name) != new[name]]
+    old, new = (_placeless(each.get("recipe", {})) for each in (there, info))
+    changed = [side for side in ("train", "held_out", "base", "prompts") if there.get(side) != info.get(side)]
+    changed += [f"recipe ({name})" for name in {**old, **new} if name not in GROWS and old.get(name) != new.get(name)]
     changed += [f"recipe (fewer {name})" for name in GROWS if old.get(name, 0) > new[name]]
     if changed:
         raise OptionError(
             f"The bank {folder} was begun with another {', '.join(changed)}. A bank may be given more of {', '.join(GROWS)}; "
             "nothing else may change. Name a new folder, or delete that one."
         )
+
+
+def _placeless(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe without where the base of its adapters lies, which may change: the base's weights are compared."""
+    adapters = recipe.get("adapters")
+    return {**recipe} if adapters is None else {**recipe, "adapters": {**adapters, "base": None}}
 
 
 def grow(

@@ -8,20 +8,33 @@ from headwater.core import Examples
 from headwater.evaluate.subsets import subsets
 from headwater.ledger import Job
 from headwater.models.kept import Training
+from headwater.models.train import Trainable
+from headwater.models.tuning import adapters
 from headwater.models.unet import Network
 from headwater.outcomes import BINS
 from headwater.recipes import BankRecipe
+from headwater.store import FeatureStore
 
 Kept = Bool[np.ndarray, "m n"]
 
 
-def training_of(recipe: BankRecipe, kept: Kept, job: Job) -> Training:
+def trainable(recipe: BankRecipe, size: tuple[int, int] | None, store: FeatureStore, device: str = "cpu") -> Trainable:
+    """What the recipe trains: a network of its own, or adapters of a pipeline for pictures of this size (None: its own).
+
+    Latents and embedded prompts are kept in the store.
+    """
+    if recipe.adapters is None:
+        return Network(recipe.model)
+    return adapters(recipe.adapters.base, recipe.adapters.rank, size, store, device)
+
+
+def training_of(network: Trainable, recipe: BankRecipe, kept: Kept, job: Job) -> Training:
     """How the model of (subset, seed) is trained. Without `common` each subset has initial weights and noise of its own."""
     subset, seed = job
     if subset < 0:
-        return Training(Network(recipe.model), recipe.training, seed)
+        return Training(network, recipe.training, seed)
     named = seed if recipe.common else seeds.key(seed, "own stream", subset, bits=32)
-    return Training(Network(recipe.model), recipe.subset_training, named, kept[subset])
+    return Training(network, recipe.subset_training, named, kept[subset])
 
 
 def jobs_of(recipe: BankRecipe) -> list[Job]:

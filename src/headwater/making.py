@@ -5,28 +5,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from headwater.core import Examples, to_uint8
-from headwater.diffusion.denoiser import Condition, Denoiser
+from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.sample import SAMPLERS, conditioned, sample
 from headwater.diffusion.schedule import linear
 from headwater.disk import written
+from headwater.encoding import condition, decoded
 from headwater.errors import DataError, NonFiniteError, OptionError, unknown
-from headwater.features import check_fits
-from headwater.models import folders, loading, lora, unet
-from headwater.models.train import Recipe, Watch, train
-from headwater.models.tuning import Tuning, save_lora
+from headwater.models import folders, loading, unet
+from headwater.models.train import Recipe, Trainable, Watch, train
 from headwater.models.unet import Network
-from headwater.store import FeatureStore
+from headwater.store import unheard
 
 BATCH = 256  # pictures sampled together
-DECODED = 16  # pictures decoded together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,64 +59,26 @@ def network(config: str, examples: Examples, *, prediction: str = "epsilon", con
 
 
 def train_model(
-    network: Network,
+    network: Trainable,
     examples: Examples,
     recipe: Recipe,
     out: Path,
     seed: int = 0,
     *,
     device: str = "cpu",
-    tick: Callable[[int, int], None] = lambda done, total: None,
-) -> Denoiser:
-    """Train the network on `examples` and write it to `out`, with checkpoints in `out/checkpoints/step-*`.
+    tick: Callable[[int, int], None] = unheard,
+) -> None:
+    """Train the network, or adapters, on `examples` and write it to `out`, with checkpoints in `out/checkpoints/step-*`.
 
-    An interrupted call goes on from its last checkpoint. A finished one is loaded, if its settings were the same; else refused.
+    An interrupted call goes on from its last checkpoint. What a finished one wrote is left as it is, if its settings were the same;
+    others are refused.
     """
-    config = json.loads(json.dumps(dict(network.config)))
-    settings = {"network": config, "prediction": network.schedule.prediction}
-    if not _begun(out, settings | {"recipe": asdict(recipe), "seed": seed, "data": examples.fingerprint}):
-        return loading.load(out, device)
-    with _watched(out, unet.save, tick) as watch:
-        model = train(network, examples, recipe, seed, device=device, watch=watch)
-        unet.save(model, out)
-    return model
-
-
-class Adapters(NamedTuple):
-    """LoRA of this rank for the pipeline `base`, by folder or hub name, whose frozen weights are of this dtype; latents and
-    embedded prompts are kept in the store."""
-
-    base: str | Path
-    rank: int
-    store: FeatureStore
-    dtype: str = "float32"
-
-
-def train_lora(
-    what: Adapters,
-    examples: Examples,
-    recipe: Recipe,
-    out: Path,
-    seed: int = 0,
-    *,
-    device: str = "cpu",
-    tick: Callable[[int, int], None] = lambda done, total: None,
-) -> Denoiser:
-    """Train adapters of a pipeline and write them to `out`, with checkpoints in `out/checkpoints/step-*`.
-
-    Interrupted and finished calls are as `train_model`'s.
-    """
-    if what.dtype == "float16":
-        raise OptionError("dtype is float16, in which small gradients are lost on their way back; expected bfloat16 or float32.")
-    model = loading.load(what.base, device, size=examples.shape[1:], dtype=what.dtype)
-    check_fits(model, examples)
-    settings = {"base": model.fingerprint, "rank": what.rank, "recipe": asdict(recipe), "seed": seed, "data": examples.fingerprint}
-    if not _begun(out, settings | {"prompts": examples.prompts}):
-        return loading.load(what.base, device, lora=out, size=examples.shape[1:], dtype=what.dtype)
-    with _watched(out, save_lora, tick) as watch:
-        tuned = train(Tuning(model, what.store, what.rank), examples, recipe, seed, device=device, watch=watch)
-        save_lora(tuned, out)
-    return tuned
+    network.check(examples)
+    decided = network.settings(examples) | {"recipe": asdict(recipe), "seed": seed, "data": examples.fingerprint}
+    if not _begun(out, decided):
+        return
+    with _watched(out, network.save, tick) as watch:
+        network.save(train(network, examples, recipe, seed, device=device, watch=watch), out)
 
 
 @contextmanager
@@ -137,7 +94,7 @@ def _begun(out: Path, settings: Mapping[str, object]) -> bool:
     told, there = json.loads(json.dumps(settings)), out / "training.json"
     if there.exists() and json.loads(there.read_text()) != told:
         raise OptionError(f"{out} holds a model of another training run. Name another folder with --out, or delete that one.")
-    if (out / "model_index.json").exists() or lora.holds(out):
+    if loading.holds(out):
         return False
     with written(there, "w") as file:
         json.dump(told, file, indent=1)
@@ -152,7 +109,7 @@ def pictures(
     sampling: Sampling | None = None,
     label: int | None = None,
     prompts: Sequence[str] | None = None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    tick: Callable[[int, int], None] = unheard,
 ) -> Examples:
     """`count` generated pictures as 8-bit queries, with their prompts and the latents they were decoded from.
 
@@ -165,13 +122,15 @@ def pictures(
     images, latents, paths, times = [], [], [], np.zeros(0, np.int64)
     for start in starts:
         indices = range(start, min(start + BATCH, count))
+        here = slice(start, indices.stop)
+        given = condition(model, None if labels is None else labels[here], None if words is None else words[here])
         made = sample(
             model,
             indices,
             seed,
             sampler=how.sampler,
             steps=steps,
-            predict=conditioned(model, _condition(model, labels, words, slice(start, indices.stop)), how.guidance),
+            predict=conditioned(model, given, how.guidance),
             keep_path=how.keep_path,
             on_step=lambda done, total, start=start: tick(start // BATCH * total + done, len(starts) * total),
         )
@@ -194,22 +153,6 @@ def pictures(
         trajectory=np.concatenate(paths) if how.keep_path else None,  # pyright: ignore[reportArgumentType, reportCallIssue]
         trajectory_timesteps=times if how.keep_path else None,
     )
-
-
-def decoded(model: Denoiser, made: Tensor) -> Float[Tensor, "b c h w"]:
-    """The pictures that a model made, from latents if it makes those."""
-    if model.latent is None:
-        return made
-    with torch.no_grad():
-        return torch.cat([model.latent.decode(made[low : low + DECODED]) for low in range(0, len(made), DECODED)])
-
-
-def _condition(model: Denoiser, labels: np.ndarray | None, words: tuple[str, ...] | None, rows: slice) -> Condition:
-    found = {} if labels is None else {"class_labels": torch.as_tensor(labels[rows], device=model.device)}
-    if model.text is not None and words is not None:
-        with torch.no_grad():
-            found |= model.text.embed(words[rows])
-    return found
 
 
 def _words(model: Denoiser, count: int, prompts: Sequence[str] | None) -> tuple[str, ...] | None:

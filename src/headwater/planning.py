@@ -15,22 +15,22 @@ import numpy as np
 import torch
 
 from headwater import seeds
-from headwater.core import Examples
+from headwater.core import Examples, Text
 from headwater.curvature.factored import factor_numbers
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
+from headwater.encoding import condition
 from headwater.features import Gradients, Passes
 from headwater.gradients.drawn import drawn
 from headwater.gradients.hooks import LayerGradient, stream
 from headwater.gradients.layers import layers_of
-from headwater.layout import jobs_of
+from headwater.layout import jobs_of, trainable
 from headwater.linalg.project import Sparse
 from headwater.methods import METHODS, make
-from headwater.models import unet
-from headwater.models.unet import Network
 from headwater.outcomes import BINS
 from headwater.recipes import BankRecipe
+from headwater.store import FeatureStore, default_root
 
 PATIENCE = 3.0  # seconds for each thing measured
 MOST = 64  # pictures that a measurement takes together
@@ -78,7 +78,7 @@ def counts(recipe: BankRecipe, n: int, held_out: int, parameters: int, factors: 
         steps=full * steps[True] + (len(jobs) - full) * steps[False],
         pictures=full * seen(n, steps[True], recipe.training.batch)
         + (len(jobs) - full) * seen(half, steps[False], recipe.training.batch),
-        sampling=recipe.generated * recipe.sample_steps,
+        sampling=recipe.generated * recipe.sample_steps * (1 if recipe.guidance == 1 else 2),
         measuring=len(jobs) * queries * every * draws.noises,
         parameters=parameters,
         factors=factors,
@@ -101,13 +101,20 @@ def measured(recipe: BankRecipe, device: str = "cpu") -> Measured:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        network = Network(recipe.model)
-        model = unet.new(recipe.model, 0)
-        torch.nn.Module.to(model.module, torch.device(device))
-        found = {name: seconds(work) for name, work in _works(network, model, device).items()}
+        model = untrained(recipe, device)
+        found = {name: seconds(work) for name, work in _works(model, device).items()}
     finally:
         torch.set_num_threads(threads)
     return Measured(**found, peak=peak(device))
+
+
+def untrained(recipe: BankRecipe, device: str = "cpu") -> Denoiser:
+    """What the recipe trains, as it begins; adapters of a pipeline for pictures of the recipe's size, else of its own."""
+    side = recipe.data.resize
+    network = trainable(recipe, None if side is None else (side, side), FeatureStore(default_root()), device)
+    model = network.finished(network.fresh(0))
+    torch.nn.Module.to(model.module, torch.device(device))
+    return model
 
 
 def seconds(work: Callable[[int], None], patience: float = PATIENCE, most: int = MOST) -> float:
@@ -123,22 +130,20 @@ def seconds(work: Callable[[int], None], patience: float = PATIENCE, most: int =
         size = min(most, 2 * size)
 
 
-def _works(network: Network, model: Denoiser, device: str) -> dict[str, Callable[[int], None]]:
-    images = seeds.stream(0, "plan").integers(0, 256, size=(MOST, *model.shape[1:], model.shape[0]), dtype=np.uint8)
-    labels = None if model.classes is None else np.arange(MOST) % model.classes
-    examples = Examples(images, labels=labels)
+def _works(model: Denoiser, device: str) -> dict[str, Callable[[int], None]]:
+    examples = _random(model)
     layers = layers_of(model)
-    optimizer = torch.optim.AdamW(model.module.parameters(), 1e-6, fused=True)
-    x = torch.as_tensor(examples.pixels(), device=device)
+    optimizer = torch.optim.AdamW([p for p in model.module.parameters() if p.requires_grad], 1e-6, fused=True)
+    x = torch.as_tensor(examples.inputs(), device=device)
     t = torch.as_tensor(np.arange(MOST) * model.schedule.T // MOST, device=device)
-    given = {} if labels is None else {"class_labels": torch.as_tensor(labels, device=device)}
+    given = condition(model, examples.labels, examples.prompts)
 
     def wait() -> None:
         if device.startswith("cuda"):
             torch.cuda.synchronize()
 
     def step(size: int) -> None:
-        loss = model.module(x[:size], t[:size], **{name: each[:size] for name, each in given.items()}).sample.square().mean()
+        loss = model.predict(x[:size], t[:size], {name: each[:size] for name, each in given.items()}).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -165,12 +170,25 @@ def _works(network: Network, model: Denoiser, device: str) -> dict[str, Callable
     return {"step": step, "forward": forward, "gradient": gradient, "draw": draw}
 
 
+def _random(model: Denoiser) -> Examples:
+    """Random pictures, or latents, with labels and prompts as far as the model takes those."""
+    random, (c, h, w) = seeds.stream(0, "plan"), model.pictures
+    images = random.integers(0, 256, size=(MOST, h, w, c), dtype=np.uint8)
+    latents = None if model.latent is None else random.standard_normal((MOST, *model.shape), dtype=np.float32)
+    labels = None if model.classes is None else np.arange(MOST) % model.classes
+    if model.text is None:
+        return Examples(images, labels=labels, latents=latents)
+    told = condition(model, None, [""])
+    text = Text(np.zeros(MOST, np.int64), {name: each.float().cpu().numpy() for name, each in told.items()})
+    return Examples(images, labels=labels, latents=latents, prompts=("",) * MOST, text=text)
+
+
 def plan(recipe: BankRecipe, examples: Mapping[str, int], device: str = "cpu", workers: int | None = None) -> dict[str, Any]:
     """The counts, the measurement, and the hours and bytes that follow; `examples` says how many images each side has."""
     workers = workers or (os.cpu_count() or 1 if device == "cpu" else 1)
     rate = measured(recipe, device)
-    model = unet.new(recipe.model, 0)
-    parameters = sum(p.numel() for p in model.module.parameters())
+    model = untrained(recipe)
+    parameters = sum(p.numel() for p in model.parameters().values())
     found = counts(recipe, examples["data"], examples["held_out"], parameters, factor_numbers(model))
     hours = {
         "training": found.pictures * rate.step / 3600,

@@ -16,18 +16,19 @@ from jaxtyping import Bool, Float32
 
 from headwater import seeds
 from headwater.archive import arrays as read_arrays
-from headwater.asking import regenerated
+from headwater.asking import regenerated, told_of
 from headwater.bank import Bank
 from headwater.building import Place
 from headwater.core import Examples, to_uint8
 from headwater.disk import locked, written
 from headwater.embedding import Embedder, cosine
+from headwater.encoding import encoded
 from headwater.errors import DataError
 from headwater.evaluate.counterfactual import Paired, distance, paired, spread, without
+from headwater.layout import trainable
 from headwater.methods.random import Random
 from headwater.models import loading
 from headwater.models.kept import Training, trained
-from headwater.models.unet import Network
 from headwater.outcomes import outcomes
 from headwater.recipes import BankRecipe, from_fields
 from headwater.runs import RunFolder, told_apart
@@ -125,15 +126,17 @@ def remove(what: Counterfactual, folder: Path, place: Place) -> Iterator[tuple[i
 
 def retrained(shared: Shared, job: Removal) -> dict[str, np.ndarray]:
     """The picture as the model makes it that was trained on what stays, and the query's outcomes under that model."""
-    if job.kept.all() and (shared.model / "unet").is_dir():
+    if job.kept.all() and loading.holds(shared.model):
         model = loading.load(shared.model, shared.place.device)
     else:
-        model = trained(_training(shared, job), shared.training, shared.place.models, device=shared.place.device)
+        training = _training(shared, job, shared.place.device)
+        model = trained(training, shared.training, shared.place.models, device=shared.place.device)
     recipe, queries = shared.recipe, shared.queries
     number = job.query - (queries.split or ()).index("gen")
-    labels = None if model.classes is None else np.arange(recipe.generated) % model.classes
-    picture = regenerated(recipe, model, range(number, number + 1), labels)[0]
-    measured = outcomes(model, queries.take([job.query]), recipe.measurements, recipe.outcome_draws)
+    told = told_of(recipe, model, shared.training)
+    picture = regenerated(recipe, model, range(number, number + 1), told)[0]
+    query = encoded(model, queries.take([job.query]), shared.place.store)
+    measured = outcomes(model, query, recipe.measurements, recipe.outcome_draws)
     return {"picture": picture, **{name: values[0] for name, values in measured.items()}}
 
 
@@ -171,6 +174,7 @@ def effects(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], e
 def _described(what: Counterfactual, embedder: Embedder | None) -> dict[str, Any]:
     bank = what.bank
     recipe = from_fields(bank.info["recipe"])
+    guided = "" if recipe.guidance == 1 else f", guidance {recipe.guidance:g}"
     return {
         "bank": bank.folder.name,
         "train": len(bank.train),
@@ -178,7 +182,7 @@ def _described(what: Counterfactual, embedder: Embedder | None) -> dict[str, Any
         "removed": list(what.counts),
         "embedder": None if embedder is None else embedder.name,
         "steps": recipe.training.total(len(bank.train)),
-        "sampler": f"{recipe.sampler}, {recipe.sample_steps} steps",
+        "sampler": f"{recipe.sampler}, {recipe.sample_steps} steps" + guided,
         "seed": 0,
     }
 
@@ -197,18 +201,19 @@ def _words(found: Paired) -> dict[str, Any]:
     return {**found.difference._asdict(), "p": found.p, "above": found.above}
 
 
-def _training(shared: Shared, job: Removal) -> Training:
+def _training(shared: Shared, job: Removal, device: str) -> Training:
     """The full model's seed and number of steps, whatever is left."""
     recipe = shared.recipe
     steps = recipe.training.total(len(shared.training))
-    return Training(Network(recipe.model), replace(recipe.training, steps=steps), 0, job.kept)
+    network = trainable(recipe, shared.training.shape[1:], shared.place.store, device)
+    return Training(network, replace(recipe.training, steps=steps), 0, job.kept)
 
 
 def _name(shared: Shared, job: Removal) -> str:
     """A hash of the training, and of all that decides what is seen of its model."""
     recipe, split = shared.recipe, shared.queries.split or ()
     settings = {
-        "training": _training(shared, job).name(shared.training),
+        "training": _training(shared, job, shared.place.here).name(shared.training),
         "query": shared.queries.keys[job.query],
         "number": job.query - split.index("gen"),
         "sampler": [recipe.sampler, recipe.sample_steps, recipe.sample_seed],

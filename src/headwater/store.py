@@ -34,6 +34,10 @@ def to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def unheard(done: int, total: int) -> None:
+    """Progress that nobody is told of."""
+
+
 @dataclass(frozen=True)
 class FeatureStore:
     """Feature rows under one root folder, kept as float32, or as float16 in half the space.
@@ -43,7 +47,7 @@ class FeatureStore:
     """
 
     root: Path
-    progress: Callable[[int, int], None] = lambda done, total: None
+    progress: Callable[[int, int], None] = unheard  # by name, so that other processes can be given the store
     told: Callable[[str], None] = to_stderr
     dtype: str = "float32"
     crew: Crew | None = None

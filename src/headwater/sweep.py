@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from headwater.bank import Bank
+from headwater.encoding import encoded
 from headwater.errors import OptionError
 from headwater.evaluate.lds import LDS, against
 from headwater.evaluate.tune import Setting, grid, tuned
@@ -52,8 +53,9 @@ def settings(
             continue
         each = []
         for one, mine in members(model or [None], method):
-            index = mine.fit(one, experiment.train, store)
-            each.append(dense(mine.score(one, index, queries, store, damping=[float(value) for value in fields[kind]])))
+            train, asked = (encoded(one, examples, store) for examples in (experiment.train, queries))
+            index = mine.fit(one, train, store)
+            each.append(dense(mine.score(one, index, asked, store, damping=[float(value) for value in fields[kind]])))
         blocks = np.mean(each, axis=0)
         found |= {(*setting, (kind, damping)): block for damping, block in zip(fields[kind], blocks, strict=True)}
     return found

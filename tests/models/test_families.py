@@ -13,18 +13,13 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     DiTPipeline,
-    DiTTransformer2DModel,
-    FlowMatchEulerDiscreteScheduler,
-    LDMPipeline,
-    SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
-    UNet2DModel,
     VQModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+import tiny_pipelines
 from headwater.cli import main
 from headwater.core import Examples
 from headwater.diffusion.draws import Draws
@@ -57,103 +52,11 @@ def pipelines(tmp_path_factory):
     root = tmp_path_factory.mktemp("pipelines")
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(0)
-        _stable(root / "words").save_pretrained(root / "stable")
-        _latent().save_pretrained(root / "latent")
-        _dit().save_pretrained(root / "dit")
-        _sd3(root / "words").save_pretrained(root / "sd3")
+        tiny_pipelines.stable(root / "words").save_pretrained(root / "stable")
+        tiny_pipelines.latent().save_pretrained(root / "latent")
+        tiny_pipelines.dit().save_pretrained(root / "dit")
+        tiny_pipelines.sd3(root / "words").save_pretrained(root / "sd3")
     return root
-
-
-def _tokenizer(folder):
-    """A byte-pair tokenizer of single letters."""
-    folder.mkdir(exist_ok=True)
-    vocabulary = [*WORDS, *(f"{letter}</w>" for letter in WORDS), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(vocabulary)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=8)
-
-
-def _text_config(width, **changes):
-    sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return CLIPTextConfig(vocab_size=54, max_position_embeddings=8, bos_token_id=52, eos_token_id=53, **sizes, **changes)
-
-
-def _kl(channels=2):
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    sizes = {"block_out_channels": (8, 8), "latent_channels": channels, "norm_num_groups": 4, "sample_size": 16}
-    return AutoencoderKL(**blocks, **sizes, scaling_factor=0.3, shift_factor=0.1)
-
-
-def _stable(words):
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=2,
-        out_channels=2,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=4,
-        cross_attention_dim=8,
-        attention_head_dim=2,
-    )
-    parts = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1)
-    return StableDiffusionPipeline(_kl(), CLIPTextModel(_text_config(8)), _tokenizer(words), unet, scheduler, **parts)
-
-
-def _latent():
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=2,
-        out_channels=2,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        attention_head_dim=4,
-    )
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    vq = VQModel(**blocks, block_out_channels=(8, 8), latent_channels=2, norm_num_groups=4, num_vq_embeddings=16)
-    return LDMPipeline(vq, unet, DDIMScheduler(clip_sample=False))
-
-
-def _dit():
-    transformer = DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=4,
-        in_channels=2,
-        out_channels=4,
-        num_layers=2,
-        sample_size=8,
-        patch_size=2,
-        num_embeds_ada_norm=3,
-        norm_num_groups=2,
-    )
-    for parameter in transformer.parameters():  # its gates begin at 0, where no gradient passes
-        torch.nn.init.normal_(parameter, std=0.2)
-    return DiTPipeline(transformer, _kl(), DDIMScheduler(clip_sample=False))
-
-
-def _sd3(words):
-    transformer = SD3Transformer2DModel(
-        sample_size=8,
-        patch_size=2,
-        in_channels=2,
-        out_channels=2,
-        num_layers=2,
-        attention_head_dim=4,
-        num_attention_heads=2,
-        caption_projection_dim=8,
-        joint_attention_dim=16,
-        pooled_projection_dim=12,
-        pos_embed_max_size=8,
-    )
-    texts = [CLIPTextModelWithProjection(_text_config(8, projection_dim=6)) for _ in range(2)]
-    token = _tokenizer(words)
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    return StableDiffusion3Pipeline(transformer, scheduler, _kl(), texts[0], token, texts[1], token, None, None)
 
 
 def images(n=3, **columns):
@@ -466,6 +369,8 @@ def test_from_captions_to_credit_by_the_command_line(pipelines, tmp_path, monkey
     weights = Path("lora/pytorch_lora_weights.safetensors").read_bytes()
     ran("train", *data, "--epochs", "2", "--batch", "4", "--checkpoints", "2", "--out", "lora")
     assert Path("lora/pytorch_lora_weights.safetensors").read_bytes() == weights
+    assert json.loads(Path("lora/base.json").read_text()) == {"base": base, "size": [16, 16]}
+    assert load("lora", checkpoints=2).fingerprint == load(base, lora="lora").fingerprint
     assert "another training run" in refused(capsys, "train", *data, "--epochs", "3", "--out", "lora")
     made = ["--prompt", "a one p", "--prompt", "a other p", "--guidance", "2", "--steps", "3"]
     ran("sample", base, "--lora", "lora", "--count", "3", *made, "--out", "q.npz")

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from headwater import seeds
+from headwater.core import Examples
 from headwater.errors import StorageError
 from headwater.models import kept as module
 from headwater.models.kept import Training, trained
 from headwater.models.train import Recipe, Watch, train
 from headwater.models.unet import Network
+from headwater.recipes import recipe
 
 RECIPE = Recipe(steps=4, batch=4, learning_rate=1e-2, checkpoints=2, ema=0.9)
 
@@ -47,6 +50,14 @@ def test_everything_that_decides_a_model_is_in_its_name(training, pictures, smal
     assert len(names) == 7
     everything = replace(training, keep=np.ones(10, bool))
     assert everything.name(examples) == replace(training, keep=None).name(examples)
+
+
+def test_a_network_of_its_own_keeps_its_name():
+    """Pinned: models that were kept before adapters were trained are found again."""
+    found = recipe("digits")
+    examples = Examples(seeds.stream(0, "test pictures").integers(0, 256, size=(10, 8, 8, 1), dtype=np.uint8))
+    training = Training(Network(found.model), found.training, 3, np.array([True, False] * 5))
+    assert training.name(examples) == "8b08b80cc280e6d7a51017bbb4e4891d"
 
 
 @pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "NaN"])

@@ -15,27 +15,22 @@ from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.disk import written
 from headwater.errors import NonFiniteError, StorageError
-from headwater.models import unet
-from headwater.models.train import Recipe, Watch, train
-from headwater.models.unet import Network
+from headwater.models.train import Recipe, Trainable, Watch, train
 
 
 @dataclass(frozen=True)
 class Training:
     """One training: everything that decides the model, so that equal trainings give equal weights. `keep` None: all images."""
 
-    network: Network
+    network: Trainable
     recipe: Recipe
     seed: int
     keep: Bool[np.ndarray, " n"] | None = None
 
     def name(self, examples: Examples) -> str:
-        """A hash of network, recipe, seed and the kept images in order."""
+        """A hash of what is trained, recipe, seed and the kept images in order."""
         kept = np.ones(len(examples), bool) if self.keep is None else self.keep
-        schedule = hashlib.blake2b(self.network.schedule.beta.tobytes(), digest_size=8).hexdigest()
-        settings = {
-            "network": dict(self.network.config),
-            "schedule": [schedule, self.network.schedule.prediction],
+        settings = self.network.settings(examples) | {
             "recipe": asdict(self.recipe),
             "seed": self.seed,
             "data": examples.fingerprint,
@@ -63,7 +58,7 @@ def trained(training: Training, examples: Examples, folder: Path | None = None, 
         state.unlink()  # damaged: begin anew
         model = _trained(training, examples, state, device)
     with written(path) as file:
-        weights = {name: value.contiguous().cpu() for name, value in model.module.state_dict().items()}
+        weights = {name: value.contiguous().cpu() for name, value in model.parameters().items()}  # frozen ones are another's
         file.write(serialized(weights, metadata={"fingerprint": model.fingerprint}))
     state.unlink(missing_ok=True)
     return model
@@ -74,7 +69,7 @@ def _trained(training: Training, examples: Examples, state: Path, device: str) -
     return train(network, examples, recipe, training.seed, keep=training.keep, device=device, watch=watch)
 
 
-def _kept(path: Path, network: Network, device: str) -> Denoiser | None:
+def _kept(path: Path, network: Trainable, device: str) -> Denoiser | None:
     """The model in the file; None where there is none, or one whose weights are not those that were written."""
     if not path.exists():
         return None
@@ -82,9 +77,10 @@ def _kept(path: Path, network: Network, device: str) -> Denoiser | None:
     try:
         with safe_open(path, "pt") as file:
             expected = (file.metadata() or {}).get("fingerprint")
-            module.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        module.load_state_dict(weights, strict=False)
         nn.Module.to(module, device)
-        found = unet.of_module(module, network.schedule)
+        found = network.finished(module)  # its fingerprint tells whether weights are lacking
     except (SafetensorError, OSError, RuntimeError, NonFiniteError):
         return None
     return found if found.fingerprint == expected else None

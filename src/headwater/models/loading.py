@@ -11,6 +11,7 @@ from headwater import hub
 from headwater.diffusion.denoiser import Denoiser, evenly
 from headwater.diffusion.schedule import linear
 from headwater.errors import ModelError
+from headwater.models import lora as adapters
 from headwater.models.autoencoder import NAMES, autoencoder, factor_of
 from headwater.models.folders import EXPECTED, Pipeline, fingerprint, halved, json_of, module_of, schedule_of
 from headwater.models.kinds import Kind
@@ -36,11 +37,14 @@ def load(
     """The model in a diffusers pipeline folder or of a name on the hub, or in a bare network's folder (then the schedule is DDPM's
     linear one).
 
-    `lora`: a folder, or a name on the hub, of LoRA weights that were trained on it; they alone are then the parameters. `size` is
-    the height and width of the pictures, of networks that make any. `dtype` is that of the network's weights, float32, bfloat16 or
-    float16; adapters, auto-encoder and text encoder stay in float32. So many of its `checkpoints`, evenly spaced, come with it, the
-    last one itself. Those beside the model (of a LoRA: beside that) are taken for its own only if the last has its weights.
+    `lora`: a folder, or a name on the hub, of LoRA weights that were trained on it; they alone are then the parameters. A folder of
+    those that tells what they were trained on is opened with that. `size` is the height and width of the pictures, of networks that
+    make any. `dtype` is that of the network's weights, float32, bfloat16 or float16; adapters, auto-encoder and text encoder stay
+    in float32. So many of its `checkpoints`, evenly spaced, come with it, the last one itself. Those beside the model (of a LoRA:
+    beside that) are taken for its own only if the last has its weights.
     """
+    if lora is None and (told := adapters.told(Path(folder))) is not None:
+        return load(_there(told.base, Path(folder)), device, checkpoints, lora=folder, size=size or told.size, dtype=dtype)
     pipeline = Pipeline.of(folder)
     base = _whole(pipeline, device, size, dtype)
     home = pipeline.path if lora is None else hub.place(lora, hub.adapters)
@@ -71,11 +75,9 @@ def _whole(pipeline: Pipeline, device: str, size: tuple[int, int] | None, dtype:
 
 def _adapted(base: Denoiser, folder: Path) -> Denoiser:
     """The base with the adapters in a folder beside its weights, which are shared."""
-    from headwater.models import lora
-
     kind: Any = base.family
-    module = lora.beside(base.module)
-    lora.attach(module, folder, kind.part)
+    module = adapters.beside(base.module)
+    adapters.attach(module, folder, kind.part)
     return _with(base, module)
 
 
@@ -83,6 +85,18 @@ def _with(model: Denoiser, module: torch.nn.Module) -> Denoiser:
     """The model with this network, and the fingerprint of all that it then is."""
     further = [each.fingerprint for each in (model.latent, model.text) if each is not None]
     return replace(model, module=module, fingerprint=fingerprint(module, model.schedule, *further))
+
+
+def _there(base: str, folder: Path) -> str:
+    """The base of the adapters in the folder; a ModelError that names it where it cannot be opened."""
+    try:
+        Pipeline.of(base)
+    except ModelError as error:
+        raise ModelError(
+            f"The adapters in {folder} were trained on {base}, which cannot be opened: {error} Bring it back, or write its new "
+            f"place into {folder / adapters.TOLD}."
+        ) from error
+    return base
 
 
 def network_of(pipeline: Pipeline) -> tuple[Path, Kind]:
@@ -127,10 +141,21 @@ def schedule_folder(folder: Path) -> Path | None:
 
 def notes_on(folder: Path) -> list[str]:
     """What is to be told of a model's folder before it is opened: what it does not say, and what it has at half precision alone."""
-    found = []
+    told = adapters.told(folder)
+    folder, found = folder if told is None else hub.place(told.base, hub.pipeline), []
     if folder.is_dir() and schedule_folder(folder) is None:
         found.append(f"{folder} names no noise schedule: the linear one of DDPM is assumed (β 1e-4 to 0.02, T = 1000).")
     half = [each.name for each in (folder, *sorted(folder.glob("*/"))) if halved(each)]
     if half:
         found.append(f"{folder} has weights of the variant fp16 alone ({', '.join(half)}): they are as exact as float16 is.")
     return found
+
+
+def holds(folder: Path) -> bool:
+    """Whether a model has been saved in the folder: its network, or adapters."""
+    return (folder / "unet").is_dir() or adapters.holds(folder)
+
+
+def named(base: str | Path) -> str:
+    """The name that a model is opened by from anywhere: of a folder that is here, where it is; else as it is."""
+    return str(Path(base).resolve()) if Path(base).is_dir() else str(base)

@@ -6,7 +6,7 @@
 import json
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,15 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # Zheng et al. 2023 (D-TRAK), ap
 DIFFUSERS, PEFT = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 NAME = "default"
 METADATA = "lora_adapter_metadata"  # diffusers' name for the entry of a file's header that tells rank and α
+TOLD = "base.json"
+EXPECTED = "`base`, a pipeline's folder or name, and `size`, [height, width] of its pictures"
+
+
+class Base(NamedTuple):
+    """What adapters were trained on: a pipeline's folder or name, and the height and width of the pictures."""
+
+    base: str
+    size: tuple[int, int]
 
 
 def beside(module: nn.Module) -> nn.Module:
@@ -69,7 +78,25 @@ def save(module: nn.Module, folder: Path, prefix: str) -> None:
     told[f"{prefix}.target_modules"] = sorted(config.target_modules)
     tensors = {f"{prefix}.{name}": each.detach().contiguous().cpu() for name, each in weights.items()}
     with written(folder / DIFFUSERS) as file:
-        file.write(serialized(tensors, metadata={"format": "pt", METADATA: json.dumps(told)}))
+        file.write(serialized(tensors, metadata={METADATA: json.dumps(told)}))  # one entry: several come in any order
+
+
+def tell(folder: Path, base: Base) -> None:
+    """Write down in the folder what its adapters are of, so that it can be opened by itself."""
+    if told(folder) != base:
+        with written(folder / TOLD, "w") as file:
+            json.dump(base._asdict(), file, indent=1)
+
+
+def told(folder: Path) -> Base | None:
+    """What the adapters in the folder are of, where it says so."""
+    if not (folder / TOLD).exists():
+        return None
+    found = json_of(folder / TOLD, EXPECTED)
+    try:
+        return Base(str(found["base"]), (int(found["size"][0]), int(found["size"][1])))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ModelError(f"{folder / TOLD} says {found}; expected {EXPECTED}.") from error
 
 
 def holds(folder: Path) -> bool:
@@ -78,6 +105,8 @@ def holds(folder: Path) -> bool:
 
 
 def _added(module: Any, config: Any) -> None:
+    if not hasattr(module, "add_adapter"):
+        raise ModelError(f"diffusers has no LoRA of a {type(module).__name__}; expected a network that is conditioned on text.")
     module.requires_grad_(False)
     try:
         module.add_adapter(config, NAME)

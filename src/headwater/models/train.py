@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -82,7 +82,9 @@ DIGITS = Recipe(steps=1000, batch=64, learning_rate=4e-3, dropout=0.0, flips=Fal
 @runtime_checkable
 class Trainable(Protocol):
     """What there is to train. `fresh` gives the network with the initial weights of a seed, of which those that require a gradient
-    are trained; `finished` the Denoiser around a trained one. `dropouts` is the name pattern of layers that drop."""
+    are trained; `finished` the Denoiser around a trained one, which `save` writes to a folder that `load` opens. `dropouts` is the
+    name pattern of layers that drop. `check` refuses images that the network cannot be shown; `settings` are all that decides a
+    model trained on them beside the images, the recipe and the seed, JSON-ready."""
 
     @property
     def schedule(self) -> Schedule: ...
@@ -97,7 +99,13 @@ class Trainable(Protocol):
 
     def finished(self, module: nn.Module) -> Denoiser: ...
 
+    def check(self, examples: Examples) -> None: ...
+
+    def settings(self, examples: Examples) -> dict[str, Any]: ...
+
     def material(self, examples: Examples, device: str, *, flips: bool) -> Material: ...
+
+    def save(self, model: Denoiser, folder: Path) -> None: ...
 
 
 @dataclass(frozen=True)

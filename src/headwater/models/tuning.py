@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser, Family
 from headwater.diffusion.schedule import Schedule
 from headwater.encoding import encoded, posteriors
-from headwater.errors import DataError
-from headwater.models import lora
+from headwater.errors import DataError, OptionError
+from headwater.features import check_fits
+from headwater.models import loading, lora
 from headwater.models.folders import fingerprint
 from headwater.models.material import Material, latents
 from headwater.store import FeatureStore
@@ -22,12 +24,14 @@ from headwater.store import FeatureStore
 class Tuning:
     """`base` as it is, to be trained further on images whose latents and embedded prompts the store keeps.
 
-    With a `rank` its weights stay as they are and adapters of that rank are trained (LoRA).
+    With a `rank` its weights stay as they are and adapters of that rank are trained (LoRA). `name` is what the base was opened by:
+    a folder of its adapters tells it.
     """
 
     base: Denoiser
     store: FeatureStore
     rank: int | None = None
+    name: str | None = None
 
     @property
     def dropouts(self) -> str:
@@ -55,17 +59,42 @@ class Tuning:
         further = [each.fingerprint for each in (self.base.latent, self.base.text) if each is not None]
         return replace(self.base, module=module, fingerprint=fingerprint(module, self.schedule, *further))
 
-    def material(self, examples: Examples, device: str, *, flips: bool) -> Material:
-        """Latents of the images, and of their mirror images if these are trained on; and what conditions them."""
+    def check(self, examples: Examples) -> None:
+        """Refuse what the base cannot be shown, and a base without an auto-encoder."""
         if self.base.latent is None:
             raise DataError("The model has no auto-encoder; expected one over latents. Train a model of pixels from the start.")
+        check_fits(self.base, examples)
+
+    def settings(self, examples: Examples) -> dict[str, Any]:
+        """The base's weights, the rank, and what the base is told of the images."""
+        return {"base": self.base.fingerprint, "rank": self.rank, "prompts": examples.prompts}
+
+    def material(self, examples: Examples, device: str, *, flips: bool) -> Material:
+        """Latents of the images, and of their mirror images if these are trained on; and what conditions them."""
         mirrored = posteriors(self.base, examples, self.store, mirrored=True) if flips else None
         text = encoded(self.base, examples, self.store).text
         labels = None if self.base.classes is None else examples.labels
         return latents(posteriors(self.base, examples, self.store), mirrored, device, labels, text)
 
+    def save(self, model: Denoiser, folder: Path) -> None:
+        """The model's adapters in diffusers' format, and what they are of."""
+        kind: Any = model.family
+        if self.name is not None:
+            lora.tell(folder, lora.Base(self.name, model.pictures[1:]))
+        lora.save(model.module, folder, kind.part)
 
-def save_lora(model: Denoiser, folder: Path) -> None:
-    """The model's adapters, in diffusers' format."""
-    kind: Any = model.family
-    lora.save(model.module, folder, kind.part)
+
+def adapters(
+    base: str | Path, rank: int, size: tuple[int, int] | None, store: FeatureStore, device: str = "cpu", dtype: str = "float32"
+) -> Tuning:
+    """Adapters of the model of that name or folder, for pictures of this size (None: the model's own); `dtype`: that of its frozen
+    weights."""
+    if dtype == "float16":
+        raise OptionError("dtype is float16, in which small gradients are lost on their way back; expected bfloat16 or float32.")
+    name = loading.named(base)
+    return Tuning(_opened(name, size, device, dtype), store, rank, name)
+
+
+@lru_cache(maxsize=1)  # a base is large, and a process of a bank's trains one model after another
+def _opened(name: str, size: tuple[int, int] | None, device: str, dtype: str) -> Denoiser:
+    return loading.load(name, device, size=size, dtype=dtype)

@@ -1,5 +1,6 @@
 """UNet2DModel: named configurations, new ones, saving."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -99,6 +100,27 @@ class Network:
         assert isinstance(module, UNet2DModel)
         return of_module(module, self.schedule)
 
+    def check(self, examples: Examples) -> None:
+        """Refuse images of another size, or labels that it has no class for."""
+        side, channels, classes = (self.config.get(name) for name in ("sample_size", "in_channels", "num_class_embeds"))
+        height, width = (side, side) if isinstance(side, int) else tuple(side or examples.shape[1:])
+        if examples.shape != (channels or 3, height, width):
+            c, h, w = examples.shape
+            raise DataError(
+                f"Images are {h}×{w} with {c} channels; the recipe's network takes {height}×{width} with {channels or 3}."
+            )
+        labels = examples.labels
+        if classes is not None and (labels is None or not 0 <= labels.min() <= labels.max() < classes):
+            seen = "none" if labels is None else f"{labels.min()} … {labels.max()}"
+            raise DataError(
+                f"The recipe's network has {classes} classes, and the labels of the images are {seen}; expected 0 … {classes - 1}."
+            )
+
+    def settings(self, examples: Examples) -> dict[str, Any]:
+        """Its configuration and its schedule."""
+        schedule = hashlib.blake2b(self.schedule.beta.tobytes(), digest_size=8).hexdigest()
+        return {"network": dict(self.config), "schedule": [schedule, self.schedule.prediction]}
+
     def material(self, examples: Examples, device: str, *, flips: bool) -> Material:
         """The images' pixels, and labels if it is conditional on them."""
         conditional = self.config.get("num_class_embeds") is not None
@@ -106,6 +128,10 @@ class Network:
             raise DataError("The network is class-conditional and the images have no labels.")
         labels = torch.as_tensor(examples.labels, device=device) if conditional else None
         return Material(torch.as_tensor(examples.pixels(), device=device), labels=labels)
+
+    def save(self, model: Denoiser, folder: Path) -> None:
+        """As a pipeline of diffusers."""
+        save(model, folder)
 
 
 def new(config: Mapping[str, Any], seed: int, schedule: Schedule | None = None) -> Denoiser:
