@@ -25,6 +25,11 @@ HERE = {
         "As for the network without attention, from the same scores on validation: 45.5 here, with one seed a half, 55.4 there,"
         " with two."
     ),
+    "cifar2-small": (
+        "It holds on validation: NDA is above pixels by 7.9 [3.0, 12.4], as far above as D-TRAK, and with four noises above all "
+        "others (18.8). On generation it is above all gradients (9.0 against 3.9 and less), but not surely above pixels "
+        "(+3.2 [-5.0, 10.8]). Here patches are what does it: whole images, at a chosen timestep or not, have 5.8 to 9.8 on validation."
+    ),
 }
 
 ONE = [(t,) for t in (100, 200, 300, 400, 500, 600, 700, 800, 900)]
