@@ -28,7 +28,7 @@ HERE = {
     "cifar2-small": (
         "It holds on validation: NDA is above pixels by 7.9 [3.0, 12.4], as far above as D-TRAK, and with four noises above all "
         "others (18.8). On generation it is above all gradients (9.0 against 3.9 and less), but not surely above pixels "
-        "(+3.2 [-5.0, 10.8]). Here patches are what does it: whole images, at a chosen timestep or not, have 5.8 to 9.8 on validation."
+        "(+3.2 [-5.0, 10.8]). Here patches are what does it: whole images, at a chosen timestep or not, have 5.8 to 9.8."
     ),
 }
 

@@ -71,13 +71,10 @@ class OptimalScore:
         both = (False, True)[: 1 + self.flips]
         train = [index.train.part(mirrored=each).reshape(len(index.train), -1).astype(np.float64) for each in both]
         steps = early_noisy(self.timesteps, index.alpha_bar)
-        yield np.array(
-            [
-                np.mean([self._weights(x, content, t, float(index.alpha_bar[t]), train) for t in steps], axis=0)
-                for x, content in zip(asked.part(), asked.hashes, strict=True)
-            ],
-            np.float32,
-        )
+        means = np.zeros((len(asked), len(index.train)))
+        for t in steps:
+            means += self._weights(asked, t, float(index.alpha_bar[t]), train) / len(steps)
+        yield means.astype(np.float32)
 
     def self_scores(self, index: Index) -> Float32[np.ndarray, " n"]:
         """Unknown: they would take as many queries as there are training images."""
@@ -87,15 +84,20 @@ class OptimalScore:
         return {"steps": list(early_noisy(self.timesteps, index.alpha_bar))}
 
     def _weights(
-        self, x: Float32[np.ndarray, "c h w"], content: str, t: int, alpha_bar: float, train: list[Float64[np.ndarray, "n d"]]
-    ) -> Float64[np.ndarray, " n"]:
+        self, queries: Views, t: int, alpha_bar: float, train: list[Float64[np.ndarray, "n d"]]
+    ) -> Float64[np.ndarray, "q n"]:
         """The posterior over training images, the mean over noises."""
-        each = []
-        for noisy in noised(x, content, t, alpha_bar, self.noises, self.seed):
-            x_t = noisy.x_t.ravel().astype(np.float64)
+        halves = [np.einsum("nd,nd->n", images, images) / 2 for images in train]
+        whole = np.zeros((len(queries), len(train[0])))
+        forms = [
+            noised(x, content, t, alpha_bar, self.noises, self.seed)
+            for x, content in zip(queries.part(), queries.hashes, strict=True)
+        ]
+        for each in zip(*forms, strict=True):  # one noise of every query
+            signal, variance = each[0].signal, each[0].variance
+            x_t = np.array([noisy.x_t.ravel() for noisy in each], np.float64)
             logits = [
-                (noisy.signal * images @ x_t - np.square(noisy.signal) * np.square(images).sum(1) / 2) / noisy.variance
-                for images in train
+                (signal * x_t @ images.T - np.square(signal) * half) / variance for images, half in zip(train, halves, strict=True)
             ]
-            each.append(softmax(np.logaddexp.reduce(logits)))
-        return np.mean(each, axis=0)
+            whole += softmax(np.logaddexp.reduce(logits), axis=1) / max(1, self.noises)
+        return whole

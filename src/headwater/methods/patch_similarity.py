@@ -61,7 +61,7 @@ class PatchSimilarity:
             raise DataError(f"A query's patches have {width} numbers, of training images {index.shape[2]}; expected the same.")
         return self._blocks(index, self._vectors(model, queries, store))
 
-    def _blocks(self, index: Vectors, mine: Vectors) -> Iterator[Float32[np.ndarray, "q b"]]:
+    def _blocks(self, index: Vectors, mine: Float32[np.ndarray, "q places d"]) -> Iterator[Float32[np.ndarray, "q b"]]:
         """Of every BLOCK training images, how near the best match of each patch is."""
         for low in range(0, len(index), BLOCK):
             block = index[low : low + BLOCK]
