@@ -81,10 +81,10 @@ class Study:
             *self.also,
             Line("`gradient`", "gradient", features),
             Line("`gradient-cos`", "gradient-cos", features),
-            Line("`tracin`, 2 checkpoints", "tracin", features | {"checkpoints": 2}),
             Line("`trak`, λ chosen", "trak", features, DAMPINGS),
             Line("`d-trak`, λ chosen", "d-trak", features, DAMPINGS),
             Line("`ek-fac`", "ek-fac", draws),
+            Line("`tracin`, 2 checkpoints", "tracin", features | {"checkpoints": 2}),
         ]
 
 
@@ -167,4 +167,4 @@ if __name__ == "__main__":
     for row in study(what, given.data, given.weights, given.out):
         print(row["row"], percent(row["credited"]), percent(row["leader's studio"]), flush=True)
         found.append(row)
-    page(what, found, RESULTS / "studios")
+        page(what, found, RESULTS / "studios")
