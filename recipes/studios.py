@@ -8,6 +8,7 @@ What a method chooses (λ) is chosen on one half of the concepts and counted on 
 
 import argparse
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -161,6 +162,7 @@ def arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     given = arguments()
+    os.environ["HEADWATER_DATA"] = str(given.data)  # where CIFAR-10 is looked for
     fields = {"embedder": given.embedder}
     also = (Line(f"`clip` ({name_of(given.embedder)})", "clip", fields),) if given.embedder else ()
     what, found = Study(also=also), []

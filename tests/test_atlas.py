@@ -240,11 +240,13 @@ def test_a_file_that_lacks_something_is_refused(tmp_path):
     ],
 )
 def test_damaged_maps_are_told_plainly(name, damage, tmp_path):
-    arrays = {each: np.zeros((1, 2, 4, 4), np.int16) for each in ("here", "there", "down", "across", "size", "mirrored")}
+    names = ("here", "there", "top", "left", "down", "across", "size", "mirrored")
+    arrays = {each: np.zeros((1, 2, 4, 4), np.int16) for each in names}
     arrays |= {each: arrays[each].astype(np.float32) for each in ("here", "there")} | {"mirrored": arrays["mirrored"] > 0}
-    arrays |= {"queries": np.zeros(1, np.int64), "images": np.zeros((1, 2), np.int64)}
+    arrays |= {"queries": np.zeros(1, np.int64), "images": np.zeros((1, 2), np.int64), "sides": np.array([4, 4])}
+    arrays["others"] = np.zeros((1, 4, 4), np.float32)
     np.savez(tmp_path / "regions.npz", **arrays)
     assert read_regions(tmp_path / "regions.npz") is not None
     np.savez(tmp_path / "regions.npz", **(arrays | {name: damage(arrays[name])}))
-    with pytest.raises(DataError, match=r"is .* beside `images` .* Make the run again with --force"):
+    with pytest.raises(DataError, match=rf"`{name}` in .* does not fit the rest. Make the run again with --force"):
         read_regions(tmp_path / "regions.npz")

@@ -21,8 +21,9 @@ needs_data = pytest.mark.skipif(not (DATA / "emoji_google_64.npz").exists(), rea
 
 
 @needs_data
-def test_the_example_in_small(tmp_path):
+def test_the_example_in_small(tmp_path, monkeypatch):
     """From two folders of files to the page; a second call computes nothing anew and says the same."""
+    monkeypatch.setenv("HEADWATER_DATA", str(DATA))  # where CIFAR-10 is looked for
     base = Base(channels=(16, 32), text=16, photographs=24, tiles=8, recipe=replace(FULL, steps=3, batch=8, checkpoints=1))
     training = replace(TRAINING, steps=4, batch=8)
     small = Study(

@@ -38,15 +38,6 @@ class Regions:
     size: Int16[np.ndarray, "k m ty tx"]
     mirrored: Bool[np.ndarray, "k m ty tx"]
 
-    def __post_init__(self) -> None:
-        k, m = self.images.shape
-        tiles = (k, m, *self.others.shape[1:])
-        if len(self.queries) != k or self.others.ndim != 3 or self.there.shape[:2] != (k, m):
-            raise DataError(f"Regions of {len(self.queries)} queries have {self.images.shape} images; expected as many rows.")
-        for name in ("here", "top", "left", "down", "across", "size", "mirrored"):
-            if (shape := getattr(self, name).shape) != tiles:
-                raise DataError(f"Regions have {name} {list(shape)}; expected {list(tiles)}.")
-
 
 def write_regions(path: Path, regions: Regions) -> None:
     """Into a run folder's `regions.npz`."""
@@ -67,8 +58,16 @@ def read_regions(path: Path) -> Regions | None:
     for name in names:
         column, axes = have[name], AXES.get(name, 4)
         if column.dtype.kind not in KINDS.get(name, "iu") or column.ndim != axes:
-            raise DataError(
-                f"`{name}` in {path} is {column.dtype} {list(column.shape)}; expected what a run writes. Make the run again with "
-                "--force."
-            )
+            raise _damaged(path, name, column)
+    (k, m), tiles = have["images"].shape, have["others"].shape[1:]
+    shapes = {"queries": (k,), "sides": (2,), "images": (k, m), "others": (k, *tiles), "there": (k, m, *have["there"].shape[2:])}
+    for name in names:
+        if have[name].shape != shapes.get(name, (k, m, *tiles)):
+            raise _damaged(path, name, have[name])
     return Regions(**have)
+
+
+def _damaged(path: Path, name: str, column: np.ndarray) -> DataError:
+    return DataError(
+        f"`{name}` in {path} is {column.dtype} {list(column.shape)}, which does not fit the rest. Make the run again with --force."
+    )

@@ -1,7 +1,7 @@
 """NDA against its formula with every patch cut out, and what it must find."""
 
+import dataclasses
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from headwater.methods import make
 from headwater.methods.nda import NDA, usual
 from headwater.methods.optimal_score import OptimalScore
 from headwater.methods.patch_similarity import PatchSimilarity
+from headwater.models import unet
 from headwater.scores import dense
 from headwater.store import FeatureStore
 
@@ -170,26 +171,35 @@ def test_a_resolution_without_weight_needs_no_size(store):
         next(iter(NDA(timesteps=(500,)).score(None, NDA(timesteps=(500,)).fit(None, images, store), images, store)))
 
 
-@pytest.mark.parametrize("method", [NDA, OptimalScore, PatchSimilarity])
-def test_lists_are_tuples_in_python_too_and_wrong_types_are_refused(method):
-    name = "timesteps" if method is not PatchSimilarity else "patch"
+def built(kind, **given):
+    """As Python builds it where nobody checks the types: here they are."""
+    method = object.__new__(kind)
+    for each in dataclasses.fields(kind):
+        object.__setattr__(method, each.name, given.get(each.name, each.default))
+    method.__post_init__()
+    return method
+
+
+@pytest.mark.parametrize("kind", [NDA, OptimalScore, PatchSimilarity])
+def test_lists_are_tuples_in_python_too_and_wrong_types_are_refused(kind):
+    name = "timesteps" if kind is not PatchSimilarity else "patch"
     with pytest.raises(OptionError, match=f"{name} is 2.5; expected a whole number"):
-        method(**{name: 2.5})
+        built(kind, **{name: 2.5})
     with pytest.raises(OptionError, match=f"{name} is True"):
-        method(**{name: True})
+        built(kind, **{name: True})
 
 
 def test_lists_are_taken_as_tuples():
-    assert NDA(timesteps=[100, 300], patches=[5, 7]) == NDA(timesteps=(100, 300), patches=(5, 7))
-    assert OptimalScore(timesteps=[100]).timesteps == (100,)
-    for fields in ({"topk": 2.5}, {"noises": True}, {"patches": [5, "7"]}):
-        with pytest.raises(OptionError, match=f"{next(iter(fields))} is"):
-            NDA(**fields)
+    assert built(NDA, timesteps=[100, 300], patches=[5, 7]) == NDA(timesteps=(100, 300), patches=(5, 7))
+    assert built(OptimalScore, timesteps=[100]).timesteps == (100,)
+    for given in ({"topk": 2.5}, {"noises": True}, {"patches": [5, "7"]}):
+        with pytest.raises(OptionError, match=f"{next(iter(given))} is"):
+            built(NDA, **given)
 
 
 @pytest.mark.parametrize("kind", [NDA, OptimalScore])
-def test_a_step_without_noise_is_refused(kind, store):
-    model = SimpleNamespace(schedule=linear(start=0.0), memory=2**30)
+def test_a_step_without_noise_is_refused(kind, store, smallest):
+    model = unet.new(smallest, 0, linear(start=0.0))
     with pytest.raises(OptionError, match=r"timesteps has 0, where the schedule adds no noise .*: 1 or more"):
         kind(timesteps=(0, 100)).fit(model, examples(2), store)
     kind(timesteps=(1, 100)).fit(model, examples(2), store)
