@@ -42,12 +42,14 @@ DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 class Line(NamedTuple):
-    """A method at one setting of its fields; `dampings` are chosen among."""
+    """A method at one setting of its fields; `dampings` are chosen among. `swapped`: it is told that each picture was asked of the
+    other studio."""
 
     row: str
     method: str
     fields: Mapping[str, Any] = {}
     dampings: Sequence[float] | None = None
+    swapped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,7 @@ class Study:
             Line("`gradient-cos`", "gradient-cos", features),
             Line("`trak`, λ chosen", "trak", features, DAMPINGS),
             Line("`d-trak`, λ chosen", "d-trak", features, DAMPINGS),
+            Line("`d-trak`, λ chosen, told the other studio", "d-trak", features, DAMPINGS, swapped=True),
             Line("`ek-fac`", "ek-fac", draws),
             Line("`tracin`, 2 checkpoints", "tracin", features | {"checkpoints": 2}),
         ]
@@ -120,6 +123,14 @@ def scores(line: Line, model: Denoiser, train: Examples, queries: Examples, stor
     return dense(method.score(model, index, queries, store, damping=list(line.dampings)))
 
 
+def asked_of(queries: Examples, swapped: bool) -> tuple[str, ...]:
+    """The prompts of the pictures; or the same of the other studio."""
+    pairs = [
+        (name.partition(" ")[2], STUDIOS.index(studio)) for name, studio in zip(queries.ids, queries.groups or (), strict=True)
+    ]
+    return tuple(PROMPT.format(concept=name, studio=STUDIOS[1 - place if swapped else place]) for name, place in pairs)
+
+
 def study(what: Study, data: Path, weights: Path, out: Path) -> Iterator[dict[str, Any]]:
     """Everything, step by step: base, adapters, pictures, and a row for every method. What is finished is not done again."""
     store = FeatureStore(out / "store")
@@ -129,9 +140,10 @@ def study(what: Study, data: Path, weights: Path, out: Path) -> Iterator[dict[st
     model = load(folder, lora=lora, size=train.shape[1:], checkpoints=2)
     queries = made(what, model, train, out / "queries.npz")
     judge = Judge(train.groups or (), concepts(train), queries)
-    shown, asked_for = encoded(model, train, store), encoded(model, queries, store)
+    shown = encoded(model, train, store)
+    told = {swapped: encoded(model, replace(queries, prompts=asked_of(queries, swapped)), store) for swapped in (False, True)}
     for line in what.lines():
-        values, best = judge.crossed(scores(line, model, shown, asked_for, store))
+        values, best = judge.crossed(scores(line, model, shown, told[line.swapped], store))
         chosen = None if line.dampings is None else sorted({line.dampings[i] for i in best})
         yield {"row": line.row, "method": line.method, "fields": dict(line.fields), "damping": chosen, **judge.row(values)}
 
