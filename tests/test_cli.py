@@ -13,8 +13,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from headwater import cli
-from headwater.arguments import Machine, Models, Reading, experiment
+from headwater.archive import write_examples
+from headwater.arguments import Machine, Models, Reading, experiment, read
 from headwater.bank import open_bank
+from headwater.core import Examples
 from headwater.models import loading, unet
 
 SMALL = {"block_out_channels": (8, 16), "norm_num_groups": 4}
@@ -465,3 +467,11 @@ def test_another_bank_of_the_same_name_is_another_bank(tmp_path):
             (folder / "outcomes" / "checks.npy").unlink()
         states.append(open_bank(folder).state)
     assert states[0] != states[1]
+
+
+def test_a_caption_beside_prompts_says_that_it_changes_nothing(tmp_path, capsys):
+    pictures = np.zeros((2, 4, 4, 3), np.uint8)
+    write_examples(tmp_path / "x.npz", Examples(pictures, prompts=("a b", "c d")))
+    found = read(str(tmp_path / "x.npz"), Reading(caption="an {id}"), "queries")
+    assert found.prompts == ("a b", "c d")
+    assert "The queries have prompts of their own, such as 'a b': --caption changes none" in capsys.readouterr().err

@@ -306,6 +306,18 @@ def test_adapters_are_the_only_parameters_and_features_are_of_them(pipelines, tu
     torch.testing.assert_close(fast, slow, rtol=1e-7, atol=1e-9 * float(slow.abs().max()))
 
 
+@pytest.mark.parametrize("pattern", ["*attn2*", "mid_block*|up_blocks*"])
+def test_a_pattern_takes_some_of_the_adapters(pipelines, tuned, store, pattern):
+    tuned.module.double()
+    chosen = list(tuned.parameters(pattern))
+    assert 0 < len(chosen) < len(tuned.parameters()) and all("lora_" in name for name in chosen)
+    examples, draws, what = shown(tuned, "stable", store), Draws((5,)), measurement("simple")
+    whole, part = (torch.cat(list(hooks.gradients(tuned, examples, what, draws, pattern=each))) for each in ("*", pattern))
+    sizes = [p.numel() for p in tuned.parameters().values()]
+    kept = torch.cat([torch.full((size,), name in chosen) for name, size in zip(tuned.parameters(), sizes, strict=True)])
+    torch.testing.assert_close(part, whole[:, kept], rtol=1e-9, atol=1e-12)
+
+
 def test_saved_adapters_load_in_diffusers_and_here_to_the_same_prediction(pipelines, tuned, tmp_path):
     lora.save(tuned.module, tmp_path / "lora", "unet")
     pipeline = StableDiffusionPipeline.from_pretrained(pipelines / "stable", safety_checker=None)
