@@ -38,6 +38,12 @@ from studio_judge import FIRST, Judge, percent, table
 
 TRAINING = replace(LORA, epochs=25, learning_rate=1e-3, flips=False)  # mirrored letters and flags are nobody's emoji
 PLAIN = Sampling()  # 50 steps of DDIM without guidance: prompts were never dropped while adapters were trained
+FOUND = """**What was found.** The pictures are blobs, of a UNet that two cores trained in an hour, and show little of a studio: methods
+that see pictures alone credit by chance. D-TRAK credits the studio that was asked for in 95 of 100 pictures, and the concept
+that was asked for leads in 20 to 27 where chance has less than one. But it is told the prompt. Told that the same pictures
+were asked of the other studio, it credits that one, in 88 of 100, though λ is chosen there for being right. Here credit
+follows the words of the prompt, not the picture: whoever credits by a text-conditioned model's gradients should ask what
+another prompt would have credited. TRAK is right in 66 of 100; plain inner products of gradients are at chance."""
 DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
@@ -156,7 +162,7 @@ def page(what: Study, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
         "*Concept*: an image of what was asked for, of either studio; with skin tones each studio drew six or more. "
         f"*Of ten*: percent of the {FIRST} of highest score that are of such a concept."
     )
-    save(folder / "README.md", [f"# {title}", caption, more, table(rows), "All in numbers: [studios.json](studios.json)."])
+    save(folder / "README.md", [f"# {title}", caption, more, table(rows), FOUND, "All in numbers: [studios.json](studios.json)."])
     told = {"study": json.loads(json.dumps(asdict(what), default=str)), "environment": environment(), "rows": list(rows)}
     (folder / "studios.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
