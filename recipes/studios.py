@@ -38,7 +38,8 @@ from studio_judge import FIRST, Judge, percent, table
 
 TRAINING = replace(LORA, epochs=25, learning_rate=1e-3, flips=False)  # mirrored letters and flags are nobody's emoji
 PLAIN = Sampling()  # 50 steps of DDIM without guidance: prompts were never dropped while adapters were trained
-FOUND = """**What was found.** The pictures are blobs, of a UNet that two cores trained in an hour, and show little of a studio: methods
+FOUND = """\
+**What was found.** The pictures are blobs, of a UNet that two cores trained in an hour, and show little of a studio: methods
 that see pictures alone credit by chance. D-TRAK credits the studio that was asked for in 95 of 100 pictures, and the concept
 that was asked for leads in 20 to 27 where chance has less than one. But it is told the prompt. Told that the same pictures
 were asked of the other studio, it credits that one, in 88 of 100, though λ is chosen there for being right. Here credit
