@@ -10,11 +10,9 @@ processes of their own, beside the bytes of the frozen weights and of what of th
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
+from features import peak, seconds
 from headwater import seeds
 from headwater.core import Examples, Text
 from headwater.diffusion.denoiser import Denoiser
@@ -181,21 +180,6 @@ def memory(name: str, who: str, device: str) -> dict[str, Any]:
         "bytes_of_frozen_weights": sum(4 * p.numel() for p in frozen),
         "bytes_of_their_gradients": sum(4 * p.numel() for p in frozen if p.grad is not None),
     }
-
-
-def seconds(work: Callable[[], None], device: str) -> float:
-    start = time.perf_counter()
-    work()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def peak(device: str) -> int:
-    """The most memory held so far, in bytes."""
-    if device == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return torch.cuda.max_memory_allocated()
 
 
 if __name__ == "__main__":
