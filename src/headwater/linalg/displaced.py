@@ -1,9 +1,10 @@
 """The distances between all patches of a picture and all patches of others, at one displacement after the other.
 
 D(a, b) = Σ_o (x[a + o] − y[b + o])² over the o of a patch. At one displacement b − a the squared differences of two patches are
-mostly those of their neighbours: they are made once, and running sums over windows turn them into D of all patches of any size.
-Pictures lie side by side, one a lane, so that every sum is of all of them at once. Sums run in float64, whatever the pictures
-are: what a window leaves is taken off exactly as it was put on.
+mostly those of their neighbours: they are made once, and sums over windows turn them into D of all patches of any size. Along a
+side, elements lie in blocks as long as a window; sums from each element to the end of its block, and from the beginning of the next
+one, make every window with three additions whatever its size (van Herk 1992, for maxima). Nothing is ever taken off, so that a small
+D is as precise as a large one. Pictures lie side by side, one a lane, so that every sum is of all of them at once.
 
 A patch that reaches beyond the picture meets only patches that reach beyond theirs in the same way, and counts the pixels inside.
 """
@@ -17,6 +18,8 @@ import numpy as np
 from jaxtyping import Float
 from numba import njit
 from numba.core.caching import FunctionCache
+
+from headwater.linalg.vectors import Lanes, load, spread, store
 
 WIDTHS = 8, 16, 32  # how many pictures may lie side by side: the fewest fill a vector
 LANES = max(WIDTHS)
@@ -82,15 +85,23 @@ def jit(function):
     return compiled
 
 
-@jit
-def room_for_sums(down, across, lanes, dtype):
-    """Squares along a row of the map, their sums, windows along every row, and windows running down them."""
-    ny, _, _, _, y_elements, y_step = down
-    nx, _, _, _, x_elements, x_step = across
-    columns, width = nx + x_step * (x_elements - 1), nx * lanes
-    squares, sums = np.empty(columns * lanes, dtype), np.zeros((columns + x_step) * lanes)
-    rows = np.empty((ny + y_step * (y_elements - 1), width), dtype)
-    return squares, sums, rows, np.empty((y_step, width))
+class Sums(NamedTuple):
+    """Room for sums of one displacement: how many pictures lie side by side; along a row of the map squares, which become sums up
+    to the end of their block, and sums from its beginning; the latter down the rows of windows; and the rows of a block."""
+
+    lanes: Lanes
+    ahead: np.ndarray
+    behind: np.ndarray
+    behind_down: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, down: Windows, across: Windows, lanes: int, dtype: np.dtype) -> "Sums":
+        """For windows of this kind."""
+        columns = across.number + across.step * (across.elements - 1)
+        ahead, behind = np.empty((2, columns * lanes), dtype)
+        behind_down = np.empty((down.step, across.number * lanes), dtype)
+        return cls(Lanes(lanes), ahead, behind, behind_down, np.empty((down.step, down.elements, *behind_down.shape[1:]), dtype))
 
 
 @jit
@@ -101,89 +112,98 @@ def met(windows, d):
 
 
 @jit
-def displaced(x, y, down, across, dy, dx, low, high, room, out, place):
-    """Distances of the windows in rows low … high, which all meet others dy further on, to those dy, dx further on."""
-    squares, sums, rows, running = room
-    _, h, wide = x.shape
-    lanes = out.shape[3]
-    (_, _, _, y_first, y_elements, y_step), (_, _, _, x_first, x_elements, x_step) = down, across
-    left, right = met(across, dx)
-    reach, begin = y_step * (y_elements - 1), x_first + left
-    width, columns = (right - left) * lanes, right - left + x_step * (x_elements - 1)
-    inside, beyond = max(0, -begin), min(columns, wide // lanes - begin)  # columns on the map, among those that windows reach
-    squares[: columns * lanes] = 0
-    ahead = sums[x_elements * x_step * lanes :][:width]
+def displaced(x, y, down, across, dy, dx, low, high, sums, out, place):
+    """Distances of the windows in rows low … high, which all meet others dy further on, to those dy, dx further on.
+
+    Along the rows, and then down them, a window reaches from within one block of as many elements as it has into the next: it is
+    what is left of the one and the beginning of the other. Three additions make it, however large it is.
+    """
+    (_, _, _, first, elements, step), (left, right) = down, met(across, dx)
+    _, places, nx, lanes = out.shape
+    reach, block, part = step * (elements - 1), 0, 0
     for r in range(high - low + reach):
-        row, windows, down_to = y_first + low + r, rows[r, :width], running[r % y_step, :width]
-        if r < y_step:
-            down_to[:] = 0
-        if 0 <= row < h:
-            at, to = (begin + inside) * lanes, (begin + beyond) * lanes
-            _squares(squares[inside * lanes : beyond * lanes], x, y, row, row + dy, at, to, dx * lanes)
-            _summed(sums, squares[: columns * lanes], x_step * lanes)
-            _between(windows, ahead, sums)
-        else:
-            windows[:] = 0
-        if r < reach:
-            _add(down_to, windows)
-        else:
-            _move(down_to, windows, rows[r - reach, :width], out[r - reach, place, left:right].reshape(-1))
+        row = first + low + r
+        outside = not 0 <= row < x.shape[1]
+        if not outside:
+            _along(x, y, across, row, row + dy, left, right, dx, sums)
+        to = (((r - reach) * places + place) * nx + left) * lanes if r >= reach else -1
+        _down(across, right - left, block, part, outside, sums, out, to)
+        part += 1
+        if part == step:
+            part, block = 0, block + 1
+            if block == elements:
+                block = 0
+                _left_down((right - left) * lanes, lanes, sums)
 
 
 @jit
-def _squares(out, x, y, row, other, at, to, shift):
-    """Σ over channels of (x − y)², along a row of x and one of y that begins `shift` further on."""
-    if len(x) == 3:
-        x0, x1, x2 = x[0, row, at:to], x[1, row, at:to], x[2, row, at:to]
-        y0, y1, y2 = (
-            y[0, other, at + shift : to + shift],
-            y[1, other, at + shift : to + shift],
-            y[2, other, at + shift : to + shift],
-        )
-        for i in range(len(out)):
-            a, b, c = x0[i] - y0[i], x1[i] - y1[i], x2[i] - y2[i]
-            out[i] = a * a + b * b + c * c
-        return
-    out[:] = 0
-    for channel in range(len(x)):
-        one, two = x[channel, row, at:to], y[channel, other, at + shift : to + shift]
-        for i in range(len(out)):
-            a = one[i] - two[i]
-            out[i] += a * a
+def _along(x, y, across, row, other, left, right, dx, sums):
+    """Squares along a row of x and one of y that begins dx further on, and their sums within blocks."""
+    lanes, ahead, behind, _, _ = sums
+    _, _, _, first, elements, step = across
+    channels, h, w = x.shape
+    n, block, part, begin = y.shape[2] // w, 0, 0, first + left
+    for c in range(right - left + step * (elements - 1)):
+        square = spread(lanes, x.dtype.type(0))
+        if 0 <= begin + c < w:
+            for channel in range(channels):
+                at = (channel * h + other) * w + begin + c + dx
+                apart = spread(lanes, x[channel, row, begin + c]) - load(lanes, y, at * n)
+                square = square + apart * apart
+        store(ahead, c * n, square)
+        store(behind, c * n, square if block == 0 else load(lanes, behind, (c - step) * n) + square)
+        if block == elements - 1:
+            left_over = square
+            for back in range(1, elements - 1):
+                at = (c - back * step) * n
+                left_over = left_over + load(lanes, ahead, at)
+                store(ahead, at, left_over)
+        part += 1
+        if part == step:
+            part, block = 0, block + 1
+            if block == elements:
+                block = 0
 
 
 @jit
-def _summed(sums, squares, apart):
-    """sums[c + apart] = squares of columns c, c − apart, c − 2·apart, …: `apart` must be a constant for this to vectorise."""
-    if apart == 8:
-        for i in range(len(squares)):
-            sums[i + 8] = sums[i] + squares[i]
-    elif apart == 16:
-        for i in range(len(squares)):
-            sums[i + 16] = sums[i] + squares[i]
-    elif apart == 32:
-        for i in range(len(squares)):
-            sums[i + 32] = sums[i] + squares[i]
-    else:
-        for i in range(len(squares)):
-            sums[i + 64] = sums[i] + squares[i]
+def _down(across, windows, block, part, outside, sums, out, to):
+    """Windows along the row, and their sums down to it: with what is left of the block before they are whole, from `to` in out."""
+    lanes, ahead, behind, behind_down, rows = sums
+    _, _, _, _, elements, step = across
+    _, tall, width = rows.shape
+    n, whole = out.shape[3], step * (elements - 1)
+    along, turn = 0, 0
+    for c in range(windows):
+        one = spread(lanes, out.dtype.type(0))
+        if not outside:
+            one = load(lanes, behind, (c + whole) * n)
+            if along > 0:
+                one = one + load(lanes, ahead, c * n)
+        store(rows, (part * tall + block) * width + c * n, one)
+        if block > 0:
+            one = one + load(lanes, behind_down, part * width + c * n)
+        store(behind_down, part * width + c * n, one)
+        if to >= 0:
+            if block < tall - 1:
+                one = one + load(lanes, rows, (part * tall + block + 1) * width + c * n)
+            store(out, to + c * n, one)
+        turn += 1
+        if turn == step:
+            turn, along = 0, along + 1
+            if along == elements:
+                along = 0
 
 
 @jit
-def _between(out, ahead, behind):
-    for i in range(len(out)):
-        out[i] = ahead[i] - behind[i]
-
-
-@jit
-def _add(running, row):
-    for i in range(len(row)):
-        running[i] += row[i]
-
-
-@jit
-def _move(running, row, oldest, whole):
-    """A row more, which makes the windows whole; then their oldest row leaves."""
-    for i in range(len(row)):
-        whole[i] = running[i] + row[i]
-        running[i] += row[i] - oldest[i]
+def _left_down(width, n, sums):
+    """Of the block of rows that is whole, the sums from each row to its end."""
+    lanes, _, _, _, rows = sums
+    step, tall, apart = rows.shape
+    for part in range(step):
+        for c in range(0, width, n):
+            at = (part * tall + tall - 1) * apart + c
+            left_over = load(lanes, rows, at)
+            for _ in range(tall - 2):
+                at -= apart
+                left_over = left_over + load(lanes, rows, at)
+                store(rows, at, left_over)

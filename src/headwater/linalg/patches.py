@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from headwater.linalg.displaced import LANES, Windows, displaced, jit, met, room_for_sums
+from headwater.linalg.displaced import LANES, Sums, Windows, displaced, jit, met
 from headwater.linalg.nearest import FAR, WIDE, Desk, Lists, coded, exponentials, finish, fold, kept, streamed
 
 ROOM = 2**27  # bytes of distances that are held at a time
@@ -81,13 +81,14 @@ def weighed(
     near, fresh = room(down, across, len(y), lanes, top, np.empty(ROOM, np.uint8) if memory is None else memory, x.dtype)
     if limits is None:
         limits = np.full(down.number * across.number, FAR)
-    wide, bounds = np.repeat(x, lanes, axis=2), np.minimum(limits, FAR).astype(x.dtype)
+    bounds, sums = np.minimum(limits, FAR).astype(x.dtype), Sums.of(down, across, lanes, x.dtype)
     desk = Desk.of(x.dtype, scale, top, lanes, near.shape[1])
-    return Weighed(*_weighed(wide, y, tuple(down), tuple(across), bounds, x.dtype.type(min(reach, FAR)), near, fresh, desk))
+    x, reach = np.ascontiguousarray(x), x.dtype.type(min(reach, FAR))
+    return Weighed(*_weighed(x, y, tuple(down), tuple(across), bounds, reach, near, fresh, tuple(sums), desk))
 
 
 @jit
-def _weighed(x, y, down, across, limits, reach, near, fresh, desk):
+def _weighed(x, y, down, across, limits, reach, near, fresh, sums, desk):
     """`weighed`, as many rows of windows at a time as there is room for.
 
     Distances at a few displacements along a row come into `fresh`, where windows lie side by side, and from there into `near`, a
@@ -102,7 +103,7 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, desk):
     least, total, tops = np.empty(ny * nx, x.dtype), np.zeros(ny * nx, x.dtype), np.empty((ny * nx, lanes), x.dtype)
     last, share = np.empty((ny * nx, lanes), desk.codes.dtype), np.empty((ny * nx, lanes), x.dtype)
     least[:] = FAR
-    width, sums = x_high - x_low, room_for_sums(down, across, lanes, x.dtype)
+    width = x_high - x_low
     for start in range(0, ny, rows):
         stop = min(ny, start + rows)
         here = slice(start * nx, stop * nx)
@@ -165,20 +166,19 @@ def traced(
     Patches that share the last code share what counts. Lists that were full kept some of them: here all are counted.
     """
     lanes = y.shape[3] // x.shape[2]
-    fresh, wide = np.empty((down.number, 1, across.number, lanes), x.dtype), np.repeat(x, lanes, axis=2)
-    desk = Desk.of(x.dtype, scale, top, lanes, 1)
-    return Traced(*_traced(wide, y, tuple(down), tuple(across), tuple(found), factor.astype(x.dtype), fresh, desk))
+    fresh, sums = np.empty((down.number, 1, across.number, lanes), x.dtype), Sums.of(down, across, lanes, x.dtype)
+    desk, factor = Desk.of(x.dtype, scale, top, lanes, 1), factor.astype(x.dtype)
+    return Traced(*_traced(np.ascontiguousarray(x), y, tuple(down), tuple(across), tuple(found), factor, fresh, tuple(sums), desk))
 
 
 @jit
-def _traced(x, y, down, across, found, factor, fresh, desk):
+def _traced(x, y, down, across, found, factor, fresh, sums, desk):
     ny, y_low, y_high, _, _, _ = down
     nx, x_low, x_high, _, _, _ = across
     lanes = fresh.shape[3]
     there = np.zeros((len(y), ny * nx, lanes), x.dtype)
     nearest, place = np.empty((ny * nx, lanes), x.dtype), np.zeros((ny * nx, lanes), np.int32)
     nearest[:] = FAR
-    sums = room_for_sums(down, across, lanes, x.dtype)
     least, last, share = found[0], found[3], found[4].copy()
     below, equal = np.zeros(last.shape, np.int32), np.zeros(last.shape, np.int32)
     for counting in range(1 if share.min() < 1 else 0, -1, -1):
