@@ -2,9 +2,9 @@
 
 D(a, b) = Σ_o (x[a + o] − y[b + o])² over the o of a patch. At one displacement b − a the squared differences of two patches are
 mostly those of their neighbours: they are made once, and sums over windows turn them into D of all patches of any size. Along a
-side, elements lie in blocks as long as a window; sums from each element to the end of its block, and from the beginning of the next
-one, make every window with three additions whatever its size (van Herk 1992, for maxima). Nothing is ever taken off, so that a small
-D is as precise as a large one. Pictures lie side by side, one a lane, so that every sum is of all of them at once.
+side, elements lie in blocks as long as a window; sums from each element to the end of its block, and from the beginning of the
+next one, make every window with three additions whatever its size (van Herk 1992, for maxima). Nothing is ever taken off, so that
+a small D is as precise as a large one. Pictures lie side by side, one a lane, so that every sum is of all of them at once.
 
 A patch that reaches beyond the picture meets only patches that reach beyond theirs in the same way, and counts the pixels inside.
 """

@@ -12,8 +12,9 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from headwater.linalg.displaced import jit
+from headwater.linalg.vectors import Lanes, load, lowest, smaller, spread, store, upto, where_less
 
-WIDE = 256  # distances that are compared at once: a constant, for the compiler
+RUN = 128  # lines that are summed up in one go: few enough for counts of 16 bits, and for sums in float32 to be precise
 FAR = 1e30  # a distance that nothing has
 EMPTY = 2e30  # what stands where there is no distance
 
@@ -50,6 +51,7 @@ class Lists(NamedTuple):
 class Desk(NamedTuple):
     """Where one window's list is looked through: what is sought, its weights and codes, and a few numbers for each lane."""
 
+    lanes: Lanes
     scale: float
     top: int
     bits: int
@@ -57,47 +59,49 @@ class Desk(NamedTuple):
     line: np.ndarray
     weights: np.ndarray
     codes: np.ndarray
-    sums: np.ndarray
     last: np.ndarray
     bound: np.ndarray
-    slots: np.ndarray
+    counts: np.ndarray
     number: np.ndarray
 
     @classmethod
     def of(cls, dtype: np.dtype, scale: float, top: int, lanes: int, lines: int) -> "Desk":
         """With room for so many lines of lanes."""
         bits, per = codes = Codes.of(dtype)
-        last, bound, slots = np.empty((3, WIDE), codes.dtype)
+        last, bound, counts = np.empty((3, lanes), codes.dtype)
         weights, numbers = np.empty(lines * lanes, dtype), np.empty(lines * lanes, codes.dtype)
-        line, sums, number = np.empty(lanes, dtype), np.empty(WIDE, dtype), np.empty(lanes, np.int64)
-        return cls(dtype.type(scale), top, bits, per, line, weights, numbers, sums, last, bound, slots, number)
+        line, number = np.empty(lanes, dtype), np.empty(lanes, np.int64)
+        return cls(Lanes(lanes), dtype.type(scale), top, bits, per, line, weights, numbers, last, bound, counts, number)
 
 
 @jit
-def kept(fresh, row, places, j, near, filled, n, dense, bound, reach):
+def kept(lanes, fresh, row, places, j, near, filled, w, n, dense, bound, reach):
     """Put the fresh distances of a window into the lists of its lanes, but for those too large to count, or further than `reach`
     from the least: lane by lane, until most do count; from then on whole lines. How many lines there are then, whether most
     counted, and from where a distance is too large.
     """
+    _, group, nx, number = fresh.shape
+    at, apart, to = (row * group * nx + j) * number, nx * number, (w * near.shape[1] + n) * number
     if dense:
         for place in range(places):
-            _copy(near[n], fresh[row, place, j])
-            n += 1
-        return n, dense, bound
-    before = filled.sum()
+            store(near, to + place * number, load(lanes, fresh, at + place * apart))
+        return n + places, dense, bound
+    more = 0
     for place in range(places):
-        line = fresh[row, place, j]
-        if _how_many_upto(line, bound) > 0:
-            for lane in range(len(line)):
-                if line[lane] <= bound:
-                    bound = min(bound, line[lane] + reach)
-                    at = filled[lane]
-                    if at == n:
-                        near[n] = EMPTY
-                        n += 1
-                    near[at, lane] = line[lane]
-                    filled[lane] = at + 1
-    return n, filled.sum() - before > places * len(filled) // 2, bound
+        some = upto(load(lanes, fresh, at + place * apart), bound)
+        while some:
+            lane, some = lowest(some), some & (some - 1)
+            distance = fresh[row, place, j, lane]
+            if distance <= bound:
+                bound = min(bound, distance + reach)
+                line = filled[w, lane]
+                if line == n:
+                    near[w, n] = EMPTY
+                    n += 1
+                near[w, line, lane] = distance
+                filled[w, lane] = line + 1
+                more += 1
+    return n, more > places * number // 2, bound
 
 
 @jit
@@ -132,14 +136,6 @@ def _copy(to, of):
 
 
 @jit
-def _how_many_upto(line, bound):
-    found = 0
-    for i in range(len(line)):
-        found += line[i] <= bound
-    return found
-
-
-@jit
 def finish(w, lists, desk, out, last, share):
     """The sum of the `top` largest weights of every lane, and which these are."""
     out[:], last[:], share[:] = 0, 2**desk.bits - 2, 1
@@ -148,8 +144,7 @@ def finish(w, lists, desk, out, last, share):
     weights, codes = _counted(w, lists, desk)
     _find(codes, desk.top if lists.lines[w] > desk.top else len(codes), desk)
     bound, number = desk.bound, desk.number
-    for j in range(WIDE):
-        bound[j] = desk.last[j] + 1
+    bound[:] = desk.last + 1
     _below(codes, bound, desk)
     for lane in range(len(number)):  # those that share the last code count one by one where not all of them do
         last[lane] = desk.last[lane]
@@ -158,9 +153,9 @@ def finish(w, lists, desk, out, last, share):
             equal = np.sort(_equal(weights[lane :: len(number)], codes[lane :: len(number)], last[lane]))
             few = desk.top - (number[lane] - len(equal))
             out[lane], share[lane] = equal[len(equal) - few :].sum(), few / len(equal)
-    _repeat(bound, len(number))
-    _sum_below(weights, codes, bound, desk.sums, len(number))
-    out += desk.sums[: len(out)]
+    _sum_below(weights, codes, bound, desk)
+    for lane in range(len(number)):
+        out[lane] += desk.line[lane]
 
 
 @jit
@@ -187,37 +182,28 @@ def fold(w, lists, desk):
 
 @jit
 def _counted(w, lists, desk):
-    """Add what was not counted yet of a window's lists to its total; their weights, relative to the least so far, and codes.
-
-    They are filled up to a multiple of WIDE, with distances that weigh nothing.
-    """
+    """Add what was not counted yet of a window's lists to its total; their weights, relative to the least so far, and codes."""
     lanes = len(desk.number)
     n = lists.lines[w] * lanes
-    whole = -(-n // WIDE) * WIDE
-    distances = lists.near[w].reshape(-1)[:whole]
-    distances[n:] = EMPTY
-    least = min(lists.least[w], _smallest(distances, desk.sums))
+    distances = lists.near[w].reshape(-1)[:n]
+    least = min(lists.least[w], _smallest(distances, desk))
     lists.total[w] *= np.exp(desk.scale * (least - lists.least[w]))
     lists.least[w] = least
-    weights, codes = desk.weights[:whole], desk.codes[:whole]
+    weights, codes = desk.weights[:n], desk.codes[:n]
     exponentials(weights, distances, least, desk.scale)
     coded(codes, distances, least, desk)
-    lists.total[w] += _sum(weights[lists.counted[w] * lanes : n])
+    lists.total[w] += _sum(weights[lists.counted[w] * lanes :])
     return weights, codes
 
 
 @jit
-def _smallest(distances, low):
-    """By place in WIDE distances first: a minimum of floats vectorises element by element alone."""
-    low[:] = FAR
-    for i in range(0, len(distances), WIDE):
-        d = distances[i : i + WIDE]
-        for j in range(WIDE):
-            low[j] = d[j] if d[j] < low[j] else low[j]
-    found = low[0]
-    for j in range(WIDE):
-        found = min(found, low[j])
-    return found
+def _smallest(distances, desk):
+    lanes, n = desk.lanes, len(desk.number)
+    low = load(lanes, distances, 0)
+    for at in range(n, len(distances), n):
+        low = smaller(low, load(lanes, distances, at))
+    store(desk.line, 0, low)
+    return desk.line.min()
 
 
 @jit
@@ -246,33 +232,26 @@ def _find(codes, top, desk):
     last, trial = desk.last, desk.bound
     last[:] = 2**desk.bits - 2 if top >= len(codes) else 0
     for bit in range(desk.bits - 1 if top < len(codes) else -1, -1, -1):
-        for j in range(WIDE):
-            trial[j] = last[j] | (1 << bit)
+        for lane in range(len(last)):
+            trial[lane] = last[lane] | (1 << bit)
         _below(codes, trial, desk)
-        for lane in range(len(desk.number)):
-            if desk.number[lane] < top:
-                last[lane] = trial[lane]
-        _repeat(last, len(desk.number))
+        for lane in range(len(last)):
+            last[lane] = trial[lane] if desk.number[lane] < top else last[lane]
 
 
 @jit
 def _below(codes, bound, desk):
     """The `number` of codes of each lane that are less than its bound."""
-    slots, number = desk.slots, desk.number
-    slots[:] = 0
-    for i in range(0, len(codes) // (4 * WIDE) * 4 * WIDE, 4 * WIDE):
-        a, b = codes[i : i + WIDE], codes[i + WIDE : i + 2 * WIDE]
-        c, d = codes[i + 2 * WIDE : i + 3 * WIDE], codes[i + 3 * WIDE : i + 4 * WIDE]
-        for j in range(WIDE):
-            slots[j] += (a[j] < bound[j]) + (b[j] < bound[j]) + (c[j] < bound[j]) + (d[j] < bound[j])
-    for i in range(len(codes) // (4 * WIDE) * 4 * WIDE, len(codes), WIDE):
-        a = codes[i : i + WIDE]
-        for j in range(WIDE):
-            slots[j] += a[j] < bound[j]
-    number[:] = 0
-    for i in range(0, WIDE, len(number)):
-        for lane in range(len(number)):
-            number[lane] += slots[i + lane]
+    lanes, n = desk.lanes, len(desk.number)
+    bounds, one = load(lanes, bound, 0), spread(lanes, codes.dtype.type(1))
+    desk.number[:] = 0
+    for start in range(0, len(codes), RUN * n):
+        count = one - one
+        for at in range(start, min(start + RUN * n, len(codes)), n):
+            count = count + where_less(load(lanes, codes, at), bounds, one)
+        store(desk.counts, 0, count)
+        for lane in range(n):
+            desk.number[lane] += desk.counts[lane]
 
 
 @jit
@@ -288,27 +267,17 @@ def _equal(weights, codes, code):
 
 
 @jit
-def _sum_below(weights, codes, bound, sums, lanes):
-    """In the first slots, what the codes of each lane weigh that are less than its bound."""
-    sums[:] = 0
-    for i in range(0, len(codes) // (2 * WIDE) * 2 * WIDE, 2 * WIDE):
-        a, b, u, v = codes[i : i + WIDE], codes[i + WIDE : i + 2 * WIDE], weights[i : i + WIDE], weights[i + WIDE : i + 2 * WIDE]
-        for j in range(WIDE):
-            sums[j] += (u[j] if a[j] < bound[j] else 0) + (v[j] if b[j] < bound[j] else 0)
-    for i in range(len(codes) // (2 * WIDE) * 2 * WIDE, len(codes), WIDE):
-        a, u = codes[i : i + WIDE], weights[i : i + WIDE]
-        for j in range(WIDE):
-            sums[j] += u[j] if a[j] < bound[j] else 0
-    for i in range(lanes, WIDE, lanes):
-        for lane in range(lanes):
-            sums[lane] += sums[i + lane]
-
-
-@jit
-def _repeat(values, lanes):
-    for i in range(lanes, WIDE, lanes):
-        for lane in range(lanes):
-            values[i + lane] = values[lane]
+def _sum_below(weights, codes, bound, desk):
+    """In `line`, what the codes of each lane weigh that are less than its bound."""
+    lanes, n = desk.lanes, len(desk.number)
+    bounds = load(lanes, bound, 0)
+    total = spread(lanes, weights.dtype.type(0))
+    for start in range(0, len(codes), RUN * n):
+        some = spread(lanes, weights.dtype.type(0))
+        for at in range(start, min(start + RUN * n, len(codes)), n):
+            some = some + where_less(load(lanes, codes, at), bounds, load(lanes, weights, at))
+        total = total + some
+    store(desk.line, 0, total)
 
 
 def exponentials(out, d, least, scale):

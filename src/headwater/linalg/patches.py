@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from headwater.linalg.displaced import LANES, Sums, Windows, displaced, jit, met
-from headwater.linalg.nearest import FAR, WIDE, Desk, Lists, coded, exponentials, finish, fold, kept, streamed
+from headwater.linalg.nearest import FAR, Desk, Lists, coded, exponentials, finish, fold, kept, streamed
 
 ROOM = 2**27  # bytes of distances that are held at a time
 LINES = 1024  # distances of a window that are held, if there are as many
@@ -47,9 +47,9 @@ def room(
     down: Windows, across: Windows, variants: int, lanes: int, top: int, memory: UInt8[np.ndarray, " bytes"], dtype: np.dtype
 ) -> Room:
     """That for windows of this kind, in `memory` of ROOM bytes: touched for the first time memory is slow, so it is used again."""
-    line, together = lanes * dtype.itemsize, WIDE // lanes
+    line = lanes * dtype.itemsize
     most = variants * (down.high - down.low) * (across.high - across.low)
-    lines = -(-_lines(most, top) // together) * together
+    lines = _lines(most, top)
     rows = min(down.number, max(1, ROOM * 8 // 9 // (across.number * lines * line)))
     places = min(
         across.high - across.low, lines - 2 * top if lines < most else lines, max(1, ROOM // 9 // (rows * across.number * line))
@@ -134,7 +134,7 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, sums, desk):
                                     streamed(fresh, r - low, places, j, w, lists, desk)
                                 else:
                                     lines[w], dense[w], limits[a] = kept(
-                                        fresh, r - low, places, j, near[w], filled[w], lines[w], dense[w], limits[a], reach
+                                        sums[0], fresh, r - low, places, j, near, filled, w, lines[w], dense[w], limits[a], reach
                                     )
         for w in range((stop - start) * nx):
             a = start * nx + w

@@ -1,4 +1,4 @@
-"""Vectors of so many numbers in a row, told to the compiler as such: `load`, `store`, `spread`, +, − and × inside compiled functions.
+"""Vectors of so many numbers in a row, told to the compiler as such, inside compiled functions: `load`, `store`, `spread`, +, −, ×.
 
 Loops whose steps depend on those before (running sums) are not seen to be vectors otherwise.
 """
@@ -26,7 +26,7 @@ class _Lanes(types.Opaque):
 
 
 class _Vector(types.Type):
-    def __init__(self, element: types.Float, number: int):
+    def __init__(self, element: types.Number, number: int):
         self.element, self.number = element, number
         super().__init__(f"Vector({element}, {number})")
 
@@ -81,12 +81,57 @@ def spread(_, lanes, number):
     vector = _Vector(number, lanes.number)
 
     def code(context, builder, __, values):
-        whole = ir.Constant(context.get_value_type(vector), ir.Undefined)
-        first = builder.insert_element(whole, values[1], ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes.number), [0] * lanes.number)
-        return builder.shuffle_vector(first, whole, zeros)
+        return _everywhere(builder, values[1], lanes.number)
 
     return vector(lanes, number), code
+
+
+@intrinsic
+def smaller(_, one, other):
+    """The smaller of two numbers, at every place."""
+
+    def code(context, builder, given, values):
+        return builder.select(builder.fcmp_ordered("<", *values, flags=("fast",)), *values)
+
+    return one(one, other), code
+
+
+@intrinsic
+def where_less(_, codes, bounds, vector):
+    """The numbers of a vector at whose places the whole number of `codes` is less than that of `bounds`, and 0 at the others."""
+
+    def code(context, builder, given, values):
+        less = builder.icmp_signed("<", values[0], values[1])
+        return builder.select(less, values[2], ir.Constant(values[2].type, None))
+
+    return vector(codes, bounds, vector), code
+
+
+@intrinsic
+def upto(_, vector, bound):
+    """Which numbers do not exceed the bound, as the bits of a whole number: `lowest` says which is the first."""
+
+    def code(context, builder, given, values):
+        found = builder.fcmp_ordered("<=", values[0], _everywhere(builder, values[1], vector.number))
+        return builder.zext(builder.bitcast(found, ir.IntType(vector.number)), ir.IntType(64))
+
+    return types.int64(vector, vector.element), code
+
+
+@intrinsic
+def lowest(_, bits):
+    """The place of the lowest bit that is set, of a number that is not 0."""
+
+    def code(context, builder, given, values):
+        return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(bits), code
+
+
+def _everywhere(builder, number, n):
+    whole = ir.Constant(ir.VectorType(number.type, n), ir.Undefined)
+    first = builder.insert_element(whole, number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, whole, ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n))
 
 
 def _place(context, builder, kind, array, at, vector):
@@ -94,7 +139,7 @@ def _place(context, builder, kind, array, at, vector):
     return builder.bitcast(builder.gep(data, [at]), context.get_value_type(vector).as_pointer())
 
 
-for _operator, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+for _operator, _name in ((operator.add, "add"), (operator.sub, "sub"), (operator.mul, "mul")):
 
     @infer_global(_operator)
     class _OfTwo(AbstractTemplate):
@@ -103,5 +148,7 @@ for _operator, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), 
             return signature(args[0], *args) if alike else None
 
     @lower_builtin(_operator, _Vector, _Vector)
-    def _of_two(_, builder, __, values, instruction=_instruction):
-        return getattr(builder, instruction)(*values, flags=("fast",))
+    def _of_two(_, builder, given, values, name=_name):
+        if isinstance(given.return_type.element, types.Float):
+            return getattr(builder, f"f{name}")(*values, flags=("fast",))
+        return getattr(builder, name)(*values)
