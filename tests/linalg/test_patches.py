@@ -153,6 +153,20 @@ def test_lists_have_room_for_what_is_left_of_full_ones():
     assert fresh.shape[1] <= near.shape[1] - 600
 
 
+@pytest.mark.parametrize("patch", [3, 7])
+def test_a_small_distance_among_large_ones_is_as_precise(patch):
+    """A patch that is there itself, a thousandth off, in float32: what lies beside it is ten million times as far."""
+    x = RANDOM.normal(0, 10, (3, 16, 16))
+    y = RANDOM.normal(0, 10, (3, 16, 16))
+    y[:, 5 : 5 + patch, 6 : 6 + patch] = x[:, 4 : 4 + patch, 4 : 4 + patch] + 2.0**-10
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    true = ((x[:, 4 : 4 + patch, 4 : 4 + patch] - y[:, 5 : 5 + patch, 6 : 6 + patch]).astype(np.float64) ** 2).sum()
+    side = windows(16, patch)
+    found = weighed(x, side_by_side(y[None])[None], side, side, 1.0, 5)
+    middle = 4 + side.low
+    assert found.least[middle * side.number + middle] == pytest.approx(true, rel=2e-6)
+
+
 def test_pictures_in_lanes_are_four_dimensional():
     with pytest.raises(TypeCheckError):
         side_by_side(np.zeros((2, 3)))

@@ -4,7 +4,9 @@ Loops whose steps depend on those before (running sums) are not seen to be vecto
 """
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -51,7 +53,12 @@ def _unboxed(_, __, c):
     return NativeValue(c.context.get_dummy_value())
 
 
-@intrinsic
+def inside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function for compiled ones alone; its first parameter, numba's own, is not among its arguments."""
+    return intrinsic(function)
+
+
+@inside
 def load(_, lanes, array, at):
     """The numbers of a contiguous array, of whatever dimensions, from its element `at`."""
     vector = _Vector(array.dtype, lanes.number)
@@ -63,7 +70,7 @@ def load(_, lanes, array, at):
     return vector(lanes, array, at), code
 
 
-@intrinsic
+@inside
 def store(_, array, at, vector):
     """Put a vector into a contiguous array, from its element `at`."""
 
@@ -75,7 +82,7 @@ def store(_, array, at, vector):
     return types.void(array, at, vector), code
 
 
-@intrinsic
+@inside
 def spread(_, lanes, number):
     """The vector that has this number everywhere."""
     vector = _Vector(number, lanes.number)
@@ -86,7 +93,7 @@ def spread(_, lanes, number):
     return vector(lanes, number), code
 
 
-@intrinsic
+@inside
 def smaller(_, one, other):
     """The smaller of two numbers, at every place."""
 
@@ -96,7 +103,7 @@ def smaller(_, one, other):
     return one(one, other), code
 
 
-@intrinsic
+@inside
 def where_less(_, codes, bounds, vector):
     """The numbers of a vector at whose places the whole number of `codes` is less than that of `bounds`, and 0 at the others."""
 
@@ -107,7 +114,7 @@ def where_less(_, codes, bounds, vector):
     return vector(codes, bounds, vector), code
 
 
-@intrinsic
+@inside
 def upto(_, vector, bound):
     """Which numbers do not exceed the bound, as the bits of a whole number: `lowest` says which is the first."""
 
@@ -118,7 +125,7 @@ def upto(_, vector, bound):
     return types.int64(vector, vector.element), code
 
 
-@intrinsic
+@inside
 def lowest(_, bits):
     """The place of the lowest bit that is set, of a number that is not 0."""
 
@@ -141,7 +148,7 @@ def _place(context, builder, kind, array, at, vector):
 
 for _operator, _name in ((operator.add, "add"), (operator.sub, "sub"), (operator.mul, "mul")):
 
-    @infer_global(_operator)
+    @infer_global(_operator)  # pyright: ignore[reportOptionalCall]
     class _OfTwo(AbstractTemplate):
         def generic(self, args, kws):
             alike = len(args) == 2 and isinstance(args[0], _Vector) and args[0] == args[1]
