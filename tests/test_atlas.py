@@ -159,7 +159,8 @@ def test_a_few_images_are_drawn_for_their_scores_and_others_for_the_parts_they_l
 def test_no_image_explains_more_than_lists_allow():
     tables = RANDOM.random((3, 4, 20))
     listed = [
-        (0.2 * (j + 1), Foremost.none(4, 6).beside(0, table[:, :9]).beside(9, table[:, 9:])) for j, table in enumerate(tables)
+        (0.2 * (j + 1), Foremost.none(4, 6).beside(np.arange(9), table[:, :9]).beside(np.arange(9, 20), table[:, 9:]))
+        for j, table in enumerate(tables)
     ]
     whole = sum(weight * table for (weight, _), table in zip(listed, tables, strict=True))
     most = mapping.at_most(listed, 20)

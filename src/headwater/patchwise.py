@@ -110,6 +110,13 @@ class Explained(NamedTuple):
     leaders: Foremost
 
 
+class Shares(NamedTuple):
+    """Of a noisy picture's patches a, among b images: their `evidence`, and how much of it each image's nearest patches are."""
+
+    evidence: Float64[np.ndarray, " a"]
+    shares: Float32[np.ndarray, "a b"]
+
+
 class Traces(NamedTuple):
     """Between a noisy picture and b training images: how much each image explains of each of the picture's patches, and how much
     each of its own patches explains (either sums to the score); and for every patch of the picture the nearest of the image: its
@@ -140,24 +147,17 @@ class Question:
 
     def answer(self, noisy: Noisy, images: Views, workers: Hands) -> Explained:
         """The posterior over the patches of all images, in float32 or float64 as x_t is."""
-        work = _Work(self, noisy, images)
-        down, across = work.windows
-        n, a = len(images), down.number * across.number
-        evidence, found = np.full(a, -np.inf), []
-        whole = n * a * noisy.x_t.itemsize <= self.memory
-        for wave in _waves(n):
-            for one in workers.pool.map(lambda low, e=evidence: work.block(low, e, workers), wave):
-                evidence = np.logaddexp(evidence, work.log(one))
-                found += [one._replace(last=one.last[:0], share=one.share[:0])] * whole
-        if not whole:
-            everything = [low for wave in _waves(n) for low in wave]
-            found = workers.pool.map(lambda low: work.block(low, evidence, workers), everything)
-        scores, leaders = np.zeros(n), Foremost.none(work.tiles, min(LISTED, n))
-        for low, one in zip(range(0, n, LANES), found, strict=True):
-            part = work.shares(one, evidence)[:, : n - low]
-            scores[low : low + LANES] = part.sum(0)
-            leaders = leaders.beside(low, work.by_tile(part))
-        return Explained(scores, evidence, leaders)
+        work, n = _Work(self, noisy, images), len(images)
+        evidence, blocks = work.posterior(workers)
+        tally = Tally.of(self.patches, images.shape[1:], n)
+        for low, part in zip(range(0, n, LANES), blocks, strict=True):
+            tally.add(np.arange(low, low + part.shape[1]), part)
+        return Explained(tally.scores, evidence, tally.leaders)
+
+    def shares(self, noisy: Noisy, images: Views, workers: Hands) -> Shares:
+        """What `answer` adds up."""
+        evidence, blocks = _Work(self, noisy, images).posterior(workers)
+        return Shares(evidence, np.concatenate([part.astype(np.float32) for part in blocks], axis=1))
 
     def check_room(self, height: int, width: int) -> None:
         """Raise an OptionError where the lists of the nearest patches do not fit `memory`, for pictures of this size."""
@@ -172,6 +172,29 @@ class Question:
     def trace(self, noisy: Noisy, images: Views, evidence: Float64[np.ndarray, " a"], workers: Hands) -> Traces:
         """Which patches explain which, of at most LANES images; `evidence` is that of all images."""
         return _Work(self, noisy, images).traces(evidence, workers)
+
+
+@dataclass
+class Tally:
+    """What images explain of a picture's patches, added up: over all patches `scores`, by its parts `leaders`."""
+
+    patches: Patches
+    shape: tuple[int, int]
+    scores: Float64[np.ndarray, " n"]
+    leaders: Foremost
+
+    @classmethod
+    def of(cls, patches: Patches, shape: tuple[int, int], n: int) -> "Tally":
+        """Of n images of this height and width, before the first."""
+        tiles = math.prod(len(edges(side, TILES)) - 1 for side in shape)
+        return cls(patches, shape, np.zeros(n), Foremost.none(tiles, min(LISTED, n)))
+
+    def add(self, columns: Int64[np.ndarray, " b"], shares: Float64[np.ndarray, "a b"]) -> None:
+        """The images at these places explain so much of each patch."""
+        self.scores[columns] = shares.sum(0)
+        down, across = self.patches.windows(*self.shape)
+        pixels = self.patches.by_pixel(shares.T.reshape(-1, down.number, across.number))
+        self.leaders = self.leaders.beside(columns, mean_tiled(pixels, TILES).reshape(shares.shape[1], -1).T)
 
 
 @dataclass(frozen=True)
@@ -215,11 +238,6 @@ class _Work(NamedTuple):
         return self.question.patches.windows(*self.images.shape[1:])
 
     @property
-    def tiles(self) -> int:
-        """How many tiles the picture has."""
-        return math.prod(len(edges(side, TILES)) - 1 for side in self.images.shape[1:])
-
-    @property
     def scale(self) -> float:
         return 1 / (2 * self.noisy.variance)
 
@@ -237,6 +255,20 @@ class _Work(NamedTuple):
         x = self.question.patches.maps(self.noisy.x_t)
         with workers.room() as memory:
             return weighed(x, self.variants(low), *self.windows, self.scale, self.question.top, limits, reach, memory)
+
+    def posterior(self, workers: Hands) -> tuple[Float64[np.ndarray, " a"], Iterator[Float64[np.ndarray, "a _"]]]:
+        """The evidence of all images, and for one block after the other their shares of it."""
+        down, across = self.windows
+        n, a = len(self.images), down.number * across.number
+        evidence, found = np.full(a, -np.inf), []
+        whole = n * a * self.noisy.x_t.itemsize <= self.question.memory
+        for wave in _waves(n):
+            for one in workers.pool.map(lambda low, e=evidence: self.block(low, e, workers), wave):
+                evidence = np.logaddexp(evidence, self.log(one))
+                found += [one._replace(last=one.last[:0], share=one.share[:0])] * whole
+        if not whole:
+            found = workers.pool.map(lambda low: self.block(low, evidence, workers), range(0, n, LANES))
+        return evidence, (self.shares(one, evidence)[:, : n - low] for low, one in zip(range(0, n, LANES), found, strict=True))
 
     def traces(self, evidence: Float64[np.ndarray, " a"], workers: Hands) -> Traces:
         """`Question.trace`."""
@@ -268,9 +300,3 @@ class _Work(NamedTuple):
     def shares(self, found: Weighed, evidence: Float64[np.ndarray, " a"]) -> Float64[np.ndarray, "a _"]:
         """The block's weights over the whole."""
         return np.exp(-found.least.astype(np.float64) * self.scale - evidence)[:, None] * found.top
-
-    def by_tile(self, shares: Float64[np.ndarray, "a b"]) -> Float64[np.ndarray, "tiles b"]:
-        """How much images explain of each tile."""
-        down, across = self.windows
-        pixels = self.question.patches.by_pixel(shares.T.reshape(-1, down.number, across.number))
-        return mean_tiled(pixels, TILES).reshape(shares.shape[1], -1).T

@@ -1,6 +1,7 @@
 """NDA against its formula with every patch cut out, and what it must find."""
 
 import dataclasses
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from headwater.methods.nda import NDA, usual
 from headwater.methods.optimal_score import OptimalScore
 from headwater.methods.patch_similarity import PatchSimilarity
 from headwater.models import unet
+from headwater.patch_parts import PART, parts
 from headwater.scores import dense
 from headwater.store import FeatureStore
 
@@ -217,3 +219,46 @@ def test_lists_that_do_not_fit_the_memory_are_refused_and_more_memory_takes_them
 
 def test_memory_counts_without_a_model_too(store):
     assert NDA().fit(None, examples(2), replace(store, memory=12345)).memory == 12345
+
+
+def parts_in(store: FeatureStore) -> list[dict]:
+    """What is told of the parts of training sets that are in the store."""
+    told = [json.loads(path.read_text()) for path in sorted(store.root.glob("features/*/settings.json"))]
+    return [each for each in told if "what" in each]
+
+
+@pytest.mark.parametrize("fields", [{}, {"flips": True, "noises": 2, "topk": 5, "patches": 3}])
+def test_growing_changes_no_score_and_no_map(fields, tmp_path):
+    train, queries = examples(PART + 40, 6, 7), examples(3, 6, 7)
+    given = {"timesteps": [50, 400], **fields}
+    plain, grown = (FeatureStore(tmp_path / name) for name in ("plain", "grown"))
+    one = scores(plain, train, queries, **given)
+    np.testing.assert_allclose(scores(grown, train, queries, **given, growing=True), one, rtol=2e-5, atol=1e-7)
+    assert len(parts_in(grown)) == 2 * 4 and not parts_in(plain)
+    maps = [
+        make("nda", {**given, "growing": growing}).regions(None, train, queries, where, [0, 2])
+        for where, growing in ((plain, False), (grown, True))
+    ]
+    np.testing.assert_array_equal(maps[0].images, maps[1].images)
+    np.testing.assert_allclose(maps[0].here, maps[1].here, rtol=1e-4, atol=1e-6)
+
+
+def test_with_more_images_only_the_last_part_and_theirs_are_compared(tmp_path):
+    everything, queries = examples(2 * PART + 50, 5, 5), examples(2, 5, 5)
+    store, given = FeatureStore(tmp_path / "grown"), {"timesteps": [300], "alpha": 1, "patches": 3}
+    lasting = {}
+    for n, new in ((PART + 40, 2), (2 * PART + 50, 2), (2 * PART + 50, 0)):
+        found = scores(store, everything.take(range(n)), queries, **given, growing=True)
+        told = {each["train"]: each for each in parts_in(store)}
+        assert len(told) == len(lasting) + new
+        lasting = told
+        np.testing.assert_allclose(
+            found, scores(FeatureStore(tmp_path / f"plain-{n}"), everything.take(range(n)), queries, **given), rtol=2e-5, atol=1e-9
+        )
+
+
+def test_parts_are_small_where_pictures_are_large_and_stay_as_images_come():
+    assert [part.stop for part in parts(600, 32 * 32)] == [256, 512, 600]
+    assert [part.stop for part in parts(70, 256 * 256)] == [32, 64, 70]
+    for n in (1, 255, 256, 257, 900):
+        assert parts(n, 1024)[:-1] == parts(n + 300, 1024)[: len(parts(n, 1024)) - 1]

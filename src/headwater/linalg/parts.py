@@ -39,9 +39,9 @@ class Foremost(NamedTuple):
         """Of a table without columns."""
         return cls(np.full((rows, k), -np.inf), np.zeros((rows, k), np.int64))
 
-    def beside(self, low: int, table: Float64[np.ndarray, "rows b"]) -> "Foremost":
-        """Those of the table with more columns, from `low`."""
-        k, columns = self.value.shape[1], np.broadcast_to(low + np.arange(table.shape[1]), table.shape)
-        value, column = np.concatenate([self.value, table], 1), np.concatenate([self.column, columns], 1)
+    def beside(self, columns: Int64[np.ndarray, " b"], table: Float64[np.ndarray, "rows b"]) -> "Foremost":
+        """Those of the table with these columns too."""
+        k, theirs = self.value.shape[1], np.broadcast_to(columns, table.shape)
+        value, column = np.concatenate([self.value, table], 1), np.concatenate([self.column, theirs], 1)
         largest = np.argpartition(value, -k, axis=1)[:, -k:]
         return Foremost(np.take_along_axis(value, largest, 1), np.take_along_axis(column, largest, 1))

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Float64, Int64
 
 from headwater.core import SPACES, Examples
@@ -14,17 +13,15 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import early_noisy, linear
 from headwater.encoding import views
 from headwater.errors import DataError, OptionError, unknown
-from headwater.features import in_order
 from headwater.mapping import Level, regions
 from headwater.methods import Dampings, check_types
-from headwater.patch_rows import packed
-from headwater.patchwise import Step, hands
+from headwater.patch_parts import Asked, grown, rows
+from headwater.patchwise import Step
 from headwater.regions import Regions
 from headwater.store import FeatureStore
 from headwater.views import Views
 
 VERSION = 4  # of the numbers that given settings stand for
-TOGETHER = 8  # queries that are kept together in the store
 
 Sizes = int | tuple[int, ...] | None
 
@@ -47,6 +44,8 @@ class NDA:
     the resolution, ½ Σ of each 2×2 cell; `alpha` mixes α·original + (1−α)·low. Sizes not given go by the picture's side and t.
     A number of `timesteps` stands for that many, evenly up to the middle of the schedule. `noises` ε are averaged (0: none);
     `shared_noise`: the same ε for all queries, as in the paper; `flips`: training images count mirrored too.
+    `growing`: what single patches weigh is kept too, a MB for 256 images of 32×32, a query and a step: with more training images
+    at the end only those are compared.
     `space`: y and x are `pixels`, or the `latents` that the model's auto-encoder makes of them.
 
     Needs no model but its schedule (linear if there is none). Scores are never negative: the lowest is least similar. It knows
@@ -65,6 +64,7 @@ class NDA:
     shared_noise: bool = False
     flips: bool = False
     space: str = "pixels"
+    growing: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -160,34 +160,10 @@ class NDA:
         settings = {"nda": asdict(step), "alpha_bar": alpha_bar, "train": index.train.fingerprint, "version": VERSION}
 
         def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
-            what = Asked(step, alpha_bar, index.train, queries.take(positions), index.memory)
-            parts = [slice(low, low + TOGETHER) for low in range(0, len(positions), TOGETHER)]
-            if store.crew is None:
-                yield from (_rows(what, part) for part in parts)
-            else:
-                yield from in_order(store.crew.work(_rows, what, parts), parts)
+            asked = Asked(step, alpha_bar, index.train, queries.take(positions), index.memory)
+            yield from grown(asked, index.places, settings, store) if self.growing else rows(asked, store)
 
         return replace(store, dtype="float32").rows(settings, queries.hashes, compute)
-
-
-class Asked(NamedTuple):
-    """Queries at one step."""
-
-    step: Step
-    alpha_bar: float
-    train: Views
-    queries: Views
-    memory: int
-
-
-def _rows(what: Asked, part: slice) -> Float32[np.ndarray, "b _"]:
-    """The rows of some queries."""
-    question, rows = what.step.question(what.memory), []
-    with hands(torch.get_num_threads()) as workers:
-        for x, content in zip(what.queries.part(part), what.queries.hashes[part], strict=True):
-            noises = what.step.noised(x, content, what.alpha_bar)
-            rows.append(packed([question.answer(noisy, what.train, workers) for noisy in noises]))
-    return np.array(rows)
 
 
 def usual(side: int, alpha_bar: float, *, coarse: bool) -> int:
