@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from headwater.linalg.displaced import jit
-from headwater.linalg.vectors import Lanes, load, lowest, smaller, spread, store, upto, where_less
+from headwater.linalg.vectors import Lanes, less, load, lowest, smaller, spread, store, where_less
 
 RUN = 128  # lines that are summed up in one go: few enough for counts of 16 bits, and for sums in float32 to be precise
 FAR = 1e30  # a distance that nothing has
@@ -57,6 +57,7 @@ class Desk(NamedTuple):
     bits: int
     per: float
     line: np.ndarray
+    further: np.ndarray
     weights: np.ndarray
     codes: np.ndarray
     last: np.ndarray
@@ -69,9 +70,10 @@ class Desk(NamedTuple):
         """With room for so many lines of lanes."""
         bits, per = codes = Codes.of(dtype)
         last, bound, counts = np.empty((3, lanes), codes.dtype)
-        weights, numbers = np.empty(lines * lanes, dtype), np.empty(lines * lanes, codes.dtype)
+        further, weights = np.empty((2, lines * lanes), dtype)
+        numbers = np.empty(lines * lanes, codes.dtype)
         line, number = np.empty(lanes, dtype), np.empty(lanes, np.int64)
-        return cls(Lanes(lanes), dtype.type(scale), top, bits, per, line, weights, numbers, last, bound, counts, number)
+        return cls(Lanes(lanes), dtype.type(scale), top, bits, per, line, further, weights, numbers, last, bound, counts, number)
 
 
 @jit
@@ -88,11 +90,11 @@ def kept(lanes, fresh, row, places, j, near, filled, w, n, dense, bound, reach):
         return n + places, dense, bound
     more = 0
     for place in range(places):
-        some = upto(load(lanes, fresh, at + place * apart), bound)
+        some = less(load(lanes, fresh, at + place * apart), spread(lanes, bound))
         while some:
             lane, some = lowest(some), some & (some - 1)
             distance = fresh[row, place, j, lane]
-            if distance <= bound:
+            if distance < bound:
                 bound = min(bound, distance + reach)
                 line = filled[w, lane]
                 if line == n:
@@ -108,31 +110,21 @@ def kept(lanes, fresh, row, places, j, near, filled, w, n, dense, bound, reach):
 def streamed(fresh, row, places, j, w, lists, desk):
     """`kept`, for a window whose lists were full once: of lines in which no lane has anything nearer than what it has enough of,
     only the total is wanted."""
-    near, enough, n, total = lists.near[w], lists.enough[w], lists.lines[w], np.float64(0)
+    _, group, nx, number = fresh.shape
+    at, apart, near = (row * group * nx + j) * number, nx * number, w * lists.near.shape[1] * number
+    lanes, n, further = desk.lanes, lists.lines[w] * number, 0
+    enough = load(lanes, lists.enough, w * number)
     for place in range(places):
-        line = fresh[row, place, j]
-        if _any_nearer(line, enough):
-            _copy(near[n], line)
-            n += 1
+        line = load(lanes, fresh, at + place * apart)
+        if less(line, enough):
+            store(lists.near, near + n, line)
+            n += number
         else:
-            exponentials(desk.line, line, lists.least[w], desk.scale)
-            total += _sum(desk.line)
-    lists.lines[w], lists.filled[w, :] = n, n
-    lists.total[w] += total
-
-
-@jit
-def _any_nearer(line, enough):
-    found = 0
-    for i in range(len(line)):
-        found += line[i] < enough[i]
-    return found > 0
-
-
-@jit
-def _copy(to, of):
-    for i in range(len(to)):
-        to[i] = of[i]
+            store(desk.further, further, line)
+            further += number
+    exponentials(desk.weights[:further], desk.further[:further], lists.least[w], desk.scale)
+    lists.total[w] += _sum(desk.weights[:further])
+    lists.lines[w], lists.filled[w, :] = n // number, n // number
 
 
 @jit

@@ -88,7 +88,10 @@ def spread(_, lanes, number):
     vector = _Vector(number, lanes.number)
 
     def code(context, builder, __, values):
-        return _everywhere(builder, values[1], lanes.number)
+        whole = ir.Constant(context.get_value_type(vector), ir.Undefined)
+        first = builder.insert_element(whole, values[1], ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes.number), [0] * lanes.number)
+        return builder.shuffle_vector(first, whole, zeros)
 
     return vector(lanes, number), code
 
@@ -115,14 +118,14 @@ def where_less(_, codes, bounds, vector):
 
 
 @inside
-def upto(_, vector, bound):
-    """Which numbers do not exceed the bound, as the bits of a whole number: `lowest` says which is the first."""
+def less(_, one, other):
+    """At which places one vector is less than another, as the bits of a whole number: `lowest` says which is the first."""
 
     def code(context, builder, given, values):
-        found = builder.fcmp_ordered("<=", values[0], _everywhere(builder, values[1], vector.number))
-        return builder.zext(builder.bitcast(found, ir.IntType(vector.number)), ir.IntType(64))
+        found = builder.bitcast(builder.fcmp_ordered("<", *values), ir.IntType(one.number))
+        return builder.zext(found, ir.IntType(64))
 
-    return types.int64(vector, vector.element), code
+    return types.int64(one, other), code
 
 
 @inside
@@ -133,12 +136,6 @@ def lowest(_, bits):
         return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(bits), code
-
-
-def _everywhere(builder, number, n):
-    whole = ir.Constant(ir.VectorType(number.type, n), ir.Undefined)
-    first = builder.insert_element(whole, number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, whole, ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n))
 
 
 def _place(context, builder, kind, array, at, vector):
