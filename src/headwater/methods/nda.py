@@ -45,7 +45,7 @@ class NDA:
     A number of `timesteps` stands for that many, evenly up to the middle of the schedule. `noises` ε are averaged (0: none);
     `shared_noise`: the same ε for all queries, as in the paper; `flips`: training images count mirrored too.
     `growing`: what single patches weigh is kept too, a MB for 256 images of 32×32, a query and a step: with more training images
-    at the end only those are compared.
+    at the end only those are compared, and a last part that was not full.
     `space`: y and x are `pixels`, or the `latents` that the model's auto-encoder makes of them.
 
     Needs no model but its schedule (linear if there is none). Scores are never negative: the lowest is least similar. It knows
