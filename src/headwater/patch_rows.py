@@ -5,22 +5,29 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float32, Float64
 
 from headwater.linalg.parts import TILES, Foremost, edges
 from headwater.patchwise import LISTED, Explained
 
 
 def packed(each: Sequence[Explained]) -> Float32[np.ndarray, " _"]:
-    """The row of a query's noises: the mean of their scores, then for each its evidence and its leaders.
-
-    Evidence is thousands of nats where there is hardly any noise. It is kept as two numbers, the second what the first leaves.
-    """
+    """The row of a query's noises: the mean of their scores, then for each its evidence and its leaders."""
     parts: list[np.ndarray] = [np.mean([found.scores for found in each], axis=0)]
     for found in each:
-        high = found.evidence.astype(np.float32)
-        parts += [high, found.evidence - high, found.leaders.value.ravel(), found.leaders.column.ravel()]
+        parts += [*halves(found.evidence), found.leaders.value.ravel(), found.leaders.column.ravel()]
     return np.concatenate(parts).astype(np.float32)
+
+
+def halves(evidence: Float64[np.ndarray, " a"]) -> Float32[np.ndarray, "2 a"]:
+    """Evidence as two numbers, the second what the first leaves: it is thousands of nats where there is hardly any noise."""
+    high = evidence.astype(np.float32)
+    return np.array([high, evidence - high], np.float32)
+
+
+def joined(halves: Float[np.ndarray, "2 a"]) -> Float64[np.ndarray, " a"]:
+    """What was in two halves."""
+    return halves.sum(0, dtype=np.float64)
 
 
 class Kept(NamedTuple):
@@ -37,8 +44,7 @@ def unpacked(row: Float32[np.ndarray, " _"], n: int, noises: int, shape: tuple[i
     kept = Kept(row[:n].astype(np.float64), [], [])
     for part in row[n:].astype(np.float64).reshape(noises, -1):
         evidence, leaders = np.split(part, [len(part) - 2 * tiles * listed])
-        high, low = np.split(evidence, 2)
         value, column = leaders.reshape(2, tiles, listed)
-        kept.evidence.append(high + low)
+        kept.evidence.append(joined(evidence.reshape(2, -1)))
         kept.leaders.append(Foremost(value, column.astype(np.int64)))
     return kept

@@ -104,7 +104,7 @@ def test_fitting_twice_makes_no_second_forward_pass(name, model, pictures, store
 
 
 def test_a_killed_fit_resumes_to_the_same_bits(name, model, pictures, store, tmp_path, monkeypatch):
-    for block in ("gradients.projected.BLOCK", "curvature.sides.BLOCK", "curvature.estimates.PART", "patch_parts.TOGETHER"):
+    for block in ("gradients.projected.BLOCK", "curvature.sides.BLOCK", "curvature.estimates.PART", "patch_queries.TOGETHER"):
         monkeypatch.setattr(f"headwater.{block}", 4)  # so that there is something to kill between
     train, queries = pictures.take(np.arange(16)), pictures.take(np.arange(16, 22))
     whole = scores(name, model, train, queries, store)

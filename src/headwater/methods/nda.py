@@ -15,7 +15,8 @@ from headwater.encoding import views
 from headwater.errors import DataError, OptionError, unknown
 from headwater.mapping import Level, regions
 from headwater.methods import Dampings, check_types
-from headwater.patch_parts import Asked, grown, rows
+from headwater.patch_parts import grown
+from headwater.patch_queries import Asked, rows
 from headwater.patchwise import Step
 from headwater.regions import Regions
 from headwater.store import FeatureStore
