@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from headwater.attribution.experiment import attribute
 from headwater.bank import Bank, open_bank
-from headwater.environment import environment
+from headwater.cli.environment import environment
+from headwater.disk.store import FeatureStore
 from headwater.evaluate.lds import against
 from headwater.evaluate.tune import tuned
-from headwater.experiment import attribute
 from headwater.linalg.rank import spearman
 from headwater.methods.dtrak import DTRAK
 from headwater.methods.pixel import Pixel
 from headwater.models import loading
 from headwater.scores import dense
-from headwater.store import FeatureStore
 
 RESULTS = Path(__file__).parent / "results"
 TABLES = Path(__file__).parent.parent / "docs" / "results"

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from headwater.asking import on_paths
+from headwater.attribution.experiment import Clock, scored
 from headwater.bank import Bank, open_bank
-from headwater.environment import environment
-from headwater.experiment import Clock, scored
+from headwater.cli.environment import environment
+from headwater.disk.store import FeatureStore
 from headwater.methods import METHODS, learns, make, method_class
 from headwater.models import loading
-from headwater.store import FeatureStore
+from headwater.retraining.queries import on_paths
 
 HERE = Path(__file__).parent
 FIELDS: dict[str, dict[str, Any]] = {"clip": {"embedder": "efficientnet:EMBEDDER"}}

@@ -11,17 +11,17 @@ import json
 import os
 from pathlib import Path
 
+from headwater.attribution.experiment import Run, run
 from headwater.bank import open_bank
-from headwater.building import Place
-from headwater.environment import environment
+from headwater.cli.environment import environment
+from headwater.disk.store import FeatureStore, default_root
 from headwater.evaluate.counterfactual import counts
-from headwater.experiment import Run, run
-from headwater.jobs import Pool
 from headwater.models import loading
-from headwater.removal import collected, planned, remove
-from headwater.removal_report import lines, page
-from headwater.runs import open_run
-from headwater.store import FeatureStore, default_root
+from headwater.pages.counterfactual import lines, page
+from headwater.retraining.build import Place
+from headwater.retraining.counterfactual import collected, planned, remove
+from headwater.run import open_run
+from headwater.workers import Pool
 
 METHODS = {
     "digits": {

@@ -23,16 +23,16 @@ from torch import nn
 from features import MIDDLE
 from headwater import seeds
 from headwater.bank import open_bank
-from headwater.core import Examples
+from headwater.cli.environment import environment
 from headwater.curvature.ekfac import ekfac, squares
-from headwater.curvature.factored import factored
 from headwater.curvature.factors import factors
 from headwater.curvature.fisher import Fisher
 from headwater.curvature.kfac import Curvature, kfac
-from headwater.curvature.sides import Streamed, sides
+from headwater.curvature.parameters import factored
+from headwater.curvature.products import Streamed, sides
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
-from headwater.environment import environment
+from headwater.examples import Examples
 from headwater.models import loading, unet
 
 GROUPS = (1, 2, 4, 8, 16, 32)

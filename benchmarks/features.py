@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from headwater import seeds
-from headwater.core import Examples
+from headwater.cli.environment import environment
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
-from headwater.environment import environment
+from headwater.examples import Examples
 from headwater.gradients import hooks, vmap
-from headwater.gradients.drawn import drawn
+from headwater.gradients.inputs import drawn
 from headwater.gradients.projected import projected
 from headwater.linalg.project import Sparse, TwoSided
 from headwater.models import unet

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from headwater import seeds
+from headwater.cli.environment import environment
 from headwater.curvature.gram import Gram
-from headwater.environment import environment
 from headwater.scores import ends
 
 N, K, Q = 5000, 32768, 1000

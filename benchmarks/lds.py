@@ -23,11 +23,11 @@ import numpy as np
 
 from headwater import seeds
 from headwater.bank import Bank
-from headwater.core import Examples
-from headwater.environment import environment
+from headwater.cli.environment import environment
+from headwater.evaluate.ground_truth import ground_truth
 from headwater.evaluate.lds import LDS, RESAMPLES, correlated, difference, lds
+from headwater.examples import Examples
 from headwater.linalg.rank import Interval, resamples, spearman, spearman_resampled
-from headwater.truth import ground_truth
 
 Q, M, N, S = 1000, 64, 50_000, 3
 WORLDS = 200

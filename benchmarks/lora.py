@@ -24,14 +24,14 @@ from diffusers import UNet2DConditionModel
 
 from features import peak, seconds
 from headwater import seeds
-from headwater.core import Examples, Text
+from headwater.cli.environment import environment
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.diffusion.schedule import linear
-from headwater.environment import environment
-from headwater.gradients.drawn import Drawn, drawn
+from headwater.examples import Examples, Text
 from headwater.gradients.hooks import as_it_is
+from headwater.gradients.inputs import Drawn, drawn
 from headwater.gradients.layers import layers_of
 from headwater.gradients.memory import draws_that_fit
 from headwater.gradients.projected import projected

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from headwater.bank import Bank, open_bank
-from headwater.environment import environment
+from headwater.cli.environment import environment
 from headwater.linalg.rank import spearman
 
 BANKS = ("banks/digits-mini", "banks/digits-mini-attention")

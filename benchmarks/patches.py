@@ -27,12 +27,12 @@ from sklearn.datasets import load_sample_images
 from torch.nn import functional
 
 from headwater import seeds
+from headwater.cli.environment import environment
 from headwater.data import open_examples
 from headwater.diffusion.schedule import linear
-from headwater.environment import environment
-from headwater.linalg.displaced import LANES
-from headwater.patchwise import Hands, Noisy, Patches, Question, hands
-from headwater.views import Views
+from headwater.patches.compiled.displaced import LANES
+from headwater.patches.posterior import Hands, Noisy, Patches, Question, hands
+from headwater.patches.views import Views
 
 TOP, BATCH, MASK = 100, 64, 10.0  # those of the published commands
 SIDES = {32: 100, 64: 25, 128: 5}  # pictures that the convolutional form is given

@@ -28,10 +28,10 @@ from trak.modelout_functions import AbstractModelOutput
 from trak.projectors import BasicProjector, ProjectionType
 
 from headwater.bank import open_bank
+from headwater.cli.environment import environment
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
-from headwater.environment import environment
-from headwater.gradients.drawn import drawn
+from headwater.gradients.inputs import drawn
 from headwater.gradients.projected import projected
 from headwater.linalg.project import Dense, Sparse, TwoSided
 from headwater.models import loading

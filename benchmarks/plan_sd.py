@@ -16,9 +16,9 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from headwater.archive import write_examples
+from headwater.cli.environment import environment
 from headwater.data import open_examples
-from headwater.environment import environment
+from headwater.disk.npz import write_examples
 from headwater.models import lora
 
 RANK, SIDE = 128, 256

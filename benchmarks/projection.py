@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from headwater.bank import Bank, open_bank
+from headwater.cli.environment import environment
 from headwater.curvature.gram import Gram
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
-from headwater.environment import environment
 from headwater.evaluate.lds import LDS, against, difference
 from headwater.evaluate.tune import tuned
 from headwater.gradients.projected import projected

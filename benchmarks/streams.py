@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from headwater.bank import open_bank
-from headwater.building import Place, build
-from headwater.environment import environment
+from headwater.cli.environment import environment
+from headwater.disk.store import FeatureStore
 from headwater.evaluate.lds import difference, lds
-from headwater.jobs import Pool
 from headwater.linalg.rank import spearman
 from headwater.methods import make
 from headwater.models import loading
-from headwater.recipes import recipe
+from headwater.retraining.build import Place, build
+from headwater.retraining.recipe import recipe
 from headwater.scores import dense
-from headwater.store import FeatureStore
+from headwater.workers import Pool
 
 FIELDS = {"measurement": "avg", "timesteps": 100, "damping": 0.001}  # best on the digits bank's validation queries
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from headwater.disk import written
+from headwater.disk.files import written
 from pages import SPLITS, Row
 
 PAPER, INK, QUIET, LINE = "#fcfcfb", "#1a2024", "#586269", "#dde1e2"  # those of the report

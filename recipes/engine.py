@@ -23,19 +23,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pages
-from headwater import features
-from headwater.arguments import Machine, Models, crew, experiment
+from headwater.attribution.experiment import Run, fields
+from headwater.attribution.sweep import cross_fitted, learned_from, settings
 from headwater.bank import Bank, open_bank
-from headwater.environment import environment
+from headwater.cli.arguments import Machine, Models, crew, experiment
+from headwater.cli.environment import environment
+from headwater.cli.progress import bar
+from headwater.disk.store import FeatureStore, default_root
 from headwater.errors import UserError
+from headwater.evaluate.ground_truth import Yardstick
 from headwater.evaluate.lds import LDS, against, difference
 from headwater.evaluate.tune import Setting, tuned
-from headwater.experiment import Run, fields
+from headwater.gradients import features
 from headwater.methods import make
-from headwater.progress import bar
-from headwater.store import FeatureStore, default_root
-from headwater.sweep import cross_fitted, learned_from, settings
-from headwater.truth import Yardstick
 from keeping import Kept, Row
 from pages import RESULTS
 

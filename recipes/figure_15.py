@@ -12,10 +12,10 @@ from typing import Any
 
 import pages
 from engine import Given, Line, kernel, main, tuned_line
-from headwater.charts import scale_of
-from headwater.experiment import run
-from headwater.report import chosen, report
-from headwater.runs import RunFolder, open_run
+from headwater.attribution.experiment import run
+from headwater.pages.charts import scale_of
+from headwater.pages.page import chosen, report
+from headwater.run import RunFolder, open_run
 
 PAPER = "D-TRAK's proponents look more like the picture than TRAK's."
 

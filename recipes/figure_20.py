@@ -10,7 +10,7 @@ import numpy as np
 
 import pages
 from engine import Given, Line, kernel, main, tuned_line
-from headwater.charts import scale_of
+from headwater.pages.charts import scale_of
 
 PAPER = "Images of high self-influence look unusual; those of low self-influence have others like them."
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headwater.disk import written
+from headwater.disk.files import written
 
 Row = dict[str, Any]
 

@@ -13,8 +13,8 @@ from jaxtyping import Float
 
 import pages
 from engine import Given, Line, influence, main, measured_scores
-from headwater.charts import scale_of
-from headwater.report import chosen
+from headwater.pages.charts import scale_of
+from headwater.pages.page import chosen
 
 PAPER = "Positive influences look like the picture, and so do negative ones; neutral ones do not."
 HERE = {

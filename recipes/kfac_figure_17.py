@@ -15,20 +15,20 @@ import torch
 
 import pages
 from engine import REFERENCES, Found, Given, Line, figures, influence, kernel, main, measured
+from headwater.attribution.experiment import Run
+from headwater.attribution.sweep import settings
 from headwater.bank import Bank
-from headwater.core import Examples, to_uint8
+from headwater.cli.progress import bar
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.sample import conditioned, sample
 from headwater.evaluate.lds import against
-from headwater.experiment import Run
+from headwater.examples import Examples, to_uint8
 from headwater.gradients.forward import values
-from headwater.layout import trainable, training_of
 from headwater.models import loading
-from headwater.models.kept import trained
-from headwater.progress import bar
-from headwater.recipes import from_fields
-from headwater.sweep import settings
+from headwater.models.cache import trained
+from headwater.retraining.jobs import trainable, training_of
+from headwater.retraining.recipe import from_fields
 
 PAPER = (
     "The loss in its place predicts the path's probability better than the path itself does (CIFAR-2), and on larger data even "

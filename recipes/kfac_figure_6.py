@@ -11,8 +11,8 @@ import numpy as np
 
 import pages
 from engine import Given, main
-from headwater.curvature.held import held
-from headwater.curvature.sides import pieces_of, sides
+from headwater.curvature.compression import held
+from headwater.curvature.products import pieces_of, sides
 from headwater.linalg.rank import spearman
 from whole import whole_gradients
 

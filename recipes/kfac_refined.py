@@ -12,8 +12,8 @@ import numpy as np
 
 import pages
 from engine import Given, main
-from headwater.curvature.estimates import in_order_of_content
-from headwater.curvature.refined import Exact
+from headwater.curvature.refinement import Exact
+from headwater.curvature.stored import in_order_of_content
 from headwater.diffusion.draws import Draws
 from headwater.evaluate.lds import LDS, against, difference
 from whole import whole_gradients

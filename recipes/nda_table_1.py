@@ -5,7 +5,7 @@ that say so. NDA's sizes of patches, where none are given, are a rule made on va
 """
 
 from engine import Given, Line, influence, kernel, main
-from headwater.embedding import name_of
+from headwater.families.embedding import name_of
 
 PAPER = "NDA is far above all other methods without a model, and above all gradients but D-TRAK's."
 

@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from headwater.bank import Bank
-from headwater.disk import written
+from headwater.disk.files import written
 
 Row = dict[str, Any]
 

@@ -14,14 +14,14 @@ from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, U
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from headwater import load, seeds
-from headwater.archive import arrays
-from headwater.core import Examples
+from headwater.cli.progress import bar
 from headwater.data.cifar import cifar10
-from headwater.data.picture import resized
+from headwater.data.decode import resized
+from headwater.disk.npz import arrays
+from headwater.disk.store import FeatureStore
+from headwater.examples import Examples
+from headwater.models.adapters import Tuning
 from headwater.models.train import Recipe, Watch, train
-from headwater.models.tuning import Tuning
-from headwater.progress import bar
-from headwater.store import FeatureStore
 
 WORDS = 24  # tokens of a prompt
 UNNAMED = 10  # of so many images one has no prompt, from which guidance leads away

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from headwater import seeds
-from headwater.archive import arrays
-from headwater.core import Examples
+from headwater.disk.npz import arrays
+from headwater.examples import Examples
 
 STUDIOS = ("google", "twitter")
 PROMPT = "a {concept} emoji in {studio} style"

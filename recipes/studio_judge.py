@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from headwater.core import Examples
-from headwater.credit import by_group
-from headwater.credit_right import Right, right, wilson
+from headwater.credit.accuracy import Right, right, wilson
+from headwater.credit.shares import by_group
+from headwater.examples import Examples
 from headwater.scores import top
 from studio_emoji import STUDIOS
 

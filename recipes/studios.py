@@ -18,19 +18,19 @@ import numpy as np
 from jaxtyping import Float32
 
 from headwater import load
-from headwater.archive import read_examples, write_examples
-from headwater.core import Examples
+from headwater.cli.environment import environment
+from headwater.cli.progress import bar
 from headwater.diffusion.denoiser import Denoiser
-from headwater.embedding import name_of
-from headwater.encoding import encoded
-from headwater.environment import environment
-from headwater.making import Sampling, pictures, train_model
+from headwater.diffusion.encoding import encoded
+from headwater.disk.npz import read_examples, write_examples
+from headwater.disk.store import FeatureStore
+from headwater.examples import Examples
+from headwater.families.embedding import name_of
 from headwater.methods import make
-from headwater.models import tuning
+from headwater.models import adapters as tuning
+from headwater.models.making import Sampling, pictures, train_model
 from headwater.models.train import LORA, Recipe
-from headwater.progress import bar
 from headwater.scores import dense
-from headwater.store import FeatureStore
 from pages import RESULTS, save
 from studio_base import Base, base
 from studio_emoji import PROMPT, STUDIOS, asked, concepts, emoji

@@ -9,7 +9,7 @@ sets (2, 3, 6).
 """
 
 from engine import DAMPINGS, Given, Line, influence, kernel, main
-from headwater.embedding import name_of
+from headwater.families.embedding import name_of
 
 PAPER = "D-TRAK is far above TRAK, its relatives and every similarity, and with 10 timesteps above TRAK with 100."
 HERE = {

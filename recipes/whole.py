@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from engine import Given, Line, influence
-from headwater.core import Examples
 from headwater.curvature.kfac import Curvature
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
+from headwater.examples import Examples
 from headwater.gradients.projected import projected
 from headwater.linalg.project import Identity
 

@@ -18,7 +18,7 @@ sys.modules["checker"].check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 jaxtyping.install_import_hook("headwater", "checker.check")  # before the first import of headwater
 
 # What numba keeps of a function it knows by that function's file alone: here by all files that may be compiled into it.
-SOURCES = sorted((Path(__file__).parents[1] / "src" / "headwater" / "linalg").glob("*.py"))
+SOURCES = sorted((Path(__file__).parents[1] / "src" / "headwater" / "patches" / "compiled").glob("*.py"))
 STATE = hashlib.blake2b(b"".join(path.read_bytes() for path in SOURCES), digest_size=6).hexdigest()
 os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "numba" / STATE)
 
@@ -27,8 +27,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from headwater import seeds  # noqa: E402
-from headwater.core import Examples  # noqa: E402
 from headwater.diffusion.schedule import linear  # noqa: E402
+from headwater.examples import Examples  # noqa: E402
 from headwater.models import unet  # noqa: E402
 
 torch.set_num_threads(1)

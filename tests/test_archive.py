@@ -4,7 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from headwater.archive import read_examples, write_examples
+from headwater.disk.npz import read_examples, write_examples
 from headwater.errors import DataError
 
 IMAGES = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)

@@ -5,21 +5,21 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from headwater import mapping
-from headwater.atlas import Atlas
 from headwater.bank import open_bank
-from headwater.core import Examples, Text
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError
-from headwater.jobs import Here
-from headwater.linalg.parts import Foremost
+from headwater.examples import Examples, Text
 from headwater.methods import make
-from headwater.patch_rows import packed, unpacked
-from headwater.patchwise import Explained, hands
-from headwater.regions import read_regions, write_regions
-from headwater.runs import chosen
+from headwater.patches import maps as mapping
+from headwater.patches.atlas import Atlas
+from headwater.patches.posterior import Explained, hands
+from headwater.patches.regions import read_regions, write_regions
+from headwater.patches.rows import packed, unpacked
+from headwater.patches.tiles import Foremost
+from headwater.patches.views import Views
+from headwater.run import chosen
 from headwater.scores import dense
-from headwater.store import FeatureStore
-from headwater.views import Views
+from headwater.workers import Here
 
 RANDOM = np.random.Generator(np.random.Philox(17))
 

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from headwater import ledger
 from headwater.bank import array, open_bank
-from headwater.building import Place, build
-from headwater.core import Examples, to_uint8
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.sample import sample
 from headwater.errors import DataError, OptionError, StorageError
-from headwater.jobs import Here, Pool
-from headwater.layout import training_of
-from headwater.models import kept as keeping
+from headwater.examples import Examples, to_uint8
+from headwater.models import cache as keeping
 from headwater.models import loading, unet
 from headwater.models.train import Recipe, train
-from headwater.outcomes import BINS, outcomes
-from headwater.recipes import BankRecipe, Source, from_fields
+from headwater.retraining import ledger
+from headwater.retraining.build import Place, build
+from headwater.retraining.jobs import training_of
+from headwater.retraining.outcomes import BINS, outcomes
+from headwater.retraining.recipe import BankRecipe, Source, from_fields
+from headwater.workers import Here, Pool
 
 SUBSETS, SEEDS, N, HELD_OUT, GENERATED = 3, 2, 12, 2, 2
 JOBS = (SUBSETS + 1) * SEEDS
@@ -76,7 +76,7 @@ def forbid_training(monkeypatch):
         raise AssertionError("a model is trained")
 
     monkeypatch.setattr(keeping, "train", trains)
-    monkeypatch.setattr("headwater.building.train", trains)
+    monkeypatch.setattr("headwater.retraining.build.train", trains)
 
 
 @pytest.fixture
@@ -458,7 +458,7 @@ def test_the_number_of_threads_changes_nothing(built, recipe, sides, tmp_path):
 
 @pytest.mark.parametrize("name", ["subsets.npy", "train.npz", "bank.json"])
 def test_other_files_of_a_damaged_bank_are_told_too(copy, pictures, name):
-    from headwater.archive import write_examples
+    from headwater.disk.npz import write_examples
 
     if name == "train.npz":
         write_examples(copy / name, pictures(N, seed=3))

@@ -56,10 +56,10 @@ print(json.dumps({"killed": killed, "begun": len((root / "begun.txt").read_text(
 
 @pytest.mark.slow
 def test_a_build_killed_at_twenty_random_moments_ends_as_an_undisturbed_one(smallest, pictures, tmp_path):
-    from headwater.archive import write_examples
     from headwater.diffusion.draws import Draws
+    from headwater.disk.npz import write_examples
     from headwater.models.train import Recipe
-    from headwater.recipes import BankRecipe, Source
+    from headwater.retraining.recipe import BankRecipe, Source
 
     training = Recipe(steps=20, batch=8, learning_rate=1e-2, checkpoints=2)
     recipe = BankRecipe(

@@ -10,30 +10,30 @@ import pytest
 import torch
 
 import tiny_pipelines
-from headwater.arguments import Machine, Models, experiment
-from headwater.asking import on_paths
+from headwater.attribution.experiment import attribute, run
+from headwater.attribution.sweep import settings
 from headwater.bank import array, open_bank
-from headwater.building import Place, build
-from headwater.core import Examples, to_uint8
+from headwater.cli.arguments import Machine, Models, experiment
 from headwater.diffusion.draws import Draws
+from headwater.diffusion.encoding import decoded, encoded
 from headwater.diffusion.sample import conditioned, sample
-from headwater.encoding import decoded, encoded
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, ModelError, OptionError
-from headwater.experiment import attribute, run
-from headwater.jobs import Here, Pool
-from headwater.layout import trainable, training_of
-from headwater.models import kept as keeping
+from headwater.evaluate.ground_truth import of_run
+from headwater.examples import Examples, to_uint8
+from headwater.models import cache as keeping
 from headwater.models import loading, lora
-from headwater.models.kept import trained
+from headwater.models.adapters import Tuning
+from headwater.models.cache import trained
 from headwater.models.train import Recipe, train
-from headwater.models.tuning import Tuning
-from headwater.outcomes import outcomes
-from headwater.recipes import Adapters, BankRecipe, Source, from_fields
-from headwater.removal import RANDOM, collected, planned, remove
-from headwater.runs import open_run
-from headwater.store import FeatureStore
-from headwater.sweep import settings
-from headwater.truth import of_run
+from headwater.retraining.build import Place, build
+from headwater.retraining.counterfactual import RANDOM, collected, planned, remove
+from headwater.retraining.jobs import trainable, training_of
+from headwater.retraining.outcomes import outcomes
+from headwater.retraining.queries import on_paths
+from headwater.retraining.recipe import Adapters, BankRecipe, Source, from_fields
+from headwater.run import open_run
+from headwater.workers import Here, Pool
 
 N, SUBSETS, GENERATED = 8, 3, 5
 JOBS = SUBSETS + 1
@@ -104,7 +104,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def forbid_training(monkeypatch):
-    for where in ("headwater.models.kept.train", "headwater.building.train"):
+    for where in ("headwater.models.cache.train", "headwater.retraining.build.train"):
         monkeypatch.setattr(where, lambda *_, **__: pytest.fail("trained"))
 
 
@@ -161,7 +161,7 @@ def test_a_build_killed_in_the_middle_of_a_training_ends_as_an_undisturbed_one(b
         list(build(folder, recipe, *sides, place))
     assert not loading.holds(folder / "model")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("headwater.building.queries_of", killed)
+        patch.setattr("headwater.retraining.build.queries_of", killed)
         list(build(folder, recipe, *sides, place))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(keeping, "written", killed)

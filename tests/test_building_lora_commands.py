@@ -9,9 +9,9 @@ import torch
 
 import tiny_pipelines
 from headwater.bank import open_bank
-from headwater.cli import main
-from headwater.recipes import Adapters
-from headwater.removal import RANDOM
+from headwater.cli.commands import main
+from headwater.retraining.counterfactual import RANDOM
+from headwater.retraining.recipe import Adapters
 
 pytestmark = pytest.mark.slow
 
@@ -120,7 +120,7 @@ def test_queries_are_added_with_prompts_of_the_same_caption(command, bank):
 
 
 def test_such_a_bank_is_planned(command, bank, monkeypatch):
-    monkeypatch.setattr("headwater.planning.PATIENCE", 0.05)
+    monkeypatch.setattr("headwater.cost.bank.PATIENCE", 0.05)
     found = json.loads(command("plan", "bank", "--json"))
     counts = found["counts"]
     assert counts["sampling"] == 3 * 50 * 2 and counts["steps"] == 2 * counts["trainings"]  # with guidance twice the passes

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from headwater import cli
-from headwater.archive import write_examples
-from headwater.arguments import Machine, Models, Reading, experiment, read
 from headwater.bank import open_bank
-from headwater.core import Examples
+from headwater.cli import commands as cli
+from headwater.cli.arguments import Machine, Models, Reading, experiment, read
+from headwater.disk.npz import write_examples
+from headwater.examples import Examples
 from headwater.models import loading, unet
 
 SMALL = {"block_out_channels": (8, 16), "norm_num_groups": 4}
@@ -356,7 +356,7 @@ def test_ctrl_c_stops_with_a_word_and_the_command_goes_on_where_it_stopped(files
     words = [
         sys.executable,
         "-c",
-        "from headwater.cli import main; main()",
+        "from headwater.cli.commands import main; main()",
         "train",
         "--data",
         "digits",
@@ -382,7 +382,7 @@ def test_ctrl_c_stops_with_a_word_and_the_command_goes_on_where_it_stopped(files
 @pytest.mark.parametrize("words", [["--help"], ["attribute", "--help"], ["bank", "build", "--help"]])
 def test_help_starts_in_under_a_second_of_work(words):
     """Processor time, so that a busy machine does not fail it; torch would take several seconds."""
-    code = "import sys, time; from headwater.cli import app\ntry: app()\nexcept SystemExit: pass\n"
+    code = "import sys, time; from headwater.cli.commands import app\ntry: app()\nexcept SystemExit: pass\n"
     code += "print(time.process_time(), 'torch' in sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     seconds, torch = done.stderr.split()[-2:]
@@ -411,7 +411,7 @@ def test_the_python_example_of_the_readme_is_true(tmp_path, monkeypatch):
 
 
 def test_methods_tells_what_each_costs(capsys):
-    from headwater.costs import lines, passes
+    from headwater.cost.methods import lines, passes
     from headwater.methods import METHODS
 
     text = "\n".join(lines())
@@ -423,10 +423,10 @@ def test_methods_tells_what_each_costs(capsys):
 def test_runs_that_learned_from_a_number_of_subsets_are_compared_on_the_others(tmp_path, monkeypatch):
     import numpy as np
 
+    from headwater.attribution.experiment import Run, run
     from headwater.bank import open_bank
-    from headwater.experiment import Run, run
-    from headwater.store import FeatureStore
-    from headwater.truth import of_run
+    from headwater.disk.store import FeatureStore
+    from headwater.evaluate.ground_truth import of_run
 
     bank = open_bank("digits")
     settings = {"subsets": list(range(30))}
@@ -437,9 +437,9 @@ def test_runs_that_learned_from_a_number_of_subsets_are_compared_on_the_others(t
 
 
 def test_maps_are_left_out_when_they_are_not_wanted_and_made_later_when_they_are(tmp_path):
+    from headwater.attribution.experiment import Run, run
     from headwater.data import open_examples
-    from headwater.experiment import Run, run
-    from headwater.store import FeatureStore
+    from headwater.disk.store import FeatureStore
 
     digits = open_examples("digits")
     what = Run("nda", {"timesteps": 1}, digits.take(range(40)), digits.take([50]))

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headwater.archive import write_examples
 from headwater.diffusion.draws import Draws
+from headwater.disk.npz import write_examples
 from headwater.models import loading
 from headwater.models.train import Recipe
-from headwater.recipes import BankRecipe, Source
+from headwater.retraining.recipe import BankRecipe, Source
 
 SCRIPT = """
 import json, os, sys

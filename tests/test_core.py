@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from headwater.core import Examples, to_uint8
 from headwater.errors import DataError, NonFiniteError, unknown
+from headwater.examples import Examples, to_uint8
 
 
 def test_equal_pixels_have_equal_hashes_and_others_do_not(pictures):

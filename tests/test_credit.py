@@ -13,11 +13,11 @@ from pyld import jsonld
 from scipy import stats
 
 from headwater import seeds
-from headwater.columns import column, default, from_csv
-from headwater.core import Examples
-from headwater.credit import RESAMPLES, Share, by_group
+from headwater.credit.groups import column, default, from_csv
+from headwater.credit.shares import RESAMPLES, Share, by_group
 from headwater.errors import DataError, OptionError
-from headwater.runs import open_run
+from headwater.examples import Examples
+from headwater.run import open_run
 from headwater.scores import Scores
 
 NAMES = ["b", "a", "c", "a", "b", "a", "b", "b", "a", "b"]
@@ -53,7 +53,7 @@ def test_net_and_share_are_those_of_a_slow_loop(values):
 
 def test_blocks_change_nothing(values, monkeypatch):
     whole = by_group(values, NAMES)
-    monkeypatch.setattr("headwater.credit.BLOCK", 25)
+    monkeypatch.setattr("headwater.credit.shares.BLOCK", 25)
     parts = by_group(values, NAMES)
     np.testing.assert_array_equal(whole.net, parts.net)
     np.testing.assert_array_equal(whole.share, parts.share)
@@ -202,7 +202,7 @@ def test_many_queries_at_once_are_told_as_each_by_itself(values, monkeypatch):
     credit, ticks = by_group(values, NAMES), []
     alone = [credit.of(query) for query in (4, 2, 0, 6)]
     for block in (2**22, RESAMPLES * 3 * 2, 25):
-        monkeypatch.setattr("headwater.credit.BLOCK", block)
+        monkeypatch.setattr("headwater.credit.shares.BLOCK", block)
         ticks.clear()
         together = list(credit.each([4, 2, 0, 6], lambda done, total: ticks.append((done, total))))
         np.testing.assert_equal([[tuple(each) for each in shares] for shares in together], [[*map(tuple, each)] for each in alone])
@@ -321,7 +321,7 @@ def run_folder(tmp_path, values):
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Runs `headwater credit` in this process: (exit code, stdout, stderr)."""
-    from headwater import cli
+    from headwater.cli import commands as cli
 
     def run(*words):
         monkeypatch.setattr("sys.argv", ["headwater", "credit", *map(str, words)])
@@ -424,7 +424,7 @@ def test_the_file_of_names_is_never_overwritten(command, run_folder, written):
 
 
 def test_many_groups_are_cut_in_the_table_and_whole_in_json(command, run_folder, monkeypatch):
-    monkeypatch.setattr("headwater.credit_table.SHOWN", 2)
+    monkeypatch.setattr("headwater.pages.credit.table.SHOWN", 2)
     folder = run_folder(train_prompts=np.array([f"{'a long prompt ' * 9}{name}" for name in NAMES]))
     _, out, _ = command(folder, "--by", "prompt")
     assert "and 1 groups more" in out and max(map(len, out.splitlines()[2:])) < 120
@@ -610,8 +610,8 @@ def test_what_cannot_be_credited_is_refused_in_a_paragraph(command, run_folder, 
 
 
 def test_a_run_keeps_the_groups_and_prompts_of_its_images(pictures, tmp_path):
-    from headwater.experiment import Run, run
-    from headwater.store import FeatureStore
+    from headwater.attribution.experiment import Run, run
+    from headwater.disk.store import FeatureStore
 
     train = pictures(6, classes=2, groups=tuple("xyxyxy"), prompts=tuple("abcdef"))
     queries = pictures(2, seed=1, groups=("y", "z"), prompts=("q", ""))

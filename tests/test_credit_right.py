@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from headwater import seeds
-from headwater.credit import by_group
-from headwater.credit_right import right, wilson
+from headwater.credit.accuracy import right, wilson
+from headwater.credit.shares import by_group
 
 
 @pytest.mark.parametrize(("hits", "m"), [(0, 1), (1, 1), (0, 12), (5, 7), (50, 100), (199, 200)])

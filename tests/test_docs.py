@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from headwater import cli
+from headwater.cli import commands as cli
 from headwater.diffusion.measure import MEASUREMENTS
 from headwater.methods import METHODS, method_class
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from headwater import seeds
-from headwater.embedding import Embedder, cosine, embedder
 from headwater.errors import DataError, ModelError, NonFiniteError, OptionError
+from headwater.families.embedding import Embedder, cosine, embedder
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 PREPARATION = {

@@ -7,12 +7,13 @@ import torch
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import sample
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, NonFiniteError, OptionError, UserError
-from headwater.features import GradientFeatures, features
+from headwater.families.gradients import GradientFeatures
+from headwater.gradients.features import features
 from headwater.gradients.vmap import gradients
 from headwater.linalg.project import BLOCK, Dense, Identity, Sparse
 from headwater.models import unet
-from headwater.store import FeatureStore
 
 
 @pytest.fixture

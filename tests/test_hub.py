@@ -9,8 +9,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from headwater import hub
 from headwater.errors import ModelError
+from headwater.models import hub
 from headwater.models.loading import load
 
 STABLE = """.gitattributes README.md model_index.json v1-5-pruned.ckpt v1-5-pruned-emaonly.safetensors

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from headwater import jobs
+from headwater import workers as jobs
 from headwater.errors import DataError, OptionError, WorkerError
-from headwater.features import in_order
-from headwater.jobs import Cluster, Here, Pool
-from headwater.recipes import first
+from headwater.retraining.recipe import first
+from headwater.workers import Cluster, Here, Pool, in_order
 
 
 def test_jobs_here_have_one_thread_and_leave_the_others_as_they_were(monkeypatch):
@@ -94,7 +93,7 @@ def test_a_worker_that_dies_is_told_plainly():
 def test_workers_end_with_their_parent_even_if_it_is_killed():
     """A process with two workers that sleep is killed -9; its workers are gone soon after."""
     script = (
-        "import operator, time, sys; from headwater.jobs import Pool\n"
+        "import operator, time, sys; from headwater.workers import Pool\n"
         "if __name__ == '__main__':\n"
         "    import threading, multiprocessing\n"
         "    threading.Timer(2, lambda: print(*[c.pid for c in multiprocessing.active_children()], flush=True)).start()\n"

@@ -7,7 +7,7 @@ import torch
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.gradients import forward as module
-from headwater.outcomes import BINS, binned, outcomes
+from headwater.retraining.outcomes import BINS, binned, outcomes
 
 
 def slow(model, queries, name, draws):

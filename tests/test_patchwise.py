@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headwater.patchwise import NEGLIGIBLE, Noisy, Patches, Question, hands
-from headwater.views import Views
+from headwater.patches.posterior import NEGLIGIBLE, Noisy, Patches, Question, hands
+from headwater.patches.views import Views
 
 RANDOM = np.random.Generator(np.random.Philox(3))
 IMAGES = RANDOM.integers(0, 256, (150, 10, 10, 2), dtype=np.uint8)

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headwater.core import Examples
+from headwater.cost.bank import Measured, cost, counts, lines, measured, plan, seconds, seen
+from headwater.examples import Examples
 from headwater.methods import METHODS, make
 from headwater.models.train import _batches
-from headwater.planning import Measured, cost, counts, lines, measured, plan, seconds, seen
-from headwater.recipes import SIZES, Source, recipe
+from headwater.retraining.recipe import SIZES, Source, recipe
 
 
 def test_the_d_trak_bank_of_cifar_2_in_numbers():
@@ -73,7 +73,7 @@ def test_methods_cost_the_passes_that_they_make(name, fields, passes, stored):
 
 
 def test_a_plan_measures_this_machine_and_says_all(smallest, monkeypatch):
-    monkeypatch.setattr("headwater.planning.PATIENCE", 0.05)
+    monkeypatch.setattr("headwater.cost.bank.PATIENCE", 0.05)
     for config in (smallest, smallest | {"num_class_embeds": 3}):
         what = replace(recipe("digits"), model=config, data=Source(name="digits"))
         rate = measured(what)
@@ -92,7 +92,7 @@ def test_sizes_that_recipes_count_on_are_those_of_the_sources(name):
 
 
 def test_the_size_of_other_sources_is_looked_up(tmp_path, pictures):
-    from headwater.archive import write_examples
+    from headwater.disk.npz import write_examples
 
     write_examples(tmp_path / "a.npz", Examples(pictures(5).images))
     assert Source(name=str(tmp_path / "a.npz")).size() == 5

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from headwater import progress
+from headwater.cli import progress
 
 
 def test_on_a_terminal_it_shows_count_rate_and_time_left(monkeypatch):

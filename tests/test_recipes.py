@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headwater.asking import told_of
 from headwater.bank import SHIPPED, read_info
-from headwater.core import Examples
 from headwater.errors import DataError, OptionError, UserError
+from headwater.examples import Examples
 from headwater.models import unet
 from headwater.models.text import Prompts
-from headwater.recipes import RECIPES, Adapters, BankRecipe, first, from_fields, recipe
+from headwater.retraining.queries import told_of
+from headwater.retraining.recipe import RECIPES, Adapters, BankRecipe, first, from_fields, recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -11,14 +11,14 @@ import pytest
 import engine
 import keeping
 import pages
-from headwater.arguments import Machine
 from headwater.bank import open_bank
-from headwater.building import Place, build
+from headwater.cli.arguments import Machine
 from headwater.diffusion.draws import Draws
+from headwater.disk.store import FeatureStore
 from headwater.evaluate.lds import LDS
 from headwater.models.train import Recipe
-from headwater.recipes import BankRecipe, Source
-from headwater.store import FeatureStore
+from headwater.retraining.build import Place, build
+from headwater.retraining.recipe import BankRecipe, Source
 
 ROOT = Path(__file__).parent.parent
 
@@ -161,7 +161,7 @@ def test_a_method_of_paths_is_compared_on_generated_queries_alone(given):
 
 
 def test_an_ensemble_is_the_mean_over_models_of_learning_subsets(given):
-    from headwater.sweep import settings
+    from headwater.attribution.sweep import settings
 
     table_7 = importlib.import_module("table_7")
     of = {size: table_7.ensemble("trak", size, 1) for size in (1, 2)}
@@ -174,7 +174,7 @@ def test_an_ensemble_is_the_mean_over_models_of_learning_subsets(given):
 
 
 def test_both_kinds_of_damping_are_swept_from_one_fit_and_agree_with_a_fit_of_their_own(given):
-    from headwater.sweep import settings
+    from headwater.attribution.sweep import settings
 
     run = given.run(engine.Line(row="", method="trak", fields={"timesteps": 1}))
     ((key, swept),) = settings(run, {"absolute_damping": [0.3]}, given.store).items()

@@ -6,26 +6,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headwater.archive import read_examples
+from headwater.attribution.experiment import Run, run
 from headwater.bank import open_bank
-from headwater.building import Place, build
-from headwater.core import Examples, to_uint8
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.sample import sample
-from headwater.embedding import Embedder
+from headwater.disk.npz import read_examples
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError
 from headwater.evaluate.counterfactual import without
-from headwater.experiment import Run, run
-from headwater.jobs import Here
-from headwater.models import kept as keeping
+from headwater.examples import Examples, to_uint8
+from headwater.families.embedding import Embedder
+from headwater.models import cache as keeping
 from headwater.models import loading, unet
 from headwater.models.train import Recipe, train
-from headwater.outcomes import outcomes
-from headwater.recipes import BankRecipe, Source
-from headwater.removal import RANDOM, collected, planned, remove
-from headwater.removal_report import lines, page, verdicts
-from headwater.runs import open_run
-from headwater.store import FeatureStore
+from headwater.pages.counterfactual import lines, page, verdicts
+from headwater.retraining.build import Place, build
+from headwater.retraining.counterfactual import RANDOM, collected, planned, remove
+from headwater.retraining.outcomes import outcomes
+from headwater.retraining.recipe import BankRecipe, Source
+from headwater.run import open_run
+from headwater.workers import Here
 
 N, GENERATED, K = 12, 5, 3
 JOBS = 21 + 4  # of 24 removals, the others repeat one of these; and each picture as it was

@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 from scipy.stats import spearmanr
 
-from headwater import charts, seeds
+from headwater import seeds
 from headwater.errors import DataError, UserError
-from headwater.map_report import BLEED
-from headwater.regions import Regions, write_regions
-from headwater.report import agreement, chosen, open_run, report, truths
+from headwater.pages import charts
+from headwater.pages.maps import BLEED
+from headwater.pages.page import agreement, chosen, open_run, report, truths
+from headwater.patches.regions import Regions, write_regions
 from headwater.scores import Scores
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -353,8 +354,8 @@ def carried(page):
 
 
 def test_the_page_carries_the_files_that_the_command_writes(make, tmp_path):
-    from headwater.credit_files import write
-    from headwater.credited import credited
+    from headwater.pages.credit.files import write
+    from headwater.pages.credit.run import credited
 
     run = make(query_images=np.zeros((6, 8, 8, 1), np.uint8))
     files = carried(report([run], queries=4).read_text())
@@ -371,11 +372,11 @@ def test_files_are_named_by_their_method_and_left_out_where_they_are_long(make, 
     assert list(carried(report(runs).read_text())) == [
         f"credit {name}.{kind}" for name in ("One", "Two") for kind in ("csv", "jsonld")
     ]
-    monkeypatch.setattr("headwater.credit_report.FILE", 17)  # 6 pictures × 3 groups
+    monkeypatch.setattr("headwater.pages.credit.section.FILE", 17)  # 6 pictures × 3 groups
     page = report(runs).read_text()
     assert not carried(page) and page.count("<code>headwater credit … --out credit.csv</code>") == 2
     assert page.count('class="sure"') == 12
-    monkeypatch.setattr("headwater.credit_report.SURE", 17)
+    monkeypatch.setattr("headwater.pages.credit.section.SURE", 17)
     again = report(runs).read_text()
     assert 'class="sure"' not in again and re.findall("Credit by [^<]*", again) == re.findall("Credit by [^<]*", page)
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from headwater import seeds
-from headwater.disk import locked, written
+from headwater.disk.files import locked, written
+from headwater.disk.store import FeatureStore, default_root
 from headwater.errors import NonFiniteError, OptionError, StorageError
-from headwater.store import FeatureStore, default_root
 
 SETTINGS = {"model": "m", "k": 3}
 

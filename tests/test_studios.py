@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headwater.core import Examples
+from headwater.examples import Examples
 from headwater.methods import make
 from headwater.scores import dense
 from studio_base import FULL, Base

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from headwater import cli
-from headwater.archive import write_examples
 from headwater.bank import open_bank
-from headwater.core import Examples
+from headwater.cli import commands as cli
+from headwater.disk.npz import write_examples
 from headwater.errors import DataError, NonFiniteError, OptionError
+from headwater.evaluate.ground_truth import chance, ground_truth, of_run, of_runs
 from headwater.evaluate.lds import against, ceiling, oracle, reachable
-from headwater.report import report
-from headwater.truth import chance, ground_truth, of_run, of_runs
+from headwater.examples import Examples
+from headwater.pages.page import report
 
 N, Q, M = 40, 30, 128
 
@@ -146,7 +146,7 @@ def test_the_record_of_a_run_holds_what_pairs_it_with_another(planted):
 def test_random_scores_made_in_parts_are_the_random_methods(planted, monkeypatch):
     bank, _ = planted()
     whole = chance(bank)
-    monkeypatch.setattr("headwater.truth.BLOCK", 7 * Q)
+    monkeypatch.setattr("headwater.evaluate.ground_truth.BLOCK", 7 * Q)
     np.testing.assert_array_equal(chance(bank), whole)
 
 

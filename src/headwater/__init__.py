@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Examples": "headwater.core",
+    "Examples": "headwater.examples",
     "Scores": "headwater.scores",
-    "Credit": "headwater.credit",
-    "FeatureStore": "headwater.store",
+    "Credit": "headwater.credit.shares",
+    "FeatureStore": "headwater.disk.store",
     "Bank": "headwater.bank",
     "open_bank": "headwater.bank",
     "open_examples": "headwater.data",
@@ -40,20 +40,21 @@ _HOMES = {
     "NDA": "headwater.methods.nda",
     "OptimalScore": "headwater.methods.optimal_score",
     "PatchSimilarity": "headwater.methods.patch_similarity",
-    "Embedder": "headwater.embedding",
-    "attribute": "headwater.experiment",
-    "report": "headwater.report",
+    "Embedder": "headwater.families.embedding",
+    "attribute": "headwater.attribution.experiment",
+    "report": "headwater.pages.page",
 }
 
 if TYPE_CHECKING:
+    from headwater.attribution.experiment import attribute
     from headwater.bank import Bank, open_bank
-    from headwater.core import Examples
-    from headwater.credit import Credit
+    from headwater.credit.shares import Credit
     from headwater.data import open_examples
     from headwater.diffusion.denoiser import Denoiser
     from headwater.diffusion.draws import Draws
-    from headwater.embedding import Embedder
-    from headwater.experiment import attribute
+    from headwater.disk.store import FeatureStore
+    from headwater.examples import Examples
+    from headwater.families.embedding import Embedder
     from headwater.methods import METHODS
     from headwater.methods.clip import CLIP
     from headwater.methods.das import DAS
@@ -75,9 +76,8 @@ if TYPE_CHECKING:
     from headwater.methods.tracin import TracIn
     from headwater.methods.trak import TRAK
     from headwater.models.loading import load
-    from headwater.report import report
+    from headwater.pages.page import report
     from headwater.scores import Scores
-    from headwater.store import FeatureStore
 
 __all__ = [
     "METHODS",
@@ -121,4 +121,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: looking at results must not load torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'headwater' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

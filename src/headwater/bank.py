@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, UInt64
 
-from headwater.archive import read_examples
-from headwater.core import Examples
+from headwater.disk.npz import read_examples
 from headwater.errors import DataError
+from headwater.examples import Examples
 
 SHIPPED = Path(__file__).parent / "banks"
 

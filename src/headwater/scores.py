@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from headwater.credit import Credit, by_group
+from headwater.credit.shares import Credit, by_group
 from headwater.errors import NonFiniteError, OptionError
 
 

@@ -5,17 +5,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from headwater.curvature.factored import factored
 from headwater.curvature.factors import factors
 from headwater.curvature.fisher import Fisher
 from headwater.curvature.kfac import kfac
+from headwater.curvature.parameters import factored
 from headwater.curvature.sums import load_sums, merged
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draw, Draws
 from headwater.diffusion.measure import pseudo, simple
 from headwater.diffusion.schedule import linear
 from headwater.errors import ModelError, NonFiniteError, OptionError, StorageError
-from headwater.gradients.drawn import Drawn
+from headwater.gradients.inputs import Drawn
 
 DRAWS = Draws(2, "antithetic", 2)
 KINDS = {

@@ -10,7 +10,7 @@ from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.diffusion.schedule import linear
 from headwater.errors import OptionError
-from headwater.gradients.drawn import drawn
+from headwater.gradients.inputs import drawn
 
 DRAWS = Draws(2, "antithetic", 2)
 PATTERN = "conv_in.*|*.to_q.*|class_embedding.weight"

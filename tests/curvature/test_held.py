@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headwater.curvature.held import Piece, held
+from headwater.curvature.compression import Piece, held
 from headwater.errors import OptionError
 
 PIECES = [Piece(0, 6, 9), Piece(54, 6, 1), Piece(60, 3, 7)]

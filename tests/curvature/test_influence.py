@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from headwater.curvature.estimates import in_order_of_content
 from headwater.curvature.ggn import ggn
-from headwater.curvature.refined import Exact
+from headwater.curvature.refinement import Exact
+from headwater.curvature.stored import in_order_of_content
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import sample
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, ModelError, NonFiniteError, OptionError
 from headwater.gradients.vmap import gradients
-from headwater.jobs import Here
 from headwater.methods import make
 from headwater.scores import dense
-from headwater.store import FeatureStore
+from headwater.workers import Here
 
 PATTERN = "conv_in.*|*.to_q.*|conv_out.*"
 GRID = [1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0]
@@ -227,7 +227,7 @@ def test_pictures_of_another_size_are_refused(model, train, pictures, store):
 
 
 def test_many_equal_images_are_no_part_given_twice(model, train, queries, store, monkeypatch):
-    monkeypatch.setattr("headwater.curvature.estimates.PART", 2)
+    monkeypatch.setattr("headwater.curvature.stored.PART", 2)
     found = scores("ek-fac", model, train.take([0, 0, 0, 0, 0, 0, 1]), queries, store)
     np.testing.assert_allclose(found[:, 0], found[:, 5], rtol=1e-5)
 

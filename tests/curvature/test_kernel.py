@@ -3,8 +3,8 @@ import pytest
 
 from headwater import seeds
 from headwater.curvature.gram import Gram
-from headwater.curvature.kernel import Kernel
 from headwater.errors import OptionError
+from headwater.families.kernel import Kernel
 
 
 @pytest.mark.parametrize("shape", [(30, 7), (7, 30)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headwater.data.picture import eight_bit, fitted, opened, resized, stacked
+from headwater.data.decode import eight_bit, fitted, opened, resized, stacked
 from headwater.errors import DataError
 
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headwater.archive import write_examples
 from headwater.data import open_examples
 from headwater.data.template import captioned
+from headwater.disk.npz import write_examples
 from headwater.errors import DataError, OptionError
 
 

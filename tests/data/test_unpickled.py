@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from headwater.data.unpickled import unpickled
+from headwater.data.arrays_only_pickle import unpickled
 from headwater.errors import DataError
 
 BATCH = {"labels": [3, 0], "data": np.arange(8, dtype=np.uint8).reshape(2, 4), "batch_label": "testing batch 1 of 1"}

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from headwater import seeds
-from headwater.core import Examples
 from headwater.diffusion.draws import STRATEGIES, Draws, Sampled, along_trajectory
 from headwater.diffusion.schedule import linear
 from headwater.errors import DataError, OptionError
+from headwater.examples import Examples
 
 LIKE = torch.zeros((), dtype=torch.float64)
 

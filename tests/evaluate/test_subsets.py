@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from headwater import seeds
-from headwater.core import Examples
 from headwater.errors import DataError, OptionError
-from headwater.evaluate.subsets import SCHEMES, subsets
+from headwater.examples import Examples
+from headwater.retraining.subsets import SCHEMES, subsets
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from headwater.evaluate.verdict import Bar, Split, lead, listed, verdict
+from headwater.pages.verdict import Bar, Split, lead, listed, verdict
 
 CHANCE = Bar("Random scores", "random", 0.0, -0.03, 0.03)
 

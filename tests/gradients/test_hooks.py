@@ -11,7 +11,7 @@ from headwater.diffusion.sample import sample
 from headwater.diffusion.schedule import linear
 from headwater.errors import ModelError, NonFiniteError
 from headwater.gradients import hooks, vmap
-from headwater.gradients.drawn import drawn
+from headwater.gradients.inputs import drawn
 from headwater.gradients.layers import layers_of
 
 DRAWS = Draws(3, "stratified", 2)

@@ -7,7 +7,7 @@ import torch
 
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
-from headwater.gradients.drawn import drawn
+from headwater.gradients.inputs import drawn
 from headwater.gradients.layers import layers_of
 from headwater.gradients.memory import MOST, bytes_of_a_draw, draws_that_fit
 from headwater.gradients.projected import Exact, projected

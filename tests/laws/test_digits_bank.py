@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from headwater.bank import open_bank
+from headwater.disk.store import FeatureStore
 from headwater.evaluate.lds import against, difference
 from headwater.methods import make
 from headwater.models import loading
 from headwater.scores import dense
-from headwater.store import FeatureStore
 
 
 @pytest.mark.slow

@@ -8,14 +8,14 @@ import pytest
 
 from headwater import seeds
 from headwater.bank import Bank
-from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
-from headwater.embedding import Embedder
-from headwater.features import GradientFeatures, Gradients
+from headwater.disk.store import FeatureStore
+from headwater.examples import Examples
+from headwater.families.embedding import Embedder
+from headwater.families.gradients import GradientFeatures, Gradients
 from headwater.methods import METHODS, learns, make, method_class
 from headwater.models import unet
 from headwater.scores import dense, top
-from headwater.store import FeatureStore
 
 SMALL = {"timesteps": 2, "k": 32}
 COLOURS = Embedder("colours", lambda images: images.reshape(len(images), -1)[:, :7].astype(np.float32) + 1, fingerprint="1")

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from headwater.core import Examples
 from headwater.curvature.factors import factors
 from headwater.curvature.fisher import Fisher
 from headwater.curvature.ggn import ggn
@@ -14,12 +13,13 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.diffusion.schedule import linear
+from headwater.disk.store import FeatureStore
+from headwater.examples import Examples
 from headwater.gradients.vmap import gradients
 from headwater.linalg.kron import whole
 from headwater.linalg.rank import spearman
 from headwater.methods import make
 from headwater.scores import dense
-from headwater.store import FeatureStore
 
 DRAWS = Draws((200, 500, 800), noises=4)
 PIXELS = 4

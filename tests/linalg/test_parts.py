@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from headwater.linalg.parts import Foremost, edges, mean_tiled, tiled
+from headwater.patches.tiles import Foremost, edges, mean_tiled, tiled
 
 RANDOM = np.random.Generator(np.random.Philox(23))
 

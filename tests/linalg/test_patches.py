@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from headwater.linalg import displaced, patches
-from headwater.linalg.displaced import LANES, WIDTHS, cells, side_by_side, windows
-from headwater.linalg.nearest import FAR
-from headwater.linalg.patches import weighed
+from headwater.patches.compiled import displaced
+from headwater.patches.compiled import weights as patches
+from headwater.patches.compiled.displaced import LANES, WIDTHS, cells, side_by_side, windows
+from headwater.patches.compiled.nearest import FAR
+from headwater.patches.compiled.weights import weighed
 
 RANDOM = np.random.Generator(np.random.Philox(11))
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from headwater.linalg.displaced import jit
-from headwater.linalg.vectors import Lanes, less, load, lowest, smaller, spread, store, where_less
+from headwater.patches.compiled.displaced import jit
+from headwater.patches.compiled.vectors import Lanes, less, load, lowest, smaller, spread, store, where_less
 
 RANDOM = np.random.Generator(np.random.Philox(12))
 

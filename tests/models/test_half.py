@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from headwater.cli import main
+from headwater.cli.commands import main
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
+from headwater.disk.store import FeatureStore
 from headwater.errors import NonFiniteError, OptionError
-from headwater.features import features
 from headwater.gradients import hooks
-from headwater.gradients.drawn import drawn
+from headwater.gradients.features import features
+from headwater.gradients.inputs import drawn
 from headwater.gradients.layers import layers_of
 from headwater.linalg.project import Dense, Identity, Sparse, TwoSided
-from headwater.making import Sampling
-from headwater.making import pictures as made
 from headwater.models import unet
 from headwater.models.loading import load
-from headwater.store import FeatureStore
+from headwater.models.making import Sampling
+from headwater.models.making import pictures as made
 
 COSINE = {"bfloat16": 0.99, "float16": 0.9999}  # at least, between a picture's features and those in float32
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from headwater import seeds
-from headwater.core import Examples
 from headwater.errors import StorageError
-from headwater.models import kept as module
-from headwater.models.kept import Training, trained
+from headwater.examples import Examples
+from headwater.models import cache as module
+from headwater.models.cache import Training, trained
 from headwater.models.train import Recipe, Watch, train
 from headwater.models.unet import Network
-from headwater.recipes import recipe
+from headwater.retraining.recipe import recipe
 
 RECIPE = Recipe(steps=4, batch=4, learning_rate=1e-2, checkpoints=2, ema=0.9)
 

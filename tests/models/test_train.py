@@ -11,13 +11,13 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import nn
 
 from headwater import seeds
-from headwater.core import Examples
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.diffusion.schedule import linear
 from headwater.errors import NonFiniteError, OptionError, UserError
-from headwater.models.material import Material
+from headwater.examples import Examples
 from headwater.models.train import Recipe, Watch, _batches, rate, train
+from headwater.models.training_data import Material
 from headwater.models.unet import Network
 
 FULL = {"steps": 8, "batch": 4, "learning_rate": 1e-2, "dropout": 0.2, "flips": True, "ema": 0.9, "checkpoints": 4}

@@ -13,14 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater import seeds
-from headwater.core import Examples
-from headwater.curvature.factored import factored
 from headwater.curvature.fisher import Fisher, finite, gradients_that_fit, passes
 from headwater.curvature.kfac import Curvature
+from headwater.curvature.parameters import factored
 from headwater.curvature.sums import Sums
-from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.denoiser import Denoiser, check_fits
 from headwater.errors import ModelError, OptionError
-from headwater.features import check_fits
+from headwater.examples import Examples
 from headwater.gradients.hooks import LayerGradient, as_it_is, stream
 from headwater.gradients.layers import Layer
 

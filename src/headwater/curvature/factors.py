@@ -16,14 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core import Examples
-from headwater.curvature.factored import Factored, columns_of, factored
 from headwater.curvature.fisher import Fisher, finite, gradients_that_fit, passes
 from headwater.curvature.moments import assembled, of_maps, overlaps, summed
+from headwater.curvature.parameters import Factored, columns_of, factored
 from headwater.curvature.sums import Sums
-from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.denoiser import Denoiser, check_fits
 from headwater.errors import unknown
-from headwater.features import check_fits
+from headwater.examples import Examples
 from headwater.gradients.hooks import LayerGradient, stream
 from headwater.gradients.layers import Layer, MatrixLayer
 

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draw, Draws, Sampled
 from headwater.diffusion.measure import Measurement, pseudo, simple
 from headwater.errors import NonFiniteError, OptionError, unknown
-from headwater.gradients.drawn import Drawn, drawn
+from headwater.examples import Examples
 from headwater.gradients.hooks import Keep, check
+from headwater.gradients.inputs import Drawn, drawn
 from headwater.gradients.layers import MatrixLayer, parameters_of
 from headwater.gradients.memory import draws_that_fit
 from headwater.gradients.vmap import non_finite

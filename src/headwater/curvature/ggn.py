@@ -15,13 +15,12 @@ from torch import Tensor
 from torch.func import jacrev, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from headwater.core import Examples
-from headwater.diffusion.denoiser import Condition, Denoiser, Parameters
+from headwater.diffusion.denoiser import Condition, Denoiser, Parameters, check_fits
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.errors import OptionError
-from headwater.features import check_fits
-from headwater.gradients.drawn import drawn
+from headwater.examples import Examples
+from headwater.gradients.inputs import drawn
 
 Pulled = tuple[Tensor, Callable[..., Any]]
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headwater.curvature.factored import factored
+from headwater.curvature.parameters import factored
 from headwater.curvature.sums import Sums, checksum, read_tensors, write_tensors
 from headwater.diffusion.denoiser import Denoiser
 from headwater.errors import ModelError

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from headwater.diffusion.denoiser import Denoiser
-from headwater.disk import written
+from headwater.disk.files import written
 from headwater.errors import ModelError, OptionError, StorageError
 
 Manifest = Mapping[str, Any]

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from headwater.core import Examples
 from headwater.data.template import captioned, names_in
 from headwater.errors import DataError, OptionError, unknown
+from headwater.examples import Examples
 
 ARTBENCH = ("artbench2", "artbench5", "artbench10", "artbench2-32", "artbench5-32", "artbench10-32")
 BUILT_IN = ("digits", "cifar10", "cifar2", "celeba", *ARTBENCH)
@@ -36,7 +36,7 @@ def _brought(examples: Examples, source: str | Path, resize: int | None) -> Exam
         raise DataError(f"{source} holds sampler trajectories, which cannot be resized along with the images. Leave resize out.")
     from dataclasses import replace
 
-    from headwater.data.picture import resized
+    from headwater.data.decode import resized
 
     return replace(examples, images=resized(examples.images, resize))
 
@@ -58,7 +58,7 @@ def _opened(source: str, resize: int | None) -> Examples:
         from headwater.data.folder import folder
 
         return folder(path, resize=resize)
-    from headwater.archive import read_examples
+    from headwater.disk.npz import read_examples
 
     return read_examples(path)
 

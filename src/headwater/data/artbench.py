@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from headwater.core import Examples
-from headwater.data.batches import from_batches
-from headwater.data.local import local, wanted
-from headwater.data.parts import DataSet, Part
-from headwater.data.picture import fitted, opened, stacked
+from headwater.data.cifar_batches import from_batches
+from headwater.data.decode import fitted, opened, stacked
+from headwater.data.root import local, wanted
+from headwater.data.splits import DataSet, Part
 from headwater.errors import DataError
+from headwater.examples import Examples
 
 FOLDER, BATCHES = "artbench-10-imagefolder-split", "artbench-10-python/artbench-10-batches-py"
 PAPER = ("post_impressionism", "ukiyo_e", "romanticism", "renaissance", "baroque")  # in D-TRAK's order, appendix A.1

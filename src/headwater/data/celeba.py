@@ -12,11 +12,11 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from headwater import seeds
-from headwater.core import Examples
-from headwater.data.local import local, wanted
-from headwater.data.parts import Part
-from headwater.data.picture import opened, stacked
+from headwater.data.decode import opened, stacked
+from headwater.data.root import local, wanted
+from headwater.data.splits import Part
 from headwater.errors import DataError, unknown
+from headwater.examples import Examples
 
 FOLDER, ATTRIBUTES = "celeba/img_align_celeba", "celeba/list_attr_celeba.txt"
 HUB_NAME = "flwrlabs/celeba"

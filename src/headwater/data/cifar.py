@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from headwater.archive import arrays
-from headwater.core import Examples
-from headwater.data.batches import from_batches
-from headwater.data.local import local, wanted
-from headwater.data.parts import DataSet, Part
-from headwater.data.picture import opened, stacked
+from headwater.data.cifar_batches import from_batches
+from headwater.data.decode import opened, stacked
+from headwater.data.root import local, wanted
+from headwater.data.splits import DataSet, Part
+from headwater.disk.npz import arrays
 from headwater.errors import DataError
+from headwater.examples import Examples
 
 HUB_NAME = "uoft-cs/cifar10"
 FILE, BATCHES = "cifar10_jpeg.npz", "cifar-10-batches-py"

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from headwater import seeds
-from headwater.core import Examples
 from headwater.errors import unknown
+from headwater.examples import Examples
 
 SPLITS = {"train": slice(0, 1000), "val": slice(1000, 1100), "rest": slice(1100, None), "all": slice(0, None)}
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from headwater.core import Examples
 from headwater.data.captions import told
-from headwater.data.picture import fitted, opened, stacked
+from headwater.data.decode import fitted, opened, stacked
 from headwater.errors import DataError
+from headwater.examples import Examples
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from headwater.core import Examples
 from headwater.data.captions import COLUMNS
-from headwater.data.picture import eight_bit, first_line, fitted, stacked
+from headwater.data.decode import eight_bit, first_line, fitted, stacked
 from headwater.errors import DataError, UserError
+from headwater.examples import Examples
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -5,8 +5,8 @@ from string import Formatter
 
 import numpy as np
 
-from headwater.core import Examples
 from headwater.errors import DataError, OptionError, unknown
+from headwater.examples import Examples
 
 NAMES = {"group": "groups", "label": "labels", "id": "ids"}
 KNOWN = " ".join(f"{{{name}}}" for name in NAMES)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from headwater.diffusion.schedule import Schedule
-from headwater.errors import OptionError
+from headwater.errors import DataError, OptionError
+from headwater.examples import Examples
 
 Parameters = Mapping[str, Tensor]
 Condition = Mapping[str, Tensor]  # what conditions a network, under the names of its own arguments; nothing where nothing does
@@ -150,3 +151,36 @@ def evenly(checkpoints: Sequence[T], count: int) -> list[T]:
     """`count` of the checkpoints, evenly spaced, the last among them; all where there are fewer."""
     n = len(checkpoints)
     return [checkpoints[(i + 1) * n // count - 1] for i in range(count)] if count < n else list(checkpoints)
+
+
+def needed(model: Denoiser | None) -> Denoiser:
+    """The model, of a method that cannot do without one."""
+    if model is None:
+        raise OptionError("This method needs a model. Name one with --model FOLDER.")
+    return model
+
+
+def check_fits(model: Denoiser, examples: Examples) -> None:
+    """Raise a DataError where these images cannot be shown to this model."""
+    if examples.shape != model.pictures:
+        (c, h, w), (mc, mh, mw) = examples.shape, model.pictures
+        raise DataError(
+            f"The images are {h}×{w} with {c} channel{'s' * (c > 1)}; the model takes {mh}×{mw} with {mc}. "
+            f"Convert them, or for a folder of images use --resize."
+        )
+    if model.text is not None and examples.prompts is None:
+        raise DataError(
+            "The model is conditioned on prompts and the images have none. Give an .npz with `prompts`, a folder with captions in "
+            "its metadata.jsonl, or a template with --caption."
+        )
+    if model.classes is not None:
+        if examples.labels is None:
+            raise DataError(
+                f"The model is class-conditional ({model.classes} classes) and the images have no labels. "
+                "Give an .npz with `labels`, or a folder with one subfolder per class."
+            )
+        if examples.labels.min() < 0 or examples.labels.max() >= model.classes:
+            raise DataError(
+                f"Labels run from {examples.labels.min()} to {examples.labels.max()}; "
+                f"the model has classes 0 … {model.classes - 1}."
+            )

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from headwater import seeds
-from headwater.core import Examples
 from headwater.diffusion.denoiser import Condition, Denoiser
 from headwater.diffusion.schedule import Schedule
 from headwater.errors import DataError, OptionError, unknown
+from headwater.examples import Examples
 
 STRATEGIES = ("uniform", "cumulative", "stratified", "antithetic", "random")
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
-from headwater.gradients.drawn import drawn
+from headwater.examples import Examples
+from headwater.gradients.inputs import drawn
 
 ROWS = 1024  # draws that go through a model together, fewer of large pictures
 PIXELS = 2**22  # pixel values that go through a model together

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import AnyDraws
 from headwater.diffusion.measure import Measurement
 from headwater.errors import ModelError
-from headwater.gradients.drawn import Drawn, divisor, drawn
+from headwater.examples import Examples
+from headwater.gradients.inputs import Drawn, divisor, drawn
 from headwater.gradients.layers import Layer, layers_of, parameters_of, unseen_parameters
 from headwater.gradients.vmap import non_finite
 

@@ -7,8 +7,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.measure import Measurement
-from headwater.gradients.drawn import Drawn
 from headwater.gradients.hooks import Keep, stream
+from headwater.gradients.inputs import Drawn
 from headwater.gradients.layers import Layer
 
 MOST = 512  # beyond so many draws at once a pass gets no faster, on any machine seen

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core import Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import AnyDraws
 from headwater.diffusion.measure import Measurement
-from headwater.gradients.drawn import Drawn, divisor, drawn
+from headwater.examples import Examples
 from headwater.gradients.hooks import LayerGradient, check, stream, wide
+from headwater.gradients.inputs import Drawn, divisor, drawn
 from headwater.gradients.layers import Layer, MatrixLayer, layers_of, parameters_of
 from headwater.gradients.memory import draws_that_fit
 from headwater.gradients.vmap import non_finite

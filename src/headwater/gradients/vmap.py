@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from headwater.core import Examples
 from headwater.diffusion.denoiser import Condition, Denoiser, Parameters
 from headwater.diffusion.draws import AnyDraws, Draw
 from headwater.diffusion.measure import Measurement
 from headwater.errors import NonFiniteError
-from headwater.gradients.drawn import Drawn, divisor, drawn
+from headwater.examples import Examples
+from headwater.gradients.inputs import Drawn, divisor, drawn
 
 
 def gradients(

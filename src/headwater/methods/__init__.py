@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from headwater.core import Examples
 from headwater.errors import OptionError, unknown
+from headwater.examples import Examples
 
 if TYPE_CHECKING:
     from headwater.bank import Bank
     from headwater.diffusion.denoiser import Denoiser
-    from headwater.store import FeatureStore
+    from headwater.disk.store import FeatureStore
 
 Dampings = float | Sequence[float] | None
 

@@ -7,13 +7,13 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from headwater.core import Examples
-from headwater.curvature.flat import unit
 from headwater.diffusion.denoiser import Denoiser
-from headwater.embedding import EXAMPLE, Embedder, embedded, loaded, name_of
+from headwater.disk.store import FeatureStore
 from headwater.errors import unknown
+from headwater.examples import Examples
+from headwater.families.embedding import EXAMPLE, Embedder, embedded, loaded, name_of
+from headwater.families.inner import unit
 from headwater.methods import Dampings
-from headwater.store import FeatureStore
 
 Vectors = Float[np.ndarray, "n d"]
 

@@ -6,14 +6,15 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from headwater.core import Examples
 from headwater.curvature.gram import Gram
-from headwater.curvature.kernel import Kernel
-from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.denoiser import Denoiser, needed
 from headwater.diffusion.draws import Draws
+from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
-from headwater.features import Passes, losses, needed
-from headwater.store import FeatureStore
+from headwater.examples import Examples
+from headwater.families.gradients import Passes
+from headwater.families.kernel import Kernel
+from headwater.gradients.features import losses
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,11 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float, Float64
 
-from headwater.core import Examples
+from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
+from headwater.examples import Examples
+from headwater.families.learned import Learned, Retrained, in_blocks
 from headwater.methods import Dampings
-from headwater.retrained import Learned, Retrained, in_blocks
-from headwater.store import FeatureStore
 
 
 @dataclass(frozen=True, kw_only=True)

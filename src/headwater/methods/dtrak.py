@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headwater.curvature.kernel import Kernel
+from headwater.families.kernel import Kernel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headwater.core import Examples
 from headwater.curvature.ekfac import GROUP
-from headwater.curvature.estimates import Squares, ekfac_of, in_order_of_content
-from headwater.curvature.influence import Influence
 from headwater.curvature.kfac import Curvature
+from headwater.curvature.stored import Squares, ekfac_of, in_order_of_content
 from headwater.diffusion.denoiser import Denoiser
+from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
-from headwater.features import Passes
-from headwater.store import FeatureStore
+from headwater.examples import Examples
+from headwater.families.gradients import Passes
+from headwater.families.influence import Influence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headwater.curvature.flat import Flat
+from headwater.families.inner import Flat
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headwater.core import Examples
-from headwater.curvature.kernel import Kernel
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Journey
+from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
-from headwater.features import Features, Passes, features
-from headwater.store import FeatureStore
+from headwater.examples import Examples
+from headwater.families.gradients import Passes
+from headwater.families.kernel import Kernel
+from headwater.gradients.features import Features, features
 
 STEPS = 50  # of the usual sampler: what a plan counts with
 

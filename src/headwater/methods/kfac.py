@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headwater.curvature.influence import Influence
+from headwater.families.influence import Influence
 
 
 @dataclass(frozen=True, kw_only=True)

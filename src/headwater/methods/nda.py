@@ -8,19 +8,19 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
-from headwater.core import SPACES, Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import early_noisy, linear
-from headwater.encoding import views
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError, unknown
-from headwater.mapping import Level, regions
+from headwater.examples import SPACES, Examples
+from headwater.families.pictures import views
 from headwater.methods import Dampings, check_types
-from headwater.patch_parts import grown
-from headwater.patch_queries import Asked, rows
-from headwater.patchwise import Step
-from headwater.regions import Regions
-from headwater.store import FeatureStore
-from headwater.views import Views
+from headwater.patches.answers import Asked, rows
+from headwater.patches.growing import grown
+from headwater.patches.maps import Level, regions
+from headwater.patches.posterior import Step
+from headwater.patches.regions import Regions
+from headwater.patches.views import Views
 
 VERSION = 4  # of the numbers that given settings stand for
 

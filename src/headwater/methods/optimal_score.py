@@ -8,15 +8,15 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from scipy.special import softmax
 
-from headwater.core import SPACES, Examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import early_noisy, linear
-from headwater.encoding import views
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError, unknown
+from headwater.examples import SPACES, Examples
+from headwater.families.pictures import views
 from headwater.methods import Dampings, check_types
-from headwater.patchwise import noised
-from headwater.store import FeatureStore
-from headwater.views import Views
+from headwater.patches.posterior import noised
+from headwater.patches.views import Views
 
 
 class Index(NamedTuple):

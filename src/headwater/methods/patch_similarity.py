@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 
-from headwater.core import Examples
-from headwater.curvature.flat import unit
 from headwater.diffusion.denoiser import Denoiser
-from headwater.embedding import Embedder, embedded, loaded
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError
+from headwater.examples import Examples
+from headwater.families.embedding import Embedder, embedded, loaded
+from headwater.families.inner import unit
 from headwater.methods import Dampings, check_types
-from headwater.store import FeatureStore
 
 BLOCK = 32  # training images compared at once
 

@@ -7,11 +7,11 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from headwater.core import SPACES, Examples
-from headwater.curvature.flat import unit
+from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, unknown
+from headwater.examples import SPACES, Examples
+from headwater.families.inner import unit
 from headwater.methods import Dampings
-from headwater.store import FeatureStore
 
 
 @dataclass(frozen=True, kw_only=True)

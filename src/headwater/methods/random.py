@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float, UInt64
 
 from headwater import seeds
-from headwater.core import Examples
+from headwater.disk.store import FeatureStore
+from headwater.examples import Examples
 from headwater.methods import Dampings
-from headwater.store import FeatureStore
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headwater.curvature.gram import Gram
-from headwater.curvature.kernel import Kernel, over
+from headwater.families.kernel import Kernel, over
 
 
 @dataclass(frozen=True, kw_only=True)

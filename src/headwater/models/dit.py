@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from headwater.diffusion.denoiser import Condition
-from headwater.models.kinds import Kind, sides
+from headwater.models.architecture import Kind, sides
 
 
 class DiT(Kind):

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from headwater import hub
 from headwater.diffusion.schedule import Flow, Schedule, linear
 from headwater.errors import ModelError, NonFiniteError, unknown
+from headwater.models import hub
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PREDICTIONS = ("epsilon", "v_prediction", "sample")

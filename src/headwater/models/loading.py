@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from headwater import hub
 from headwater.diffusion.denoiser import Denoiser, evenly
 from headwater.diffusion.schedule import linear
 from headwater.errors import ModelError
+from headwater.models import hub
 from headwater.models import lora as adapters
+from headwater.models.architecture import Kind
 from headwater.models.autoencoder import NAMES, autoencoder, factor_of
 from headwater.models.folders import EXPECTED, Pipeline, fingerprint, halved, json_of, module_of, schedule_of
-from headwater.models.kinds import Kind
 
 KINDS = {  # diffusers' class of the network: its kind
     "UNet2DModel": "headwater.models.unet:PixelUNet",

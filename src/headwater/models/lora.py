@@ -14,7 +14,7 @@ from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from headwater import seeds
-from headwater.disk import written
+from headwater.disk.files import written
 from headwater.errors import ModelError
 from headwater.models.folders import json_of, libraries
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from headwater.diffusion.denoiser import Condition, TextEncoder
+from headwater.models.architecture import Kind, sides
 from headwater.models.folders import EXPECTED, Pipeline, fingerprint, json_of, of_transformers
-from headwater.models.kinds import Kind, sides
 from headwater.models.text import MARK, TEST, Prompts, tokenizer
 
 ENCODERS = {  # component: its tokenizer, and the classes of both

@@ -7,8 +7,8 @@ from typing import Any
 
 from headwater.diffusion.denoiser import TextEncoder
 from headwater.errors import ModelError
+from headwater.models.architecture import Kind, sides
 from headwater.models.folders import Pipeline
-from headwater.models.kinds import Kind, sides
 from headwater.models.text import clip
 
 

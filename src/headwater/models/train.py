@@ -22,12 +22,12 @@ from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from headwater import seeds
-from headwater.core import Examples
 from headwater.diffusion.denoiser import Condition, Denoiser, Family
 from headwater.diffusion.schedule import Schedule
-from headwater.disk import written
+from headwater.disk.files import written
 from headwater.errors import DataError, NonFiniteError, OptionError, StorageError, unknown
-from headwater.models.material import Material
+from headwater.examples import Examples
+from headwater.models.training_data import Material
 
 DECAYS = ("cosine", "none")
 

@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from headwater import seeds
-from headwater.core import Examples
 from headwater.diffusion.denoiser import DIFFUSERS, Denoiser, Family
 from headwater.diffusion.schedule import Schedule, linear
 from headwater.errors import DataError, ModelError, StorageError, unknown
+from headwater.examples import Examples
+from headwater.models.architecture import Kind, sides
 from headwater.models.folders import fingerprint
-from headwater.models.kinds import Kind, sides
-from headwater.models.material import Material
+from headwater.models.training_data import Material
 
 # Zheng et al. 2023 (D-TRAK), section 4.2. The first count is the paper's network; the authors' code adds scale_shift.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {

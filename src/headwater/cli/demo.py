@@ -1,0 +1,42 @@
+"""The demo: digits → a small diffusion model → 16 generated digits → D-TRAK → report."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from headwater.attribution.experiment import Run, run
+from headwater.bank import open_bank
+from headwater.data import open_examples
+from headwater.disk.npz import write_examples
+from headwater.disk.store import FeatureStore
+from headwater.models import loading
+from headwater.models.making import network, pictures, train_model
+from headwater.models.train import DIGITS
+from headwater.pages.page import report
+
+COUNT = 16
+FIELDS = {
+    "measurement": "avg",
+    "timesteps": 100,
+    "damping": 0.001,
+}  # best on the digits bank's validation queries (docs/digits-bank.md)
+
+
+def demo(out: Path, store: FeatureStore, *, say: Callable[[str], None], bar: Callable[[str], Any]) -> Path:
+    """Run every step, or those that are still to do; returns the report's path."""
+    digits = open_examples("digits")
+    say(f"1/4  Training a small diffusion model on {len(digits):,} handwritten digits")
+    with bar("training") as tick:
+        train_model(network("digits", digits), digits, DIGITS, out / "model", tick=tick)
+    model = loading.load(out / "model")
+    say(f"2/4  Generating {COUNT} new digits")
+    with bar("sampling") as tick:
+        queries = pictures(model, COUNT, tick=tick)
+    write_examples(out / "generated.npz", queries)
+    say("3/4  Tracing them back to the training digits with D-TRAK, and checking it against retrained models")
+    sources = {"train": "digits", "query": str(out / "generated.npz"), "models": [out / "model"]}
+    experiment = Run("d-trak", FIELDS, digits, queries, [model], open_bank("digits"), sources)
+    with bar("features") as tick:
+        run(experiment, out / "run", FeatureStore(store.root, tick), force=True)
+    say("4/4  Writing the report")
+    return report([out / "run"])

@@ -1,0 +1,147 @@
+"""A shard: a block of rows in `rows-<i>.npy`, and `rows-<i>.json` that says whose they are. A flipped bit in either is found.
+
+The `.json` is written last, and a shard without it does not exist. It holds the keys, shape and dtype of the rows, the checksum
+of the `.npy` file, and a checksum of itself. float16 rows are kept as row · 2^−e, with one exponent e for each row in the `.json`.
+"""
+
+import errno
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float16, Float32, Int
+
+from headwater.disk.files import written
+from headwater.errors import NonFiniteError, StorageError
+
+Rows = Float32[np.ndarray, "n k"]
+DTYPES = {"float32": "<f4", "float16": "<f2"}
+LOST = (errno.ENOENT, errno.EACCES, errno.EIO, errno.EBADMSG)  # any other failure to read may pass, and the file is left alone
+TOP = 15  # the largest entry of a float16 row is kept below 2^15; float16 ends at 65,504
+
+
+class Damaged(Exception):
+    """A shard that does not hold what was written."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard on disk: `path` is that of its `.json`, `about` what the `.json` says."""
+
+    path: Path
+    about: Mapping[str, Any]
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the rows, in order."""
+        return self.about["keys"]
+
+    def rows(self) -> Rows:
+        """All rows, read once and verified."""
+        path, shape, dtype = self.path.with_suffix(".npy"), self.about["shape"], self.about["dtype"]
+        raw = _read(path)
+        if _checksum(raw) != self.about["npy"]:
+            raise Damaged(f"The stored features in {path} are damaged (their checksum is wrong).")
+        size = shape[0] * shape[1] * np.dtype(DTYPES[dtype]).itemsize
+        kept = np.frombuffer(raw, DTYPES[dtype], offset=len(raw) - size).reshape(shape)
+        return kept if dtype == "float32" else restored(kept, np.array(self.about["exponents"]))
+
+
+def shards(folder: Path) -> list[Path]:
+    """The `.json` of every shard in the folder; rows that a killed process left without one are removed."""
+    for path in folder.glob("rows-*.npy"):
+        if not path.with_suffix(".json").exists():
+            path.unlink()
+    return sorted(folder.glob("rows-*.json"))
+
+
+def open_shard(path: Path) -> Shard:
+    """The shard of that `.json`; its rows are not read yet."""
+    raw = _read(path)
+    try:
+        about = dict(json.loads(raw))
+        del about["json"]
+    except (ValueError, TypeError, KeyError):
+        about = {}
+    if _signed(about).encode() != raw:
+        raise Damaged(f"The stored features in {path} are damaged (their keys are not what was written).")
+    return Shard(path, about)
+
+
+def write_shard(path: Path, keys: Sequence[str], rows: Rows, dtype: str) -> Rows:
+    """Write the rows of `keys`; returns them as they will be read. `dtype` is float32 or float16."""
+    if len(keys) != len(rows):
+        raise ValueError(f"There are {len(rows)} rows for {len(keys)} keys.")
+    about: dict[str, Any] = {"keys": list(keys), "shape": list(rows.shape), "dtype": dtype}
+    kept = rows = np.ascontiguousarray(rows, "<f4")
+    if dtype == "float16":
+        kept, exponents = halved(rows)
+        back = restored(kept, exponents)
+        about |= {"exponents": exponents.tolist(), "relative_error": _relative_error(rows, back)}
+        rows = back
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(kept))
+    with written(path.with_suffix(".npy")) as file:
+        file.write(head.getvalue())
+        file.write(kept.data)
+    about["npy"] = _checksum(head.getvalue(), kept.data)  # of what should be on disk, not of what a second look finds there
+    with written(path, "w") as file:
+        file.write(_signed(about))
+    return rows
+
+
+def delete_shard(path: Path) -> None:
+    """Delete a shard; its `.json` first, so that a kill in between leaves none."""
+    for file in (path, path.with_suffix(".npy")):
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{file} is damaged and could not be deleted: {error.strerror}. Delete it.") from error
+
+
+def halved(rows: Rows) -> tuple[Float16[np.ndarray, "n k"], Int[np.ndarray, " n"]]:
+    """(row · 2^−e in float16, e), with e such that each row's largest entry comes near the top of float16's range.
+
+    A power of two loses nothing, so the error is float16's rounding: 2^−11 of an entry, for entries above 2^−29 of the largest.
+    """
+    if not np.isfinite(rows).all():
+        raise NonFiniteError("A row of features has a NaN or an infinity; float16 keeps finite numbers only. Look at the weights.")
+    exponents = np.frexp(np.abs(rows).max(axis=1))[1] - TOP
+    return np.ldexp(rows, -exponents[:, None]).astype("<f2"), exponents
+
+
+def restored(kept: Float16[np.ndarray, "n k"], exponents: Int[np.ndarray, " n"]) -> Rows:
+    """The float32 rows that `halved` made these of, but for its rounding."""
+    return np.ldexp(kept.astype(np.float32), exponents[:, None])
+
+
+def _relative_error(rows: Rows, back: Rows) -> float:
+    """‖back − rows‖ / ‖rows‖, Frobenius; 0 where all rows are 0."""
+    exact = rows.astype(np.float64)
+    return float(np.linalg.norm(back - exact) / (np.linalg.norm(exact) or 1.0))
+
+
+def _signed(about: Mapping[str, Any]) -> str:
+    """The text of a `.json`, with the checksum of all the rest as its last field."""
+    return json.dumps({**about, "json": _checksum(json.dumps(about).encode())})
+
+
+def _checksum(*pieces: Any) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno not in LOST:
+            raise StorageError(f"Could not read {path}: {error.strerror}. Run the same command again.") from error
+        raise Damaged(f"The stored features in {path} cannot be read ({error.strerror}).") from error

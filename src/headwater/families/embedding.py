@@ -1,0 +1,238 @@
+"""Pictures as vectors, to tell how alike two are: a CLIP by folder or hub name, or a user's own function."""
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+
+from headwater.disk.store import FeatureStore
+from headwater.errors import DataError, ModelError, NonFiniteError, OptionError, UserError
+from headwater.examples import Examples
+
+EXAMPLE = "openai/clip-vit-base-patch32"
+BLOCK = 1024  # pictures whose vectors are kept on disk together
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A function of 8-bit pictures [b, h, w, c] to vectors [b, d], called on a batch at a time. Tables print its name.
+
+    With a `fingerprint`, which changes whenever the vectors would, they are kept in the store; without, made anew each time.
+    """
+
+    name: str
+    embed: Callable[[UInt8[np.ndarray, "b h w c"]], Any]
+    batch: int = 64
+    fingerprint: str | None = None
+
+    def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n d"]:
+        """One vector for each picture, of any length. NaN and infinity are raised."""
+        vectors = np.concatenate([self._vectors(images[at : at + self.batch]) for at in range(0, len(images), self.batch)])
+        if not np.isfinite(vectors).all():
+            row = int(np.argmin(np.isfinite(vectors).all(axis=1)))
+            raise NonFiniteError(f"{self.name} made NaN or infinity of picture {row}. Look at its weights.")
+        return vectors
+
+    def _vectors(self, images: UInt8[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b d"]:
+        try:
+            made = self.embed(images)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a user's function raises
+            raise ModelError(f"{self.name} failed on pictures {list(images.shape)} ({type(error).__name__}: {error}).") from error
+        vectors = made.detach().cpu().float().numpy() if isinstance(made, Tensor) else np.asarray(made)
+        if vectors.ndim != 2 or len(vectors) != len(images) or vectors.dtype.kind not in "fiu":
+            raise ModelError(
+                f"{self.name} made {vectors.dtype} {list(vectors.shape)} of {len(images)} pictures; "
+                f"expected numbers [{len(images)}, d], one vector for each picture."
+            )
+        return vectors.astype(np.float32)
+
+
+def embedder(name: str, device: str = "cpu") -> Embedder:
+    """The embedder called `name`: a CLIP of `transformers`, by folder or hub name, or a user's own, `package.module:name`
+    of a function or of an Embedder.
+
+    CLIP gives its projected image features, not normalised, in float32. Its weights are read from safetensors only.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _clip(name_of(name), str(folder), device)
+    if ":" in name:
+        found = _own(name)
+        return found if isinstance(found, Embedder) else Embedder(name, found)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"There is no folder {name}. Expected a CLIP's folder, or its name on the hub, such as {EXAMPLE}.")
+    return _clip(name_of(name), name, device)
+
+
+@lru_cache(maxsize=1)
+def loaded(name: str, device: str) -> Embedder:
+    """The embedder of that name, read once for training images and queries."""
+    return embedder(name, device)
+
+
+def name_of(name: str) -> str:
+    """What tables call the embedder of that name; no weights are read."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return f"CLIP {folder.resolve().name}"
+    if ":" in name:
+        found = _own(name)
+        return found.name if isinstance(found, Embedder) else name
+    return f"CLIP {name}"
+
+
+def embedded(what: Embedder, examples: Examples, store: FeatureStore) -> Float32[np.ndarray, "n d"]:
+    """The vector of each picture, from the store where the embedder has a fingerprint."""
+    if what.fingerprint is None:
+        return what(examples.images)
+    settings = {"embedder": what.name, "fingerprint": what.fingerprint}
+
+    def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b d"]]:
+        for low in range(0, len(positions), BLOCK):
+            yield what(examples.images[positions[low : low + BLOCK]])
+
+    return store.rows(settings, examples.hashes, compute)
+
+
+def cosine(a: Float32[np.ndarray, "n d"], b: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, " n"]:
+    """cos(aᵢ, bᵢ) = aᵢ·bᵢ / |aᵢ||bᵢ|, row by row. A vector of zeros has no direction: NonFiniteError."""
+    lengths = np.linalg.norm(a.astype(np.float64), axis=1) * np.linalg.norm(b.astype(np.float64), axis=1)
+    if not lengths.all():
+        raise NonFiniteError(f"A vector of pair {int(np.argmin(lengths))} is zero: it has no cosine with another.")
+    return (np.einsum("nd,nd->n", a, b, dtype=np.float64) / lengths).astype(np.float32)
+
+
+def _own(name: str) -> Embedder | Callable[[UInt8[np.ndarray, "b h w c"]], Any]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever a user's module raises
+        raise OptionError(f"Could not import the embedder '{name}': {error}. Expected package.module:function.") from error
+    if not callable(found):
+        raise OptionError(f"{name} is a {type(found).__name__}; expected a function of uint8 pictures [b, h, w, c] to [b, d].")
+    return found
+
+
+def _clip(name: str, source: str, device: str) -> Embedder:
+    try:
+        importlib.import_module("transformers")
+    except ImportError as error:
+        raise ModelError(
+            f"CLIP {source} needs the `transformers` library, which is not installed: pip install 'headwater[clip]'."
+        ) from error
+    kind = _config(source, "config.json").get("model_type")
+    if kind != "clip":
+        raise ModelError(f"{source} is a model of type {kind}; expected clip, such as {EXAMPLE}.")
+    prepare = _preparation(source)
+    vision, projection = (part.to(device).eval() for part in _parts(source))
+    digest = hashlib.blake2b(repr(prepare).encode(), digest_size=16)
+    for part in (vision, projection):
+        for weight in part.state_dict().values():
+            digest.update(weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+
+    @torch.inference_mode()
+    def features(images: UInt8[np.ndarray, "b h w c"]) -> Tensor:
+        pixels = torch.stack([prepare(image) for image in images])
+        return projection(vision(pixel_values=pixels.to(device)).pooler_output)
+
+    return Embedder(name, features, fingerprint=digest.hexdigest())
+
+
+def _parts(source: str) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """CLIP's image encoder and its projection, in float32."""
+    from transformers import CLIPModel
+
+    try:
+        with torch.random.fork_rng(devices=[]):  # weights that are missing would be drawn from torch's global generator
+            loaded: Any = CLIPModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"The weights of CLIP {source} could not be read ({_told(error)}). Expected a whole model.safetensors that fits its "
+            "config.json; pickled weights (.bin) are never loaded, convert them first."
+        ) from error
+    model, report = loaded
+    if report["missing_keys"]:
+        raise ModelError(
+            f"The weights of CLIP {source} lack {len(report['missing_keys'])} tensors, such as {min(report['missing_keys'])}. "
+            "Copy or download it again."
+        )
+    return model.vision_model, model.visual_projection
+
+
+@dataclass(frozen=True)
+class _Preparation:
+    """What a CLIP is shown: the shorter side brought to `size`, the centre cut out, colours standardised. Grey becomes RGB."""
+
+    size: int
+    crop: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resample: Image.Resampling
+
+    def __call__(self, image: UInt8[np.ndarray, "h w c"]) -> Float32[Tensor, "3 y x"]:
+        if image.shape[2] not in (1, 3):
+            raise DataError(f"Pictures have {image.shape[2]} channels; CLIP expects grey or RGB, 1 or 3.")
+        picture = Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+        short, (height, width) = min(picture.size), self.crop
+        picture = picture.resize((self.size * picture.width // short, self.size * picture.height // short), self.resample)
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        pixels = np.asarray(picture.crop((left, top, left + width, top + height)), np.float32) / 255
+        return torch.from_numpy((pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)).permute(2, 0, 1)
+
+
+def _preparation(source: str) -> _Preparation:
+    """The preparation that the model names: in `preprocessor_config.json`, or where transformers 5 keeps it with a tokenizer."""
+    try:
+        nested = _config(source, "processor_config.json").get("image_processor")
+    except ModelError:
+        nested = None
+    config = nested or _config(source, "preprocessor_config.json")
+    skipped = [step for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize") if not config.get(step, True)]
+    if skipped:
+        raise ModelError(f"CLIP {source} asks for {skipped[0]} = false; expected the preparation of CLIP, all of its steps.")
+    try:
+        size, crop = config["size"], config["crop_size"]
+        return _Preparation(
+            size if isinstance(size, int) else size["shortest_edge"],
+            (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"]),
+            tuple(config["image_mean"]),
+            tuple(config["image_std"]),
+            Image.Resampling(config.get("resample", Image.Resampling.BICUBIC)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"The preparation of CLIP {source} cannot be used ({type(error).__name__}: {error}); expected size (shortest_edge), "
+            "crop_size, image_mean and image_std in its preprocessor_config.json."
+        ) from error
+
+
+def _config(source: str, name: str) -> dict[str, Any]:
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(source, name)
+        return json.loads(Path(str(path)).read_text())
+    except OSError as error:
+        raise ModelError(
+            f"There is no {name} of CLIP {source} ({_told(error)}). Expected a CLIP's folder, or its name on the hub, such as "
+            f"{EXAMPLE}."
+        ) from error
+    except ValueError as error:
+        raise ModelError(f"{name} of CLIP {source} is not valid JSON: the file is damaged.") from error
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

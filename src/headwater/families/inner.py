@@ -1,0 +1,92 @@
+"""No curvature: inner products of gradients at one or several checkpoints, raw or of unit length."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from headwater.diffusion.denoiser import Denoiser, evenly, needed
+from headwater.disk.store import FeatureStore
+from headwater.errors import OptionError
+from headwater.examples import Examples
+from headwater.families.gradients import GradientFeatures, Passes
+from headwater.gradients.features import Features
+
+
+class Checkpoint(NamedTuple):
+    """A model on its way through training, and the training images' features there."""
+
+    model: Denoiser
+    phi: Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flat(GradientFeatures):
+    """τ(q, i) = mean over checkpoints c of ⟨φ_c(q), φ_c(i)⟩, or of their cosine;   φ_c(x) = R ∇_θ m(x; θ_c)."""
+
+    signed: ClassVar[bool] = True
+    cosine: ClassVar[bool] = False
+
+    def models(self, model: Denoiser) -> Sequence[Denoiser]:
+        """Whose gradients are compared: the model's own."""
+        return [model]
+
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> list[Checkpoint]:
+        return [Checkpoint(each, self._sized(self.train(each, train, store))) for each in self.models(needed(model))]
+
+    def score(
+        self,
+        model: Denoiser | None,
+        index: list[Checkpoint],
+        queries: Examples,
+        store: FeatureStore,
+        damping: float | Sequence[float] | None = None,
+    ) -> Iterator[Float[np.ndarray, "q n"]]:
+        total: Float[np.ndarray, "q n"] | float = 0.0
+        for each in index:
+            total = total + self._sized(self.query(each.model, queries, store)) @ each.phi.T
+        yield np.asarray(total) / len(index)
+
+    def self_scores(self, index: list[Checkpoint]) -> Float[np.ndarray, " n"]:
+        return np.mean([np.square(each.phi).sum(axis=1) for each in index], axis=0)
+
+    def resolved(self, index: list[Checkpoint]) -> dict[str, object]:
+        return {"k": index[0].phi.shape[1], "checkpoints": [each.model.fingerprint for each in index]}
+
+    def _sized(self, phi: Features) -> Features:
+        return unit(phi) if self.cosine else phi
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlongTraining(Flat):
+    """The same at C `checkpoints` of the model, evenly spaced over its training, the last among them.
+
+    All share one projection and one noise: the last has its features in common with every method of the final model.
+    """
+
+    checkpoints: int = 4
+
+    def __post_init__(self) -> None:
+        self.check_gradient()
+        if self.checkpoints < 1:
+            raise OptionError(f"checkpoints is {self.checkpoints}; expected a whole number of 1 or more.")
+
+    def models(self, model: Denoiser) -> Sequence[Denoiser]:
+        """The checkpoints that the model came with; itself where there are none."""
+        return evenly(model.checkpoints or (model,), self.checkpoints)
+
+    def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
+        """C times those of one model."""
+        return self.checkpoints * super().bytes_kept(n, q, parameters, factors)
+
+    def passes(self, T: int) -> Passes:
+        """C times those of one model."""
+        return Passes(*(self.checkpoints * each for each in super().passes(T)))
+
+
+def unit(rows: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+    """Rows of length 1; a zero row stays zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)

@@ -1,0 +1,67 @@
+"""What a network is trained on: pixels, or latents drawn from an auto-encoder's posterior; and what conditions it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from headwater import seeds
+from headwater.diffusion.denoiser import Condition
+from headwater.examples import Text
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Training images as the network is shown them: `x`, or for latents their mode, with a `deviation`; `mirrored` are those of
+    the mirror images, which for pixels are simply mirrored."""
+
+    x: Float[Tensor, "n c h w"]
+    deviation: Float[Tensor, "n c h w"] | None = None
+    mirrored: tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]] | None = None
+    labels: Int64[Tensor, " n"] | None = None
+    text: Text | None = None
+
+    def shown(self, rows: Int64[Tensor, " b"], seed: int, step: int, *, flips: bool) -> Float[Tensor, "b c h w"]:
+        """These images at a step: mirrored by a coin each if there are `flips`, latents drawn anew."""
+        rows = rows.to(self.x.device)
+        x, deviation = self.x[rows], None if self.deviation is None else self.deviation[rows]
+        if flips:
+            coins = seeds.stream(seed, "flips", step).integers(0, 2, size=len(x)).astype(bool)
+            coin = torch.as_tensor(coins, device=x.device)[:, None, None, None]
+            if self.mirrored is None:
+                x = torch.where(coin, x.flip(-1), x)
+            else:
+                x = torch.where(coin, self.mirrored[0][rows], x)
+                deviation = None if deviation is None else torch.where(coin, self.mirrored[1][rows], deviation)
+        if deviation is None:
+            return x
+        noise = seeds.stream(seed, "posterior", step).standard_normal(tuple(x.shape), dtype=np.float32)
+        return x + deviation * torch.as_tensor(noise, device=x.device)
+
+    def condition(self, rows: Int64[Tensor, " b"]) -> Condition:
+        """What the network is told of these images."""
+        found: dict[str, Tensor] = {}
+        if self.labels is not None:
+            found["class_labels"] = self.labels[rows.to(self.labels.device)]
+        if self.text is not None:
+            which = self.text.which[rows.cpu().numpy()]
+            found |= {name: torch.as_tensor(table[which], device=self.x.device) for name, table in self.text.tables.items()}
+        return found
+
+
+def latents(
+    posterior: Float32[np.ndarray, "n 2 c h w"],
+    mirrored: Float32[np.ndarray, "n 2 c h w"] | None,
+    device: str,
+    labels: Int64[np.ndarray, " n"] | None = None,
+    text: Text | None = None,
+) -> Material:
+    """That of a latent model."""
+    (mode, deviation), other = _halves(posterior, device), None if mirrored is None else _halves(mirrored, device)
+    return Material(mode, deviation, other, None if labels is None else torch.as_tensor(labels, device=device), text)
+
+
+def _halves(posterior: Float32[np.ndarray, "n 2 c h w"], device: str) -> tuple[Tensor, Tensor]:
+    return torch.as_tensor(posterior[:, 0], device=device), torch.as_tensor(posterior[:, 1], device=device)

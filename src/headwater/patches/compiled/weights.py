@@ -1,0 +1,237 @@
+"""What every patch of a picture weighs in a softmax over all patches of other pictures, without cutting one patch out."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from headwater.patches.compiled.displaced import LANES, Sums, Windows, displaced, jit, met
+from headwater.patches.compiled.nearest import FAR, Desk, Lists, coded, exponentials, finish, fold, kept, streamed
+
+ROOM = 2**27  # bytes of distances that are held at a time
+LINES = 1024  # distances of a window that are held, if there are as many
+
+
+class Weighed(NamedTuple):
+    """For every window a of the query, over the pictures in the lanes: the least distance, Σ exp(−scale·(D − least)) over
+    all of their patches, and that sum over the `top` nearest patches of each picture; which these are, as codes: those less
+    than `last`, and of those that equal it a `share`."""
+
+    least: Float[np.ndarray, " a"]
+    total: Float[np.ndarray, " a"]
+    top: Float[np.ndarray, "a _"]
+    last: Int[np.ndarray, "a _"]
+    share: Float[np.ndarray, "a _"]
+
+
+class Room(NamedTuple):
+    """Memory for distances, for one thread: lists of the near ones, and those just made."""
+
+    near: Float[np.ndarray, "w lines _"]
+    fresh: Float[np.ndarray, "rows places nx _"]
+
+
+def _lines(most: int, top: int) -> int:
+    """How many distances of a window are held, of `most`."""
+    return min(most, max(10 * top, LINES))
+
+
+def bytes_of_lists(down: Windows, across: Windows, variants: int, top: int) -> int:
+    """The least that `weighed` needs in float32: lists for one row of windows."""
+    most = variants * (down.high - down.low) * (across.high - across.low)
+    return across.number * _lines(most, top) * LANES * 4
+
+
+def room(
+    down: Windows, across: Windows, variants: int, lanes: int, top: int, memory: UInt8[np.ndarray, " bytes"], dtype: np.dtype
+) -> Room:
+    """That for windows of this kind, in `memory` of ROOM bytes: touched for the first time memory is slow, so it is used again."""
+    line = lanes * dtype.itemsize
+    most = variants * (down.high - down.low) * (across.high - across.low)
+    lines = _lines(most, top)
+    rows = min(down.number, max(1, ROOM * 8 // 9 // (across.number * lines * line)))
+    places = min(
+        across.high - across.low, lines - 2 * top if lines < most else lines, max(1, ROOM // 9 // (rows * across.number * line))
+    )
+    near, fresh = (rows * across.number, lines, lanes), (rows, places, across.number, lanes)
+    if (size := (math.prod(near) + math.prod(fresh)) * dtype.itemsize) > len(memory):
+        memory = np.empty(size, np.uint8)
+    numbers, first = memory[:size].view(dtype), math.prod(near)
+    return Room(numbers[:first].reshape(near), numbers[first:].reshape(fresh))
+
+
+def weighed(
+    x: Float[np.ndarray, "c h w"],
+    y: Float[np.ndarray, "v c h wl"],
+    down: Windows,
+    across: Windows,
+    scale: float,
+    top: int,
+    limits: Float[np.ndarray, " a"] | None = None,
+    reach: float = FAR,
+    memory: UInt8[np.ndarray, " bytes"] | None = None,
+) -> Weighed:
+    """The weights of the patches of the pictures y (v variants of each, such as mirror images) for every window of the map x.
+
+    y has its lanes innermost (`side_by_side`). Patches further than `limits[a]` from window a, or further than
+    `reach` beyond the nearest, may be left out. `memory` is ROOM bytes to work in.
+    """
+    lanes = y.shape[3] // x.shape[2]
+    near, fresh = room(down, across, len(y), lanes, top, np.empty(ROOM, np.uint8) if memory is None else memory, x.dtype)
+    if limits is None:
+        limits = np.full(down.number * across.number, FAR)
+    bounds, sums = np.minimum(limits, FAR).astype(x.dtype), Sums.of(down, across, lanes, x.dtype)
+    desk = Desk.of(x.dtype, scale, top, lanes, near.shape[1])
+    x, reach = np.ascontiguousarray(x), x.dtype.type(min(reach, FAR))
+    return Weighed(*_weighed(x, y, tuple(down), tuple(across), bounds, reach, near, fresh, tuple(sums), desk))
+
+
+@jit
+def _weighed(x, y, down, across, limits, reach, near, fresh, sums, desk):
+    """`weighed`, as many rows of windows at a time as there is room for.
+
+    Distances at a few displacements along a row come into `fresh`, where windows lie side by side, and from there into `near`, a
+    list for each window and lane. Displacements d and d − width, width the number of windows inside, concern different windows,
+    and share a place.
+    """
+    ny, y_low, y_high, _, _, _ = down
+    nx, x_low, x_high, _, _, _ = across
+    rows, group, _, lanes = fresh.shape
+    lines, counted, filled = np.empty(rows * nx, np.int64), np.empty(rows * nx, np.int64), np.empty((rows * nx, lanes), np.int32)
+    dense, enough = np.empty(rows * nx, np.bool_), np.empty((rows * nx, lanes), x.dtype)
+    least, total, tops = np.empty(ny * nx, x.dtype), np.zeros(ny * nx, x.dtype), np.empty((ny * nx, lanes), x.dtype)
+    last, share = np.empty((ny * nx, lanes), desk.codes.dtype), np.empty((ny * nx, lanes), x.dtype)
+    least[:] = FAR
+    width = x_high - x_low
+    for start in range(0, ny, rows):
+        stop = min(ny, start + rows)
+        here = slice(start * nx, stop * nx)
+        lines[:], counted[:], filled[:] = 0, 0, 0
+        for w in range((stop - start) * nx):
+            dense[w] = min(reach, limits[start * nx + w]) >= FAR
+        enough[:] = FAR
+        lists = Lists(near, lines, filled, counted, enough, least[here], total[here])
+        for variant in range(len(y)):
+            for dy in range(1 - (y_high - y_low), y_high - y_low):
+                low, high = met(down, dy)
+                low, high = max(low, start), min(high, stop)
+                for first in range(0, width if low < high else 0, group):
+                    stop_at = min(width, first + group)
+                    for d in range(first, stop_at):
+                        displaced(x, y[variant], down, across, dy, d, low, high, sums, fresh, d - first)
+                        if d > 0:
+                            displaced(x, y[variant], down, across, dy, d - width, low, high, sums, fresh, d - first)
+                    for r in range(low, high):
+                        for j in range(nx):
+                            inside = x_low <= j < x_high
+                            if inside or first == 0:
+                                w, places = (r - start) * nx + j, stop_at - first if inside else 1
+                                if lines[w] + places > near.shape[1]:
+                                    fold(w, lists, desk)
+                                a = start * nx + w
+                                if dense[w] and enough[w, 0] < FAR:
+                                    streamed(fresh, r - low, places, j, w, lists, desk)
+                                else:
+                                    lines[w], dense[w], limits[a] = kept(
+                                        sums[0], fresh, r - low, places, j, near, filled, w, lines[w], dense[w], limits[a], reach
+                                    )
+        for w in range((stop - start) * nx):
+            a = start * nx + w
+            finish(w, lists, desk, tops[a], last[a], share[a])
+    return least, total, tops, last, share
+
+
+class Traced(NamedTuple):
+    """Between the windows a of a query and the windows b of the pictures in the lanes, v variants of each: what counts of the
+    weights of b, over all a; of each a the distance of the nearest b, and which that is, as variant · windows + b."""
+
+    there: Float[np.ndarray, "v b _"]
+    nearest: Float[np.ndarray, "a _"]
+    place: Int[np.ndarray, "a _"]
+
+
+def traced(
+    x: Float[np.ndarray, "c h w"],
+    y: Float[np.ndarray, "v c h wl"],
+    down: Windows,
+    across: Windows,
+    scale: float,
+    top: int,
+    found: Weighed,
+    factor: Float[np.ndarray, " a"],
+) -> Traced:
+    """Where in each picture the weights that `weighed` found are, each times `factor[a]`.
+
+    Patches that share the last code share what counts. Lists that were full kept some of them: here all are counted.
+    """
+    lanes = y.shape[3] // x.shape[2]
+    fresh, sums = np.empty((down.number, 1, across.number, lanes), x.dtype), Sums.of(down, across, lanes, x.dtype)
+    desk, factor = Desk.of(x.dtype, scale, top, lanes, 1), factor.astype(x.dtype)
+    return Traced(*_traced(np.ascontiguousarray(x), y, tuple(down), tuple(across), tuple(found), factor, fresh, tuple(sums), desk))
+
+
+@jit
+def _traced(x, y, down, across, found, factor, fresh, sums, desk):
+    ny, y_low, y_high, _, _, _ = down
+    nx, x_low, x_high, _, _, _ = across
+    lanes = fresh.shape[3]
+    there = np.zeros((len(y), ny * nx, lanes), x.dtype)
+    nearest, place = np.empty((ny * nx, lanes), x.dtype), np.zeros((ny * nx, lanes), np.int32)
+    nearest[:] = FAR
+    least, last, share = found[0], found[3], found[4].copy()
+    below, equal = np.zeros(last.shape, np.int32), np.zeros(last.shape, np.int32)
+    for counting in range(1 if share.min() < 1 else 0, -1, -1):
+        for variant in range(len(y)):
+            for dy in range(1 - (y_high - y_low), y_high - y_low):
+                low, high = met(down, dy)
+                for dx in range(1 - (x_high - x_low), x_high - x_low):
+                    displaced(x, y[variant], down, across, dy, dx, low, high, sums, fresh, 0)
+                    left, right = met(across, dx)
+                    for r in range(low, high):
+                        for j in range(left, right):
+                            a, b = r * nx + j, (r + dy) * nx + j + dx
+                            distances = fresh[r - low, 0, j]
+                            coded(desk.codes, distances, least[a], desk)
+                            if counting:
+                                _tally(desk.codes, last[a], below[a], equal[a])
+                            else:
+                                _look(distances, a, least, last, share, factor[a], there[variant, b], desk)
+                                _nearer(distances, variant * ny * nx + b, nearest[a], place[a])
+        if counting:
+            _shared(share, below, equal, desk.top)
+    return there, nearest, place
+
+
+@jit
+def _tally(codes, last, below, equal):
+    for lane in range(len(last)):
+        below[lane] += codes[lane] < last[lane]
+        equal[lane] += codes[lane] == last[lane]
+
+
+@jit
+def _shared(share, below, equal, top):
+    """Of all that share the last code, the part that counts."""
+    for a in range(len(share)):
+        for lane in range(share.shape[1]):
+            if share[a, lane] < 1:
+                share[a, lane] = (top - below[a, lane]) / max(1, equal[a, lane])
+
+
+@jit
+def _look(distances, a, least, last, share, factor, there, desk):
+    """Add what counts of the weights at these distances from window a to those of a window of the pictures."""
+    exponentials(desk.weights, distances, least[a], desk.scale)
+    for lane in range(len(there)):
+        code = desk.codes[lane]
+        part = 1 if code < last[a, lane] else share[a, lane] if code == last[a, lane] else 0
+        there[lane] += factor * desk.weights[lane] * part
+
+
+@jit
+def _nearer(distances, place, nearest, places):
+    for lane in range(len(distances)):
+        if distances[lane] < nearest[lane]:
+            nearest[lane] = distances[lane]
+            places[lane] = place

@@ -1,0 +1,293 @@
+"""Bank recipes: data, network, training, subsets, queries, measurements. A name, or a bank's own `bank.json`, gives one.
+
+`d-trak-…`: Zheng et al. 2023, arXiv:2311.00500, appendix A.2. `k-fac-…`: Mlodozeniec et al. 2024, arXiv:2410.13850, appendix G,
+with what their code adds. LDS under one is not to be compared with LDS under the other.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from headwater.data import open_examples
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import measurement
+from headwater.diffusion.sample import SAMPLERS
+from headwater.errors import DataError, OptionError, unknown
+from headwater.examples import Examples
+from headwater.models import unet
+from headwater.models.train import DIGITS, LORA, Recipe
+from headwater.retraining.subsets import SCHEMES
+
+OUTCOMES = Draws(100, "stratified", 2, seed=20231101)  # a seed that attribution does not use
+
+
+SIZES = {
+    "digits": 1000,
+    "digits:val": 100,
+    "cifar2": 5000,
+    "cifar2:val": 1000,
+    "cifar10": 50_000,
+    "cifar10:val": 1000,
+    "celeba": 5000,
+    "celeba:val": 1000,
+    "artbench2": 5000,
+    "artbench2:val": 1000,
+    "artbench5": 12_500,
+    "artbench5:val": 1000,
+}  # of the sources that recipes name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where images come from: what `open_examples` takes, a size, and how many (as many of each class, the first of each).
+
+    `caption`: a template that makes prompts of images that have none.
+    """
+
+    name: str
+    resize: int | None = None
+    count: int | None = None
+    caption: str | None = None
+
+    def size(self) -> int:
+        """How many images, without opening what is known."""
+        return self.count or SIZES.get(self.name) or len(self.open())
+
+    def open(self) -> Examples:
+        """The images."""
+        examples = open_examples(self.name, resize=self.resize, caption=self.caption)
+        return examples if self.count is None else first(examples, self.count)
+
+
+def first(examples: Examples, count: int) -> Examples:
+    """The first `count` images; of labelled ones as many of each class, to within one, in their order."""
+    if count > len(examples):
+        raise DataError(f"There are {len(examples)} images; expected at least {count}.")
+    if examples.labels is None:
+        return examples.take(np.arange(count))
+    place = np.zeros(len(examples), np.int64)  # of each image among those of its class
+    for label in np.unique(examples.labels):
+        members = examples.labels == label
+        place[members] = np.arange(members.sum())
+    return examples.take(np.sort(np.lexsort((examples.labels, place))[:count]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapters:
+    """LoRA of this rank for a pipeline (`base`: its folder, or its name on the hub), which makes pictures with this guidance.
+
+    Defaults: Zheng et al. (D-TRAK), appendix A.1.
+    """
+
+    base: str
+    rank: int = 128
+    guidance: float = 7.5
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise OptionError(f"rank is {self.rank}; expected 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankRecipe:
+    """All that decides a bank. What is trained is a network of its own (`model`, keyword arguments of UNet2DModel), or `adapters`.
+
+    A model of all data and `subsets` × `seeds` models of subsets (`scheme`: half, stratified, bernoulli, group; `part` of the
+    images) are trained and measured on `held_out` and on `generated` pictures of the first model. `learning` × `learning_seeds`
+    more models are for methods that learn from retraining; they are never compared with. `subset_steps`: the steps of a subset's
+    model, where its epochs should not decide. `common`: models of one seed share initial weights, timesteps and noise.
+    `outcome_draws` are common to all models of the bank, and their seed is not one that attribution uses.
+    """
+
+    data: Source
+    held_out: Source
+    model: Mapping[str, Any] = field(default_factory=dict)
+    training: Recipe
+    subset_steps: int | None = None
+    scheme: str = "half"
+    part: float = 0.5
+    subsets: int = 64
+    seeds: int = 2
+    learning: int = 0
+    learning_seeds: int = 1
+    common: bool = True
+    generated: int = 100
+    sampler: str = "ddim"
+    sample_steps: int = 50
+    sample_seed: int = 0
+    measurements: tuple[str, ...] = ("simple", "elbo")
+    outcome_draws: Draws = OUTCOMES
+    adapters: Adapters | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.model) == (self.adapters is not None):
+            raise OptionError("A bank's recipe has a network of its own or adapters of a pipeline; expected one of the two.")
+        for name, words in (("scheme", SCHEMES), ("sampler", SAMPLERS)):
+            if getattr(self, name) not in words:
+                raise unknown(name, getattr(self, name), words)
+        for name in ("subsets", "seeds", "generated", "learning_seeds"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        if self.learning < 0:
+            raise OptionError(f"learning is {self.learning}; expected 0 or more.")
+        for name in self.measurements:
+            if measurement(name) is measurement("trajectory"):
+                raise OptionError("A bank's queries have no sampler's path; choose other measurements than 'trajectory'.")
+
+    @property
+    def subset_training(self) -> Recipe:
+        """How a subset's model is trained."""
+        return self.training if self.subset_steps is None else replace(self.training, steps=self.subset_steps)
+
+    @property
+    def guidance(self) -> float:
+        """That of the generated queries; 1: none."""
+        return 1.0 if self.adapters is None else self.adapters.guidance
+
+    def fields(self) -> dict[str, Any]:
+        """The recipe as JSON-ready values; without those that most banks do not have, where they are None."""
+        found = json.loads(json.dumps(asdict(self)))
+        for part, name in ((found, "adapters"), (found["data"], "caption"), (found["held_out"], "caption")):
+            if part[name] is None:
+                del part[name]
+        return found
+
+
+def from_fields(values: Mapping[str, Any]) -> BankRecipe:
+    """The recipe that `fields` made these of."""
+    parts = {"data": Source, "held_out": Source, "training": Recipe, "outcome_draws": Draws, "adapters": Adapters}
+    known = {each.name for each in fields(BankRecipe)}
+    if not known >= values.keys() or not parts.keys() - {"adapters"} <= values.keys():
+        raise DataError(f"The bank's recipe has fields {', '.join(sorted(values))}; expected {', '.join(sorted(known))}.")
+    try:
+        read = {name: kind(**_tuples(values[name])) for name, kind in parts.items() if values.get(name) is not None}
+    except TypeError as error:
+        raise DataError(f"The bank's recipe is of another version: {error}.") from error
+    rest = {name: value for name, value in values.items() if name not in parts}
+    return BankRecipe(**{**rest, "measurements": tuple(rest.get("measurements", ("simple", "elbo")))}, **read)
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def digits() -> BankRecipe:
+    """The bank that ships: 1,000 digits, 64 halves × 2 seeds."""
+    return BankRecipe(
+        data=Source(name="digits"), held_out=Source(name="digits:val"), model=unet.configuration("digits"), training=DIGITS
+    )
+
+
+def cifar2_small() -> BankRecipe:
+    """1,000 automobiles and horses of 16×16 pixels, a UNet of 0.16 M parameters: what two cores can retrain in an afternoon."""
+    return BankRecipe(
+        data=Source(name="cifar2", resize=16, count=1000),
+        held_out=Source(name="cifar2:val", resize=16, count=100),
+        model=unet.configuration("digits", sample_size=16, in_channels=3, out_channels=3),
+        training=Recipe(steps=800, batch=64, learning_rate=4e-3, dropout=0.0, flips=False),
+        scheme="stratified",
+        seeds=1,
+        outcome_draws=replace(OUTCOMES, timesteps=50),
+    )
+
+
+def digits_mini() -> BankRecipe:
+    """200 digits, 64 halves × 2 seeds and 256 more to learn from, with five outcomes: a bank for a core and an hour."""
+    return BankRecipe(
+        data=Source(name="digits", count=200),
+        held_out=Source(name="digits:val"),
+        model=unet.configuration("digits"),
+        training=replace(DIGITS, steps=300, batch=32),
+        learning=256,
+        measurements=("simple", "elbo", "square", "l1", "linf"),
+        outcome_draws=replace(OUTCOMES, timesteps=50, noises=1),
+    )
+
+
+def digits_mini_attention() -> BankRecipe:
+    """The halves of digits-mini for another network, with attention at both resolutions: do scores hold for more than one?"""
+    blocks = {"down_block_types": ("AttnDownBlock2D",) * 2, "up_block_types": ("AttnUpBlock2D",) * 2, "attention_head_dim": 8}
+    mini = digits_mini()
+    return replace(mini, model=unet.configuration("digits", **blocks), seeds=1, learning=0, measurements=("simple",))
+
+
+def d_trak(data: Source, held_out: Source, config: str) -> BankRecipe:
+    """Stratified halves, 64 × 3 seeds, raw weights, 200 epochs, DDIM-50 in 8 bits, 1,000 + 1,000 queries, 1,000 t × 3 noises.
+
+    The network is the paper's; the authors' code adds time scale and shift (`…-scale-shift`). Halves train half the steps.
+    """
+    return BankRecipe(
+        data=data,
+        held_out=held_out,
+        model=unet.configuration(config),
+        training=Recipe(),
+        scheme="stratified",
+        seeds=3,
+        generated=1000,
+        outcome_draws=replace(OUTCOMES, timesteps=1000, strategy="uniform", noises=3),
+    )
+
+
+def d_trak_lora(name: str) -> BankRecipe:
+    """The protocol of `d_trak` with adapters of rank 128 of a Stable Diffusion of 256×256, guided 7.5; a style's queries in a row.
+
+    100 epochs of batch 64: of ArtBench-2 7,900 steps, of its halves 4,000; of ArtBench-5 19,600 and 9,800.
+    """
+    return BankRecipe(
+        data=Source(name=name),
+        held_out=Source(name=f"{name}:val"),
+        adapters=Adapters(base="hf:lambdalabs/miniSD-diffusers"),
+        training=LORA,
+        scheme="stratified",
+        seeds=3,
+        generated=1000,
+        outcome_draws=replace(OUTCOMES, timesteps=1000, strategy="uniform", noises=3),
+    )
+
+
+def k_fac(data: Source, held_out: Source, steps: int, decay: str) -> BankRecipe:
+    """Unstratified halves, 100 × 5 seeds, averaged weights throughout, DDPM-1000, 200 generated queries, 5,000 random (t, ε).
+
+    Halves train half the steps. Weight decay is AdamW's 0.01, which their code uses; their configurations say 1e-6.
+    """
+    return BankRecipe(
+        data=data,
+        held_out=held_out,
+        model=unet.configuration("cifar-scale-shift"),
+        training=Recipe(steps=steps, weight_decay=0.01, decay=decay, ema=0.999, ema_power=0.75),
+        subset_steps=steps // 2,
+        subsets=100,
+        seeds=5,
+        generated=200,
+        sampler="ddpm",
+        sample_steps=1000,
+        outcome_draws=replace(OUTCOMES, timesteps=5000, strategy="random", noises=1),
+    )
+
+
+CIFAR2, CIFAR10, CELEBA = Source(name="cifar2"), Source(name="cifar10"), Source(name="celeba")
+CIFAR2_VAL, CIFAR10_VAL, CELEBA_VAL = Source(name="cifar2:val"), Source(name="cifar10:val"), Source(name="celeba:val")
+
+RECIPES = {
+    "digits": digits,
+    "digits-mini": digits_mini,
+    "digits-mini-attention": digits_mini_attention,
+    "cifar2-small": cifar2_small,
+    "d-trak-cifar2": lambda: d_trak(CIFAR2, CIFAR2_VAL, "cifar"),
+    "d-trak-cifar10": lambda: d_trak(CIFAR10, CIFAR10_VAL, "cifar"),
+    "d-trak-celeba": lambda: d_trak(CELEBA, CELEBA_VAL, "celeba"),
+    "d-trak-artbench2": lambda: d_trak_lora("artbench2"),
+    "d-trak-artbench5": lambda: d_trak_lora("artbench5"),
+    "k-fac-cifar2": lambda: k_fac(CIFAR2, CIFAR2_VAL, 32_000, "cosine"),
+    "k-fac-cifar10": lambda: k_fac(CIFAR10, CIFAR10_VAL, 160_000, "none"),
+}
+
+
+def recipe(name: str) -> BankRecipe:
+    """The recipe called `name`."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name]()
