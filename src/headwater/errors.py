@@ -1,11 +1,27 @@
-"""Failures a user can cause, each told in one short paragraph: value seen, value expected, what to do."""
+"""Failures that a user can cause, in one short paragraph: value seen, value expected, what to do."""
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
-    """Base of everything the command line reports without a traceback (exit code 2)."""
+    """Base of everything the command line reports without a traceback (exit code 2).
+
+    The message speaks Python. `hint`: what to do on the command line, which adds it to the message.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:  # an error of a worker process arrives with its hint
+        return _rebuilt, (type(self), str(self), self.hint)
+
+    @property
+    def paragraph(self) -> str:
+        """The message and the hint, as the command line shows them."""
+        return f"{self} {self.hint}".strip()
 
 
 class DataError(UserError):
@@ -34,6 +50,10 @@ class WorkerError(UserError):
 
 class Stopped(BaseException):
     """Ctrl-C. Not an Exception: nothing on the way may swallow it."""
+
+
+def _rebuilt(error: type[UserError], message: str, hint: str) -> UserError:
+    return error(message, hint=hint)
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> OptionError:

@@ -465,7 +465,7 @@ def main() -> None:
     except UserError as error:
         if debug:
             raise
-        _say(f"headwater: {error}")
+        _say(f"headwater: {error.paragraph}")
         sys.exit(2)
 
 
