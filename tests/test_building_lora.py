@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import tiny_pipelines
-from headwater.attribution.experiment import attribute, run
+from headwater.attribution.attribute import attribute
+from headwater.attribution.experiment import run
+from headwater.attribution.open import Models, Sources, open_experiment
 from headwater.attribution.sweep import settings
 from headwater.bank import array, open_bank
-from headwater.cli.arguments import Machine, Models, experiment
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.encoding import decoded, encoded
 from headwater.diffusion.sample import conditioned, sample
@@ -279,7 +280,7 @@ def test_what_the_base_cannot_do_is_told_before_anything_is_written(recipe, side
 @pytest.mark.parametrize("method", ["d-trak", "k-fac", "journey-trak", "tracin"])
 def test_attribution_on_the_bank_gets_a_figure(built, place, tmp_path, method):
     fields = {"timesteps": 2} | ({"checkpoints": 2} if method == "tracin" else {})
-    what = experiment(method, fields, None, None, Models([]), str(built), Machine("cpu", 1.0))
+    what = open_experiment(method, fields, Sources(), Models([]), str(built))
     run(what, tmp_path / "run", place.store)
     truth = open_run(tmp_path / "run").info["ground_truth"]
     assert np.isfinite([*truth["per_query"]]).all() and len(truth["per_query"]) == len(what.queries)
@@ -290,13 +291,13 @@ def test_attribution_on_the_bank_gets_a_figure(built, place, tmp_path, method):
 def test_an_ensemble_is_of_adapters_retrained_on_further_subsets(copy, recipe, sides, place):
     list(build(copy, replace(recipe, learning=1), *sides, place))
     models = Models([], 1, place.models, store=place.store)
-    (found,) = experiment("d-trak", {}, None, None, models, str(copy), Machine("cpu", 1.0)).models
+    (found,) = open_experiment("d-trak", {}, Sources(), models, str(copy)).models
     network, bank = trainable(recipe, (16, 16), place.store), open_bank(copy)
     assert found.fingerprint == train(network, sides[0], recipe.training, 0, keep=bank.subsets[SUBSETS]).fingerprint
 
 
 def test_a_sweep_of_dampings_is_of_what_the_model_is_shown(built, place):
-    what = experiment("d-trak", {"timesteps": 2}, None, None, Models([]), str(built), Machine("cpu", 1.0))
+    what = open_experiment("d-trak", {"timesteps": 2}, Sources(), Models([]), str(built))
     found = settings(what, {"damping": [0.1, 1.0]}, place.store)
     alone = replace(what.made(), damping=0.1)
     expected = attribute(what.models[0], what.train, what.queries, method=alone, store=place.store).values

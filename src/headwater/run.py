@@ -1,4 +1,8 @@
-"""Run folders as they lie on disk: opened, checked, compared. Numpy only."""
+"""Run folders: one attribution on disk, written, opened, checked and compared. Numpy only.
+
+Files: `scores.npy` (float32 `[query, train]`), `self.npy` (float32 `[train]`), `regions.npz` (maps, of methods that have some),
+`pictures.npz` (all that a page shows of both sides), `run.json` (fields, versions, fingerprints; written last).
+"""
 
 import json
 from collections import Counter
@@ -11,12 +15,14 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from headwater.bank import array
+from headwater.disk.files import written
 from headwater.disk.npz import arrays
 from headwater.errors import DataError
 from headwater.examples import Examples
-from headwater.patches.regions import Regions, read_regions
-from headwater.scores import Scores
+from headwater.patches.regions import Regions, read_regions, write_regions
+from headwater.scores import Scores, top
 
+PICTURES = 2**26  # bytes of training pictures that a run folder keeps whole; of larger sets only those that a page shows
 WORDS = ("train_ids", "train_groups", "train_prompts", "query_ids", "query_split", "query_groups", "query_prompts")
 
 
@@ -146,3 +152,64 @@ def check_same(a: RunFolder, b: RunFolder) -> None:
                 f"The run {b.folder} has other {what} than {a.folder}: {shapes[1][axis]:,} (fingerprint {prints[1]}) against "
                 f"{shapes[0][axis]:,} (fingerprint {prints[0]}). Expected the same, in the same order. Report them one by one."
             )
+
+
+def existing_info(folder: Path) -> dict[str, Any] | None:
+    """`run.json` of the run in a folder: None if there is no run, empty if it cannot be read."""
+    path = folder / "run.json"
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+
+
+def holds_run(folder: Path, *, maps: bool) -> bool:
+    """Whether the folder has a run's scores, and its maps where it must have them."""
+    return (folder / "scores.npy").exists() and ((folder / "regions.npz").exists() or not maps)
+
+
+def write_run(
+    folder: Path,
+    train: Examples,
+    queries: Examples,
+    scores: Scores,
+    regions: Regions | None,
+    info: Mapping[str, Any],
+) -> None:
+    """Write the run folder, `run.json` last: a folder without it holds no run."""
+    (folder / "run.json").unlink(missing_ok=True)
+    for name, values in (("scores.npy", scores.values), ("self.npy", scores.self_scores)):
+        with written(folder / name) as file:
+            np.save(file, values)
+    (folder / "regions.npz").unlink(missing_ok=True)
+    if regions is not None:
+        write_regions(folder / "regions.npz", regions)
+    with written(folder / "pictures.npz") as file:
+        np.savez_compressed(file, **_pictures(train, queries, scores, regions))
+    with written(folder / "run.json", "w") as file:
+        json.dump(info, file, indent=1, ensure_ascii=False)
+
+
+def _pictures(train: Examples, queries: Examples, scores: Scores, regions: Regions | None) -> dict[str, Any]:
+    """The pictures that a page needs: all, or for a large training set those that it can show."""
+    values, self_scores, rows = scores.values, scores.self_scores, np.arange(len(train))
+    if train.images.nbytes > PICTURES:
+        parts = [top([values], 50).rows, top([-values], 50).rows]
+        parts += [top([sign * self_scores[None]], 50).rows for sign in (1, -1) if np.isfinite(self_scores).all()]
+        parts += [] if regions is None else [regions.images]
+        rows = np.unique(np.concatenate([part.ravel() for part in parts]))
+    columns: dict[str, Any] = {
+        "train_images": train.images[rows],
+        "train_rows": rows,
+        "train_ids": np.array(train.ids),
+        "query_images": queries.images,
+        "query_ids": np.array(queries.ids),
+    }
+    for side, examples in (("train", train), ("query", queries)):
+        if examples.labels is not None:
+            columns[f"{side}_labels"] = examples.labels
+    words = {"train_groups": train.groups, "train_prompts": train.prompts, "query_split": queries.split}
+    words |= {"query_groups": queries.groups, "query_prompts": queries.prompts}
+    return columns | {name: np.array(column) for name, column in words.items() if column is not None}

@@ -135,5 +135,5 @@ def test_scores_of_methods_have_the_sign_of_exact_leave_one_out(name, tmp_path):
         name, {"timesteps": [200, 500, 800], "noises": 4, "projector": "none"} | ({"damping": 1e-3} if name == "trak" else {})
     )
     store, model = FeatureStore(tmp_path), denoiser(solved(*design(train)))
-    found = dense(method.score(model, method.fit(model, train, store), queries, store))
+    found = dense(method.score(method.fit(model, train, store), queries, store))
     assert (spearman(found, leave_one_out(train, queries)) > 0.25).all()

@@ -160,7 +160,7 @@ def chance(bank: Bank) -> Float32[np.ndarray, "q n"]:
     """Scores of the random method for the bank, some training images at a time: its arithmetic takes several times their room."""
     step = max(1, BLOCK // len(bank.queries))
     parts = (bank.train.take(range(i, min(i + step, len(bank.train)))) for i in range(0, len(bank.train), step))
-    return dense(block for part in parts for block in Random().score(None, part, bank.queries))
+    return dense(block for part in parts for block in Random().score(part, bank.queries))
 
 
 def sign(intervals: Iterable[Interval]) -> str:

@@ -104,7 +104,7 @@ def planned(bank: Bank, runs: Sequence[RunFolder], queries: int, counts: Sequenc
     chosen = sorted(seeds.stream(0, "counterfactual").permutation(common)[:queries].tolist())
     runs = told_apart(runs)
     scores = {run.name: run.scores.values[[each[hashes[q]] for q in chosen]] for run, each in zip(runs, rows, strict=True)}
-    chance = dense(Random().score(None, bank.train, bank.queries.take(chosen)))
+    chance = dense(Random().score(bank.train, bank.queries.take(chosen)))
     signed = {run.name: run.signed for run in runs} | {RANDOM: True}
     return Counterfactual(bank, {RANDOM: chance.astype(np.float32), **scores}, chosen, counts, signed)
 
