@@ -391,7 +391,7 @@ def test_help_starts_in_under_a_second_of_work(words):
 
 
 def test_opening_a_reports_data_imports_no_torch():
-    code = "import sys, headwater.report, headwater.truth, headwater.scores, headwater.bank; print('torch' in sys.modules)"
+    code = "import sys, headwater.pages.page, headwater.evaluate.ground_truth, headwater.bank; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -476,4 +476,4 @@ def test_a_caption_beside_prompts_says_that_it_changes_nothing(tmp_path, capsys)
     write_examples(tmp_path / "x.npz", Examples(pictures, prompts=("a b", "c d")))
     found = read(str(tmp_path / "x.npz"), "queries", caption="an {id}")
     assert found.prompts == ("a b", "c d")
-    assert "The queries have prompts of their own, such as 'a b': --caption changes none" in capsys.readouterr().err
+    assert "The queries have prompts of their own, such as 'a b': the caption changes none" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from headwater.diffusion.measure import simple
 from headwater.diffusion.schedule import linear
 from headwater.errors import ModelError, OptionError
 from headwater.gradients.vmap import gradients, of_draws
+from headwater.linalg.damping import Damping
 
 DRAWS = Draws(2, "antithetic", 2)
 MODEL, LOSS = Fisher(draws=DRAWS), Fisher(draws=DRAWS, kind="loss")

@@ -168,7 +168,7 @@ def test_queries_that_do_not_fit_together_score_alike_in_parts(model, train, que
 
 
 def test_a_crew_makes_the_same_scores(model, train, queries, store, tmp_path, monkeypatch):
-    for name in ("gradients.projected.BLOCK", "curvature.sides.BLOCK", "curvature.estimates.PART"):
+    for name in ("gradients.projected.BLOCK", "curvature.products.BLOCK", "curvature.stored.PART"):
         monkeypatch.setattr(f"headwater.{name}", 4)
     crew = FeatureStore(tmp_path / "crew", crew=Here())
     np.testing.assert_array_equal(scores("ek-fac", model, train, queries, crew), scores("ek-fac", model, train, queries, store))

@@ -16,6 +16,7 @@ from headwater.diffusion.schedule import linear
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
 from headwater.gradients.vmap import gradients
+from headwater.linalg.damping import Damping
 from headwater.linalg.kron import whole
 from headwater.linalg.rank import spearman
 from headwater.methods import make
@@ -107,7 +108,7 @@ def operators(train: Examples, queries: Examples) -> dict[str, np.ndarray]:
     exact = whole(ggn(model, train, DRAWS, batch=64))
     factored = kfac(model, factors(model, train, Fisher(draws=DRAWS), joint=True))
     each = {"exact": exact, "k-fac": factored}
-    return {name: (operator.solve(g_query, 1e-9) @ g_train.T / len(train)).numpy() for name, operator in each.items()}
+    return {name: (operator.solve(g_query, Damping(1e-9)) @ g_train.T / len(train)).numpy() for name, operator in each.items()}
 
 
 def test_influence_by_the_exact_operator_converges_to_leave_one_out_and_k_fac_comes_near():

@@ -159,7 +159,7 @@ def _images(sources: Sources, bank: Bank | None, warn: Warn) -> tuple[Examples, 
         )
     if sources.train is None and sources.query is None and sources.caption is not None:
         raise OptionError(
-            "A caption makes prompts of images that are named, and none are: a bank has prompts of its own.",
+            "A caption makes prompts of images that are named, and none are: a bank has its own.",
             hint="--caption goes with --train or --query.",
         )
     resize, caption = sources.resize, sources.caption
