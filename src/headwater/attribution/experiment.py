@@ -105,11 +105,11 @@ def run(experiment: Experiment, out: Path, store: FeatureStore, *, force: bool =
 def _is_new(out: Path, method: Method, settings: Mapping[str, Any], drawn: bool, force: bool) -> bool:
     """Whether this run is still to be made in `out`; a run with other settings there is refused without `force`."""
     existing = existing_info(out)
-    same = existing is not None and existing.get("settings") == settings
+    repeated = existing is not None and existing.get("settings") == settings
     known = not isinstance(method, Embedding) or method.fingerprint is not None  # an unknown embedder may have changed
-    if same and known and holds_run(out, maps=drawn) and not force:
+    if repeated and known and holds_run(out, maps=drawn) and not force:
         return False
-    if existing is not None and not same and not force:
+    if existing is not None and not repeated and not force:
         raise OptionError(
             f"{out} already holds a run of {existing.get('method', 'another method')} with other settings. Name another folder.",
             hint="Name another folder with --out, or overwrite it with --force.",

@@ -31,7 +31,7 @@ from headwater.retraining.jobs import trainable
 from headwater.retraining.outcomes import outcomes
 from headwater.retraining.queries import regenerated, told_of
 from headwater.retraining.recipe import BankRecipe, from_fields
-from headwater.run import RunFolder, told_apart
+from headwater.run import RunFolder, distinguished
 from headwater.scores import dense
 
 RANDOM = "Random removal"
@@ -102,7 +102,7 @@ def planned(bank: Bank, runs: Sequence[RunFolder], queries: int, counts: Sequenc
             f"--query {bank.folder}/queries.npz."
         )
     chosen = sorted(seeds.stream(0, "counterfactual").permutation(common)[:queries].tolist())
-    runs = told_apart(runs)
+    runs = distinguished(runs)
     scores = {run.name: run.scores.values[[each[hashes[q]] for q in chosen]] for run, each in zip(runs, rows, strict=True)}
     chance = dense(Random().score(bank.train, bank.queries.take(chosen)))
     signed = {run.name: run.signed for run in runs} | {RANDOM: True}
