@@ -253,7 +253,7 @@ def test_a_caption_that_no_image_can_fill(refused, attribute, tmp_path):
 def test_a_folder_whose_captions_are_no_json(refused, attribute, classes, tmp_path):
     (tmp_path / "train" / "metadata.jsonl").write_text("a red car")
     message = refused(*attribute(train="train"))
-    assert "train/metadata.jsonl, line 1, is no JSON" in message and '"file_name"' in message
+    assert "train/metadata.jsonl, line 1, is not JSON" in message and '"file_name"' in message
 
 
 def test_images_of_another_size_or_channel_count_than_the_models(refused, attribute, files):
