@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from headwater.bank import outcome_path, read_info, subsets_check
 from headwater.diffusion.encoding import encoded
-from headwater.disk.files import locked, sweep, written
+from headwater.disk.files import locked, remove_partial, written
 from headwater.disk.npz import write_examples
 from headwater.disk.store import FeatureStore, default_root, to_stderr
 from headwater.examples import Examples
@@ -93,7 +93,7 @@ def build(
     everything = jobs_of(recipe)
     with locked(folder / "parts", wait=False):  # two would enter each other's outcomes, and one would lose some
         for here in (folder, folder / "outcomes"):
-            sweep(here)
+            remove_partial(here)
         finish_growing(folder)
         kept = _begun(folder, recipe, network, training, held_out, told)
         made = on_one_thread(_full_model, folder, recipe, network, training, held_out, place.here, told)
