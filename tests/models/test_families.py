@@ -197,7 +197,7 @@ def test_the_prompt_is_part_of_what_features_are_kept_by(pipelines, store):
 def test_prompts_that_are_missing_are_told_before_anything_is_computed(pipelines, store):
     from headwater import Pixel, attribute
 
-    with pytest.raises(DataError, match=r"conditioned on prompts.*none.*--caption"):
+    with pytest.raises(DataError, match=r"conditioned on prompts.*none.*`caption`"):
         attribute(load(pipelines / "stable"), images(), images(), method=Pixel(), store=store)
 
 

@@ -17,8 +17,8 @@ from jaxtyping import Float32
 from headwater import scores as ranking
 from headwater.bank import Bank
 from headwater.data import open_examples
-from headwater.diffusion.denoiser import Denoiser, check_fits
-from headwater.diffusion.draws import kept_path
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import stored_path
 from headwater.diffusion.encoding import encoded
 from headwater.disk.files import written
 from headwater.disk.store import FeatureStore, default_root
@@ -85,7 +85,7 @@ def scored(
     for model in models:
         for examples in (train, *sets):
             if model is not None:
-                check_fits(model, examples)
+                model.check(examples)
     with clock.stage("encode"):
         shown = [[encoded(model, examples, store) for examples in (train, *sets)] for model in models]
     for model, (_, *asked) in zip(models, shown, strict=True):
@@ -104,7 +104,7 @@ def scored(
 def check_queries(method: Any, models: Sequence[Denoiser], queries: Examples) -> None:
     """Raise a DataError where the method needs the path that made each query and it is not there, or is no path of the model."""
     if getattr(method, "along_path", False):
-        kept_path(queries, min((model.schedule.T for model in models), default=None))
+        stored_path(queries, min((model.schedule.T for model in models), default=None))
 
 
 def members(models: Sequence[Denoiser | None], method: Any) -> Iterator[tuple[Denoiser | None, Any]]:
@@ -128,8 +128,8 @@ class Run:
 
     def __post_init__(self) -> None:
         for model in self.models:
-            check_fits(model, self.train)
-            check_fits(model, self.queries)
+            model.check(self.train)
+            model.check(self.queries)
         if self.bank is not None:
             self.bank.check_made_from(self.train)
 

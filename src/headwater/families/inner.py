@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from headwater.diffusion.denoiser import Denoiser, evenly, needed
+from headwater.diffusion.denoiser import Denoiser, evenly, require_model
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.examples import Examples
@@ -34,7 +34,7 @@ class Flat(GradientFeatures):
         return [model]
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> list[Checkpoint]:
-        return [Checkpoint(each, self._sized(self.train(each, train, store))) for each in self.models(needed(model))]
+        return [Checkpoint(each, self._sized(self.train(each, train, store))) for each in self.models(require_model(model))]
 
     def score(
         self,

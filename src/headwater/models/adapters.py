@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from headwater.diffusion.denoiser import Denoiser, Family, check_fits
+from headwater.diffusion.denoiser import Denoiser, Family
 from headwater.diffusion.encoding import encoded, posteriors
 from headwater.diffusion.schedule import Schedule
 from headwater.disk.store import FeatureStore
@@ -62,7 +62,7 @@ class Tuning:
         """Refuse what the base cannot be shown, and a base without an auto-encoder."""
         if self.base.latent is None:
             raise DataError("The model has no auto-encoder; expected one over latents. Train a model of pixels from the start.")
-        check_fits(self.base, examples)
+        self.base.check(examples)
 
     def settings(self, examples: Examples) -> dict[str, Any]:
         """The base's weights, the rank, and what the base is told of the images."""
