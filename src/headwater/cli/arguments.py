@@ -211,7 +211,7 @@ def bank_recipe(bank: Path, name: str | None, changes: Mapping[str, Any]) -> Ban
 def _adapters(found: BankRecipe, given: Mapping[str, Any]) -> dict[str, Any]:
     """What becomes of the recipe with another base or rank: adapters in place of a network of its own are trained as D-TRAK's."""
     if "base" in given:
-        given = {**given, "base": loading.named(given["base"])}
+        given = {**given, "base": loading.absolute_name(given["base"])}
     if found.adapters is not None:
         return {"adapters": replace(found.adapters, **given)}
     if "base" not in given:
@@ -257,7 +257,7 @@ def _models(what: _Found, machine: Machine, checkpoints: int) -> tuple[list[Deno
     folders = what.folders
     if not folders:
         return [], []
-    opened = [hub.place(folder, hub.pipeline) for folder in folders]
+    opened = [hub.place(folder, hub.pipeline_files) for folder in folders]
     notes = [note for folder in opened for note in loading.notes_on(folder)] + note_on_halves(machine.dtype, machine.device)
     device, memory = checked(machine.device), int(machine.memory * 2**30)
     loaded = [loading.load(folder, device, checkpoints, lora=what.lora, size=what.size, dtype=machine.dtype) for folder in opened]

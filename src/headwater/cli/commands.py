@@ -107,8 +107,8 @@ def train(
     """
     from headwater.attribution.experiment import device as checked
     from headwater.cli.arguments import Reading, read
-    from headwater.models.adapters import adapters
-    from headwater.models.making import network, train_model
+    from headwater.models.adapters import lora_tuning
+    from headwater.models.create import network, train_model
     from headwater.models.train import LORA, Recipe
 
     if lora != (model is not None):
@@ -123,7 +123,7 @@ def train(
     recipe, examples = replace(LORA if lora else Recipe(), **changes), read(data, Reading(resize, caption), "images")
     with _bar("training") as tick:
         if model is not None:
-            what = adapters(model, rank, examples.shape[1:], _store(store), checked(device), dtype)
+            what = lora_tuning(model, rank, examples.shape[1:], _store(store), checked(device), dtype)
         else:
             what = network(config, examples, prediction=prediction, conditional=conditional)
         train_model(what, examples, recipe, out, seed, device=checked(device), tick=tick)
@@ -152,7 +152,7 @@ def sample(
     from headwater.attribution.experiment import device as checked
     from headwater.disk.npz import write_examples
     from headwater.models import loading
-    from headwater.models.making import Sampling, pictures
+    from headwater.models.generate import Sampling, pictures
 
     loaded = loading.load(model, checked(device), lora=lora, dtype=dtype)
     with _bar("sampling") as tick:

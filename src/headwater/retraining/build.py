@@ -115,7 +115,7 @@ def build(
 def outcome(shared: Shared, job: Job) -> dict[str, np.ndarray]:
     """Train one model, or take it from where it is kept, and measure it. That of all data and seed 0 is there already."""
     recipe, place = shared.recipe, shared.place
-    if job == (-1, 0) and loading.holds(shared.model):
+    if job == (-1, 0) and loading.has_model(shared.model):
         model = loading.load(shared.model, place.device)
     else:
         network = trainable(recipe, shared.training.shape[1:], place.store, place.device)
@@ -138,9 +138,9 @@ def _begun(
         check_grows(folder, there, info)
         info["versions"] = there.get("versions")
         if recipe.adapters is not None:  # the base may lie elsewhere now
-            base = lora.Base(loading.named(recipe.adapters.base), training.shape[1:])
-            for path in folder.rglob(lora.TOLD):
-                lora.tell(path.parent, base)
+            base = lora.Base(loading.absolute_name(recipe.adapters.base), training.shape[1:])
+            for path in folder.rglob(lora.BASE_FILE):
+                lora.write_base(path.parent, base)
     if not (folder / "train.npz").exists():
         write_examples(folder / "train.npz", training)
     if there is not None and there.get("recipe") != info["recipe"] and outcome_path(folder, "full").exists():
@@ -172,7 +172,7 @@ def _full_model(
     """Train the model on all data with the first seed, with its checkpoints, and generate the queries; False if all was there."""
     if (folder / "queries.npz").exists():
         return False
-    if not loading.holds(folder / "model"):
+    if not loading.has_model(folder / "model"):
         told(f"The model of all {len(training):,} images comes first: {recipe.training.total(len(training)):,} steps.")
         state = folder / "parts" / "full.safetensors"
         watch = Watch(state, checkpoint=lambda step, model: network.save(model, folder / "checkpoints" / f"step-{step}"))
