@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headwater import seeds
 from headwater.diffusion.denoiser import Condition, Denoiser
-from headwater.diffusion.schedule import Flow
+from headwater.diffusion.schedule import Flow, Schedule
 from headwater.errors import OptionError
 
 SAMPLERS = ("ddim", "ddpm")
@@ -44,15 +44,9 @@ def sample(
     Timesteps are "leading": i⌊T/steps⌋ (50 steps: 980, 960, …, 0). x̂₀ of pixels is clipped to [−1, 1].
     `predict` gives the network's output at (x, t) (None: the model's own, without a condition).
     """
-    T = model.schedule.T
-    if sampler not in SAMPLERS:
-        raise OptionError(f"sampler is '{sampler}'; expected {' or '.join(SAMPLERS)}.")
-    if not 1 <= steps <= T:
-        raise OptionError(f"steps is {steps}; expected 1 to {T}.")
-    if sampler == "ddpm" and isinstance(model.schedule, Flow):
-        raise OptionError("sampler is 'ddpm', and the model is a flow, whose path has no noise; expected ddim.")
+    _check(model.schedule, sampler, steps)
     predict = predict or model.predict
-    times = np.append(np.arange(steps)[::-1] * (T // steps), -1)
+    times = np.append(np.arange(steps)[::-1] * (model.schedule.T // steps), -1)
     x = _noise(model, indices, seed, "start")
     path = [x] if keep_path else []
     signal, sigma, alpha_bar = (  # [-1]: the finished picture
@@ -67,16 +61,29 @@ def sample(
         if sampler == "ddim":
             x = float(signal[then]) * picture + float(sigma[then]) * epsilon
         else:
-            a_now, a_then = float(alpha_bar[now]), float(alpha_bar[then])
-            step = a_now / a_then
-            x = (a_then**0.5 * (1 - step) * picture + step**0.5 * (1 - a_then) * x) / (1 - a_now)
-            if then >= 0:
-                x = x + ((1 - a_then) / (1 - a_now) * (1 - step)) ** 0.5 * _noise(model, indices, seed, f"step-{now}")
+            noise = _noise(model, indices, seed, f"step-{now}") if then >= 0 else None
+            x = _posterior(x, picture, float(alpha_bar[now]), float(alpha_bar[then]), noise)
         if keep_path:
             path.append(x)
         if on_step:
             on_step(i + 1, steps)
     return Samples(x, torch.stack(path, 1) if keep_path else None, times)
+
+
+def _check(schedule: Schedule, sampler: str, steps: int) -> None:
+    if sampler not in SAMPLERS:
+        raise OptionError(f"sampler is '{sampler}'; expected {' or '.join(SAMPLERS)}.")
+    if not 1 <= steps <= schedule.T:
+        raise OptionError(f"steps is {steps}; expected 1 to {schedule.T}.")
+    if sampler == "ddpm" and isinstance(schedule, Flow):
+        raise OptionError("sampler is 'ddpm', and the model is a flow, whose path has no noise; expected ddim.")
+
+
+def _posterior(x: Tensor, picture: Tensor, now: float, then: float, noise: Tensor | None) -> Tensor:
+    """x_{t'} given x_t and x̂₀, for ᾱ_t = `now` and ᾱ_{t'} = `then`; its mean without noise."""
+    step = now / then
+    mean = (then**0.5 * (1 - step) * picture + step**0.5 * (1 - then) * x) / (1 - now)
+    return mean if noise is None else mean + ((1 - then) / (1 - now) * (1 - step)) ** 0.5 * noise
 
 
 def conditioned(model: Denoiser, condition: Condition, guidance: float = 1.0) -> Predict:

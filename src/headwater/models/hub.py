@@ -25,10 +25,8 @@ def place(source: str | Path, needed: Callable[[Iterable[str]], list[str]]) -> P
     if path.is_dir():
         return path
     name = word.removeprefix("hf:")
-    named = REPOSITORY.fullmatch(name) and (
-        word != name or not path.parent.exists()
-    )  # if a folder `owner` exists, `name` in it was mistyped
-    if not named:
+    mistyped = word == name and path.parent.exists()  # a folder `owner` exists
+    if mistyped or not REPOSITORY.fullmatch(name):
         if word != name:
             raise ModelError(f"'{word}' names no model on the hub; expected hf:owner/name, such as {EXAMPLE}.")
         return path
@@ -74,10 +72,10 @@ def lacking(folder: Path) -> list[str]:
     index = folder / "model_index.json"
     entries = json.loads(index.read_text()) if index.exists() else {"unet": [""]}
     named = [name for name, kind in entries.items() if isinstance(kind, list) and kind[0] is not None]
-    return [name for name in named if (NETWORK.fullmatch(name) or _kind(name) in CONFIGS) and not _whole(folder, name)]
+    return [name for name in named if (NETWORK.fullmatch(name) or _kind(name) in CONFIGS) and not _complete(folder, name)]
 
 
-def _whole(folder: Path, name: str) -> bool:
+def _complete(folder: Path, name: str) -> bool:
     """Whether the component is complete, in its own folder or, as in the first pipelines, in the pipeline's."""
     home = folder / name if (folder / name).is_dir() else folder
     if _kind(name) in CONFIGS:

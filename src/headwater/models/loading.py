@@ -34,8 +34,7 @@ def load(
     size: tuple[int, int] | None = None,
     dtype: str = "float32",
 ) -> Denoiser:
-    """The model in a diffusers pipeline's folder, of a name on the hub, or in a bare network's folder (with DDPM's linear
-    schedule).
+    """The model in a pipeline's folder, of a name on the hub, or in a bare network's folder (with DDPM's schedule).
 
     `lora`: a folder, or a name on the hub, of LoRA weights trained on it, which are then the only parameters. If the LoRA
     folder records its base model, that is opened too. `size` sets height and width where the network accepts any.
@@ -43,11 +42,11 @@ def load(
     `checkpoints`: also load that many earlier states, evenly spaced, ending with the model itself; those in a folder
     beside the model (or LoRA) only if the last of them has its weights.
     """
-    if lora is None and (base := adapters.read_base(Path(folder))) is not None:
-        name = _checked(base.base, Path(folder))
-        return load(name, device, checkpoints, lora=folder, size=size or base.size, dtype=dtype)
+    if lora is None and (record := adapters.read_base(Path(folder))) is not None:
+        name = _checked(record.base, Path(folder))
+        return load(name, device, checkpoints, lora=folder, size=size or record.size, dtype=dtype)
     pipeline = Pipeline.of(folder)
-    base = _whole(pipeline, device, size, dtype)
+    base = _without_adapters(pipeline, device, size, dtype)
     home = pipeline.path if lora is None else hub.place(lora, hub.adapter_files)
     model = base if lora is None else _adapted(base, home)
     if not checkpoints:
@@ -60,8 +59,8 @@ def load(
     return replace(model, checkpoints=tuple(earlier))
 
 
-def _whole(pipeline: Pipeline, device: str, size: tuple[int, int] | None, dtype: str) -> Denoiser:
-    """The model without adapters: network, schedule and encoders."""
+def _without_adapters(pipeline: Pipeline, device: str, size: tuple[int, int] | None, dtype: str) -> Denoiser:
+    """The pipeline's network with its schedule and encoders."""
     place, kind = network_of(pipeline)
     module = module_of(place, device, dtype)
     shape, classes = kind.shape(module.config), kind.classes(module.config)
@@ -143,8 +142,8 @@ def schedule_folder(folder: Path) -> Path | None:
 
 def notes_on(folder: Path) -> list[str]:
     """Notes for the user on a model's folder: an assumed schedule, and weights at half precision only."""
-    base = adapters.read_base(folder)
-    folder, notes = folder if base is None else hub.place(base.base, hub.pipeline_files), []
+    record = adapters.read_base(folder)
+    folder, notes = folder if record is None else hub.place(record.base, hub.pipeline_files), []
     if folder.is_dir() and schedule_folder(folder) is None:
         notes.append(f"{folder} names no noise schedule: the linear one of DDPM is assumed (β 1e-4 to 0.02, T = 1000).")
     half = [path.name for path in (folder, *sorted(folder.glob("*/"))) if only_fp16(path)]
