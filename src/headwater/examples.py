@@ -1,4 +1,4 @@
-"""Examples: images with their ids, labels, groups and prompts, the one container of every layer; numpy only."""
+"""Examples: images with their ids, labels, groups and prompts; numpy only."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ SPACES = ("pixels", "latents")  # in which two images can be compared
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """Encoded prompts: row `which[i]` of every table is example i's. Tables are named as the network's arguments."""
+    """Encoded prompts: row `which[i]` of every table is example i's, tables are named as arguments."""
 
     which: Int64[np.ndarray, " n"]
     tables: Mapping[str, Float32[np.ndarray, "..."]]
@@ -30,9 +30,9 @@ class Text:
 class Examples:
     """Images in input order, with optional ids, labels, groups and prompts (one each per image).
 
-    `split` marks queries as `val` or `gen`. `trajectory` holds the states x_t of a sampler's path, `[n, s, z, y, x]`
-    in model units, for the timesteps in `trajectory_timesteps` `[s]` (-1 = the finished picture). `latents` and `text`
-    are the encoded images and prompts, for a model with those encoders.
+    `split` marks queries as `val` or `gen`. `trajectory` holds the states x_t of a sampler's path, `[n, s, z,
+    y, x]` in model units, for the timesteps in `trajectory_timesteps` `[s]` (-1 = the finished picture).
+    `latents` and `text` are the encoded images and prompts, for a model with those encoders.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
@@ -79,7 +79,7 @@ class Examples:
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """A content hash per image. Equal pixels give equal hashes, so equal images share their random draws."""
+        """A content hash per image; equal pixels have equal hashes, so equal images share their draws."""
         form = str(self.images.shape[1:]).encode()
         return tuple(
             hashlib.blake2b(form + image.tobytes(), digest_size=12).hexdigest() for image in np.ascontiguousarray(self.images)
@@ -87,7 +87,7 @@ class Examples:
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """A hash per image of all model inputs: pixels, label, and the prompt if encoded. It is the key of stored features."""
+        """A hash per image of pixels, label, and the prompt if encoded: the key of stored features."""
         keys = self.hashes
         if self.labels is not None:
             keys = tuple(f"{pixels}-{label}" for pixels, label in zip(keys, self.labels, strict=True))
@@ -145,8 +145,8 @@ class Examples:
 def labelled_like(queries: Examples, train: Examples) -> Examples:
     """The queries, each labelled as the training images of its group.
 
-    Every folder numbers its own classes: `dog` is 1 beside `cat` and 0 alone. A group without training images gets −1,
-    which a class-conditional model refuses. Queries without groups are unchanged.
+    Every folder numbers its own classes: `dog` is 1 beside `cat` and 0 alone. A group without training images
+    gets −1, which a class-conditional model refuses. Queries without groups are unchanged.
     """
     if queries.groups is None or train.groups is None or train.labels is None:
         return queries
@@ -155,7 +155,7 @@ def labelled_like(queries: Examples, train: Examples) -> Examples:
 
 
 def to_uint8(pixels: Float32[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n h w c"]:
-    """8-bit pictures from model units: clipped to [-1, 1], rounded to the nearest level. Raises NonFiniteError for NaN."""
+    """8-bit pictures from model units, clipped to [-1, 1] and rounded. Raises NonFiniteError for NaN."""
     if np.isnan(pixels).any():
         row = int(np.argmax(np.isnan(pixels).any(axis=(1, 2, 3))))
         raise NonFiniteError(f"Picture {row} holds NaN: sampling diverged. Use float32, or check the model's weights.")

@@ -1,4 +1,4 @@
-"""Scores τ[q, i]: the estimated rise of query q's loss when training image i is removed. Positive = proponent; numpy only."""
+"""Scores τ[q, i]: the estimated rise of query q's loss without training image i. Positive: proponent."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +22,8 @@ class Ranked(NamedTuple):
 class Scores:
     """All scores of a run, `[query, train]` in input order, with the ids of both.
 
-    `self_scores` are τ[i, i] of the training images, NaN for a method without them; `provenance` records the run: method,
-    fields, fingerprints, seconds.
+    `self_scores` are τ[i, i] of the training images, NaN for a method without them; `provenance` records the
+    run: method, fields, fingerprints, seconds.
     """
 
     values: Float32[np.ndarray, "q n"]
@@ -50,20 +50,20 @@ class Scores:
         return Ranked(rows, -values)
 
     def credit(self, groups: Sequence[str | int] | np.ndarray) -> Credit:
-        """The scores summed by group: share(q, g) = Σ_{i∈g} max(τ[q, i], 0) / Σ_i max(τ[q, i], 0), and more in `Credit`.
+        """The scores summed by group: share(q, g) = Σ_{i∈g} max(τ[q, i], 0) / Σ_i max(τ[q, i], 0).
 
-        `groups` names the group of each training image, in order: `train.groups`, `train.labels`, artists, licences …
+        `groups` names each training image's group, in order: `train.groups`, `train.labels`, artists …
         """
         return by_group(self.values, groups)
 
 
 def top(blocks: Iterable[Float[np.ndarray, "q _"]], k: int) -> Ranked:
-    """The k largest scores of each query over blocks of consecutive training rows; equal scores keep input order."""
+    """The k largest scores of each query over consecutive blocks of training rows; ties keep input order."""
     return ends(blocks, k)[0]
 
 
 def ends(blocks: Iterable[Float[np.ndarray, "q _"]], k: int) -> tuple[Ranked, Ranked]:
-    """The k largest and k smallest scores of each query in one pass over the blocks; memory for a block and 2qk numbers."""
+    """The k largest and k smallest scores of each query in one pass; memory for a block and 2qk numbers."""
     if k < 1:
         raise OptionError(f"k is {k}; expected 1 or more.")
     best: Ranked | None = None

@@ -1,7 +1,7 @@
 """One function on many independent inputs, in this process, in processes of this machine or on a Ray cluster.
 
-A crew yields results as they arrive, in any order. Every job has one thread, so that its last bits do not depend on
-where it runs.
+A crew yields results as they arrive, in any order. Every job has one thread, so that its last bits do not
+depend on where it runs.
 """
 
 import logging
@@ -33,7 +33,7 @@ class Crew(Protocol):
         ...
 
     def work(self, function: Function, shared: Any, jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-        """(job, function(shared, job)) for every job, in order of completion. Workers import `function` from its module."""
+        """(job, function(shared, job)) for every job, in order of completion; workers import `function`."""
         ...
 
 
@@ -70,8 +70,9 @@ class Pool:
                     yield futures[future], future.result()
             except BrokenProcessPool as error:
                 raise WorkerError(
-                    "A process that did a part of the work died: it was killed, or there was too little memory. A second "
-                    "run goes on where this one stopped; use fewer workers if memory is short.",
+                    "A process that did a part of the work died: it was killed, or there was too little "
+                    "memory. A second run goes on where this one stopped; use fewer workers if memory is "
+                    "short.",
                     hint="Run the same command again, if memory is short with fewer --workers.",
                 ) from error
             except BaseException:
@@ -141,7 +142,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise a ConnectionError if nothing answers at host:port, for which Ray itself would wait many minutes."""
+    """Raise a ConnectionError if nothing answers at host:port; Ray itself would wait many minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return
@@ -178,7 +179,7 @@ def _job(job: Any) -> Any:
 
 
 def on_one_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """`function(*arguments)` with one torch thread, so that its last bits do not depend on the number of cores."""
+    """`function(*arguments)` with one torch thread: its last bits do not depend on the number of cores."""
     torch = sys.modules.get("torch")  # a function that needs it has imported it
     if torch is None:
         return function(*arguments)

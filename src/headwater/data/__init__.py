@@ -14,11 +14,12 @@ BUILT_IN = ("digits", "cifar10", "cifar2", "celeba", *ARTBENCH)
 def open_examples(source: str | Path, *, resize: int | None = None, caption: str | None = None) -> Examples:
     """The images that `source` names.
 
-    One of BUILT_IN, also with a split (`digits:val`); `hf:name` or `hf:name:split`, a data set of the hub; an `.npz` file; a
-    folder of images. A built-in name wins over a folder of the same name: write `./digits` for the folder.
-    `resize` scales the shorter side to this many pixels (bicubic, antialiased) and keeps the central square;
-    for `celeba` it is the side of the paper's crop. `caption`, such as "a {group} painting", makes the prompts of
-    a source that has none (`headwater.data.template`). Raises DataError for a source that cannot be used.
+    One of BUILT_IN, also with a split (`digits:val`); `hf:name` or `hf:name:split`, a data set of the hub; an
+    `.npz` file; a folder of images. A built-in name wins over a folder of the same name: write `./digits` for
+    the folder. `resize` scales the shorter side to this many pixels (bicubic, antialiased) and keeps the
+    central square; for `celeba` it is the side of the paper's crop. `caption`, such as "a {group} painting",
+    makes the prompts of a source that has none (`headwater.data.template`). Raises DataError for a source
+    that cannot be used.
     """
     if resize is not None and resize < 1:
         raise OptionError(f"resize is {resize}; expected a number of pixels, 1 or more.")
@@ -97,6 +98,6 @@ def _no_such_source(source: str) -> DataError:
         hub = f" A data set of the hub is written hf:{source}." if re.fullmatch(r"[\w-]+/[\w.-]+", source) else ""
         return DataError(f"There is no file or folder {source}; expected a folder of images or an .npz file.{hub}")
     return DataError(
-        f"{unknown('built-in source', source.partition(':')[0], BUILT_IN)} Nor is there a file or folder of that name. "
-        "A data set of the hub is written hf:NAME."
+        f"{unknown('built-in source', source.partition(':')[0], BUILT_IN)} Nor is there a file or folder of "
+        "that name. A data set of the hub is written hf:NAME."
     )

@@ -1,8 +1,8 @@
 """A reader of pickles that hold only words, numbers, lists, dictionaries and numpy arrays.
 
-CIFAR-10 and ArtBench-10 are published as pickles. A pickle names functions that rebuild its content; this reader
-has the four that rebuild an array, looks none up, and refuses every other name, so that nothing else is ever
-called. No other module reads pickles.
+CIFAR-10 and ArtBench-10 are published as pickles. A pickle names functions that rebuild its content; this
+reader has the four that rebuild an array, looks none up, and refuses every other name, so that nothing else
+is ever called. No other module reads pickles.
 """
 
 import pickle  # noqa: TID251 - only to derive an Unpickler that finds nothing but ADMITTED
@@ -37,7 +37,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def unpickled(path: Path) -> dict[str, Any]:
-    """The dictionary in a pickle of Python 2 or 3; every kind of damage, and any other content, is a DataError."""
+    """The dictionary in a pickle of Python 2 or 3; damage or any other content is a DataError."""
     try:
         with path.open("rb") as file:
             content = _ArraysOnly(file, encoding="latin1").load()  # strings of Python 2 are bytes, array contents too

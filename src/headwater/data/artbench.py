@@ -1,8 +1,8 @@
-"""ArtBench-10 (Liao et al. 2022, arXiv:2206.11404): paintings of ten styles, 5,000 + 1,000 each; and D-TRAK's subsets of it.
+"""ArtBench-10 (Liao et al. 2022, arXiv:2206.11404): ten styles of paintings, 5,000 + 1,000 each; and subsets.
 
-Read from `$HEADWATER_DATA/artbench-10-imagefolder-split` (256×256 JPEG), or, for a name that ends in `-32`, from the
-32×32 Python batches in `$HEADWATER_DATA/artbench-10-python/artbench-10-batches-py`. The two
-differ in order, so their draws differ too.
+Read from `$HEADWATER_DATA/artbench-10-imagefolder-split` (256×256 JPEG), or, for a name that ends in `-32`,
+from the 32×32 Python batches in `$HEADWATER_DATA/artbench-10-python/artbench-10-batches-py`. The two differ
+in order, so their draws differ too.
 """
 
 from dataclasses import replace
@@ -33,9 +33,10 @@ SETS = {
 def artbench(name: str, split: str = "train", *, resize: int | None = None) -> Examples:
     """The split: equally many images of each style, each with the prompt "a {style} painting".
 
-    `train`: 5,000 of artbench2's 10,000 training images, 12,500 of artbench5's 25,000, all 50,000 of artbench10. `val`: 1,000
-    test images. `test`: the other test images; all 10,000 of artbench10. Sizes and prompts follow D-TRAK,
-    arXiv:2311.00500; the draw is our own. `resize` applies to each picture as it is read: 50,000 of 256×256 are 9.2 GiB.
+    `train`: 5,000 of artbench2's 10,000 training images, 12,500 of artbench5's 25,000, all 50,000 of
+    artbench10. `val`: 1,000 test images. `test`: the other test images; all 10,000 of artbench10. Sizes and
+    prompts follow D-TRAK, arXiv:2311.00500; the draw is our own. `resize` applies to each picture as it is
+    read: 50,000 of 256×256 are 9.2 GiB.
     """
     base, small, _ = name.partition("-")
     examples = SETS[base].examples(split, _from_batches if small else partial(_from_folder, resize=resize))

@@ -1,4 +1,4 @@
-"""Captions and groups from a folder's `metadata.jsonl` or `metadata.csv`, the format of the hub's image folders."""
+"""Captions and groups from a folder's `metadata.jsonl` or `metadata.csv`, as in the hub's image folders."""
 
 import csv
 import json
@@ -26,8 +26,9 @@ def captions_of(root: Path, ids: Sequence[str]) -> Metadata:
     """The caption and group of each image by the folder's metadata; `ids` are paths relative to `root`.
 
     Each line is a JSON object, or a row under the CSV file's header: an image's `file_name`, relative to the
-    folder, its caption under the first name of CAPTION_COLUMNS that any line has, its group under the first of
-    GROUP_COLUMNS that has words. Other names are not read. Every image needs one line, every line an image.
+    folder, its caption under the first name of CAPTION_COLUMNS that any line has, its group under the first
+    of GROUP_COLUMNS that has words. Other names are not read. Every image needs one line, every line an
+    image.
     """
     files = [root / name for name in METADATA_FILES if os.path.lexists(root / name)]  # a broken link is an error
     if not files:
@@ -89,7 +90,8 @@ def _columns(path: Path, lines: Mapping[int, Mapping[str, Any]]) -> tuple[str | 
         raise DataError(
             f"{path} has no captions: its columns are {listed}; expected "
             f"{' or '.join(f'`{name}`' for name in CAPTION_COLUMNS)} (or groups: "
-            f"{' or '.join(f'`{name}`' for name in GROUP_COLUMNS)}, in words). Rename the column, or remove the file."
+            f"{' or '.join(f'`{name}`' for name in GROUP_COLUMNS)}, in words). Rename the column, or remove "
+            "the file."
         )
     return column, groups
 
@@ -126,14 +128,17 @@ def _check_same(path: Path, files: Sequence[str], ids: Sequence[str]) -> None:
     bare = [name for name in ids if name not in named]
     if bare:
         raise DataError(
-            f"{path} has no line for {len(bare):,} of the {len(ids):,} images, the first {_short(bare[0])}; expected one for "
-            f"each. Add {json.dumps({'file_name': _short(bare[0]), 'text': '…'}, ensure_ascii=False)}, or remove the image."
+            f"{path} has no line for {len(bare):,} of the {len(ids):,} images, the first {_short(bare[0])}; "
+            "expected one for each. Add "
+            f"{json.dumps({'file_name': _short(bare[0]), 'text': '…'}, ensure_ascii=False)}, or remove the "
+            "image."
         )
     strays = [name for name in files if name not in images]
     if strays:
         raise DataError(
-            f"{path} has lines for {len(strays):,} images that are not in the folder, the first {_short(strays[0])}; expected "
-            f"paths relative to {path.parent}. Add the images, or remove their lines."
+            f"{path} has lines for {len(strays):,} images that are not in the folder, the first "
+            f"{_short(strays[0])}; expected paths relative to {path.parent}. Add the images, or remove "
+            "their lines."
         )
 
 

@@ -1,8 +1,8 @@
 """CelebA (Liu et al. 2015): photographs of faces, their central 140×140 scaled to 64×64, as in D-TRAK.
 
 Read from `$HEADWATER_DATA/celeba/img_align_celeba` (178×218 JPEG), with female = 0 and male = 1 from
-`list_attr_celeba.txt` beside it if present; else from the hub, in another order. CelebA's official parts are ranges
-of its file numbers.
+`list_attr_celeba.txt` beside it if present; else from the hub, in another order. CelebA's official parts are
+ranges of its file numbers.
 """
 
 from collections.abc import Iterator
@@ -34,10 +34,11 @@ WIDTH, HEIGHT, CROP, SIZE = 178, 218, 140, 64
 
 
 def celeba(split: str = "train", *, resize: int | None = None) -> Examples:
-    """`train`: 5,000 images of CelebA's training part; `val`: 1,000 of its validation part; `all`: 202,599, in their order.
+    """`train`: 5,000 images of CelebA's training part; `val`: 1,000 of its validation part; `all`: 202,599.
 
-    Sizes and crop follow D-TRAK, arXiv:2311.00500 (whose code takes `val` from the validation part, though the paper
-    says test); the draw is our own. `resize` replaces 64 as the side of the scaled crop (bilinear, antialiased).
+    Sizes and crop follow D-TRAK, arXiv:2311.00500 (whose code takes `val` from the validation part, though
+    the paper says test); the draw is our own. `resize` replaces 64 as the side of the scaled crop (bilinear,
+    antialiased).
     """
     if split not in PARTS:
         raise unknown("split of celeba", split, PARTS)
@@ -66,8 +67,9 @@ class _FolderFaces:
         missing = [file for file in files if file not in present]
         if missing:
             raise DataError(
-                f"{self.root} lacks {len(missing)} of the {len(files)} images of celeba:{self.split} (e.g. {missing[0]}); "
-                "expected all of 000001.jpg to 202599.jpg. Unpack img_align_celeba.zip again."
+                f"{self.root} lacks {len(missing)} of the {len(files)} images of celeba:{self.split} (e.g. "
+                f"{missing[0]}); expected all of 000001.jpg to 202599.jpg. Unpack img_align_celeba.zip "
+                "again."
             )
         return stacked(((file, _face(opened(self.root / file, file), file, self.size)) for file in files), len(rows))
 
@@ -111,18 +113,18 @@ def _from_hub(split: str, size: int) -> LazySplit:
 
 
 def _face(image: Image.Image, name: str, size: int) -> Image.Image:
-    """The central 140×140, scaled to `size`. Only CelebA's aligned faces have this size and are cropped rightly."""
+    """The central 140×140, scaled to `size`. The crop fits only CelebA's aligned faces."""
     if image.size != (WIDTH, HEIGHT):
         raise DataError(
-            f"{name} is {image.width}×{image.height}; expected {WIDTH}×{HEIGHT}, CelebA's aligned and cropped images. "
-            "Open a folder of other faces by its path."
+            f"{name} is {image.width}×{image.height}; expected {WIDTH}×{HEIGHT}, CelebA's aligned and "
+            "cropped images. Open a folder of other faces by its path."
         )
     x, y = (WIDTH - CROP) // 2, (HEIGHT - CROP) // 2
     return image.crop((x, y, x + CROP, y + CROP)).resize((size, size), Image.Resampling.BILINEAR)
 
 
 def _groups(path: Path, files: list[str]) -> np.ndarray:
-    """Female or male for each file. The list has a count, the attributes' names, then a line of 1 and -1 for each file."""
+    """Female or male for each file. The list: a count, the attributes' names, a line of 1 and -1 a file."""
     try:
         _, names, *lines = path.read_text().splitlines()
         column = names.split().index("Male") + 1
@@ -130,6 +132,7 @@ def _groups(path: Path, files: list[str]) -> np.ndarray:
         return np.array([GROUPS[values[file] == 1] for file in files])
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise DataError(
-            f"Could not read {path} ({type(error).__name__}: {error}); expected CelebA's list of attributes, with the column Male "
-            "and a line for each image. Download it again, or remove it to go without labels."
+            f"Could not read {path} ({type(error).__name__}: {error}); expected CelebA's list of "
+            "attributes, with the column Male and a line for each image. Download it again, or remove it "
+            "to go without labels."
         ) from error

@@ -1,8 +1,8 @@
 """CIFAR-10 (Krizhevsky 2009: 32×32 RGB, 50,000 + 10,000) and CIFAR-2, its automobiles and horses.
 
 Read from `$HEADWATER_DATA/cifar10_jpeg.npz` if present, else from the original Python batches in
-`$HEADWATER_DATA/cifar-10-batches-py`, else from the hub. The three differ in order and, the first being JPEG, in pixels: an id
-names a picture within one of them only. Published index lists count the Python batches.
+`$HEADWATER_DATA/cifar-10-batches-py`, else from the hub. The three differ in order and, the first being JPEG,
+in pixels: an id names a picture within one of them only. Published index lists count the Python batches.
 """
 
 import io
@@ -31,14 +31,14 @@ CIFAR2 = DataSet(
 
 
 def cifar10(split: str = "train") -> Examples:
-    """The 50,000 `train` or 10,000 `test` images in the order of the source, or `val`: 100 test images of each class, shuffled."""
+    """The 50,000 `train` or 10,000 `test` images in order; `val`: 100 test images a class, shuffled."""
     return CIFAR10.examples(split, _part)
 
 
 def cifar2(split: str = "train") -> Examples:
     """Automobiles (label 0) and horses (label 1), equally many of each, in a fixed shuffled order.
 
-    `train`: 5,000 of the 10,000 training images. `val`: 1,000 of the 2,000 test images. `test`: the other 1,000.
+    `train`: 5,000 of the 10,000 training images. `val`: 1,000 of the 2,000 test images; `test`: the rest.
     The sizes follow D-TRAK, arXiv:2311.00500; the draw is our own.
     """
     return CIFAR2.examples(split, _part)
@@ -57,7 +57,7 @@ def _part(name: str) -> LazySplit:
 
 
 def _from_file(path: Path, name: str) -> LazySplit:
-    """`data` holds the JPEG bytes of all images, image i at `offset[i]:offset[i + 1]`; `is_test` separates the parts."""
+    """`data` holds the JPEG bytes, of image i at `offset[i]:offset[i + 1]`; `is_test` separates the parts."""
     names = ("data", "offset", "label", "is_test", "classes")
     have = arrays(path, names)
     if len(have) < len(names):

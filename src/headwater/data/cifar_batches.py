@@ -1,4 +1,4 @@
-"""Folders of Python batches, the format of CIFAR-10 and ArtBench-10: 32×32 RGB, a row of 3,072 bytes an image."""
+"""Python batches, the format of CIFAR-10 and ArtBench-10: 32×32 RGB, a row of 3,072 bytes an image."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ BATCH_FILES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": (
 
 
 def from_batches(folder: Path, name: str, source: str, *, meta: str, key: str) -> LazySplit:
-    """The train or test part in the order of the files; `key` of the file `meta` lists the names of the classes."""
+    """The train or test part in the files' order; `key` of the file `meta` lists the names of the classes."""
     classes = _classes(folder / meta, key)
     batches = [_batch(folder / file, len(classes)) for file in BATCH_FILES[name]]
     pixels, labels = (np.concatenate(column) for column in zip(*batches, strict=True))

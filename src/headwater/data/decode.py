@@ -1,4 +1,4 @@
-"""Pictures decoded to 8-bit grey or RGB pixels: alpha on white, upright, resized; shared by all sources of files."""
+"""Pictures decoded to 8-bit grey or RGB: alpha on white, upright, resized; shared by all sources of files."""
 
 from collections.abc import Iterable
 from io import BytesIO
@@ -24,8 +24,8 @@ def opened(file: Path | BytesIO, name: str) -> Image.Image:
         raise
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error and more
         raise DataError(
-            f"Could not read {name} as a picture ({first_line(error)}). Expected a whole PNG, JPEG, WebP, BMP, GIF or TIFF: "
-            "replace or remove it."
+            f"Could not read {name} as a picture ({first_line(error)}). Expected a whole PNG, JPEG, WebP, "
+            "BMP, GIF or TIFF: replace or remove it."
         ) from error
 
 
@@ -45,7 +45,7 @@ def eight_bit(image: Image.Image, name: str) -> Image.Image:
 
 
 def fitted(image: Image.Image, size: int | None) -> Image.Image:
-    """The central `size` × `size` after scaling the shorter side to `size` (bicubic, antialiased); None: unchanged."""
+    """The central square of the picture, its shorter side scaled to `size` (bicubic); None: unchanged."""
     if size is None or image.size == (size, size):
         return image
     short = min(image.size)
@@ -57,7 +57,7 @@ def fitted(image: Image.Image, size: int | None) -> Image.Image:
 def stacked(pictures: Iterable[tuple[str, Image.Image]], n: int) -> UInt8[np.ndarray, "n h w c"]:
     """`n` named pictures of one size as one array: one channel while all are grey, else three.
 
-    The array is allocated at the first picture (and once more if colour follows grey), so no picture is held twice.
+    The array is allocated at the first picture (again if colour follows grey), so no picture is held twice.
     """
     first, size, out = "", (0, 0), np.empty((0, 0, 0, 1), np.uint8)
     for row, (name, image) in enumerate(pictures):
@@ -66,8 +66,9 @@ def stacked(pictures: Iterable[tuple[str, Image.Image]], n: int) -> UInt8[np.nda
             out = _room(n, image)
         if image.size != size:
             raise DataError(
-                f"Images differ in size: {first} is {size[0]}×{size[1]}, {name} is {image.width}×{image.height} (width × height); "
-                f"expected one size. Resize them, e.g. resize={min(*size, *image.size)}.",
+                f"Images differ in size: {first} is {size[0]}×{size[1]}, {name} is "
+                f"{image.width}×{image.height} (width × height); expected one size. Resize them, e.g. "
+                f"resize={min(*size, *image.size)}.",
                 hint=f"Use --resize {min(*size, *image.size)}.",
             )
         if image.mode == "RGB" and out.shape[3] == 1:
@@ -96,7 +97,7 @@ def _room(n: int, image: Image.Image) -> UInt8[np.ndarray, "n h w c"]:
         return np.empty(shape, np.uint8)
     except MemoryError as error:
         raise DataError(
-            f"{n} images of {image.width}×{image.height} need {np.prod(shape, dtype=float) / 2**30:.0f} GiB of memory, more than "
-            "there is. Make them smaller with resize=N.",
+            f"{n} images of {image.width}×{image.height} need {np.prod(shape, dtype=float) / 2**30:.0f} GiB "
+            "of memory, more than there is. Make them smaller with resize=N.",
             hint="Use --resize N.",
         ) from error

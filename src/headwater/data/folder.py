@@ -16,9 +16,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 def folder(root: str | Path, *, resize: int | None = None) -> Examples:
     """Every image below `root`, in the order of their relative paths, which are their ids.
 
-    The outermost subfolder is the image's group, its place among the sorted names the label; if any image is outside
-    the subfolders, there are neither. Hidden files and folders are skipped, links followed. Prompts are the captions
-    of a `metadata.jsonl` in `root`, whose groups, if it has any, replace the subfolders.
+    The outermost subfolder is the image's group, its place among the sorted names the label; if any image is
+    outside the subfolders, there are neither. Hidden files and folders are skipped, links followed. Prompts
+    are the captions of a `metadata.jsonl` in `root`, whose groups, if it has any, replace the subfolders.
     """
     root = Path(root)
     files = _images(root)
@@ -42,8 +42,8 @@ def _images(root: Path) -> list[str]:
     images = sorted(file for file in files if file.lower().endswith(SUFFIXES))
     if not images:
         raise DataError(
-            f"None of the {len(files)} files in the folder {root} is an image by its name (e.g. {min(files)}); "
-            f"expected {' '.join(SUFFIXES)}. For an .npz file, give its own path."
+            f"None of the {len(files)} files in the folder {root} is an image by its name (e.g. "
+            f"{min(files)}); expected {' '.join(SUFFIXES)}. For an .npz file, give its own path."
         )
     return images
 

@@ -20,9 +20,9 @@ TEXT = ("string", "large_string")
 def from_hub(name: str, split: str = "train", *, resize: int | None = None) -> Examples:
     """One split of the data set `name`; a slice such as `train[:1000]` works too.
 
-    Images are its one column of type Image. Labels are the column of type ClassLabel (of several, `label` or else the
-    first), groups the names of its classes; a missing label is -1 and "". Prompts are the first text column called
-    caption, prompt or text. Ids are positions in the split.
+    Images are its one column of type Image. Labels are the column of type ClassLabel (of several, `label` or
+    else the first), groups the names of its classes; a missing label is -1 and "". Prompts are the first text
+    column called caption, prompt or text. Ids are positions in the split.
     """
     table = opened_table(name, split)
     kinds = {column: type(feature).__name__ for column, feature in table.features.items()}

@@ -14,4 +14,5 @@ def local(name: str) -> Path | None:
 def remedy(*names: str) -> str:
     """The sentence of an error that says where `names` are expected."""
     folder = os.environ.get("HEADWATER_DATA") or "not set"
-    return f"HEADWATER_DATA is {folder}: name a folder that has {' or '.join(names)} (docs/data.md says where to get it)."
+    contents = " or ".join(names)
+    return f"HEADWATER_DATA is {folder}: name a folder that has {contents} (docs/data.md says where to get it)."

@@ -34,7 +34,7 @@ class LazySplit:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Classes and splits. A split is a range (in shares) of each class of a part, or None for the whole part in order."""
+    """Classes and splits. A split is a range (in shares) of each class of a part; None: the whole part."""
 
     name: str
     classes: tuple[str, ...]

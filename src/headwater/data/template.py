@@ -15,9 +15,9 @@ KNOWN = " ".join(f"{{{name}}}" for name in FIELDS)
 def captioned(examples: Examples, template: str) -> Examples:
     """The examples, with the template as their prompts, filled in with each one's {group}, {label} and {id}.
 
-    Examples that have prompts keep them. Groups are inserted unchanged, `ukiyo_e` too; `{{` is a brace. Raises
-    OptionError for an unreadable template or a column that the examples lack, DataError for an image without a
-    group or label (−1).
+    Examples that have prompts keep them. Groups are inserted unchanged, `ukiyo_e` too; `{{` is a brace.
+    Raises OptionError for an unreadable template or a column that the examples lack, DataError for an image
+    without a group or label (−1).
     """
     names = names_in(template)
     if examples.prompts is not None:
@@ -51,12 +51,13 @@ def _check(examples: Examples, name: str, template: str) -> None:
     if column is None:
         present = " ".join(f"{{{word}}}" for word, field in FIELDS.items() if getattr(examples, field) is not None)
         raise OptionError(
-            f"The caption '{template}' asks for {{{name}}}, but the images have no {FIELDS[name]}; they have {present}. Use "
-            f"these, or give the images {FIELDS[name]}."
+            f"The caption '{template}' asks for {{{name}}}, but the images have no {FIELDS[name]}; they "
+            f"have {present}. Use these, or give the images {FIELDS[name]}."
         )
     blank = np.flatnonzero(column < 0) if name == "label" else [row for row, word in enumerate(column) if not word]
     if len(blank):
         raise DataError(
-            f"The caption '{template}' asks for {{{name}}}, which {len(blank):,} of the {len(examples):,} images lack, the first "
-            f"with id '{examples.ids[blank[0]]}'; expected one each. Give them one, leave them out, or use another of {KNOWN}."
+            f"The caption '{template}' asks for {{{name}}}, which {len(blank):,} of the {len(examples):,} "
+            f"images lack, the first with id '{examples.ids[blank[0]]}'; expected one each. Give them one, "
+            f"leave them out, or use another of {KNOWN}."
         )

@@ -78,10 +78,10 @@ DIFFUSERS = Family()
 class Denoiser:
     """One model at one checkpoint, in eval mode.
 
-    `shape` is the network's input: a picture, or with an auto-encoder (`latent`) its latents. `classes` is the number of
-    labels of a class-conditional model, `text` the encoder of a model that takes prompts. `memory`: bytes that the
-    activations of one pass may take; it decides only how many pictures pass at once. `checkpoints` are earlier states
-    of the model in training, the earliest first.
+    `shape` is the network's input: a picture, or with an auto-encoder (`latent`) its latents. `classes` is
+    the number of labels of a class-conditional model, `text` the encoder of a model that takes prompts.
+    `memory`: bytes that the activations of one pass may take; it decides only how many pictures pass at once.
+    `checkpoints` are earlier states of the model in training, the earliest first.
     """
 
     module: nn.Module
@@ -147,18 +147,18 @@ class Denoiser:
         return x.clamp(-1, 1) if self.latent is None else x
 
     def check(self, examples: Examples) -> None:
-        """Raise a DataError if the images do not fit the model: another shape, or no prompts or labels for it."""
+        """Raise a DataError for images of another shape or without the model's prompts or labels."""
         if examples.shape != self.pictures:
             (c, h, w), (mc, mh, mw) = examples.shape, self.pictures
             raise DataError(
-                f"The images are {h}×{w} with {c} channel{'s' * (c > 1)}; the model takes {mh}×{mw} with {mc}. "
-                "Convert or resize them.",
+                f"The images are {h}×{w} with {c} channel{'s' * (c > 1)}; the model takes {mh}×{mw} with "
+                f"{mc}. Convert or resize them.",
                 hint="For a folder of images use --resize.",
             )
         if self.text is not None and examples.prompts is None:
             raise DataError(
-                "The model is conditioned on prompts and the images have none. Give an .npz with `prompts`, a folder with captions "
-                "in its metadata.jsonl, or a template as `caption`.",
+                "The model is conditioned on prompts and the images have none. Give an .npz with `prompts`, "
+                "a folder with captions in its metadata.jsonl, or a template as `caption`.",
                 hint="The template is --caption.",
             )
         if self.classes is not None:

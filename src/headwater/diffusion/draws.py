@@ -32,10 +32,11 @@ class Draw(NamedTuple):
 class Draws:
     """K timesteps × `noises` noises per example.
 
-    uniform: t = ⌊iT/K⌋ for i < K (K = 10, T = 1000: 0, 100, …, 900); cumulative: 0 … K−1; stratified: one t at random in each
-    of K equal strata; antithetic: the same timesteps, and every second draw has the noise of the one before it with the
-    opposite sign; random: K times at random. A tuple of timesteps is used unchanged. Noise is named (seed, content hash,
-    t, j): K = 10 and K = 100 share the noise of common timesteps, and equal images share all of it.
+    uniform: t = ⌊iT/K⌋ for i < K (K = 10, T = 1000: 0, 100, …, 900); cumulative: 0 … K−1; stratified: one t
+    at random in each of K equal strata; antithetic: the same timesteps, and every second draw has the noise
+    of the one before it with the opposite sign; random: K times at random. A tuple of timesteps is used
+    unchanged. Noise is named (seed, content hash, t, j): K = 10 and K = 100 share the noise of common
+    timesteps, and equal images share all of it.
     """
 
     timesteps: int | tuple[int, ...] = 10
@@ -96,7 +97,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Journey:
-    """At each timestep t of a sampler's path, the picture x̂₀ that the model predicts there, noised again to t.
+    """The picture x̂₀ predicted at each timestep t of a sampler's path, noised again to t.
 
     x̂₀ is the prediction from the stored x_t, clipped as the sampler clips it. Noise is named as in `Draws`.
     (Georgiev et al. 2023, arXiv:2312.06205; D-TRAK paper, appendix A.3.)
@@ -122,7 +123,7 @@ class Journey:
 
 @dataclass(frozen=True)
 class PseudoTargets:
-    """`draws` whose target noise is replaced by η ~ N(0, I) named (seed, content hash, t, j); x_t is unchanged.
+    """`draws` with the same x_t, and η ~ N(0, I) named (seed, content hash, t, j) for the target noise.
 
     A target sampled from the model is ε_mod = ε_θ + η, of which a Monte-Carlo Fisher needs only η.
     (Mlodozieniec et al. 2025, arXiv:2410.13850, equation 10.)
@@ -187,9 +188,9 @@ def _counted(steps: list[int]) -> list[tuple[int, int]]:
 def along_trajectory(examples: Examples, rows: slice, schedule: Schedule, like: Tensor) -> Draw:
     """The stored states of a sampler's path as draws: x_t with the noise that its step to x_{t'} implies.
 
-    From the DDPM step's mean, x_{t'} = μ(x_t, ε) solves to ε = (x_t − √(ᾱ_t/ᾱ_{t'}) x_{t'}) √(1−ᾱ_t)/(1−ᾱ_t/ᾱ_{t'}), so that
-    ‖x_{t'} − μ_θ‖² is a multiple of ‖ε − ε_θ‖². The last step, to the picture, adds no noise and has no density: it is
-    left out.
+    From the DDPM step's mean, x_{t'} = μ(x_t, ε) solves to ε = (x_t − √(ᾱ_t/ᾱ_{t'}) x_{t'})
+    √(1−ᾱ_t)/(1−ᾱ_t/ᾱ_{t'}), so that ‖x_{t'} − μ_θ‖² is a multiple of ‖ε − ε_θ‖². The last step, to the
+    picture, adds no noise and has no density: it is left out.
     """
     states, times = path(examples, rows, like.device)
     keep = int((times >= 0).sum()) - 1
@@ -205,17 +206,17 @@ def along_trajectory(examples: Examples, rows: slice, schedule: Schedule, like: 
 
 
 def path(examples: Examples, rows: slice, device: torch.device) -> tuple[Float[Tensor, "b s c h w"], Int64[Tensor, " s"]]:
-    """The states of a sampler's path, in double (near t = 0 their differences are tiny), and their timesteps."""
+    """The states of a sampler's path, in double (differences are tiny near t = 0), and their timesteps."""
     states, times = stored_path(examples)
     return torch.as_tensor(states[rows], device=device).double(), torch.as_tensor(times, device=device)
 
 
 def stored_path(examples: Examples, T: int | None = None) -> tuple[Float[np.ndarray, "n s c h w"], Int64[np.ndarray, " s"]]:
-    """The pictures' sampler path; a DataError if there is none, or if it does not fit a sampler of T timesteps."""
+    """The pictures' sampler path; a DataError if there is none, or if it does not fit T timesteps."""
     if examples.trajectory is None or examples.trajectory_timesteps is None:
         raise DataError(
-            "This needs the sampler's path, and the queries have no `trajectory`. Sample them with keep_path=True "
-            "(for the measurement 'trajectory' also with sampler='ddpm').",
+            "This needs the sampler's path, and the queries have no `trajectory`. Sample them with "
+            "keep_path=True (for the measurement 'trajectory' also with sampler='ddpm').",
             hint="That is `headwater sample … --trajectory` (and `--sampler ddpm`).",
         )
     states, times = examples.trajectory, examples.trajectory_timesteps
@@ -227,7 +228,8 @@ def stored_path(examples: Examples, T: int | None = None) -> tuple[Float[np.ndar
     largest = np.inf if T is None else T - 1
     if not (len(times) and (np.diff(times) < 0).all() and times[-1] >= -1 and 0 <= times[0] <= largest):
         raise DataError(
-            f"trajectory_timesteps run {times[:3].tolist()} … {times[-1:].tolist()}; expected decreasing timesteps from at most "
-            f"{'the last' if T is None else T - 1} down to 0 or to -1, the finished picture."
+            f"trajectory_timesteps run {times[:3].tolist()} … {times[-1:].tolist()}; expected decreasing "
+            f"timesteps from at most {'the last' if T is None else T - 1} down to 0 or to -1, the finished "
+            "picture."
         )
     return states, times

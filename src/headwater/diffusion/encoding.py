@@ -1,4 +1,4 @@
-"""Latents and embedded prompts for models with an auto-encoder or a text encoder, computed once and stored."""
+"""Latents and embedded prompts, computed once and stored."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ def encoded(model: Denoiser | None, examples: Examples, store: FeatureStore) -> 
 def posteriors(
     model: Denoiser, examples: Examples, store: FeatureStore, *, mirrored: bool = False
 ) -> Float32[np.ndarray, "n 2 c h w"]:
-    """Mode and standard deviation of every image's latents, or of its mirror image's, which are not the mirrored latents."""
+    """Mode and standard deviation of the images' latents, or of their mirror images' latents."""
     latent = model.latent
     if latent is None:
         raise DataError("The model has no auto-encoder: it takes pixels.")

@@ -1,8 +1,9 @@
-"""Measurements: functions of (network output, draws, schedule) with one number per draw. A picture's value is the mean
-over draws, or for a path (`trajectory`) the sum over its steps.
+"""Measurements: functions of (network output, draws, schedule) with one number per draw. A picture's value is
+the mean over draws, or for a path (`trajectory`) the sum over its steps.
 
-All are loss-like: a smaller value fits the picture better. Formulas: Zheng et al., D-TRAK, arXiv:2311.00500, section 3.
-`d` below is the number of pixel values; ε̂ and the raw output are the same for a noise-predicting model.
+All are loss-like: a smaller value fits the picture better. Formulas: Zheng et al., D-TRAK, arXiv:2311.00500,
+section 3. `d` below is the number of pixel values; ε̂ and the raw output are the same for a noise-predicting
+model.
 """
 
 from collections.abc import Callable
@@ -36,7 +37,7 @@ def elbo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> F
 
 
 def square(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
-    """‖output‖²/d: D-TRAK's measurement. Not a likelihood: it can rank training images for one query, but not queries."""
+    """‖output‖²/d: D-TRAK's measurement. No likelihood: it ranks training images for a query, not queries."""
     return output.square().mean(PIXELS)
 
 
@@ -72,9 +73,9 @@ def interpolation(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Sched
 def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """Σ_t ‖x_{t'} − μ_θ(x_t, t)‖²/(2σ_t²) along a stored DDPM path: −log p of the path, up to a constant.
 
-    σ_t² = (1−ᾱ_{t'})/(1−ᾱ_t) · (1−ᾱ_t/ᾱ_{t'}), the sampler's own variance. Returned is one step's term, a sum over pixels;
-    a picture's value is the sum over steps. DDIM with η = 0 has no density. The sampler clips x̂₀, and μ_θ here is not
-    clipped: where it was, mostly near t = 0, the value is somewhat too large.
+    σ_t² = (1−ᾱ_{t'})/(1−ᾱ_t) · (1−ᾱ_t/ᾱ_{t'}), the sampler's own variance. Returned is one step's term, a sum
+    over pixels; a picture's value is the sum over steps. DDIM with η = 0 has no density. The sampler clips
+    x̂₀, and μ_θ here is not clipped: where it was, mostly near t = 0, the value is somewhat too large.
     """
     _of_a_diffusion(schedule, "trajectory")
     alpha_bar = torch.as_tensor(schedule.alpha_bar, device=output.device)  # in double: 1 − α is tiny near t = 0
@@ -94,9 +95,9 @@ def _of_a_diffusion(schedule: Schedule, name: str) -> None:
 
 
 def pseudo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
-    """√(2/d) ⟨output, η⟩ with η the noise of `PseudoTargets`. E[∇ ∇ᵀ] = Jᵀ(2/d)J, the Gauss–Newton matrix of `simple`.
+    """√(2/d) ⟨output, η⟩, η the noise of `PseudoTargets`: E[∇∇ᵀ] = Jᵀ(2/d)J, Gauss–Newton's of `simple`.
 
-    Equation 10 of arXiv:2410.13850 as printed lacks the ½ of its appendix B, and sums over pixels; losses here are means.
+    Equation 10 of arXiv:2410.13850 as printed lacks the ½ of its appendix B, and sums over pixels.
     """
     return (2 / output.shape[PIXELS[0] :].numel()) ** 0.5 * (output * draw.noise).sum(PIXELS)
 

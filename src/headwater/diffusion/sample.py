@@ -18,7 +18,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 
 
 class Samples(NamedTuple):
-    """Finished pictures in model units; the path holds x_t for each of `timesteps` and, last, the picture itself (t = −1)."""
+    """Pictures in model units; the path holds x_t for each of `timesteps` and, last, the picture (t = −1)."""
 
     pictures: Float[Tensor, "n c h w"]
     path: Float[Tensor, "n s c h w"] | None
@@ -36,11 +36,11 @@ def sample(
     keep_path: bool = False,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Samples:
-    """The pictures numbered `indices` of stream `seed`, or their latents: picture i does not depend on its batch.
+    """Pictures `indices` of stream `seed`, or their latents: picture i does not depend on its batch.
 
-    ddim (Song et al. 2021, arXiv:2010.02502, equation 12 with η = 0): x_{t'} = √ᾱ_{t'} x̂₀ + √(1−ᾱ_{t'}) ε̂; for a flow
-    model Euler's step x_{t'} = (1−σ_{t'}) x̂₀ + σ_{t'} ε̂.
-    ddpm (Ho et al. 2020, equation 7): the posterior mean of x_{t'} given x_t and x̂₀, plus noise of the posterior variance.
+    ddim (Song et al. 2021, arXiv:2010.02502, equation 12 with η = 0): x_{t'} = √ᾱ_{t'} x̂₀ + √(1−ᾱ_{t'}) ε̂;
+    for a flow model Euler's step x_{t'} = (1−σ_{t'}) x̂₀ + σ_{t'} ε̂.
+    ddpm (Ho et al. 2020, equation 7): the posterior mean of x_{t'} given x_t and x̂₀, plus its noise.
     Timesteps are "leading": i⌊T/steps⌋ (50 steps: 980, 960, …, 0). x̂₀ of pixels is clipped to [−1, 1].
     `predict` gives the network's output at (x, t) (None: the model's own, without a condition).
     """
@@ -87,7 +87,7 @@ def _posterior(x: Tensor, picture: Tensor, now: float, then: float, noise: Tenso
 
 
 def conditioned(model: Denoiser, condition: Condition, guidance: float = 1.0) -> Predict:
-    """c, the network's output at (x, t) under the condition; with guidance g ≠ 1, u + g·(c − u), u under the empty prompt.
+    """c, the output under the condition; with guidance g ≠ 1, u + g·(c − u), u for the empty prompt.
 
     (Ho & Salimans 2022, arXiv:2207.12598.)
     """

@@ -87,11 +87,11 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Flow(Schedule):
-    """x_t = (1 − σ_t) x + σ_t ε, and the network outputs the velocity ε − x of the straight path from picture to noise.
+    """x_t = (1 − σ_t) x + σ_t ε; the network outputs ε − x, the velocity of the straight path to noise.
 
-    σ_t rises with t = 0 … T−1 and takes the place of β. The network's time argument is 1000·σ_t. (Rectified flow: Liu et al. 2022,
-    arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206.) `alpha_bar` is for x_t scaled to unit variance:
-    (1−σ)²/((1−σ)²+σ²).
+    σ_t rises with t = 0 … T−1 and takes the place of β. The network's time argument is 1000·σ_t. (Rectified
+    flow: Liu et al. 2022, arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206.) `alpha_bar` is for x_t
+    scaled to unit variance: (1−σ)²/((1−σ)²+σ²).
     """
 
     prediction: Prediction = "flow"
@@ -125,7 +125,7 @@ def linear(T: int = 1000, start: float = 1e-4, end: float = 0.02, prediction: Pr
 
 
 def early(timesteps: int | tuple[int, ...], T: int) -> tuple[int, ...]:
-    """Explicit timesteps, validated; or, for an integer K, K timesteps evenly spaced over the first half of the schedule."""
+    """Explicit timesteps, validated; or for an integer K, K of them evenly in the schedule's first half."""
     if isinstance(timesteps, int):
         if timesteps > (limit := max(1, T // 2)):
             raise OptionError(

@@ -1,4 +1,4 @@
-"""Files that appear only when complete, and folders locked by one process at a time; safe against kills and full disks."""
+"""Files that appear only when complete, and folders locked by one process at a time."""
 
 import contextlib
 import errno
@@ -18,7 +18,7 @@ def written(path: Path, mode: str = "w+b") -> Iterator[IO]:
     """A file that appears under `path` only when complete: `.part` → fsync → rename.
     A full disk is a StorageError.
 
-    Binary files are opened for reading too: numpy's C code bypasses a write-only file object, which hides a full disk.
+    Binary files are opened for reading too: numpy bypasses a write-only file object, which hides a full disk.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -33,8 +33,8 @@ def written(path: Path, mode: str = "w+b") -> Iterator[IO]:
         if error.errno not in FULL_OR_CLOSED:
             raise
         raise StorageError(
-            f"Could not write {path}: {error.strerror}. Free some space or name another folder; a second run goes on where "
-            "this one stopped.",
+            f"Could not write {path}: {error.strerror}. Free some space or name another folder; a second "
+            "run goes on where this one stopped.",
             hint="Then run the same command again.",
         ) from error
     finally:

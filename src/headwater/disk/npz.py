@@ -18,10 +18,10 @@ PATHS = ("trajectory", "trajectory_timesteps")
 
 
 def read_examples(path: str | Path) -> Examples:
-    """The Examples in an `.npz`: `images` uint8 `[n, h, w, c]` or `[n, h, w]`, and any of the other fields of Examples.
+    """The Examples in an `.npz`: `images` uint8 `[n, h, w, c]` or `[n, h, w]`, and further fields.
 
-    Labels that are words become groups, and the words' sorted positions the labels; ids of any type become text.
-    Arrays with other names are not read.
+    Labels that are words become groups, and the words' sorted positions the labels; ids of any type become
+    text. Arrays with other names are not read.
     """
     path = Path(path)
     columns = arrays(path, ("images", "labels", *WORDS, *PATHS))
@@ -42,8 +42,8 @@ def read_examples(path: str | Path) -> Examples:
 def write_examples(path: str | Path, examples: Examples, **further: np.ndarray) -> None:
     """Write examples as a compressed `.npz` that `read_examples` reads.
 
-    The latents of generated pictures and the `further` arrays are written too, but `read_examples` skips them: a
-    picture's latents are always the encoding of its 8-bit pixels.
+    The latents of generated pictures and the `further` arrays are written too, but `read_examples` skips
+    them: a picture's latents are always the encoding of its 8-bit pixels.
     """
     columns: dict[str, Any] = {"images": examples.images, **further}
     for name in ("labels", "latents", *PATHS):
@@ -78,8 +78,8 @@ def _members(path: Path, file: BufferedReader, names: Iterable[str]) -> dict[str
     except Exception as error:  # zipfile, zlib, struct and numpy each raise their own; the file is at fault
         if "Object arrays" in str(error):
             raise DataError(
-                f"`{name}` in {path} holds Python objects; loading never unpickles. Save it as plain numbers or text, "
-                "without dtype=object."
+                f"`{name}` in {path} holds Python objects; loading never unpickles. Save it as plain "
+                "numbers or text, without dtype=object."
             ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(f"Could not read {path}: {name} is damaged ({reason}). Write the file again.") from error
@@ -94,8 +94,8 @@ def _images(path: Path, images: np.ndarray) -> UInt8[np.ndarray, "n h w c"]:
     if images.dtype != np.uint8:
         between = f" between {images.min():g} and {images.max():g}" if images.size and images.dtype.kind in "fiu" else ""
         raise DataError(
-            f"The images in {path} are {form}{between}; expected uint8. Scale them to 0…255, round them, and save them with "
-            ".astype(numpy.uint8)."
+            f"The images in {path} are {form}{between}; expected uint8. Scale them to 0…255, round them, "
+            "and save them with .astype(numpy.uint8)."
         )
     if images.ndim == 3:
         images = images[..., None]
@@ -130,7 +130,7 @@ def _labels(path: Path, column: np.ndarray) -> tuple[Int64[np.ndarray, " n"], tu
 
 
 def _trajectory(path: Path, columns: dict[str, np.ndarray], n: int) -> dict[str, Any]:
-    """The states of a sampler's path, float32 `[n, s, c, h, w]`, and their timesteps, int64 `[s]`: both, or neither."""
+    """The states of a sampler's path, `[n, s, c, h, w]`, and their timesteps, `[s]`: both, or neither."""
     if not set(PATHS) & set(columns):
         return {}
     if not set(PATHS) <= set(columns):

@@ -1,8 +1,8 @@
-"""A shard: a block of rows in `rows-<i>.npy` and their keys in `rows-<i>.json`. A flipped bit in either is detected.
+"""A shard: a block of rows in `rows-<i>.npy` and their keys in `rows-<i>.json`, both with checksums.
 
-The `.json` is written last, and a shard without it does not exist. It holds the keys, shape and dtype of the rows,
-the checksum of the `.npy` file, and a checksum of itself. float16 rows are stored as row · 2^−e, with one exponent e
-for each row in the `.json`.
+The `.json` is written last, and a shard without it does not exist. It holds the keys, shape and dtype of the
+rows, the checksum of the `.npy` file, and a checksum of itself. float16 rows are stored as row · 2^−e, with
+one exponent e for each row in the `.json`.
 """
 
 import errno
@@ -106,10 +106,10 @@ def delete_shard(path: Path) -> None:
 
 
 def to_float16(rows: Rows) -> tuple[Float16[np.ndarray, "n k"], Int[np.ndarray, " n"]]:
-    """(row · 2^−e in float16, e), with e such that each row's largest entry is near the top of float16's range.
+    """(row · 2^−e in float16, e), with each row's largest entry near the top of float16's range.
 
-    A power of two is exact, so the error is float16's rounding: 2^−11 of an entry, for entries above 2^−29 of the
-    largest.
+    A power of two is exact, so the error is float16's rounding: 2^−11 of an entry, for entries above 2^−29 of
+    the largest.
     """
     if not np.isfinite(rows).all():
         raise NonFiniteError("A row of features has a NaN or an infinity; float16 holds finite numbers only. Check the weights.")

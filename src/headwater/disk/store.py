@@ -1,7 +1,7 @@
-"""Rows of numbers on disk, addressed by their settings: get or compute, shard by shard; a kill loses at most one shard.
+"""Rows of numbers on disk, addressed by their settings: get or compute; a kill loses at most one shard.
 
-A folder holds the rows of one setting (model, measurement, draws, projector) in one dtype; the key of a row is its
-example's content hash. A damaged shard is detected on reading, reported, and computed again.
+A folder holds the rows of one setting (model, measurement, draws, projector) in one dtype; the key of a row
+is its example's content hash. A damaged shard is detected on reading, reported, and computed again.
 """
 
 import hashlib
@@ -42,8 +42,9 @@ def unheard(count: int, total: int) -> None:
 class FeatureStore:
     """Feature rows under one root folder, stored as float32, or as float16 in half the space.
 
-    `progress` is called with (rows done, rows to do) while rows are computed, `warn` with one line for each damaged
-    shard. `crew` computes missing rows (None: this process). `memory`: bytes that a method without a model may hold.
+    `progress` is called with (rows done, rows to do) while rows are computed, `warn` with one line for each
+    damaged shard. `crew` computes missing rows (None: this process). `memory`: bytes that a method without a
+    model may hold.
     """
 
     root: Path
@@ -63,9 +64,9 @@ class FeatureStore:
         keys: Sequence[str],
         compute: Callable[[list[int]], Iterable[Rows]],
     ) -> Rows:
-        """The float32 rows of `keys`, in that order; missing rows come from `compute(positions)`, a block at a time.
+        """The float32 rows of `keys`, in order; missing rows come from `compute(positions)`, in blocks.
 
-        Each block is written as soon as it exists, so a killed run repeats at most one. Equal keys are computed once.
+        Each block is written at once, so a killed run repeats at most one. Equal keys are computed once.
         """
         gathered = _Gathered(keys)
         with self.place("features", settings, f"-{self.dtype}") as folder:
@@ -109,7 +110,7 @@ class FeatureStore:
 
 
 class _Gathered:
-    """The rows of `keys` as they arrive: allocated once, when the width is known, and filled shard by shard."""
+    """The rows of `keys`, allocated once, when the width is known, and filled shard by shard."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self.places: dict[str, list[int]] = {}

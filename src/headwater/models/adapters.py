@@ -23,8 +23,8 @@ from headwater.models.training_data import Material, latents
 class Tuning:
     """`base`, to be trained further on images whose latents and embedded prompts are in the store.
 
-    With a `rank` its weights are frozen and adapters of that rank are trained (LoRA). `name` is the folder or name by
-    which the base was opened; a folder of its adapters records it.
+    With a `rank` its weights are frozen and adapters of that rank are trained (LoRA). `name` is the folder or
+    name by which the base was opened; a folder of its adapters records it.
     """
 
     base: Denoiser
@@ -46,7 +46,7 @@ class Tuning:
         return self.base.family
 
     def fresh(self, seed: int) -> nn.Module:
-        """A copy of the base's network, or the base's network with new adapters, whose frozen weights are shared."""
+        """A copy of the base's network, or with a rank new adapters beside its shared, frozen weights."""
         if self.rank is None:
             return deepcopy(self.base.module).requires_grad_(True)
         module = lora.beside(self.base.module)
@@ -88,7 +88,7 @@ class Tuning:
 def lora_tuning(
     base: str | Path, rank: int, size: tuple[int, int] | None, store: FeatureStore, device: str = "cpu", dtype: str = "float32"
 ) -> Tuning:
-    """The tuning of a model's adapters, for pictures of this size (None: the model's); `dtype` is of the frozen weights."""
+    """The tuning of adapters for pictures of `size` (None: the model's); `dtype` of the frozen weights."""
     if dtype == "float16":
         raise OptionError("dtype is float16, in which small gradients underflow; expected bfloat16 or float32.")
     name = loading.absolute_name(base)

@@ -1,4 +1,4 @@
-"""The interface of one kind of network, read from its folder. One kind a file; `loading` lists them by name."""
+"""The interface of one kind of network, read from its folder; `loading` lists the kinds by name."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -9,8 +9,8 @@ from headwater.models.folders import Pipeline
 
 
 class Kind(Family, ABC):
-    """A Family of networks as a pipeline's component. `part` is its name there; `any_size`: it also takes pictures of
-    another size than its config's."""
+    """A Family of networks as a pipeline's component. `part` is its name there; `any_size`: it also takes
+    pictures of another size than its config's."""
 
     part = "unet"
     any_size = False

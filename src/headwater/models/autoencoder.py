@@ -18,7 +18,7 @@ COMPONENTS = ("vae", "vqvae")  # its names in pipelines
 class Encoder:
     """z = (e(x) − shift) · scale of one of diffusers' auto-encoders: AutoencoderKL, AutoencoderTiny, VQModel.
 
-    KL's has a posterior: attribution uses its mode, training its samples. The others' latents are deterministic.
+    KL's has a posterior: attribution uses its mode, training its samples. The others are deterministic.
     """
 
     module: Any

@@ -1,4 +1,4 @@
-"""Trained models on disk, addressed by their settings: get or train. A killed training goes on from its checkpoint."""
+"""Trained models on disk, addressed by their settings: get or train, or resume a killed training."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from headwater.models.train import Recipe, Trainable, Watch, train
 
 @dataclass(frozen=True)
 class Training:
-    """All that determines a trained model: equal trainings give equal weights. `keep` is a mask of images, None: all."""
+    """All that determines a trained model: equal trainings give equal weights. `keep`: a mask of images."""
 
     network: Trainable
     recipe: Recipe

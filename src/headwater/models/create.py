@@ -18,7 +18,7 @@ from headwater.models.unet import Network
 
 
 def network(config: str, examples: Examples, *, prediction: str = "epsilon", conditional: bool = False) -> Network:
-    """The named network for the size and channels of the images; with `conditional`, also for their labels."""
+    """The named network for the images' size and channels, and with `conditional` for their labels."""
     if prediction not in folders.PREDICTIONS:
         raise unknown("prediction", prediction, folders.PREDICTIONS)
     channels, height, width = examples.shape
@@ -46,10 +46,10 @@ def train_model(
     device: str = "cpu",
     tick: Callable[[int, int], None] = unheard,
 ) -> None:
-    """Train the network, or adapters, on `examples` and write it to `out`, with checkpoints in `out/checkpoints/step-*`.
+    """Train the network, or adapters, on `examples` and write it to `out`, with `out/checkpoints/step-*`.
 
-    An interrupted call goes on from its last checkpoint. A finished model with equal settings is left unchanged; one with
-    other settings is an OptionError.
+    An interrupted call goes on from its last checkpoint. A finished model with equal settings is left
+    unchanged; one with other settings is an OptionError.
     """
     network.check(examples)
     settings = network.settings(examples) | {"recipe": asdict(recipe), "seed": seed, "data": examples.fingerprint}
@@ -61,14 +61,14 @@ def train_model(
 
 @contextmanager
 def _watched(out: Path, save: Callable[[Denoiser, Path], None], tick: Callable[[int, int], None]) -> Iterator[Watch]:
-    """A Watch that saves checkpoints in `out/checkpoints/step-*`, and a state in `out` until the block ends."""
+    """A Watch that saves checkpoints in `out/checkpoints`, and a state in `out` until the block ends."""
     state = out / "training-state.safetensors"
     yield Watch(state, tick, lambda step, model: save(model, out / "checkpoints" / f"step-{step}"))
     state.unlink(missing_ok=True)
 
 
 def _unfinished(out: Path, settings: Mapping[str, object]) -> bool:
-    """Whether the training with these settings is unfinished in `out`; an OptionError if `out` holds another training."""
+    """Whether this training is unfinished in `out`; an OptionError for one with other settings."""
     record, path = json.loads(json.dumps(settings)), out / "training.json"
     if path.exists() and json.loads(path.read_text()) != record:
         raise OptionError(

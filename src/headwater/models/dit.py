@@ -9,7 +9,7 @@ from headwater.models.architecture import Kind, height_and_width
 
 
 class DiT(Kind):
-    """DiTTransformer2DModel: (x_t, t, class_labels). Learned variances, if any, are the second half of its channels."""
+    """DiTTransformer2DModel: (x_t, t, class_labels). The second half of its channels may be variances."""
 
     part = "transformer"
 

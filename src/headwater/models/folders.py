@@ -1,4 +1,4 @@
-"""Diffusers folders, validated. Weights come only from safetensors, code only from the installed libraries."""
+"""Diffusers folders, validated: weights only from safetensors, code only from installed libraries."""
 
 import hashlib
 import importlib
@@ -41,8 +41,8 @@ class Pipeline:
         path = hub.place(path, hub.pipeline_files)
         if not path.is_dir():
             raise ModelError(
-                f"There is no model folder {path}. Expected {EXPECTED}; a model of the hub is written hf:owner/name, such as "
-                f"{hub.EXAMPLE}."
+                f"There is no model folder {path}. Expected {EXPECTED}; a model of the hub is written "
+                f"hf:owner/name, such as {hub.EXAMPLE}."
             )
         index = path / "model_index.json"
         return cls(path, json_of(index, EXPECTED) if index.exists() else {})
@@ -61,8 +61,8 @@ class Pipeline:
         entry = self.index.get(name)
         if isinstance(entry, list) and entry[0] not in ("diffusers", "transformers"):
             raise ModelError(
-                f"The {name} of {self.path} is code of its own ({entry[0]}.{entry[1]}), and loading never runs code from a model. "
-                "Expected a component of diffusers or transformers."
+                f"The {name} of {self.path} is code of its own ({entry[0]}.{entry[1]}), and loading never "
+                "runs code from a model. Expected a component of diffusers or transformers."
             )
         return self.path / name
 
@@ -78,7 +78,7 @@ def json_of(path: Path, expected: str) -> dict[str, Any]:
 
 
 def module_of(folder: Path, device: str = "cpu", dtype: str = "float32") -> nn.Module:
-    """The network in a diffusers folder: built from its config.json, with all of its weights, in one of DTYPES."""
+    """The network in a diffusers folder, from its config.json and all of its weights, in one of DTYPES."""
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     config = json_of(folder / "config.json", EXPECTED)
@@ -145,20 +145,21 @@ def of_transformers(folder: Path, name: str, device: str = "cpu") -> nn.Module:
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"The {name} in {folder} could not be read ({' '.join(str(error).split())[:200]}). Expected a whole model.safetensors "
-            "that fits its config.json; pickled weights (.bin) are never loaded, convert them first."
+            f"The {name} in {folder} could not be read ({' '.join(str(error).split())[:200]}). Expected a "
+            "whole model.safetensors that fits its config.json; pickled weights (.bin) are never loaded, "
+            "convert them first."
         ) from error
     module, report = loaded
     if report["missing_keys"]:
         raise ModelError(
-            f"The weights in {folder} lack {len(report['missing_keys'])} tensors, such as {min(report['missing_keys'])}. "
-            "Copy or download it again."
+            f"The weights in {folder} lack {len(report['missing_keys'])} tensors, such as "
+            f"{min(report['missing_keys'])}. Copy or download it again."
         )
     return module.to(device).eval()
 
 
 def libraries(name: str) -> Any:
-    """A library that only some models need; if it is missing, a ModelError with the command that installs it."""
+    """A library that only some models need; a missing one is a ModelError that says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -193,14 +194,14 @@ def schedule_of(folder: Path) -> Schedule:
 
 
 def _flow(config: Mapping[str, Any]) -> Flow:
-    """σ = s·u/(1 + (s−1)·u), u = (t+1)/T, with s the scheduler's fixed shift (Esser et al. 2024, section 5.3.2)."""
+    """σ = s·u/(1 + (s−1)·u), u = (t+1)/T, s the scheduler's shift (Esser et al. 2024, section 5.3.2)."""
     T, shift = config.get("num_train_timesteps", 1000), config.get("shift", 1.0)
     u = np.arange(1, T + 1) / T
     return Flow(shift * u / (1 + (shift - 1) * u))
 
 
 def fingerprint(module: nn.Module, schedule: Schedule | None = None, *further: str) -> str:
-    """A hash of all weights with their names, of the schedule with its prediction type, and of `further` words.
+    """A hash of all weights and their names, the schedule and its prediction type, and `further` words.
 
     Raises NonFiniteError if a weight is NaN or inf.
     """

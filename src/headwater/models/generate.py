@@ -20,8 +20,8 @@ BATCH = 256  # pictures sampled together
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """The settings of a sampler. `steps` None: 50 for ddim, all for ddpm; `guidance` g ≠ 1 leads away from the empty
-    prompt's output; with `keep_path` every state x_t of the sampler's path is kept."""
+    """The settings of a sampler. `steps` None: 50 for ddim, all for ddpm; `guidance` g ≠ 1 leads away from
+    the empty prompt's output; with `keep_path` every state x_t of the sampler's path is kept."""
 
     sampler: str = "ddim"
     steps: int | None = None
@@ -49,7 +49,7 @@ def pictures(
 ) -> Examples:
     """`count` generated pictures as 8-bit queries, with their prompts and the latents they were decoded from.
 
-    A conditional model takes class `label`, or all classes in turn; a model with a text encoder the `prompts` in turn.
+    A conditional model takes class `label`, or all classes in turn; a text model the `prompts` in turn.
     """
     sampling = sampling or Sampling()
     labels, words = _labels(model, count, label), _words(model, count, prompts)
@@ -76,7 +76,7 @@ def pictures(
 
 
 class _Batch(NamedTuple):
-    """8-bit pictures, the model's outputs that they were decoded from, and the sampler's path (empty unless kept)."""
+    """8-bit pictures, the model's outputs before decoding, and the sampler's path (empty unless kept)."""
 
     images: UInt8[np.ndarray, "b h w c"]
     outputs: Float32[np.ndarray, "b z y x"]
@@ -100,7 +100,8 @@ def _batch(
     if not torch.isfinite(samples.pictures).all():
         raise NonFiniteError(
             f"Among pictures {indices.start} to {indices.stop - 1} there is NaN or infinity, of weights in "
-            f"{str(model.dtype)[6:]}. Usual causes: half precision, or weights that have diverged. Use bfloat16 or float32.",
+            f"{str(model.dtype)[6:]}. Usual causes: half precision, or weights that have diverged. Use "
+            "bfloat16 or float32.",
             hint="That is --dtype bfloat16 or --dtype float32.",
         )
     images = to_uint8(decoded(model, samples.pictures).float().cpu().numpy())

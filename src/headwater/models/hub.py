@@ -19,8 +19,9 @@ VARIANTS = ("", r"\.fp16")  # in order of preference
 
 
 def place(source: str | Path, needed: Callable[[Iterable[str]], list[str]]) -> Path:
-    """The folder that `source` names. An existing folder is returned unchanged; for a name on the hub, hf:owner/name or
-    owner/name, its folder in the hub's cache, with its `needed` files downloaded; else the missing path itself."""
+    """The folder that `source` names. An existing folder is returned unchanged; for a name on the hub,
+    hf:owner/name or owner/name, its folder in the hub's cache, with its `needed` files downloaded; else the
+    missing path itself."""
     word, path = str(source), Path(source).expanduser()
     if path.is_dir():
         return path
@@ -34,8 +35,8 @@ def place(source: str | Path, needed: Callable[[Iterable[str]], list[str]]) -> P
 
 
 def pipeline_files(files: Iterable[str]) -> list[str]:
-    """The files of a diffusers pipeline, or of one network, in a repository: configurations, tokenizers, and weights as
-    safetensors; without single-file checkpoints, other variants, safety checkers and code."""
+    """The files of a diffusers pipeline, or of one network, in a repository: configurations, tokenizers, and
+    weights as safetensors; without single-file checkpoints, other variants, safety checkers and code."""
     folders: dict[str, list[str]] = defaultdict(list)
     for file in files:
         folder, _, name = file.rpartition("/")
@@ -57,8 +58,8 @@ def adapter_files(files: Iterable[str]) -> list[str]:
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
-    """The files of a network's weights among `names`: one file, or several and their index; float32, else the variant
-    fp16."""
+    """The files of a network's weights among `names`: one file, or several and their index; float32, else the
+    variant fp16."""
     names = list(names)
     for variant in VARIANTS:
         parts = re.compile(rf"{WEIGHTS}({variant}(-\d+-of-\d+)?\.safetensors|\.safetensors\.index{variant}\.json)")
@@ -76,7 +77,7 @@ def lacking(folder: Path) -> list[str]:
 
 
 def _complete(folder: Path, name: str) -> bool:
-    """Whether the component is complete, in its own folder or, as in the first pipelines, in the pipeline's."""
+    """Whether the component is complete, in its own folder or (in the first pipelines) in the pipeline's."""
     home = folder / name if (folder / name).is_dir() else folder
     if _kind(name) in CONFIGS:
         return (home / CONFIGS[_kind(name)]).exists()
@@ -91,14 +92,15 @@ def _weights_of(folder: str, names: list[str]) -> list[str]:
     pickled = sorted(name for name in names if name.endswith((".bin", ".ckpt", ".pt")))
     if pickled and not files:
         raise ModelError(
-            f"The {folder} of this model has only pickled weights ({pickled[0]}), which are never loaded: unpickling can run "
-            "code. Expected safetensors; look for another copy of the model, or convert it."
+            f"The {folder} of this model has only pickled weights ({pickled[0]}), which are never loaded: "
+            "unpickling can run code. Expected safetensors; look for another copy of the model, or convert "
+            "it."
         )
     return files
 
 
 def _fetched(name: str, needed: Callable[[Iterable[str]], list[str]]) -> Path:
-    """The folder of the repository's needed files, downloaded; if the hub does not answer, a complete one in the cache."""
+    """The repository's needed files, downloaded; if the hub does not answer, a complete cached folder."""
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -118,9 +120,10 @@ def _fetched(name: str, needed: Callable[[Iterable[str]], list[str]]) -> Path:
         return folder
     state = f"lacks its {', '.join(missing)}" if missing else "holds nothing of it"
     raise ModelError(
-        f"The model hf:{name} could not be fetched from the hub ({reason}), and the cache {HF_HUB_CACHE} {state}. Check the name "
-        "and the connection, and that HF_HUB_OFFLINE is not set; for a model that asks for consent, `hf auth login`. "
-        "Without a connection, name a folder, or copy the cache of a machine that has one."
+        f"The model hf:{name} could not be fetched from the hub ({reason}), and the cache {HF_HUB_CACHE} "
+        f"{state}. Check the name and the connection, and that HF_HUB_OFFLINE is not set; for a model that "
+        "asks for consent, `hf auth login`. Without a connection, name a folder, or copy the cache of a "
+        "machine that has one."
     )
 
 

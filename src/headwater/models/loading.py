@@ -1,4 +1,4 @@
-"""Opening a model from a diffusers pipeline's folder or a bare network's; the family is recognised from its config."""
+"""Opening a model from a pipeline's folder or a bare network's; the config tells the family."""
 
 import importlib
 from dataclasses import replace
@@ -34,13 +34,13 @@ def load(
     size: tuple[int, int] | None = None,
     dtype: str = "float32",
 ) -> Denoiser:
-    """The model in a pipeline's folder, of a name on the hub, or in a bare network's folder (with DDPM's schedule).
+    """The model in a pipeline's folder, on the hub, or in a bare network's folder (with DDPM's schedule).
 
-    `lora`: a folder, or a name on the hub, of LoRA weights trained on it, which are then the only parameters. If the LoRA
-    folder records its base model, that is opened too. `size` sets height and width where the network accepts any.
-    `dtype` of the network's weights is float32, bfloat16 or float16; adapters and encoders stay in float32.
-    `checkpoints`: also load that many earlier states, evenly spaced, ending with the model itself; those in a folder
-    beside the model (or LoRA) only if the last of them has its weights.
+    `lora`: a folder, or a name on the hub, of LoRA weights trained on it, which are then the only parameters.
+    If the LoRA folder records its base model, that is opened too. `size` sets height and width where the
+    network accepts any. `dtype` of the network's weights is float32, bfloat16 or float16; adapters and
+    encoders stay in float32. `checkpoints`: also load that many earlier states, evenly spaced, ending with
+    the model itself; those in a folder beside the model (or LoRA) only if the last of them has its weights.
     """
     if lora is None and (record := adapters.read_base(Path(folder))) is not None:
         name = _checked(record.base, Path(folder))
@@ -93,8 +93,8 @@ def _checked(base: str, folder: Path) -> str:
         Pipeline.of(base)
     except ModelError as error:
         raise ModelError(
-            f"The adapters in {folder} were trained on {base}, which cannot be opened: {error} Restore it, or write its new "
-            f"place into {folder / adapters.BASE_FILE}.",
+            f"The adapters in {folder} were trained on {base}, which cannot be opened: {error} Restore it, "
+            f"or write its new place into {folder / adapters.BASE_FILE}.",
             hint=error.hint,
         ) from error
     return base
@@ -113,7 +113,7 @@ def network_of(pipeline: Pipeline) -> tuple[Path, Kind]:
 
 
 def _latent_size(pipeline: Pipeline, size: tuple[int, int]) -> tuple[int, int]:
-    """The height and width of the latents of pictures of this size; without an auto-encoder the size itself."""
+    """The latents' height and width for pictures of this size; without an auto-encoder the size itself."""
     name = next((name for name in COMPONENTS if pipeline.has(name)), None)
     factor = 1 if name is None else factor_of(json_of(pipeline.part(name) / "config.json", EXPECTED))
     if any(side % factor for side in size):
@@ -124,7 +124,7 @@ def _latent_size(pipeline: Pipeline, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
-    """The folders `step-*` of a model's checkpoints, the earliest first: in `checkpoints` within it, else beside it."""
+    """The model's checkpoint folders `step-*`, earliest first: in `checkpoints` within it, else beside it."""
     for home in (folder / "checkpoints", folder.resolve().parent / "checkpoints"):
         steps = [(step, path) for path in home.glob("step-*") if (step := path.name.removeprefix("step-")).isdigit()]
         if steps:
@@ -133,8 +133,8 @@ def checkpoint_folders(folder: Path) -> list[Path]:
 
 
 def schedule_folder(folder: Path) -> Path | None:
-    """The folder of the model's noise schedule: `scheduler`, or for the first pipelines the model's own; None if it has none
-    (then `load` takes DDPM's)."""
+    """The folder of the model's noise schedule: `scheduler`, or for the first pipelines the model's own; None
+    if it has none (then `load` takes DDPM's)."""
     if (folder / "scheduler").is_dir():
         return folder / "scheduler"
     return folder if (folder / "scheduler_config.json").exists() else None
@@ -158,5 +158,5 @@ def has_model(folder: Path) -> bool:
 
 
 def absolute_name(base: str | Path) -> str:
-    """The model's name from any working directory: the absolute path of an existing folder, else the name unchanged."""
+    """The model's name from any working directory: an existing folder's absolute path, else unchanged."""
     return str(Path(base).resolve()) if Path(base).is_dir() else str(base)

@@ -39,7 +39,7 @@ def beside(module: nn.Module) -> nn.Module:
 
 
 def add(module: Any, rank: int, seed: int) -> None:
-    """Give the network adapters with α = rank, A of stream (seed, "lora") and B = 0, its only trainable parameters."""
+    """Add adapters with α = rank, A of stream (seed, "lora") and B = 0; only they are trainable."""
     peft = libraries("peft")
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
     with torch.random.fork_rng(devices=[]):  # PEFT draws from torch's global generator
@@ -48,7 +48,7 @@ def add(module: Any, rank: int, seed: int) -> None:
 
 
 def attach(module: Any, folder: Path, prefix: str) -> None:
-    """Give the network the adapters in a folder, its only trainable parameters; `prefix` is the pipeline's name for the network."""
+    """Add the adapters in a folder; only they are trainable. `prefix`: the network's name in the pipeline."""
     peft = libraries("peft")
     weights, config = _read(folder, prefix)
     _check(module, weights, folder)
@@ -69,7 +69,7 @@ def attach(module: Any, folder: Path, prefix: str) -> None:
 
 
 def save_adapters(module: nn.Module, folder: Path, prefix: str) -> None:
-    """Write the network's adapters as diffusers' pipelines load them: `pipeline.load_lora_weights(folder)`."""
+    """Write the network's adapters in diffusers' format: `pipeline.load_lora_weights(folder)` reads them."""
     peft = libraries("peft")
     weights = peft.get_peft_model_state_dict(module, adapter_name=ADAPTER)
     config: Any = cast(Any, module).peft_config[ADAPTER]
@@ -118,7 +118,7 @@ def _add(module: Any, config: Any) -> None:
 
 
 def _read(folder: Path, prefix: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights by their place in the network, and their configuration, from a file of diffusers or a folder of PEFT."""
+    """Weights by their place in the network, and their configuration, from diffusers' or PEFT's files."""
     if (folder / PEFT_FILE).exists():
         config = json_of(folder / "adapter_config.json", "PEFT's own description of its weights")
         if config.get("peft_type") != "LORA":

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3: a flow-matching transformer over latents and text (Esser et al. 2024, arXiv:2403.03206)."""
+"""Stable Diffusion 3: a flow transformer over latents and text (Esser et al. 2024, arXiv:2403.03206)."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace

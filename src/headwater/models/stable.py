@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 and 2: a UNet over the latents of an auto-encoder, conditioned on a CLIP text encoder's hidden states.
+"""Stable Diffusion 1 and 2: a UNet over latents, conditioned on a CLIP text encoder's hidden states.
 
 (Rombach et al. 2022, arXiv:2112.10752.)
 """

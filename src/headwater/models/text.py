@@ -25,7 +25,7 @@ class Prompts:
 
 
 def clip(pipeline: Pipeline, device: str) -> Prompts:
-    """The last hidden states of a CLIP text model, prompts padded to the tokenizer's length: Stable Diffusion 1 and 2."""
+    """The last hidden states of a CLIP text model, prompts padded to full length (Stable Diffusion 1, 2)."""
     encoder: Any = of_transformers(pipeline.part("text_encoder"), "CLIPTextModel", device).requires_grad_(False)
     words = tokenizer(pipeline, "tokenizer", "CLIPTokenizer")
 

@@ -1,4 +1,4 @@
-"""The training data of a network: pixels, or latents sampled from an auto-encoder's posterior; labels and text."""
+"""A network's training data: pixels, or latents sampled from an auto-encoder's posterior; labels and text."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ from headwater.examples import Text
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Training images as network inputs: pixels `x`, or the latents' mode `x` and standard `deviation`. `mirrored`: mode and
-    deviation of the mirror images' latents; pixels are mirrored directly."""
+    """Training images as network inputs: pixels `x`, or the latents' mode `x` and standard `deviation`.
+    `mirrored`: mode and deviation of the mirror images' latents; pixels are mirrored directly."""
 
     x: Float[Tensor, "n c h w"]
     deviation: Float[Tensor, "n c h w"] | None = None

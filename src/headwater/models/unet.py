@@ -23,7 +23,7 @@ from headwater.models.architecture import Kind, height_and_width
 from headwater.models.folders import fingerprint
 from headwater.models.training_data import Material
 
-# Zheng et al. 2023 (D-TRAK), section 4.2. The first count is the paper's network; the authors' code adds scale_shift.
+# Zheng et al. 2023 (D-TRAK), section 4.2. The authors' code adds scale_shift to the paper's networks.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "digits": {
         "sample_size": 8,
@@ -141,7 +141,7 @@ def new(config: Mapping[str, Any], seed: int, schedule: Schedule | None = None) 
 
 
 class PixelUNet(Kind):
-    """UNet2DModel: (x_t, t[, class_labels]), over pixels, or over latents if its pipeline has an auto-encoder."""
+    """UNet2DModel: (x_t, t[, class_labels]) over pixels, or latents in a pipeline with an auto-encoder."""
 
     def shape(self, config: Any) -> tuple[int, int, int]:
         predicted, channels = config["out_channels"], config["in_channels"]
@@ -156,14 +156,14 @@ class PixelUNet(Kind):
 
 
 def of_module(module: UNet2DModel, schedule: Schedule) -> Denoiser:
-    """The Denoiser around a UNet2DModel, with its fingerprint. Raises NonFiniteError if a weight is NaN or inf."""
+    """The Denoiser around a UNet2DModel. Raises NonFiniteError if a weight is NaN or inf."""
     kind, config = PixelUNet(), module.config
     mark = fingerprint(module, schedule)
     return Denoiser(module, schedule, kind.shape(config), mark, kind.classes(config), family=kind)
 
 
 def save_pipeline(model: Denoiser, folder: str | Path) -> None:
-    """Write a diffusers DDPMPipeline folder that `load` and diffusers both read; `model_index.json` comes last."""
+    """Write a DDPMPipeline folder that `load` and diffusers both read; `model_index.json` comes last."""
     folder = Path(folder)
     part = folder.with_name(f".{folder.name}.part")
     assert isinstance(model.module, UNet2DModel)
