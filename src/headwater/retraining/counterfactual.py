@@ -126,7 +126,7 @@ def remove(what: Counterfactual, folder: Path, place: Place) -> Iterator[tuple[i
 
 def retrained(shared: Shared, job: Removal) -> dict[str, np.ndarray]:
     """The picture as the model makes it that was trained on what stays, and the query's outcomes under that model."""
-    if job.kept.all() and loading.holds(shared.model):
+    if job.kept.all() and loading.has_model(shared.model):
         model = loading.load(shared.model, shared.place.device)
     else:
         training = _training(shared, job, shared.place.device)
