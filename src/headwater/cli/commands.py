@@ -338,25 +338,23 @@ def plan(
         raise OptionError("plan takes either a recipe, or --method with --model, --train and --query; expected one of them.")
     if method is not None:
         from headwater.cli.arguments import Machine, Models, Reading, experiment, fields_of
-        from headwater.cost.attribution import foreseen
-        from headwater.cost.attribution import lines as told
+        from headwater.cost.attribution import as_text, plan_attribution
 
         models, machine = Models(model or [], lora=lora), Machine(device, memory, dtype)
         fields, reading = fields_of(method, set_ or [], None), Reading(resize, caption)
         asked = experiment(method, fields, train, query, models, None, machine, reading)
-        cost = foreseen(asked)
-        print(json.dumps(cost) if as_json else "\n".join(told(asked, cost)))
+        attribution = plan_attribution(asked)
+        print(json.dumps(attribution.as_json()) if as_json else as_text(asked, attribution))
         return
     from headwater.attribution.experiment import device as checked
     from headwater.cli.arguments import bank_recipe
-    from headwater.cost.bank import lines
-    from headwater.cost.bank import plan as planned
+    from headwater.cost.bank import as_text, plan_bank
 
     folder = Path(recipe or "")
     there = (folder / "bank.json").exists()
     what = bank_recipe(folder, None if there else recipe, {"subsets": subsets, "seeds": seeds})
-    found = planned(what, {"data": what.data.size(), "held_out": what.held_out.size()}, checked(device), workers)
-    print(json.dumps(found) if as_json else "\n".join(lines(recipe or "", what, found)))
+    bank_plan = plan_bank(what, {"data": what.data.size(), "held_out": what.held_out.size()}, checked(device), workers)
+    print(json.dumps(bank_plan.as_json()) if as_json else as_text(recipe or "", what, bank_plan))
 
 
 @app.command()
@@ -446,9 +444,9 @@ def report(
 @app.command()
 def methods() -> None:
     """List the methods with their equations, fields and costs."""
-    from headwater.cost.methods import lines
+    from headwater.cost.methods import as_text
 
-    print("\n".join(lines()))
+    print(as_text())
 
 
 def main() -> None:
