@@ -1,4 +1,4 @@
-"""Rank correlation and its bootstrap, against scipy's and against ranking every resample anew."""
+"""Rank correlation and its bootstrap, against scipy's and against ranking every resample again."""
 
 import numpy as np
 import pytest
@@ -47,9 +47,9 @@ def test_the_sums_of_float32_are_exact_at_their_largest():
 def test_blocks_of_queries_change_nothing(random, monkeypatch):
     a, b = random.standard_normal((2, 9, 20))
     picks = resamples(20, 30, "test")
-    whole = spearman_resampled(a, b, picks)
+    uncut = spearman_resampled(a, b, picks)
     monkeypatch.setattr(rank, "BLOCK", 1)
-    np.testing.assert_array_equal(spearman_resampled(a, b, picks), whole)
+    np.testing.assert_array_equal(spearman_resampled(a, b, picks), uncut)
 
 
 def test_resamples_are_the_same_whoever_asks():
