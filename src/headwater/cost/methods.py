@@ -19,7 +19,8 @@ def as_text() -> str:
     if measured["methods"]:
         lines = [
             f"Seconds and megabytes are of the bank {measured['bank']}: {measured['images']:,} images, "
-            f"{measured['queries']} queries, {measured['parameters']:,} parameters; {measured['cores']} cores of {measured['processor']}."
+            f"{measured['queries']} queries, {measured['parameters']:,} parameters; "
+            f"{measured['cores']} cores of {measured['processor']}."
         ]
     for name in METHODS:
         kind = method_class(name)

@@ -56,7 +56,7 @@ class Gradients:
         return Draws(self.timesteps if other is None else other, self.strategy, self.noises, self.seed)
 
     def spec(self, *, query: bool = False) -> GradientSpec:
-        """The gradient of a training image, or of a query. Training images have no path: under `trajectory`, `simple` replaces it."""
+        """The gradient of a training image, or of a query. Training images have no path: `simple` replaces `trajectory`."""
         name = "simple" if self.measurement == "trajectory" and not query else self.measurement
         return GradientSpec(name, self.draws(query=query), self.parameters, self.normalize)
 

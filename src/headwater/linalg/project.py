@@ -135,9 +135,9 @@ class TwoSided:
 
     L `[side, outputs]` and R `[side, inputs]` have orthonormal rows in a uniformly random direction, times √(length/side); a side
     no longer than `side` is not shortened. So E⟨LGRᵀ, LHRᵀ⟩ = ⟨G, H⟩. All layers together, with gradients that are no matrix
-    unchanged, are then folded to k as in Sparse. `side` is √(OVERSAMPLED·k/layers): a wider first step costs little, and the first step has the
-    larger variance, up to (2/side)(1 − side/length) for each side of a G of rank one. (Two sides: Choe et al. 2024,
-    LoGra, arXiv:2405.13954.)
+    unchanged, are then folded to k as in Sparse. `side` is √(OVERSAMPLED·k/layers): a wider first step costs little, and the
+    first step has the larger variance, up to (2/side)(1 − side/length) for each side of a G of rank one. (Two sides: Choe et al.
+    2024, LoGra, arXiv:2405.13954.)
     """
 
     k: int
