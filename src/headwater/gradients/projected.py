@@ -21,7 +21,7 @@ from headwater.gradients.vmap import non_finite
 from headwater.linalg.project import AnyProjector, Dense, Identity, Sparse, TwoSided, project
 
 BLOCK = 128  # examples whose rows are handed on, and written to disk, together
-PATIENCE = 20.0  # seconds after which a block is handed on as it is
+PATIENCE = 20.0  # seconds after which a block is handed on before it is full
 SLAB = 2**28  # numbers of unprojected gradients held at once (1 GiB)
 
 

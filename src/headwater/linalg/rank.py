@@ -31,7 +31,7 @@ def spearman(a: Float[np.ndarray, "*b m"], b: Float[np.ndarray, "*b m"]) -> Floa
 
 
 def spearman_resampled(
-    a: Float[np.ndarray, "q m"], b: Float[np.ndarray, "q m"], picks: Int64[np.ndarray, "r m"]
+    a: Float[np.ndarray, "q m"], b: Float[np.ndarray, "q m"], picks: Int64[np.ndarray, "r m"], block: int = BLOCK
 ) -> Float64[np.ndarray, "r q"]:
     """`spearman(a[:, pick], b[:, pick])` of every resample `pick`, exactly, without ranking each one again.
 
@@ -41,7 +41,7 @@ def spearman_resampled(
     r, m = picks.shape
     counts = np.bincount((picks + m * np.arange(r)[:, None]).ravel(), minlength=r * m).reshape(r, m)
     counts = counts.astype(np.float32 if m**3 <= 2**24 else np.float64)  # float32 holds whole numbers up to 2²⁴
-    step = max(1, BLOCK // (r * m))
+    step = max(1, block // (r * m))
     blocks = [_weighted(a[i : i + step], b[i : i + step], counts) for i in range(0, len(a), step)]
     return np.concatenate(blocks, axis=1)
 
