@@ -1,4 +1,4 @@
-"""Plans: counts that can be done by hand, and seconds that are really measured."""
+"""Plans: counts checked by hand, and seconds timed on this machine."""
 
 import json
 import time
@@ -91,14 +91,14 @@ def test_a_method_costs_its_gradients_and_its_rows():
         ("trak", {"query_timesteps": 5}, (10, 5, 0, 0), 1),
     ],
 )
-def test_methods_cost_the_passes_that_they_make(name, fields, passes, stored):
+def test_the_cost_of_a_method_counts_its_passes(name, fields, passes, stored):
     counts, rates = bank_counts(recipe("digits"), 1000, 100, 10), Rates(1.0, 0.25, 0.5, 0.1, 0)
     train, query, train_forward, query_forward = passes
     expected = (1000 * train + 200 * query) * 0.5 + (1000 * train_forward + 200 * query_forward) * 0.25
     assert cost(make(name, {"k": 512} | fields), counts, rates) == Cost(*passes, expected, 4 * 1200 * 512 * stored)
 
 
-def test_a_plan_measures_this_machine_and_says_all(smallest, monkeypatch):
+def test_a_plan_times_this_machine_and_prints_every_part(smallest, monkeypatch):
     monkeypatch.setattr("headwater.cost.bank.PATIENCE", 0.05)
     for config in (smallest, smallest | {"num_class_embeds": 3}):
         bank_recipe = replace(recipe("digits"), model=config, data=Source(name="digits"))
@@ -113,7 +113,7 @@ def test_a_plan_measures_this_machine_and_says_all(smallest, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [name for name in SIZES if name.startswith("digits")])
-def test_sizes_that_recipes_count_on_are_those_of_the_sources(name):
+def test_the_sizes_in_recipes_are_the_sizes_of_their_sources(name):
     assert len(Source(name=name).open()) == SIZES[name] == Source(name=name).size()
     assert Source(name=name, count=7).size() == 7
 

@@ -1,4 +1,4 @@
-"""Features φ(x) = R ∇m(x) through the store: by hand, once, and never mistaken for another setting's."""
+"""Features φ(x) = R ∇m(x) through the store: equal to hand-made ones, computed once, and separate for every setting."""
 
 import numpy as np
 import pytest
@@ -190,7 +190,7 @@ def test_another_model_schedule_or_precision_is_another_place_in_the_store(tiny,
     assert len(list((store.root / "features").iterdir())) == len(changes)
 
 
-def test_labels_are_part_of_what_a_conditional_model_sees(tiny, pictures, store):
+def test_labels_are_part_of_a_conditional_models_input(tiny, pictures, store):
     model, fields = tiny(torch.float32, classes=3), GradientFeatures(timesteps=1, k=8)
     zero, one = (fields.train(model, pictures(1, labels=np.array([label])), store) for label in (0, 1))
     assert not np.array_equal(zero, one)
@@ -220,35 +220,35 @@ def test_equal_pictures_with_different_paths_have_features_of_their_own(model, p
     assert not np.array_equal(fields.query(model, first, store), fields.query(model, second, store))
 
 
-def test_a_query_without_a_path_is_told_how_to_get_one(model, pictures, store):
+def test_a_query_without_a_path_is_refused_with_a_way_to_get_one(model, pictures, store):
     with pytest.raises(DataError, match=r"path.*--trajectory"):
         GradientFeatures(measurement="trajectory").query(model, pictures(1), store)
 
 
-# what cannot be
+# refusals
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"),
+    ("shape", "message"),
     [({"side": 6}, "6×6 with 1 channel; the model takes 8×8 with 1"), ({"channels": 3}, "8×8 with 3 channels; .* 8×8 with 1")],
 )
-def test_images_of_another_size_are_told_with_both_sizes(model, pictures, store, shape, said):
-    with pytest.raises(DataError, match=said):
+def test_images_of_another_size_are_refused_with_both_sizes(model, pictures, store, shape, message):
+    with pytest.raises(DataError, match=message):
         GradientFeatures(**FEW).train(model, pictures(1, **shape), store)
 
 
-def test_missing_labels_are_told(tiny, pictures, store):
+def test_missing_labels_are_refused(tiny, pictures, store):
     with pytest.raises(DataError, match=r"class-conditional \(3 classes\).*no labels.*`labels`"):
         GradientFeatures(**FEW).train(tiny(classes=3), pictures(1), store)
 
 
 @pytest.mark.parametrize("labels", [[0, 3], [-1, 0]])
-def test_labels_out_of_range_are_told(tiny, pictures, store, labels):
+def test_labels_out_of_range_are_refused(tiny, pictures, store, labels):
     with pytest.raises(DataError, match=rf"{min(labels)} to {max(labels)}.*0 … 2"):
         GradientFeatures(**FEW).train(tiny(classes=3), pictures(2, labels=np.array(labels)), store)
 
 
-def test_no_model_is_told(pictures, store):
+def test_no_model_is_refused(pictures, store):
     with pytest.raises(OptionError, match="--model"):
         GradientFeatures(**FEW).train(None, pictures(1), store)
 

@@ -1,4 +1,4 @@
-"""The hook engine: the same rows as torch.func, in one pass, whatever the layers and how often they are called."""
+"""The hook engine gives the rows of torch.func in one pass, for all kinds of layers called any number of times."""
 
 import pytest
 import torch
@@ -140,7 +140,7 @@ def net(**options):
 
 
 @pytest.mark.parametrize("options", [{"times": 3}, {"leave": True}, {"times": 0}], ids=["called thrice", "unused", "never called"])
-def test_a_layer_counts_as_often_as_it_is_called(pictures, options):
+def test_every_call_of_a_layer_counts(pictures, options):
     model, examples = net(**options), pictures(3)
     assert relative(rows(hooks, model, examples), rows(vmap, model, examples)) < 1e-10
 

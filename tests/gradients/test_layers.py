@@ -98,7 +98,7 @@ def test_the_two_sides_multiply_to_the_gradient(case):
 
 
 class Net(nn.Module):
-    """A model of whatever parts, called one after the other."""
+    """A model of the given parts, whose output is its input."""
 
     def __init__(self, **parts):
         super().__init__()
@@ -129,7 +129,7 @@ def test_frozen_layers_are_left_out():
     assert [layer.name for layer in layers_of(model)] == ["b"]
 
 
-def test_what_cannot_be_seen_is_refused_by_name():
+def test_parameters_of_other_layers_are_refused_by_name():
     with pytest.raises(ModelError, match=r"odd\.weight.*name pattern") as error:
         layers_of(denoiser(fine=nn.Linear(2, 2), odd=nn.Conv1d(1, 1, 3)))
     assert "--set parameters=PATTERN" in error.value.hint

@@ -1,4 +1,4 @@
-"""How many draws go through at once: as many as the budget says, and the numbers do not depend on it."""
+"""The number of draws that go through at once fills the budget, and the rows do not depend on it."""
 
 from dataclasses import replace
 
@@ -24,13 +24,13 @@ def model(tiny):
     return tiny(torch.float32)
 
 
-def test_what_is_measured_grows_with_the_draws(model, pictures):
+def test_the_bytes_grow_with_the_draws(model, pictures):
     sketch = Unprojected(layers_of(model), Identity())
     one, four = (needed(model, drawn(model, pictures(n), slice(None), simple, Draws(1)), sketch) for n in (1, 4))
     assert 3.5 * one < four < 4.5 * one
 
 
-def test_it_is_at_least_what_the_layers_inputs_take(model, pictures):
+def test_a_draw_takes_at_least_the_bytes_of_the_layers_inputs(model, pictures):
     inputs = drawn(model, pictures(1), slice(None), simple, Draws(1))
     held = 0
 

@@ -1,4 +1,4 @@
-"""Projected rows are the projections of the exact gradients, however the work is cut up."""
+"""Projected rows are the projections of the exact gradients, in batches of any size."""
 
 import pytest
 import torch
@@ -110,7 +110,7 @@ def test_gathered_blocks_hold_the_same_rows():
     assert torch.equal(torch.cat(high), torch.cat(blocks))
 
 
-def test_a_slow_block_is_handed_on_as_it_is(monkeypatch):
+def test_a_slow_block_is_handed_on_before_it_is_full(monkeypatch):
     monkeypatch.setattr("headwater.gradients.projected.PATIENCE", -1.0)
     assert [len(block) for block in gathered([torch.zeros(2, 3)] * 3, 4)] == [2, 2, 2]
 
@@ -128,7 +128,7 @@ def test_a_block_is_the_same_bit_for_bit_whatever_came_before_it(tiny, pictures,
     assert torch.equal(rows(model, examples.take([4, 5, 6]), projector), uncut[4:])
 
 
-def test_whoever_goes_on_after_any_block_gets_the_same_bits(tiny, pictures, monkeypatch):
+def test_a_run_resumed_after_any_block_gets_the_same_bits(tiny, pictures, monkeypatch):
     model, examples = tiny(torch.float32), pictures(7)
     uninterrupted = rows(model, examples, Sparse(100), rows=13)
     monkeypatch.setattr("headwater.gradients.projected.PATIENCE", -1.0)

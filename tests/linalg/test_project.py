@@ -1,4 +1,4 @@
-"""Projectors: unbiased, with the variance they promise, and a function of their seed alone.
+"""Projectors are unbiased, have the promised variance, and depend on their seed alone.
 
 Monte Carlo over SEEDS seeds with COPIES disjoint sets of coordinates each; a mean and a variance may be 5 of their standard
 errors off (about 1 in 2 million).

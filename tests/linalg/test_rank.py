@@ -50,7 +50,7 @@ def test_blocks_of_queries_change_nothing(random):
     np.testing.assert_array_equal(spearman_resampled(a, b, picks, block=1), uncut)
 
 
-def test_resamples_are_the_same_whoever_asks():
+def test_resamples_depend_on_their_name_alone():
     np.testing.assert_array_equal(resamples(64, 5, "subsets"), resamples(64, 5, "subsets"))
     assert resamples(64, 5, "subsets")[:2].tolist() != resamples(64, 5, "queries")[:2].tolist()
 
