@@ -411,12 +411,12 @@ def test_the_python_example_of_the_readme_is_true(tmp_path, monkeypatch):
 
 
 def test_methods_tells_what_each_costs(capsys):
-    from headwater.cost.methods import lines, passes
+    from headwater.cost.methods import as_text, passes_in_words
     from headwater.methods import METHODS
 
-    text = "\n".join(lines())
+    text = as_text()
     for name in METHODS:
-        assert f"\n{name}\n" in f"\n{text}" and passes(name)
+        assert f"\n{name}\n" in f"\n{text}" and passes_in_words(name)
     assert "10 gradients a training image, 50 a query, 50 forward passes a query" in text
 
 
