@@ -424,7 +424,7 @@ def test_the_file_of_names_is_never_overwritten(command, run_folder, written):
 
 
 def test_many_groups_are_cut_in_the_table_and_whole_in_json(command, run_folder, monkeypatch):
-    monkeypatch.setattr("headwater.pages.credit.table.SHOWN", 2)
+    monkeypatch.setattr("headwater.pages.credit.table.ROWS", 2)
     folder = run_folder(train_prompts=np.array([f"{'a long prompt ' * 9}{name}" for name in NAMES]))
     _, out, _ = command(folder, "--by", "prompt")
     assert "and 1 groups more" in out and max(map(len, out.splitlines()[2:])) < 120
@@ -631,5 +631,5 @@ def test_groups_that_do_not_fit_the_training_images_are_refused(run_folder):
 
 
 def test_nothing_of_it_needs_torch():
-    code = "import sys, headwater.credit_files; print('torch' in sys.modules)"
+    code = "import sys, headwater.pages.credit.files; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

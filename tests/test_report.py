@@ -17,10 +17,15 @@ from scipy.stats import spearmanr
 from headwater import seeds
 from headwater.errors import DataError, UserError
 from headwater.pages import charts
+from headwater.pages.gallery import Gallery
 from headwater.pages.maps import BLEED
-from headwater.pages.page import agreement, chosen, open_run, report, truths
+from headwater.pages.page import agreement, report
+from headwater.pages.template import prose
+from headwater.pages.verdict import truths
 from headwater.patches.regions import Regions, write_regions
+from headwater.run import chosen, open_run
 from headwater.scores import Scores
+from headwater.words import number
 
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
@@ -147,7 +152,7 @@ class Balanced(HTMLParser):
 
 
 def test_no_torch_is_loaded():
-    code = "import sys, headwater.report; print([m for m in ('torch', 'diffusers', 'scipy', 'sklearn') if m in sys.modules])"
+    code = "import sys, headwater.pages.page; print([m for m in ('torch', 'diffusers', 'scipy', 'sklearn') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
@@ -372,11 +377,11 @@ def test_files_are_named_by_their_method_and_left_out_where_they_are_long(make, 
     assert list(carried(report(runs).read_text())) == [
         f"credit {name}.{kind}" for name in ("One", "Two") for kind in ("csv", "jsonld")
     ]
-    monkeypatch.setattr("headwater.pages.credit.section.FILE", 17)  # 6 pictures × 3 groups
+    monkeypatch.setattr("headwater.pages.credit.section.FILE_ROWS", 17)  # 6 pictures × 3 groups
     page = report(runs).read_text()
     assert not carried(page) and page.count("<code>headwater credit … --out credit.csv</code>") == 2
     assert page.count('class="sure"') == 12
-    monkeypatch.setattr("headwater.pages.credit.section.SURE", 17)
+    monkeypatch.setattr("headwater.pages.credit.section.INTERVAL_SHARES", 17)
     again = report(runs).read_text()
     assert 'class="sure"' not in again and re.findall("Credit by [^<]*", again) == re.findall("Credit by [^<]*", page)
 
@@ -419,7 +424,7 @@ def test_a_picture_tells_its_strongest_groups_and_one_without_positive_scores_do
         "Credit by label: 50 % to 0 (even: 12 %), 25 % to 1 (even: 12 %), 12 % to 2 (even: 12 %), 6.2 % to 3 (even: 12 %) "
         "and 6.2 % to the other 4."
     ]
-    (strip,) = re.findall(r'<svg class="bar portions".*?</svg>', page)
+    (strip,) = re.findall(r'<svg class="bar portions".*?</svg>', page, re.DOTALL)
     assert re.findall(r'<rect x="([\d.]+)%" width="([\d.]+)%"', strip) == [
         ("0.0", "50.0"),
         ("50.0", "25.0"),
@@ -520,7 +525,7 @@ def test_only_an_interval_above_chance_is_called_better(make):
 
 def test_figures_of_two_banks_are_never_set_side_by_side(make):
     runs = [open_run(make(bank, ground_truth={**TRUTH, "bank": bank})) for bank in ("one", "two")]
-    assert [truth.info["bank"] for truth in truths(runs)] == ["one", "two"]
+    assert [truth.bank for truth in truths(runs)] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -543,15 +548,15 @@ def test_a_unit_is_a_power_of_ten():
 
 
 def test_a_number_that_rounds_to_nothing_has_no_sign():
-    assert charts.number(-0.001) == "0.00"
+    assert number(-0.001) == "0.00"
 
 
 def test_prose_shows_code_and_subscripts_and_nothing_else():
-    assert charts.prose("x_t, Σ_{i∈A}, `a_b`, no_name <b>") == "x<sub>t</sub>, Σ<sub>i∈A</sub>, <code>a_b</code>, no_name &lt;b&gt;"
+    assert prose("x_t, Σ_{i∈A}, `a_b`, no_name <b>") == "x<sub>t</sub>, Σ<sub>i∈A</sub>, <code>a_b</code>, no_name &lt;b&gt;"
 
 
 def test_streams_share_the_river_by_weight():
-    a, b = (charts.Gallery({}).add(np.full((8, 8, 1), level, np.uint8)) for level in (0, 255))
+    a, b = (Gallery({}).add(np.full((8, 8, 1), level, np.uint8)) for level in (0, 255))
     wide, narrow = re.findall(r'stroke-width="([^"]*)"', charts.streams([(a, 3.0), (b, 1.0)], a))
     assert float(wide) == 3 * float(narrow)
 

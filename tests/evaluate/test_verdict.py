@@ -36,9 +36,9 @@ def test_nothing_else_is_called_the_opposite(value, words):
 
 def test_the_lead_is_paired_and_says_where_it_is_unclear():
     """A and B rise and fall together, so their difference is certain; C is as good as A but for chance."""
-    a = bar("A", 0.3, each=[0.2, 0.4, 0.3, 0.3], resampled=[0.1, 0.3, 0.5])
-    b = bar("B", 0.2, each=[0.1, 0.3, 0.4, 0.0], resampled=[0.0, 0.2, 0.4])
-    c = bar("C", 0.29, each=[0.3, 0.3, 0.3, 0.26], resampled=[0.3, 0.3, 0.3])
+    a = bar("A", 0.3, per_query=[0.2, 0.4, 0.3, 0.3], resampled=[0.1, 0.3, 0.5])
+    b = bar("B", 0.2, per_query=[0.1, 0.3, 0.4, 0.0], resampled=[0.0, 0.2, 0.4])
+    c = bar("C", 0.29, per_query=[0.3, 0.3, 0.3, 0.26], resampled=[0.3, 0.3, 0.3])
     text = lead(split(b, c, a)).replace("\N{NO-BREAK SPACE}", " ")
     assert text == (
         "A is ahead of B (by 0.10, 0.10 to 0.10; above on 75 % of the pictures). "
@@ -47,7 +47,7 @@ def test_the_lead_is_paired_and_says_where_it_is_unclear():
 
 
 def test_a_single_method_and_records_without_resamples_have_no_lead():
-    assert lead(split(bar("A", 0.3, each=[0.3], resampled=[0.3]))) == ""
+    assert lead(split(bar("A", 0.3, per_query=[0.3], resampled=[0.3]))) == ""
     assert lead(split(bar("A", 0.3), bar("B", 0.2))) == ""
 
 
