@@ -1,8 +1,10 @@
-"""What the report says of methods that were held against retrained models."""
+"""Sentences about methods that were compared with retrained models."""
 
 import pytest
 
-from headwater.pages.verdict import Bar, Split, lead, listed, verdict
+from headwater.pages.verdict import Bar, Split, lead, listed, truths, verdict
+from headwater.run import open_run
+from toy_runs import TRUTH
 
 CHANCE = Bar("Random scores", "random", 0.0, -0.03, 0.03)
 
@@ -53,3 +55,18 @@ def test_a_single_method_and_records_without_resamples_have_no_lead():
 
 def test_lists_are_read_aloud():
     assert [listed("abc"[:k]) for k in range(4)] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_only_an_interval_above_chance_is_called_better(make):
+    (truth,) = truths([open_run(make(ground_truth=TRUTH))])
+    assert truth.verdicts == [
+        "D-TRAK predicts retraining better than chance on the held-out pictures, but not clearly on the generated."
+    ]
+    worse = {**TRUTH, "splits": {"gen": TRUTH["splits"]["gen"]}}
+    (truth,) = truths([open_run(make("worse", ground_truth=worse))])
+    assert "does not clearly predict" in truth.verdicts[0]
+
+
+def test_figures_of_two_banks_are_never_set_side_by_side(make):
+    runs = [open_run(make(bank, ground_truth={**TRUTH, "bank": bank})) for bank in ("one", "two")]
+    assert [truth.bank for truth in truths(runs)] == ["one", "two"]
