@@ -70,7 +70,7 @@ def test_a_map_of_other_pictures_is_refused(mapped, make):
 def test_what_is_behind_a_part_is_shown_where_it_is_pointed_at(mapped, browser):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(report([mapped()]).as_uri())
-    part = page.locator(".tiles li").nth(9)
+    part = page.locator(".tile").nth(9)
     behind, sources = part.locator(".behind"), page.locator(".from").first
     assert not behind.is_visible() and sources.is_visible()
     part.hover()
@@ -78,3 +78,29 @@ def test_what_is_behind_a_part_is_shown_where_it_is_pointed_at(mapped, browser):
     box, card = behind.bounding_box(), page.locator(".map").first.bounding_box()
     page.close()
     assert card["x"] <= box["x"] and box["x"] + box["width"] <= card["x"] + card["width"] + 1
+
+
+def test_parts_are_one_stop_of_the_tab_key_and_arrow_keys_go_from_part_to_part(mapped, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(report([mapped()]).as_uri())
+    parts, sources = page.locator(".map").first.locator(".tile"), page.locator(".from").first
+    page.locator(".map").first.locator("input").first.focus()
+    assert parts.nth(0).locator(".behind").is_visible() and not sources.is_visible()
+    for _ in range(9):
+        page.keyboard.press("ArrowRight")
+    assert parts.nth(9).locator(".behind").is_visible() and not parts.nth(0).locator(".behind").is_visible()
+    label = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert label.replace("\N{NO-BREAK SPACE}", " ") == "Row 2, column 2: image-007 40 %, image-003 10 %"
+    page.keyboard.press("Tab")
+    assert not parts.nth(9).locator(".behind").is_visible() and sources.is_visible()
+    page.close()
+
+
+def test_a_part_is_shown_where_it_is_tapped(mapped, browser):
+    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(report([mapped()]).as_uri())
+    part = page.locator(".tile").nth(9)
+    part.tap()
+    assert part.locator(".behind").is_visible()
+    context.close()
