@@ -5,8 +5,8 @@ import re
 import pytest
 
 from headwater.errors import DataError
-from headwater.pages.maps import BLEED
 from headwater.pages.page import report
+from headwater.pages.quilt import BLEED
 
 
 def test_a_map_says_which_image_leads_where(mapped):

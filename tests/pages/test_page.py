@@ -94,8 +94,6 @@ def test_a_record_that_says_nothing_still_makes_a_page(make):
 
 def test_the_function_reports_twice_in_one_process(make):
     """`headwater.report` is looked up lazily; nothing that it imports may take its name."""
-    code = (
-        "import sys, headwater; runs = [[sys.argv[1]], [sys.argv[2]]]; print(*(headwater.report(run).name for run in runs))"
-    )
+    code = "import sys, headwater; runs = [[sys.argv[1]], [sys.argv[2]]]; print(*(headwater.report(run).name for run in runs))"
     run = [sys.executable, "-c", code, make("a"), make("b")]
     assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.split() == ["report.html"] * 2

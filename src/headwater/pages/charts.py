@@ -30,7 +30,7 @@ Span = tuple[float, float]  # the first and the last value of an axis
 
 @dataclass(frozen=True)
 class Scale:
-    """How scores are written beside each other: three figures of the largest, in units of a power of ten."""
+    """A format for scores beside each other: three figures of the largest, in units of a power of ten."""
 
     exponent: int
     decimals: int

@@ -25,7 +25,7 @@ class SelfInfluence(NamedTuple):
 
 
 def self_influence(run: RunFolder, gallery: Gallery) -> SelfInfluence:
-    """A method's extremes, if it tells training images apart."""
+    """A method's extremes, or the reason why it has none."""
     values = run.scores.self_scores
     if not np.isfinite(values).all():
         reason = f"{run.name} cannot tell: it was not asked about the training images themselves."
