@@ -59,10 +59,10 @@ def mapped(make):
 
     def write(**changes):
         folder = make(signed=False, **changes)
-        here = np.full((2, 2, 8, 8), 0.1, np.float32)
-        here[:, 0, :, :4], here[:, 1, :, 4:] = 0.4, 0.3
-        others = np.full((2, 8, 8), 0.2, np.float32)
-        others[1, :, :2] = 0.5
+        explained = np.full((2, 2, 8, 8), 0.1, np.float32)
+        explained[:, 0, :, :4], explained[:, 1, :, 4:] = 0.4, 0.3
+        rivals = np.full((2, 8, 8), 0.2, np.float32)
+        rivals[1, :, :2] = 0.5
         zeros, mirrored = np.zeros((2, 2, 8, 8), np.int16), np.zeros((2, 2, 8, 8), bool)
         mirrored[:, 1] = True
         row, column = zeros + np.arange(8, dtype=np.int16)[:, None], zeros + np.arange(8, dtype=np.int16)
@@ -70,8 +70,8 @@ def mapped(make):
             queries=np.array([0, 1]),
             sides=np.array([8, 8]),
             images=np.array([[7, 3], [7, 3]]),
-            here=here,
-            others=others,
+            here=explained,
+            others=rivals,
             there=np.ones((2, 2, 8, 8), np.float32),
             top=row - 1,
             left=column - 1,
@@ -92,9 +92,9 @@ def browser():
         pytest.skip(f"there is no {CHROMIUM}")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as session:
-        found = session.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield found
-        found.close()
+        chromium = session.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
@@ -106,14 +106,14 @@ def run_folder(tmp_path, values):
         folder.mkdir(exist_ok=True)
         np.save(folder / "scores.npy", values)
         np.save(folder / "self.npy", np.ones(10, np.float32))
-        kept = {
+        arrays = {
             "train_images": np.zeros((10, 8, 8, 1), np.uint8),
             "train_rows": np.arange(10),
             "train_ids": np.array([f"image-{i}" for i in range(10)]),
             "query_images": np.zeros((7, 8, 8, 1), np.uint8),
             "query_ids": np.array([f"query-{i}" for i in range(7)]),
         }
-        np.savez(folder / "pictures.npz", **kept, **columns)
+        np.savez(folder / "pictures.npz", **arrays, **columns)
         (folder / "run.json").write_text(json.dumps({"method": "d-trak", "title": "D-TRAK", "signed": True}))
         return folder
 

@@ -27,9 +27,9 @@ def cards(page):
 def test_proponents_and_opponents_are_the_extremes_of_the_scores(make):
     run = make()
     scores, ids = np.load(run / "scores.npy"), np.load(run / "pictures.npz")["train_ids"]
-    shown = list(cards(report([run]).read_text()))
-    assert len(shown) == len(scores)
-    for row, (proponents, opponents) in zip(scores, shown, strict=True):
+    rows = list(cards(report([run]).read_text()))
+    assert len(rows) == len(scores)
+    for row, (proponents, opponents) in zip(scores, rows, strict=True):
         order = np.argsort(row)
         assert proponents == ids[order[::-1][:8]].tolist()
         assert opponents == ids[order[:5]].tolist()
@@ -59,8 +59,8 @@ def test_a_picture_is_shown_with_its_prompt_and_one_without_shows_none(make):
     page = report([run]).read_text()
     for row, card in enumerate(re.findall(r'<article class="query".*?</article>', page, re.DOTALL)):
         assert re.findall(r'<p class="prompt">(.*?)</p>', card) == [word for word in query[row : row + 1] if word]
-        shown = [(int(i), f"number {j}") for i, j in re.findall(r'title="image-(\d+)".*?\n?.*?title="number (\d+)"', card)]
-        assert len(shown) == 13 and all(train[i] == word for i, word in shown)
+        images = [(int(i), f"number {j}") for i, j in re.findall(r'title="image-(\d+)".*?\n?.*?title="number (\d+)"', card)]
+        assert len(images) == 13 and all(train[i] == word for i, word in images)
     assert 'class="prompt"' not in report([make("bare")]).read_text()
 
 
@@ -81,13 +81,13 @@ def test_each_distinct_picture_is_embedded_once(make):
 def test_pictures_come_through_unchanged(make, channels):
     run = make(channels=channels)
     pngs = re.findall(r"data:image/png;base64,([^\"]*)", report([run]).read_text())
-    shown = {np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))).tobytes() for png in pngs}
-    assert {image.tobytes() for image in np.load(run / "pictures.npz")["query_images"]} <= shown
+    contents = {np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))).tobytes() for png in pngs}
+    assert {image.tobytes() for image in np.load(run / "pictures.npz")["query_images"]} <= contents
 
 
 def test_a_picture_that_the_folder_does_not_keep_is_told(make):
-    kept = np.arange(3)
-    run = make(train_rows=kept, train_images=np.zeros((3, 8, 8, 1), np.uint8))
+    rows = np.arange(3)
+    run = make(train_rows=rows, train_images=np.zeros((3, 8, 8, 1), np.uint8))
     assert "no picture kept" in report([run]).read_text()
 
 
@@ -131,8 +131,8 @@ def test_self_influence_shows_the_extremes(make):
 def test_agreement_is_spearmans_correlation_with_ties_and_the_shared_first_ten():
     draw = seeds.stream(0, "agree")
     a, b = (draw.integers(0, 9, (4, 50)).astype(np.float32) for _ in range(2))
-    each = [Scores(v, tuple("abcd"), tuple(map(str, range(50))), v[0]) for v in (a, b)]
-    correlation, shared = agreement(*each)
+    scores = [Scores(v, tuple("abcd"), tuple(map(str, range(50))), v[0]) for v in (a, b)]
+    correlation, shared = agreement(*scores)
     assert correlation == pytest.approx(np.mean([spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)]))
-    assert shared == np.mean([len({*p} & {*q}) for p, q in zip(each[0].top(10).rows, each[1].top(10).rows, strict=True)])
-    assert agreement(each[0], each[0]) == (pytest.approx(1), 10)
+    assert shared == np.mean([len({*p} & {*q}) for p, q in zip(scores[0].top(10).rows, scores[1].top(10).rows, strict=True)])
+    assert agreement(scores[0], scores[0]) == (pytest.approx(1), 10)

@@ -28,10 +28,10 @@ def test_a_csv_gives_names_and_takes_all_rows(command, run_folder, values, tmp_p
     assert len(rows) == 21 and list(rows[0]) == ["query", "split", *Share._fields]
     assert [float(row["net"]) for row in rows] == credit.net.ravel().tolist()
     assert {row[name] for row in rows[15:18] for name in ("even_low", "even_high", "share", "low", "high")} == {""}
-    for query, some in enumerate(rows[i : i + 3] for i in range(0, 15, 3)):
-        told = sorted(credit.of(query))
-        assert [row["group"] for row in some] == [each.group for each in told] and some[0]["query"] == f"query-{query}"
-        assert [[float(row[name]) for name in Share._fields[1:]] for row in some] == [list(each[1:]) for each in told]
+    for query, part in enumerate(rows[i : i + 3] for i in range(0, 15, 3)):
+        expected = sorted(credit.of(query))
+        assert [row["group"] for row in part] == [row.group for row in expected] and part[0]["query"] == f"query-{query}"
+        assert [[float(row[name]) for name in Share._fields[1:]] for row in part] == [list(row[1:]) for row in expected]
 
 
 @pytest.fixture
@@ -57,20 +57,20 @@ def terms(node):
         if key == "@type":
             yield from [value] if isinstance(value, str) else value
         elif key not in ("@context", "fields"):
-            for each in value if isinstance(value, list) else [value]:
-                yield from terms(each) if isinstance(each, dict) else ()
+            for child in value if isinstance(value, list) else [value]:
+                yield from terms(child) if isinstance(child, dict) else ()
 
 
 def test_json_ld_has_every_picture_with_the_figures_of_credit(document, values):
     values[5] = -1
-    found, credit = document(), by_group(values, NAMES)
-    assert [each["identifier"] for each in found["about"]] == [f"query-{i}" for i in range(7)]
-    assert [each["split"] for each in found["about"]] == SPLIT.tolist()
-    for query, picture in enumerate(found["about"]):
-        told = [{key: value for key, value in each._asdict().items() if value == value} for each in credit.of(query)]
-        assert picture["contributions"] == [{"@type": "Contribution", **each} for each in told]
+    record, credit = document(), by_group(values, NAMES)
+    assert [picture["identifier"] for picture in record["about"]] == [f"query-{i}" for i in range(7)]
+    assert [picture["split"] for picture in record["about"]] == SPLIT.tolist()
+    for query, picture in enumerate(record["about"]):
+        expected = [{key: value for key, value in row._asdict().items() if value == value} for row in credit.of(query)]
+        assert picture["contributions"] == [{"@type": "Contribution", **row} for row in expected]
         assert picture["contentHash"] == Examples(np.zeros((1, 8, 8, 1), np.uint8)).hashes[0]
-    assert "share" not in found["about"][5]["contributions"][0] and "net" in found["about"][5]["contributions"][0]
+    assert "share" not in record["about"][5]["contributions"][0] and "net" in record["about"][5]["contributions"][0]
 
 
 def test_json_ld_says_what_made_it_and_what_a_share_is_not(document):
@@ -85,70 +85,75 @@ def test_json_ld_says_what_made_it_and_what_a_share_is_not(document):
         "query": {"fingerprint": "q"},
         "models": [{"fingerprint": "m", "path": "/home"}],
     }
-    found = document(info=info)
-    made = found["wasGeneratedBy"]
-    assert (made["method"], made["name"], made["seed"], made["startedAtTime"]) == ("d-trak", "D-TRAK", 3, info["started"])
-    assert made["fields"] == {"damping": 0.1, "k": None, "odd": None}
-    assert made["wasAssociatedWith"]["softwareVersion"] == "0.1.0"
-    assert [(each["@type"][-1], each["fingerprint"], each.get("count")) for each in made["used"]] == [
+    record = document(info=info)
+    activity = record["wasGeneratedBy"]
+    assert (activity["method"], activity["name"], activity["seed"], activity["startedAtTime"]) == (
+        "d-trak",
+        "D-TRAK",
+        3,
+        info["started"],
+    )
+    assert activity["fields"] == {"damping": 0.1, "k": None, "odd": None}
+    assert activity["wasAssociatedWith"]["softwareVersion"] == "0.1.0"
+    assert [(images["@type"][-1], images["fingerprint"], images.get("count")) for images in activity["used"]] == [
         ("Model", "m", None),
         ("TrainingSet", "t", 10),
         ("Queries", "q", 7),
     ]
-    assert found["groupedBy"] == "who.csv:artist" and "/home" not in json.dumps(found) and "tmp" not in json.dumps(found)
-    assert "no legal finding" in found["description"] and "likeness" not in found["description"]
+    assert record["groupedBy"] == "who.csv:artist" and "/home" not in json.dumps(record) and "tmp" not in json.dumps(record)
+    assert "no legal finding" in record["description"] and "likeness" not in record["description"]
     assert set(document(info={"signed": False})["wasGeneratedBy"]) == {"@type", "method", "name", "wasAssociatedWith", "used"}
 
 
 def test_json_ld_defines_every_term_itself_and_needs_no_network(document):
     info = {"seed": 0, "started": "2026-01-02T03:04:05+00:00", "headwater": "0", "fields": {}}
-    found = document("--also", "licence", info=info)
-    context = {name: each if isinstance(each, str) else each["@id"] for name, each in found["@context"].items() if name[0] != "@"}
-    assert isinstance(found["@context"], dict) and found["@context"]["@version"] == 1.1
-    words = set(terms(found)) - {"@context", "@type"}
+    record = document("--also", "licence", info=info)
+    context = {name: term if isinstance(term, str) else term["@id"] for name, term in record["@context"].items() if name[0] != "@"}
+    assert isinstance(record["@context"], dict) and record["@context"]["@version"] == 1.1
+    words = set(terms(record)) - {"@context", "@type"}
     assert words <= set(context)
     assert {context[word].split(":")[0] for word in words} == {"schema", "prov", "headwater"}
     assert [context[prefix] for prefix in ("schema", "prov")] == ["https://schema.org/", "http://www.w3.org/ns/prov#"]
     assert context["headwater"].startswith("urn:")
-    assert "basedOn" not in json.dumps(found) and "Derived" not in json.dumps(found)
+    assert "basedOn" not in json.dumps(record) and "Derived" not in json.dumps(record)
 
 
 def test_json_ld_is_expanded_and_compacted_to_itself_by_another_library(document):
     jsonld.set_document_loader(lambda url, options: pytest.fail(f"asked for {url}"))
-    found = document("--also", "licence", info={"seed": 0, "fields": {"k": None, "damping": [0.1]}, "headwater": "0"})
-    expanded = jsonld.expand(found)
-    assert jsonld.compact(expanded, found["@context"]) == found
+    record = document("--also", "licence", info={"seed": 0, "fields": {"k": None, "damping": [0.1]}, "headwater": "0"})
+    expanded = jsonld.expand(record)
+    assert jsonld.compact(expanded, record["@context"]) == record
     shares = [
-        each["urn:x-headwater:credit:share"][0]
-        for each in expanded[0]["https://schema.org/about"][0]["urn:x-headwater:credit:contribution"]
+        share["urn:x-headwater:credit:share"][0]
+        for share in expanded[0]["https://schema.org/about"][0]["urn:x-headwater:credit:contribution"]
     ]
-    assert {each["@type"] for each in shares} == {"http://www.w3.org/2001/XMLSchema#double"}
+    assert {share["@type"] for share in shares} == {"http://www.w3.org/2001/XMLSchema#double"}
 
 
 def test_a_file_has_the_queries_asked_for_and_all_if_none_are(document):
-    assert [each["identifier"] for each in document("--query", "query-4")["about"]] == ["query-4"]
+    assert [picture["identifier"] for picture in document("--query", "query-4")["about"]] == ["query-4"]
 
 
 def test_another_column_tells_each_groups_distinct_names(command, document, tmp_path):
-    told = {
-        each["group"]: each["also"] for each in document("--also", "licence", "--query", "query-0")["about"][0]["contributions"]
+    second = {
+        group["group"]: group["also"] for group in document("--also", "licence", "--query", "query-0")["about"][0]["contributions"]
     }
     both = ["CC-BY", "all rights"]
-    assert told == {
+    assert second == {
         group: [{"@type": "PropertyValue", "name": "licence", "value": names}]
         for group, names in (("a", both), ("b", both), ("c", ["all rights"]))
     }
     command(tmp_path / "run", "--by", f"{tmp_path / 'who.csv'}:artist", "--also", "licence", "--out", tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(newline="") as file:
-        told = [row["licence"] for row in csv.DictReader(file)]
-    assert told == ["CC-BY; all rights", "CC-BY; all rights", "all rights"] * 7
+        licences = [row["licence"] for row in csv.DictReader(file)]
+    assert licences == ["CC-BY; all rights", "CC-BY; all rights", "all rights"] * 7
 
 
 def test_licences_are_groups_like_any_other(command, document, values, tmp_path):
     document()
     _, out, _ = command(tmp_path / "run", "--by", f"{tmp_path / 'who.csv'}:licence", "--json")
     expected = by_group(values, ["CC-BY" if i % 2 else "all rights" for i in range(10)]).mean([0, 1, 2])
-    assert json.loads(out)["splits"]["val"]["groups"] == [each._asdict() for each in expected]
+    assert json.loads(out)["splits"]["val"]["groups"] == [row._asdict() for row in expected]
 
 
 def test_names_that_are_no_text_are_written_without_what_is_not(command, run_folder, tmp_path):

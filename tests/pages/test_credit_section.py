@@ -23,11 +23,11 @@ def test_shares_are_the_mean_over_generated_pictures_with_the_largest_first(make
     runs = [make(name, title=name, scores=seeds.stream(i, "s").random((6, 40), np.float32)) for i, name in enumerate("ab")]
     for run, chart in zip(runs, charted(report(runs).read_text()), strict=True):
         expected = open_run(run).scores.credit(np.arange(40) % 3).mean([3, 4, 5])
-        assert list(chart) == [each.group for each in expected]
-        assert list(chart.values()) == pytest.approx([100 * each.share for each in expected], abs=0.051)
+        assert list(chart) == [share.group for share in expected]
+        assert list(chart.values()) == pytest.approx([100 * share.share for share in expected], abs=0.051)
     (alone,) = charted(report([make("c", query_split=None)]).read_text())
     expected = open_run(runs[0].parent / "c").scores.credit(np.arange(40) % 3).mean()
-    assert list(alone.values()) == pytest.approx([100 * each.share for each in expected], abs=0.051)
+    assert list(alone.values()) == pytest.approx([100 * share.share for share in expected], abs=0.051)
 
 
 def test_only_a_bar_beyond_what_chance_gives_is_coloured(make):
@@ -44,18 +44,18 @@ def test_each_picture_has_its_shares_with_intervals_and_what_chance_gives(make):
     assert len(tables) == 6
     for query, table in enumerate(tables):
         rows = re.findall(r'<th scope="row" title="\d">(\d)</th>' + 3 * r'<td class="figure">([^<]*)</td>', table)
-        told = open_run(run).scores.credit(np.arange(40) % 6).of(query)[:4]
-        assert [row[0] for row in rows] == [each.group for each in told]
-        for row, each in zip(rows, told, strict=True):
+        shares = open_run(run).scores.credit(np.arange(40) % 6).of(query)[:4]
+        assert [row[0] for row in rows] == [share.group for share in shares]
+        for row, share in zip(rows, shares, strict=True):
             figures = [float(figure) for cell in row[1:] for figure in re.findall(r"[\d.]+", cell)]
-            ends = [each.share, each.low, each.high, each.even_low, each.even_high]
+            ends = [share.share, share.low, share.high, share.even_low, share.even_high]
             assert figures == pytest.approx([100 * end for end in ends], abs=0.051)
 
 
 def carried(page):
     """The files that a page carries, by name."""
-    found = re.findall(r'<a download="([^"]*)" href="data:[a-z/+]*(?:json)?;base64,([^"]*)"', page)
-    return {name: base64.b64decode(content).decode() for name, content in found}
+    links = re.findall(r'<a download="([^"]*)" href="data:[a-z/+]*(?:json)?;base64,([^"]*)"', page)
+    return {name: base64.b64decode(content).decode() for name, content in links}
 
 
 def test_the_page_carries_the_files_that_the_command_writes(make, tmp_path):
@@ -69,7 +69,9 @@ def test_the_page_carries_the_files_that_the_command_writes(make, tmp_path):
     for name, content in files.items():
         write(tmp_path / name, credited(open_run(run), "label"), rows)
         assert (tmp_path / name).read_bytes().decode() == content
-    assert [each["identifier"] for each in json.loads(files["credit.jsonld"])["about"]] == [f"query-{row:03d}" for row in rows]
+    assert [picture["identifier"] for picture in json.loads(files["credit.jsonld"])["about"]] == [
+        f"query-{row:03d}" for row in rows
+    ]
 
 
 def test_files_are_named_by_their_method_and_left_out_where_they_are_long(make, monkeypatch):

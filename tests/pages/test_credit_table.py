@@ -16,7 +16,7 @@ def test_the_command_prints_a_table_for_each_split_sorted_by_share(command, run_
     tables = out.split("\n\n")[1:]
     assert [table.split(",")[0] for table in tables] == ["val", "gen"]
     for table, rows in zip(tables, (range(3), range(3, 7)), strict=True):
-        expected = [each.group for each in by_group(values[rows], NAMES).mean()]
+        expected = [row.group for row in by_group(values[rows], NAMES).mean()]
         assert [line[0] for line in table.strip().splitlines()[1:]] == expected
 
 
@@ -24,14 +24,14 @@ def test_json_has_every_figure_and_no_nan(command, run_folder, values, tmp_path)
     values[5] = -1
     folder = run_folder(train_labels=np.arange(10) % 3, train_groups=np.array(NAMES), query_split=SPLIT)
     _, out, _ = command(folder, "--by", "label", "--query", "query-5", "--json")
-    found = json.loads(out, parse_constant=pytest.fail)
+    record = json.loads(out, parse_constant=pytest.fail)
     credit = by_group(values, np.arange(10) % 3)
-    assert found["by"] == "label" and found["images"] == 10 and found["signed"] is True
-    assert found["splits"]["gen"]["without_shares"] == 1
-    assert found["splits"]["val"]["groups"] == [each._asdict() for each in credit.mean(range(3))]
-    (query,) = found["queries"]
-    assert query["query"] == "query-5" and {each["share"] for each in query["groups"]} == {None}
-    assert sorted(each["net"] for each in query["groups"]) == [-4, -3, -3]
+    assert record["by"] == "label" and record["images"] == 10 and record["signed"] is True
+    assert record["splits"]["gen"]["without_shares"] == 1
+    assert record["splits"]["val"]["groups"] == [row._asdict() for row in credit.mean(range(3))]
+    (query,) = record["queries"]
+    assert query["query"] == "query-5" and {row["share"] for row in query["groups"]} == {None}
+    assert sorted(row["net"] for row in query["groups"]) == [-4, -3, -3]
     _, out, _ = command(folder, "--query", "query-5")
     assert "query-5 (gen)" in out and "nan" not in out and "1 of these queries have no score above 0" in out
 
@@ -40,17 +40,17 @@ def test_the_first_queries_can_be_had_one_by_one(command, run_folder, values):
     _, out, _ = command(run_folder(train_groups=np.array(NAMES)), "--queries", 2, "--json")
     first, second = json.loads(out)["queries"]
     assert (first["query"], second["query"]) == ("query-0", "query-1")
-    assert second["groups"] == [each._asdict() for each in by_group(values, NAMES).of(1)]
+    assert second["groups"] == [row._asdict() for row in by_group(values, NAMES).of(1)]
 
 
 def test_the_command_tells_how_often_a_pictures_own_group_leads(command, run_folder, values):
     """By groups of the queries, by labels (−1 is none), and by a CSV file in so far as it has the queries' groups."""
     leads = [by_group(values, NAMES).of(query)[0].group for query in range(7)]
-    own = [*leads[:4], "nobody", "a" if leads[5] != "a" else "b", leads[6]]
-    folder = run_folder(train_groups=np.array(NAMES), query_groups=np.array(own), query_labels=np.full(7, -1))
-    found = json.loads(command(folder, "--json")[1])["splits"]["all"]["right"]
-    assert (found["pictures"], found["right"]) == (6, 5)
-    assert found["even"] == pytest.approx(np.mean([NAMES.count(name) / 10 for name in own if name != "nobody"]))
+    groups = [*leads[:4], "nobody", "a" if leads[5] != "a" else "b", leads[6]]
+    folder = run_folder(train_groups=np.array(NAMES), query_groups=np.array(groups), query_labels=np.full(7, -1))
+    record = json.loads(command(folder, "--json")[1])["splits"]["all"]["right"]
+    assert (record["pictures"], record["right"]) == (6, 5)
+    assert record["even"] == pytest.approx(np.mean([NAMES.count(name) / 10 for name in groups if name != "nobody"]))
     code, out, _ = command(folder)
     assert code == 0 and "own group's in 5 of 6 pictures: 83.3 %, 95 % interval 43.6 to 97.0 %" in out and "random scores" in out
 
@@ -59,8 +59,8 @@ def test_labels_of_queries_are_their_groups_where_images_go_by_label(command, ru
     labels = np.arange(10) % 3
     leads = [int(by_group(values, labels).of(query)[0].group) for query in range(7)]
     folder = run_folder(train_labels=labels, query_labels=np.array([*leads[:6], -1]), query_split=SPLIT)
-    found = json.loads(command(folder, "--json")[1])["splits"]
-    assert [(each["right"]["pictures"], each["right"]["right"]) for each in found.values()] == [(3, 3), (3, 3)]
+    record = json.loads(command(folder, "--json")[1])["splits"]
+    assert [(split["right"]["pictures"], split["right"]["right"]) for split in record.values()] == [(3, 3), (3, 3)]
 
 
 def test_nothing_is_said_of_own_groups_that_nobody_knows(command, run_folder):

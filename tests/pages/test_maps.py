@@ -42,7 +42,7 @@ def test_frames_and_pieces_stay_within_their_pictures(mapped):
         boxes = re.findall(r'<rect x="(.+?)" y="(.+?)" width="(.+?)" height="(.+?)"/>', card)
         boxes += [box.split() for box in re.findall(r'<svg x=.*?viewBox="(.*?)"', card)]
         assert len(boxes) == 64 * 3
-        for x, y, width, height in ([float(each) for each in box] for box in boxes):
+        for x, y, width, height in ([float(number) for number in box] for box in boxes):
             assert min(x, y) >= 0 and min(width, height) > 0 and max(x + width, y + height) <= 8 * (1 + BLEED)
 
 

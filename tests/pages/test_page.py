@@ -5,9 +5,12 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import jinja2
 import numpy as np
+import pytest
 
 from headwater.pages.page import report
+from headwater.pages.template import render
 from toy_runs import TRUTH
 
 VOID = ("meta", "link", "br", "hr", "img", "input")
@@ -97,3 +100,8 @@ def test_the_function_reports_twice_in_one_process(make):
     code = "import sys, headwater; runs = [[sys.argv[1]], [sys.argv[2]]]; print(*(headwater.report(run).name for run in runs))"
     run = [sys.executable, "-c", code, make("a"), make("b")]
     assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.split() == ["report.html"] * 2
+
+
+def test_a_name_that_a_template_is_not_given_is_an_error():
+    with pytest.raises(jinja2.UndefinedError, match="'record' is undefined"):
+        render("removal.html")

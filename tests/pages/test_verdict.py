@@ -9,8 +9,8 @@ from toy_runs import TRUTH
 CHANCE = Bar("Random scores", "random", 0.0, -0.03, 0.03)
 
 
-def bar(who, value, spread=0.02, **more):
-    return Bar(who, "method", value, value - spread, value + spread, **more)
+def bar(name, value, spread=0.02, **fields):
+    return Bar(name, "method", value, value - spread, value + spread, **fields)
 
 
 def split(*bars, name="held-out"):
