@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.disk.store import FeatureStore
