@@ -15,11 +15,11 @@ from headwater.attribution.experiment import Run, run
 from headwater.bank import open_bank
 from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore, default_root
-from headwater.evaluate.counterfactual import counts
+from headwater.evaluate.counterfactual import removal_counts
 from headwater.models import loading
 from headwater.pages.counterfactual import lines, page
-from headwater.retraining.build import Place
-from headwater.retraining.counterfactual import collected, planned, remove
+from headwater.retraining.counterfactual import collect_results, plan_removals, remove
+from headwater.retraining.workplace import Workplace
 from headwater.run import open_run
 from headwater.workers import Pool
 
@@ -51,13 +51,12 @@ def main() -> None:
     for method, fields in METHODS[name].items():
         models = [] if method in ("pixel", "nda") else [loading.load(bank.folder / "model")]
         run(Run(method, fields, bank.train, bank.queries, models), given.out / method, store, force=True)
-    place = Place(Pool(given.workers), models=default_root() / "models")
-    what = planned(
-        bank, [open_run(given.out / method) for method in METHODS[name]], given.queries, counts(given.remove, len(bank.train))
-    )
+    place = Workplace(Pool(given.workers), models=default_root() / "models")
+    runs = [open_run(given.out / method) for method in METHODS[name]]
+    what = plan_removals(bank, runs, given.queries, removal_counts(given.remove, len(bank.train)))
     for done, total in remove(what, given.out, place):
         print(done, total, flush=True)
-    found = collected(what, given.out, place)
+    found = collect_results(what, given.out, place)
     result = {"fields": METHODS[name], "environment": environment(), **found}
     (Path(__file__).parent / "results" / f"counterfactual-{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
     print("\n".join(lines(found)), page(given.out), sep="\n")

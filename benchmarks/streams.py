@@ -22,8 +22,9 @@ from headwater.evaluate.lds import difference, lds
 from headwater.linalg.rank import spearman
 from headwater.methods import make
 from headwater.models import loading
-from headwater.retraining.build import Place, build
+from headwater.retraining.build import build
 from headwater.retraining.recipe import recipe
+from headwater.retraining.workplace import Workplace
 from headwater.scores import dense
 from headwater.workers import Pool
 
@@ -36,7 +37,7 @@ def main() -> None:
     arguments.add_argument("--subsets", type=int, default=32)
     given = arguments.parse_args()
     what = replace(recipe("digits"), common=False, subsets=given.subsets, seeds=1)
-    for done, total in build(given.bank, what, what.data.open(), what.held_out.open(), Place(Pool(os.cpu_count() or 1))):
+    for done, total in build(given.bank, what, what.data.open(), what.held_out.open(), Workplace(Pool(os.cpu_count() or 1))):
         print(done, total, flush=True)
     shipped, apart = open_bank("digits"), open_bank(given.bank)
     assert np.array_equal(shipped.subsets[: given.subsets], apart.subsets)

@@ -10,7 +10,7 @@ from headwater.cost.bank import Measured, cost, counts, lines, measured, plan, s
 from headwater.examples import Examples
 from headwater.methods import METHODS, make
 from headwater.models.train import _batches
-from headwater.retraining.recipe import SIZES, Source, recipe
+from headwater.retraining.recipe import SIZES, DataSource, recipe
 
 
 def test_the_d_trak_bank_of_cifar_2_in_numbers():
@@ -75,7 +75,7 @@ def test_methods_cost_the_passes_that_they_make(name, fields, passes, stored):
 def test_a_plan_measures_this_machine_and_says_all(smallest, monkeypatch):
     monkeypatch.setattr("headwater.cost.bank.PATIENCE", 0.05)
     for config in (smallest, smallest | {"num_class_embeds": 3}):
-        what = replace(recipe("digits"), model=config, data=Source(name="digits"))
+        what = replace(recipe("digits"), model=config, data=DataSource(name="digits"))
         rate = measured(what)
         assert 0 < rate.forward < rate.step < 10 and rate.gradient > rate.forward and rate.draw > 0 and rate.peak > 10**7
     found = plan(what, {"data": 1000, "held_out": 100}, workers=2)
@@ -87,15 +87,15 @@ def test_a_plan_measures_this_machine_and_says_all(smallest, monkeypatch):
 
 @pytest.mark.parametrize("name", [name for name in SIZES if name.startswith("digits")])
 def test_sizes_that_recipes_count_on_are_those_of_the_sources(name):
-    assert len(Source(name=name).open()) == SIZES[name] == Source(name=name).size()
-    assert Source(name=name, count=7).size() == 7
+    assert len(DataSource(name=name).open()) == SIZES[name] == DataSource(name=name).size()
+    assert DataSource(name=name, count=7).size() == 7
 
 
 def test_the_size_of_other_sources_is_looked_up(tmp_path, pictures):
     from headwater.disk.npz import write_examples
 
     write_examples(tmp_path / "a.npz", Examples(pictures(5).images))
-    assert Source(name=str(tmp_path / "a.npz")).size() == 5
+    assert DataSource(name=str(tmp_path / "a.npz")).size() == 5
 
 
 def test_queries_that_do_not_fit_the_memory_send_the_training_images_past_again():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from headwater.bank import array
+from headwater.disk.npy import read_npy
 from headwater.disk.npz import arrays
 from headwater.errors import DataError
 from headwater.examples import Examples
@@ -52,7 +52,7 @@ def open_run(folder: Path) -> RunFolder:
     have = _kept(folder / "pictures.npz")
     words = {name: tuple(have[name].tolist()) for name in WORDS if name in have}
     q, n = len(words["query_ids"]), len(words["train_ids"])
-    values, own = array(folder / "scores.npy"), array(folder / "self.npy")
+    values, own = read_npy(folder / "scores.npy"), read_npy(folder / "self.npy")
     unknown = own.shape == (n,) and np.isnan(own).all()  # of a method that cannot tell
     if values.shape != (q, n) or own.shape != (n,) or not (unknown or np.isfinite(own).all()):
         raise DataError(

@@ -7,8 +7,8 @@ from headwater.pages.verdict import Bar, Split, lead, listed, verdict
 CHANCE = Bar("Random scores", "random", 0.0, -0.03, 0.03)
 
 
-def bar(who, value, spread=0.02, **more):
-    return Bar(who, "method", value, value - spread, value + spread, **more)
+def bar(who, value, spread=0.02, **fields):
+    return Bar(who, "method", value, value - spread, value + spread, **fields)
 
 
 def split(*bars, name="held-out"):

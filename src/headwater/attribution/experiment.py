@@ -189,10 +189,11 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False,
     scores = Scores(values, experiment.queries.ids, experiment.train.ids, own)
     with clock.stage("ground truth"):
         learned = resolved.get("subsets", ())
-        truth = None if experiment.bank is None else ground_truth(experiment.bank, of_bank[0], learned, signed=method.signed)
-        if experiment.bank is not None and truth is not None:  # of this run's own queries, those that the bank has
+        truth = None
+        if experiment.bank is not None:
+            truth = ground_truth(experiment.bank, of_bank[0], learned, signed=method.signed).as_json()
             known = dict(zip(experiment.bank.queries.hashes, truth["per_query"], strict=True))
-            truth["per_query"] = [known.get(content) for content in experiment.queries.hashes]
+            truth["per_query"] = [known.get(content) for content in experiment.queries.hashes]  # the run's queries; None = not in the bank
     regions = None
     if drawn:
         with clock.stage("regions"):

@@ -12,7 +12,7 @@ from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.evaluate.lds import LDS, against
-from headwater.evaluate.tune import Setting, grid, tuned
+from headwater.evaluate.tune import Setting, setting_grid, tuned
 from headwater.linalg.rank import Interval
 from headwater.methods import learns, make, method_class
 from headwater.scores import dense
@@ -43,9 +43,9 @@ def settings(
             raise OptionError(f"The values of {name} are {list(values)}; expected one or more{' numbers' * (name in KINDS)}.")
     others = {name: values for name, values in fields.items() if name != kind}
     found: dict[Setting, Float32[np.ndarray, "q n"]] = {}
-    for setting in grid(fields):  # whatever is wrong with one is told before the first is computed
+    for setting in setting_grid(fields):  # whatever is wrong with one is told before the first is computed
         check_queries(make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank), experiment.models, queries)
-    for setting in grid(others):
+    for setting in setting_grid(others):
         of_one = {} if kind is None else {kind: fields[kind][0]}  # says in which unit all of them are
         method = make(experiment.method, {**experiment.fields, **dict(setting), **of_one}, experiment.bank)
         if kind is None:
@@ -65,7 +65,7 @@ def learned_from(experiment: Run, fields: Mapping[str, Sequence[Any]]) -> list[i
     """The bank's subsets that the method learns from under any of these settings: none may be compared with."""
     if not learns(method_class(experiment.method)):
         return []
-    made = [make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank) for setting in grid(fields)]
+    made = [make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank) for setting in setting_grid(fields)]
     return sorted({row for method in made for row in method.learned(experiment.train).rows})
 
 

@@ -217,7 +217,7 @@ def lds(
     from headwater.evaluate.ground_truth import of_runs
     from headwater.pages.lds import lines
 
-    found = of_runs(runs, open_bank(bank), measurement, over)
+    found = of_runs(runs, open_bank(bank), measurement, over).as_json()
     one = next(iter(found["runs"].values())) if len(runs) == 1 else found
     print(json.dumps(one) if as_json else "\n".join(lines(found)))
 
@@ -289,16 +289,17 @@ def bank_build(
     store: Store = None,
 ) -> None:
     """Build a bank, or go on with one: one model for each (subset, seed), many at a time."""
-    from headwater.cli.arguments import bank_place, bank_recipe
+    from headwater.cli.arguments import bank_place
     from headwater.retraining.build import build
+    from headwater.retraining.changes import changed, recipe_of
 
     changes = {"data": data, "held_out": held_out, "config": config, "subsets": subsets, "seeds": seeds, "scheme": scheme}
     changes |= {"learning": learning, "generated": generated, "steps": steps, "measurements": measurements, "common": common}
-    what = bank_recipe(bank, recipe, changes | {"base": base, "rank": rank, "caption": caption})
+    what = changed(recipe_of(bank, recipe), changes | {"base": base, "rank": rank, "caption": caption})
     place = bank_place(workers, ray, gpus, device, _models(models) if keep else None, _store(store))
     more = None if add_queries is None else replace(what.held_out, name=add_queries, count=None).open()
     with _bar("models") as tick:
-        for done, total in build(bank, what, what.data.open(), what.held_out.open(), place, more=more, told=_say):
+        for done, total in build(bank, what, what.data.open(), what.held_out.open(), place, new_queries=more, warn=_say):
             tick(done, total)
     print(bank)
 
@@ -348,13 +349,13 @@ def plan(
         print(json.dumps(cost) if as_json else "\n".join(told(asked, cost)))
         return
     from headwater.attribution.experiment import device as checked
-    from headwater.cli.arguments import bank_recipe
     from headwater.cost.bank import lines
     from headwater.cost.bank import plan as planned
+    from headwater.retraining.changes import changed, recipe_of
 
     folder = Path(recipe or "")
     there = (folder / "bank.json").exists()
-    what = bank_recipe(folder, None if there else recipe, {"subsets": subsets, "seeds": seeds})
+    what = changed(recipe_of(folder, None if there else recipe), {"subsets": subsets, "seeds": seeds})
     found = planned(what, {"data": what.data.size(), "held_out": what.held_out.size()}, checked(device), workers)
     print(json.dumps(found) if as_json else "\n".join(lines(recipe or "", what, found)))
 
@@ -379,20 +380,21 @@ def counterfactual(
     """Take away each picture's strongest training images, train again, make the picture again, and compare with random removal."""
     from headwater.bank import open_bank
     from headwater.cli.arguments import bank_place, embedding
-    from headwater.evaluate.counterfactual import counts
+    from headwater.evaluate.counterfactual import removal_counts
     from headwater.pages.counterfactual import lines, page
-    from headwater.retraining.counterfactual import collected, planned
+    from headwater.retraining.counterfactual import collect_results, plan_removals
     from headwater.retraining.counterfactual import remove as removals
     from headwater.run import open_run
 
     opened = open_bank(bank)
-    what = planned(opened, [open_run(run) for run in runs], queries, counts(remove.split(","), len(opened.train)))
+    counts = removal_counts(remove.split(","), len(opened.train))
+    what = plan_removals(opened, [open_run(run) for run in runs], queries, counts)
     place = bank_place(workers, ray, gpus, device, _models(models) if keep else None, _store(store))
     embed = embedding(embedder, device)
     with _bar("retraining") as tick:
         for done, total in removals(what, out, place):
             tick(done, total)
-    found = collected(what, out, place, embed)
+    found = collect_results(what, out, place, embed)
     _say(str(page(out)))
     print(json.dumps(found) if as_json else "\n".join(lines(found)))
 
