@@ -1,7 +1,7 @@
-"""A bank: subsets of a training set and the measured outcome of a model retrained on each. The ground truth; numpy only.
+"""A bank: subsets of a training set and the measured outcome of a model retrained on each. No torch.
 
-Files: `bank.json` (what it was built from), `train.npz`, `queries.npz`, `subsets.npy` (bool `[m, n]`, True = kept), `model/`,
-`checkpoints/step-*/`, and the outcomes, whose files `headwater.disk.outcomes` describes.
+Files: `bank.json` (what it was built from), `train.npz`, `queries.npz`, `subsets.npy` (bool `[m, n]`, True =
+kept), `model/`, `checkpoints/step-*/`, and the outcomes, whose files `headwater.disk.outcomes` describes.
 
 The first subsets are for comparison; those after them are for methods that learn from retrained models.
 """
@@ -27,7 +27,7 @@ SHIPPED = Path(__file__).parent / "banks"
 
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """An open bank. `outcomes(measurement)` are losses: larger means that the retrained model does worse on the query."""
+    """An open bank. `outcomes(measurement)` are losses: a larger one is a worse model of the query."""
 
     folder: Path
     info: dict[str, Any]
@@ -45,8 +45,8 @@ class Bank:
         """Raise a DataError unless these are the bank's training images, in its order."""
         if self.train.hashes != train.hashes:
             raise DataError(
-                f"The bank {self.folder.name} was made from {len(self.train)} other training images than these {len(train)} "
-                "(or the same in another order).",
+                f"The bank {self.folder.name} was made from {len(self.train)} other training images than "
+                f"these {len(train)} (or the same in another order).",
                 hint=f"Give --train {self.folder}/train.npz.",
             )
 
@@ -58,7 +58,7 @@ class Bank:
         return read_npy(outcome_path(self.folder, name))[:, :, self._places]
 
     def finished(self, measurement: str = "simple") -> Float[np.ndarray, "m s q"]:
-        """The outcomes for comparison: seeds trained on all subsets; if there is none, the first seed's subsets so far."""
+        """The outcomes for comparison: of `rows` and `seeds`."""
         return self.outcomes(measurement)[np.ix_(self.rows(), self.seeds())].astype(np.float64)
 
     def seeds(self) -> list[int]:
@@ -80,7 +80,7 @@ class Bank:
 
     @property
     def state(self) -> list[Any]:
-        """The name, trained models, queries, subsets and outcomes: it differs between banks, and when a bank has grown."""
+        """A mark that differs between banks, and of one bank before and after it has grown."""
         outcomes = hashlib.blake2b(read_npy(self.folder / "outcomes.npy").tobytes(), digest_size=8).hexdigest()
         subsets = [subsets_checksum(self.subsets), self.compared]
         return [self.folder.name, int(self.done().sum()), self.queries.fingerprint, *subsets, outcomes]
@@ -92,7 +92,7 @@ class Bank:
 
 
 def open_bank(where: str | Path) -> Bank:
-    """The bank in a folder, or one that ships with the package, by name (`digits`). Damaged outcomes are a DataError."""
+    """The bank in a folder, or one that ships with the package (`digits`). Damage is a DataError."""
     folder = Path(where)
     if not folder.exists() and (SHIPPED / str(where)).is_dir():
         folder = SHIPPED / str(where)
@@ -105,7 +105,7 @@ def open_bank(where: str | Path) -> Bank:
     info = read_info(folder)
     if not (folder / "queries.npz").exists():
         raise DataError(
-            f"The bank {folder} has no queries yet: its first model is not trained, or its pictures were left out.",
+            f"The bank {folder} has no queries: its model is not trained yet, or its pictures were left out.",
             hint=f"Run `headwater bank build {folder}`.",
         )
     train, queries = (read_examples(folder / f"{side}.npz") for side in ("train", "queries"))

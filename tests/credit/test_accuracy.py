@@ -1,4 +1,4 @@
-"""How often the credited group is the picture's own: counts and chances in closed form, and scipy's interval."""
+"""Accuracy of credit: counts and chances in closed form, and scipy's interval."""
 
 import numpy as np
 import pytest

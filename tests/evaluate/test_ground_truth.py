@@ -208,9 +208,8 @@ def test_the_page_of_two_runs_says_which_leads_by_the_paired_difference(planted,
     page = report(runs).read_text().replace("\N{NO-BREAK SPACE}", " ")
     for row, split in zip(of_runs(runs, bank).as_json()["paired"], ("held-out", "generated"), strict=True):
         low, high = row["over_subsets"]
-        assert (
-            f"<b>On the {split} pictures,</b> best is ahead of worse (by {row['difference']:.2f}, {low:.2f} to {high:.2f};" in page
-        )
+        interval = f"{row['difference']:.2f}, {low:.2f} to {high:.2f}"
+        assert f"<b>On the {split} pictures,</b> best is ahead of worse (by {interval};" in page
     assert page.count('class="bar strip"') == 4 and "Which method is ahead?" in page
     assert "resampled" not in page
 

@@ -24,7 +24,7 @@ def linear_world(random):
 
 @pytest.fixture
 def noisy_world(random):
-    """The same for 60 queries, with as much noise in each outcome as there is signal, of several sizes of subset."""
+    """60 queries and subsets of several sizes, with as much noise in each outcome as signal."""
     tau = random.standard_normal((60, 40))
     subsets = random.random((48, 40)) < 0.5
     signal = -(subsets @ tau.T)
@@ -96,7 +96,7 @@ def test_blocks_of_queries_change_nothing(noisy_world):
 
 
 def test_sums_are_those_of_float64_whatever_the_scores_are(random):
-    """Half of 60,000 scores that hardly differ from 1: sums in float32 would lose what tells subsets apart."""
+    """60,000 scores that hardly differ from 1: sums in float32 would not tell subsets apart."""
     tau = (1 + 1e-6 * random.standard_normal((1, 60_000))).astype(np.float32)
     subsets = random.permuted(np.tile(np.arange(60_000) < 30_000, (8, 1)), axis=1)
     np.testing.assert_allclose(predicted(tau, subsets)[:, 0], [-np.longdouble(tau[0, row]).sum() for row in subsets], rtol=1e-14)
@@ -131,7 +131,7 @@ def test_a_method_compared_with_itself_differs_by_exactly_zero(noisy_world):
 
 
 def test_a_comparison_is_sharper_for_being_paired(noisy_world, random):
-    """Two noisy copies of the true scores, one slightly worse: apart their intervals overlap, their difference is clear."""
+    """Two noisy copies of the true scores: their intervals overlap, their difference is clear."""
     tau, subsets, outcomes = noisy_world
     noise = random.standard_normal(tau.shape)
     a, b = lds(tau + 0.4 * noise, subsets, outcomes), lds(tau + 0.5 * noise, subsets, outcomes)
@@ -158,7 +158,7 @@ def test_halves_share_nothing_and_miss_nothing():
 
 
 def test_each_half_reports_the_setting_chosen_on_the_other(linear_world, random):
-    """Two settings, each perfect on one half and chance on the other: an honest report shows chance, the oracle would hide it."""
+    """Each setting is perfect on one half: an honest report shows chance, the oracle hides it."""
     tau, subsets, outcomes = linear_world
     queries = np.ones(7, bool)
     first, second = query_halves(queries)

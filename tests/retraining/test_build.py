@@ -1,6 +1,7 @@
-"""Building a micro bank: stopped, gone on with, grown, damaged, compared with every model trained here by hand.
+"""A micro bank: stopped, continued, grown, damaged, compared with models trained by hand.
 
-The first build has a worker process of its own, which imports torch for seconds; the others are done in this process.
+The first build has a worker process of its own, which imports torch for seconds; the others are done in this
+process.
 """
 
 import json
@@ -360,7 +361,7 @@ def test_queries_of_another_size_are_refused(copy, recipe, sides, pictures):
 
 
 def test_growth_puts_finished_jobs_where_they_belong_and_mends_what_is_damaged(copy, recipe, sides, models, tmp_path):
-    """A job's file of a subset to learn from is not taken for one to compare with; damage does not get a new checksum."""
+    """Files of subsets to learn from keep their meaning; damage does not get a new checksum."""
     small, large = replace(recipe, learning=2), replace(recipe, subsets=5, learning=2)
     workplace = Workplace(Here(), models=models)
     list(build(copy, small, *sides, workplace))

@@ -1,4 +1,4 @@
-"""A build killed -9 at twenty random moments loses at most the job in flight, and ends bit for bit as an undisturbed one.
+"""A build killed -9 at twenty random moments loses one job at most, and ends bit for bit undisturbed.
 
 The process that is killed is forked from one that has imported torch and done nothing with it.
 """

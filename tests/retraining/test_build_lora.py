@@ -1,4 +1,4 @@
-"""A bank of adapters: stopped, killed, grown, moved, against every model trained here by hand; and all that asks a bank."""
+"""A bank of adapters: stopped, killed, grown, moved, used, compared with models trained by hand."""
 
 import json
 import shutil
@@ -151,7 +151,7 @@ def test_two_processes_and_another_store_make_the_same_bank(built, recipe, sides
 
 
 def test_a_build_killed_in_the_middle_of_a_training_ends_as_an_undisturbed_one(built, recipe, sides, tmp_path, monkeypatch):
-    """The first model dies after its first checkpoint, a subset's likewise, and the pictures before they are written."""
+    """Killed after the first checkpoint of a model, and before the pictures are written."""
     workplace, folder = Workplace(Here(), models=tmp_path / "models", store=FeatureStore(tmp_path / "store")), tmp_path / "bank"
     save = keeping.written
 
@@ -254,7 +254,11 @@ def test_another_base_other_prompts_and_another_rank_are_refused(copy, recipe, s
     based = replace(recipe, adapters=replace(recipe.adapters, base=str(tmp_path / "other")))
     prompted = [replace(side, prompts=("a q p",) * len(side)) for side in sides]
     ranked = replace(recipe, adapters=replace(recipe.adapters, rank=3))
-    for changed, images, word in ((based, sides, "another base"), (recipe, prompted, "another prompts"), (ranked, sides, "adapters")):
+    for changed, images, word in (
+        (based, sides, "another base"),
+        (recipe, prompted, "another prompts"),
+        (ranked, sides, "adapters"),
+    ):
         with pytest.raises(OptionError, match=word):
             next(build(copy, changed, *images, workplace))
 

@@ -1,4 +1,4 @@
-"""The same jobs on a Ray cluster of three nodes on this machine, one of which is killed: the same bank, the same features."""
+"""A Ray cluster of three nodes, one of which is killed, makes the bank and features of one process."""
 
 import json
 import subprocess
@@ -50,7 +50,8 @@ fields = GradientFeatures(timesteps=2, k=64)
 model, many = loading.load(root / "alone" / "model"), read_examples(root / "many.npz")
 alone = fields.train(model, many, FeatureStore(root / "a"))
 together = fields.train(model, many, FeatureStore(root / "b", crew=crew))
-print(json.dumps({"done": [count, total], "killed": killed, "notes": notes, "features": bool(np.array_equal(alone, together))}))
+equal = bool(np.array_equal(alone, together))
+print(json.dumps({"done": [count, total], "killed": killed, "notes": notes, "features": equal}))
 import ray
 ray.shutdown()
 nodes.shutdown()

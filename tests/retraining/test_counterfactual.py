@@ -57,7 +57,7 @@ def bank(recipe, pictures, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(bank, tmp_path_factory):
-    """A run of `pixel` on the bank's queries, and one of `random` on its generated ones alone, the other way round."""
+    """A run of `pixel` on the bank's queries, and one of `random` on its generated ones, reversed."""
     folder = tmp_path_factory.mktemp("runs")
     generated = bank.queries.take(np.arange(GENERATED + 1, 1, -1))
     for name, queries, fields in (("pixel", bank.queries, {}), ("random", generated, {"seed": 1})):

@@ -193,7 +193,7 @@ def run(experiment: Run, out: Path, store: FeatureStore, *, force: bool = False,
         if experiment.bank is not None:
             truth = ground_truth(experiment.bank, of_bank[0], learned, signed=method.signed).as_json()
             known = dict(zip(experiment.bank.queries.hashes, truth["per_query"], strict=True))
-            truth["per_query"] = [known.get(content) for content in experiment.queries.hashes]  # the run's queries; None = not in the bank
+            truth["per_query"] = [known.get(content) for content in experiment.queries.hashes]
     regions = None
     if drawn:
         with clock.stage("regions"):

@@ -1,9 +1,10 @@
-"""The outcomes of a bank: arrays with a place for every retrained model, and a checksum of each model. numpy only.
+"""The outcomes of a bank: arrays with a place for every model, and each model's checksum. numpy only.
 
-Files: `outcomes.npy` (float32 `[m, seeds, q]` of `simple`, NaN = not measured yet), `outcomes/<measurement>.npy` of the same shape,
-`outcomes/per-timestep.npy` (float16 `[m, seeds, q, t]`), `full.npy` (float32 `[seeds, q]`, the models of all data) and
-`outcomes/checks.npy` (uint64 `[m + 1, seeds]`: a checksum of all outcomes of each model, 0 = none; the last row is the models of all
-data). Checksums are written last, so that damage is found and named, and a kill while writing is no damage.
+Files: `outcomes.npy` (float32 `[m, seeds, q]` of `simple`, NaN = not measured yet),
+`outcomes/<measurement>.npy` of the same shape, `outcomes/per-timestep.npy` (float16 `[m, seeds, q, t]`),
+`full.npy` (float32 `[seeds, q]`, the models of all data) and `outcomes/checks.npy` (uint64 `[m + 1, seeds]`:
+a checksum of all outcomes of each model, 0 = none; the last row is the models of all data). Checksums are
+written last, so that damage is found and named, and a kill while writing is no damage.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ Job = tuple[int, int]  # (subset, seed) of a model; subset −1 is all the data
 
 
 class OutcomeShape(NamedTuple):
-    """The number of subsets, of seeds of a subset and of all data, of queries and of timestep bins; and the measurements."""
+    """The sizes of the arrays (seeds of a subset, seeds of all data), and the measurements."""
 
     subsets: int
     seeds: int
@@ -55,7 +56,7 @@ def measurements_in(folder: Path) -> list[str]:
 
 
 def write_outcomes(folder: Path, outcomes: Outcomes) -> None:
-    """Write all outcomes, then their checksums. The old checksums are removed first: a kill in between is no damage."""
+    """Remove the old checksums, write all outcomes, then their checksums: a kill in between is no damage."""
     path = outcome_path(folder, "checks")
     path.unlink(missing_ok=True)
     for name, values in sorted(outcomes.items(), reverse=True):
@@ -69,7 +70,7 @@ def read_outcomes(folder: Path) -> Outcomes:
 
 
 def recover_outcomes(folder: Path, shape: OutcomeShape, warn: Callable[[str], None]) -> Outcomes:
-    """The outcomes on disk in arrays of `shape`; NaN where a model has none, or damaged ones, with a warning."""
+    """The outcomes on disk in arrays of `shape`; damaged ones are NaN, with a warning."""
     outcomes, damaged = shape.empty(), _damaged_or_warn(folder, warn)
     for name, values in outcomes.items():
         path = outcome_path(folder, name)
@@ -79,13 +80,14 @@ def recover_outcomes(folder: Path, shape: OutcomeShape, warn: Callable[[str], No
         except (DataError, ValueError) as error:
             warn(f"{path} is damaged ({error}). Its outcomes are measured again.")
     for job in damaged:
-        warn(f"The outcomes of {model_in_words(job)} in {folder} are damaged (their checksum is wrong). They are measured again.")
+        model = model_in_words(job)
+        warn(f"The outcomes of {model} in {folder} are measured again: their checksum is wrong.")
         _forget(outcomes, job)
     return outcomes
 
 
 def enlarged(outcomes: Outcomes, rows: Sequence[int | None], shape: OutcomeShape) -> Outcomes:
-    """Arrays of `shape` with these outcomes in them: subset i moves to `rows[i]`, or is dropped where that is None."""
+    """Arrays of `shape` with these outcomes: subset i moves to `rows[i]`, or is dropped at None."""
     larger = shape._replace(queries=outcomes["simple"].shape[2]).empty()
     larger["full"][: len(outcomes["full"])] = outcomes["full"]
     sources = [i for i, row in enumerate(rows) if row is not None]
@@ -97,7 +99,7 @@ def enlarged(outcomes: Outcomes, rows: Sequence[int | None], shape: OutcomeShape
 
 
 def checksums(outcomes: Mapping[str, np.ndarray]) -> UInt64[np.ndarray, "all s"]:
-    """A checksum of every model's outcomes, the models of all data in the last row; 0 where nothing is measured."""
+    """A checksum of every model's outcomes, all data in the last row; 0 where nothing is measured."""
     full = outcomes["full"]
     arrays = [values for name, values in sorted(outcomes.items()) if name != "full"]
     m, s, _ = outcomes["simple"].shape

@@ -1,7 +1,8 @@
-"""Counterfactual evaluation: a picture's alleged sources are removed, the model is trained again, and the picture made again.
+"""Counterfactual evaluation: does a picture change when the model is trained without its alleged sources?
 
-If they were its sources, it changes more than when the same number of training images is removed at random. (Zheng et al. 2023,
-D-TRAK, arXiv:2311.00500, section 4.4; Mlodozeniec et al. 2024, arXiv:2410.13850, appendix G.6, for the change of a measurement.)
+If they were its sources, it changes more than when the same number of training images is removed at random.
+(Zheng et al. 2023, D-TRAK, arXiv:2311.00500, section 4.4; Mlodozeniec et al. 2024, arXiv:2410.13850, appendix
+G.6, for the change of a measurement.)
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ class Quartiles(NamedTuple):
 
 
 class EffectComparison(NamedTuple):
-    """Two effects on the same queries: their mean difference, and the p-value of Wilcoxon's signed-rank test of it."""
+    """The mean difference of two effects on the same queries, and its p-value by Wilcoxon's test."""
 
     difference: Interval
     p: float
@@ -39,8 +40,8 @@ class EffectComparison(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Effect:
-    """One effect of a removal on each query, and its comparison with random removal (None: it is random removal)."""
+class RemovalEffect:
+    """One effect of a removal on each query, and its comparison with random removal, unless it is that."""
 
     values: Float[np.ndarray, " q"]
     against_random: EffectComparison | None = None
@@ -51,7 +52,7 @@ class Effect:
 
 
 def without(scores: Float[np.ndarray, " n"], k: int) -> Bool[np.ndarray, " n"]:
-    """True for the images that stay when the k strongest proponents are removed; of equal scores the first are removed."""
+    """True for the images that stay when the k strongest proponents go; of equal scores the first go."""
     if not 1 <= k < len(scores):
         raise OptionError(f"{k} of {len(scores)} training images are to be removed; expected 1 to {len(scores) - 1}.")
     mask = np.ones(len(scores), bool)
@@ -84,7 +85,7 @@ def quartiles(values: Float[np.ndarray, " q"]) -> Quartiles:
 
 
 def compare_effects(a: Float[np.ndarray, " q"], b: Float[np.ndarray, " q"]) -> EffectComparison:
-    """The mean of a − b over queries with its bootstrap interval, and the two-sided p-value of Wilcoxon's signed-rank test."""
+    """The mean of a − b over queries with its bootstrap interval, and Wilcoxon's two-sided p-value."""
     differences = a.astype(np.float64) - b
     samples = differences[resamples(len(differences), RESAMPLES, "counterfactual")].mean(axis=1)
     p = float(wilcoxon(differences)[1]) if differences.any() else 1.0  # pyright: ignore[reportArgumentType]

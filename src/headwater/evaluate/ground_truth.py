@@ -1,4 +1,4 @@
-"""Runs against a bank: how well do scores predict what retraining really does? Numpy only: no model is loaded."""
+"""Runs against a bank: how well do scores predict real retraining? Numpy only."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +24,10 @@ BLOCK = 2**22  # random scores made at a time
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFigures:
-    """The mean LDS of one split's queries, its distribution over them, and the references on the same queries.
+    """The LDS of one split: its mean and distribution over queries, and the references.
 
-    The standard error needs two queries; a figure that is `reachable` needs several seeds. The LDS of every query, and its mean in
-    each resample of the subsets, are recorded in run folders only.
+    The standard error needs two queries; a figure that is `reachable` needs several seeds. The LDS of every
+    query, and its mean in each resample of the subsets, are recorded in run folders only.
     """
 
     queries: int
@@ -56,7 +56,7 @@ class SplitFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFigures:
-    """The LDS of one run's scores: of every query, and per split. `sign` is None for a method without signs."""
+    """The LDS of one run's scores, of every query and per split. Unsigned methods have no `sign`."""
 
     bank: str
     queries: str  # their fingerprint
@@ -120,13 +120,13 @@ class RunsFigures:
 
 
 def of_run(folder: Path, bank: Bank, measurement: str = "simple", over: str = "subsets") -> RunFigures:
-    """LDS of a run folder's scores per query split. Its queries must be the bank's or some of them, in any order."""
+    """LDS of a run folder's scores per query split. Its queries must be among the bank's, in any order."""
     (figures,) = of_runs([folder], bank, measurement, over).runs.values()
     return figures
 
 
 def of_runs(folders: Sequence[Path], bank: Bank, measurement: str = "simple", over: str = "subsets") -> RunsFigures:
-    """LDS of several runs, and of each pair the paired difference: on the queries all have, and subsets none learned from."""
+    """LDS of several runs and of each pair, on the queries they share and subsets none learned from."""
     if over not in OVER:
         raise unknown("resampling over", over, OVER)
     runs = {str(folder): open_run(folder) for folder in dict.fromkeys(folders)}
@@ -141,13 +141,13 @@ def of_runs(folders: Sequence[Path], bank: Bank, measurement: str = "simple", ov
 
 
 def shared_queries(runs: Sequence[RunFolder], bank: Bank) -> tuple[list[int], list[list[int]]]:
-    """The queries that the bank and all runs have, in the first run's order: their places in the bank, and in each run."""
+    """The places, in the bank and in each run, of the queries they share, in the first run's order."""
     in_bank = {content: row for row, content in enumerate(bank.queries.hashes)}
     for run in runs:
         check_same_training(run, bank)
         if in_bank.keys().isdisjoint(run.queries.hashes):
             raise DataError(
-                f"None of the {len(run.queries)} queries of the run {run.folder} is in the bank {bank.folder}.",
+                f"None of the {len(run.queries)} queries of {run.folder} is in the bank {bank.folder}.",
                 hint=f"Give --query {bank.folder}/queries.npz.",
             )
     tables = [{content: row for row, content in enumerate(run.queries.hashes)} for run in runs[1:]]
@@ -166,8 +166,8 @@ def check_same_training(run: RunFolder, bank: Bank) -> None:
     pictures = run.pictures.items()
     if n != len(bank.train) or not all(np.array_equal(image, bank.train.images[row]) for row, image in pictures):
         raise DataError(
-            f"The run {run.folder} has {n} training images that are not the bank's {len(bank.train)} (or the same in another "
-            "order).",
+            f"The run {run.folder} has {n} training images that are not the bank's {len(bank.train)} (or the "
+            "same in another order).",
             hint=f"Give --train {bank.folder}/train.npz.",
         )
 
@@ -180,9 +180,10 @@ def part_of(bank: Bank, queries: Sequence[int]) -> Bank:
 def ground_truth(
     bank: Bank, values: Float32[np.ndarray, "q n"], leave_out: Sequence[int] = (), *, signed: bool = True
 ) -> RunFigures:
-    """LDS of scores for the bank's queries, with all that a report needs to draw it and to pair it with another run's.
+    """LDS of scores of the bank's queries, with all that a report draws and pairs with another run.
 
-    Each split has the LDS of every query, in the bank's order, and their mean in each resample of the subsets.
+    Each split has the LDS of every query, in the bank's order, and their mean in each resample of the
+    subsets.
     """
     yardstick = Yardstick(bank, sorted(set(leave_out)))
     lds = yardstick.lds(values)
@@ -196,7 +197,7 @@ def ground_truth(
 
 @dataclass(frozen=True, eq=False)
 class Yardstick:
-    """The measure of scores of a bank's queries: retrained models, chance, and how far models agree with each other."""
+    """The measure of scores of a bank's queries: retrained models, chance, and the models' agreement."""
 
     bank: Bank
     leave_out: Sequence[int] = ()
@@ -211,7 +212,7 @@ class Yardstick:
 
     @cached_property
     def references(self) -> dict[str, LDS]:
-        """The rows that every table shows beside a method: `random`, and with several seeds the `ceiling` and the `oracle`."""
+        """The LDS of `random` scores, and with several seeds of the `ceiling` and the `oracle`."""
         references = {
             "random": self.lds(chance(self.bank)),
             "ceiling": ceiling(self.bank, self.measurement, self.leave_out),
@@ -223,7 +224,7 @@ class Yardstick:
         return against(self.bank, values, self.leave_out, self.measurement)
 
     def figures(self, lds: LDS, signed: bool) -> RunFigures:
-        """One method's figures per split; `sign` is `negated` where a signed method's interval lies wholly below 0."""
+        """The figures of one method, per split."""
         subsets, outcomes = retrainings(self.bank, self.leave_out, self.measurement)
         return RunFigures(
             bank=self.bank.folder.name,
@@ -259,14 +260,14 @@ class Yardstick:
 
 
 def chance(bank: Bank, *, block: int = BLOCK) -> Float32[np.ndarray, "q n"]:
-    """Scores of the random method for the bank, `block` at a time: its arithmetic takes several times their memory."""
+    """Scores of the random method for the bank, made `block` at a time to save memory."""
     step = max(1, block // len(bank.queries))
     parts = (bank.train.take(range(i, min(i + step, len(bank.train)))) for i in range(0, len(bank.train), step))
     return dense(scores for part in parts for scores in Random().score(None, part, bank.queries))
 
 
 def sign(intervals: Iterable[Interval]) -> str:
-    """`negated` where an interval lies wholly below 0: scores predict the opposite of the truth. Else `right` or `unclear`."""
+    """`negated` where an interval is below 0 (scores predict the opposite), else `right` or `unclear`."""
     intervals = list(intervals)
     if any(interval.high < 0 for interval in intervals):
         return "negated"

@@ -2,8 +2,9 @@
 
 Park et al. 2023, arXiv:2303.14186; D-TRAK paper, definition 2.
 
-A score is the rise in loss when a training image is removed, so −Σ_{i∈A} τ[q, i] predicts the loss of a model trained on subset A.
-LDS(q) is Spearman's correlation of that with the losses of models really trained on the bank's subsets.
+A score is the rise in loss when a training image is removed, so −Σ_{i∈A} τ[q, i] predicts the loss of a model
+trained on subset A. LDS(q) is Spearman's correlation of that with the losses of models really trained on the
+bank's subsets.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,9 +28,10 @@ Chosen = Bool[np.ndarray, " q"] | None  # True for the chosen queries; None = al
 
 @dataclass(frozen=True, eq=False)
 class LDS:
-    """LDS of each query, and under `RESAMPLES` resamplings of the subsets, which all methods share: differences are paired.
+    """LDS of each query, and under `RESAMPLES` resamplings of the subsets, the same for all methods.
 
-    `resampled` computes the resampled LDS, `[r, q]`; it is called when an interval is first needed, for sweeps need few.
+    `resampled` computes the resampled LDS, `[r, q]`; it is called when an interval is first needed, for
+    sweeps need few.
     """
 
     per_query: Float64[np.ndarray, " q"]
@@ -48,22 +50,22 @@ class LDS:
         return (self.bootstrap if queries is None else self.bootstrap[:, queries]).mean(axis=1)
 
     def mean(self, queries: Chosen = None) -> Interval:
-        """Mean over the chosen queries with a 95 % interval over subsets, as in D-TRAK: these queries, other retrainings."""
+        """Mean over the chosen queries with a 95 % interval over subsets, as in D-TRAK."""
         return interval(self.of(queries).mean(), self.means(queries))
 
     def mean_over_queries(self, queries: Chosen = None) -> Interval:
-        """Mean over the chosen queries with a 95 % interval over queries: other such queries, these retrainings."""
+        """Mean over the chosen queries with a 95 % interval over queries of the same kind."""
         values = self.of(queries)
         return interval(values.mean(), values[resamples(len(values), RESAMPLES, "queries")].mean(axis=1))
 
     def standard_error(self, queries: Chosen = None) -> float:
-        """Standard deviation over queries / √q: the ± of the K-FAC paper, arXiv:2410.13850. It needs two queries."""
+        """Standard deviation over queries / √q, q ≥ 2: the ± of the K-FAC paper, arXiv:2410.13850."""
         values = self.of(queries)
         return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 class LDSComparison(NamedTuple):
-    """Mean LDS of one method minus another's, with both intervals, and the shares of queries where it is above and below."""
+    """Mean LDS of one method minus another's, and the shares of queries where it is above and below."""
 
     over_subsets: Interval
     over_queries: Interval
@@ -135,9 +137,7 @@ def retrainings(bank: Bank, leave_out: Sequence[int] = (), measurement: str = "s
     if outcomes.ndim != 3:
         raise DataError(f"'{measurement}' has several numbers a query; expected one, as 'simple' has.")
     if not np.isfinite(outcomes).all():
-        raise NonFiniteError(
-            f"The bank's outcomes of '{measurement}' hold NaN or infinity where a model is trained. Measure them again."
-        )
+        raise NonFiniteError(f"The outcomes of '{measurement}' hold NaN or infinity for trained models. Measure them again.")
     return Retrainings(bank.subsets[rows], outcomes)
 
 
@@ -150,13 +150,13 @@ def against(bank: Bank, scores: Float[np.ndarray, "q n"], leave_out: Sequence[in
 
 
 def ceiling(bank: Bank, measurement: str = "simple", leave_out: Sequence[int] = ()) -> LDS | None:
-    """The mean Spearman correlation between two seeds, per query: one seed predicts another. None with a single seed."""
+    """The mean Spearman correlation between two seeds, per query; None with a single seed."""
     seeds = _by_seed(bank, measurement, leave_out)
     return mean_of([correlated(a, b) for a, b in combinations(seeds, 2)]) if len(seeds) > 1 else None
 
 
 def oracle(bank: Bank, measurement: str = "simple", leave_out: Sequence[int] = ()) -> LDS | None:
-    """The LDS of one real retraining: each seed in turn predicts the mean of the others; None with a single seed.
+    """The LDS of a real retraining: each seed predicts the mean of the others. None with a single seed.
 
     The last row of the K-FAC paper's figure 2. With two seeds it is the ceiling.
     """
@@ -168,7 +168,7 @@ def oracle(bank: Bank, measurement: str = "simple", leave_out: Sequence[int] = (
 
 
 def reachable(agreement: float, seeds: int) -> float:
-    """√(Sρ/(1+(S−1)ρ)): the LDS of perfect scores against the mean of S seeds with independent noise and agreement ρ."""
+    """√(Sρ/(1+(S−1)ρ)): the LDS of perfect scores against the mean of S seeds with agreement ρ."""
     rho = max(0.0, agreement)
     return float(np.sqrt(seeds * rho / (1 + (seeds - 1) * rho)))
 

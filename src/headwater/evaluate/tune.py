@@ -17,7 +17,7 @@ Setting = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """The LDS of a tuned method: each query's `lds` is of the setting chosen on the other half of the queries."""
+    """The LDS of a tuned method: every query's setting was chosen on the other half of the queries."""
 
     lds: LDS
     chosen: tuple[Setting, Setting]
@@ -42,7 +42,7 @@ def query_halves(queries: Bool[np.ndarray, " q"]) -> tuple[Bool[np.ndarray, " q"
 
 
 def tuned(figures: Mapping[Setting, LDS], queries: Bool[np.ndarray, " q"]) -> Tuned:
-    """The method at its cross-fitted best: on each half, the setting with the highest mean LDS on the other half."""
+    """Cross-fitting: each half has the setting with the highest mean LDS on the other half."""
 
     def best_on(half: Bool[np.ndarray, " q"]) -> Setting:
         return max(figures, key=lambda setting: figures[setting].per_query[half].mean())

@@ -1,7 +1,7 @@
-"""Building a bank: train on all data, generate queries, retrain on every subset and measure each model on every query.
+"""Building a bank: train on all data, generate queries, retrain on every subset, measure every model.
 
-One job is one (subset, seed); jobs that have an outcome are never repeated, so a killed build goes on where it stopped. Models are
-kept outside the bank, so that queries added later are measured without training.
+One job is one (subset, seed); jobs that have an outcome are never repeated, so a killed build goes on where
+it stopped. Models are kept outside the bank, so that queries added later are measured without training.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from headwater.retraining.recipe import BankRecipe, from_fields
 from headwater.retraining.workplace import Workplace
 from headwater.workers import on_one_thread
 
-ROUNDING = 0.02  # relative change of an outcome that a few differently rounded pixels may cause
+TOLERANCE = 0.02  # relative change of an outcome that a few differently rounded pixels may cause
 
 Warn = Callable[[str], None]
 
@@ -59,10 +59,11 @@ def build(
     new_queries: Examples | None = None,
     warn: Warn = to_stderr,
 ) -> Iterator[tuple[int, int]]:
-    """Build the bank, or go on with it; yields (jobs done, jobs in all) after each job. A second build of it is refused.
+    """Build the bank, or go on with it; yields (jobs done, jobs in all) after each job.
 
-    A bank may grow: more subsets or seeds, and `new_queries`, which join it when all models have measured them. Damaged outcomes are
-    measured again, with a warning.
+    A second build of the same bank at a time is refused. A bank may grow: more subsets or seeds, and
+    `new_queries`, which join it when all models have measured them. Damaged outcomes are measured again, with
+    a warning.
     """
     workplace = workplace or Workplace()
     workplace.crew.check()
@@ -71,7 +72,7 @@ def build(
         network.check(images)
     if not (folder / "bank.json").exists():
         on_one_thread(rehearse, recipe, network.finished(network.fresh(0)), training, held_out, workplace.store)
-    with locked(folder / "parts", wait=False):  # a second build would enter outcomes of the first, and one would lose some
+    with locked(folder / "parts", wait=False):  # two builds would lose outcomes of each other
         sweep(folder)
         sweep(folder / "outcomes")
         finish_growing(folder)
@@ -93,14 +94,14 @@ def _work(folder: Path, inputs: BuildInputs, arrays: Outcomes, warn: Warn) -> It
     count = len(every_job) - len(jobs)
     yield count, len(every_job)
     for job, measured in inputs.workplace.crew.work(outcome, inputs, jobs):
-        ledger.record(folder, job, measured)
+        ledger.save_job(folder, job, measured)
         ledger.collect(folder, arrays, warn)
         count += 1
         yield count, len(every_job)
 
 
 def outcome(inputs: BuildInputs, job: Job) -> dict[str, np.ndarray]:
-    """Train the job's model, or load it where it is kept, and measure it. The model of all data and seed 0 exists already."""
+    """Measure the job's model, trained now or loaded; the model of all data and seed 0 is the bank's."""
     recipe, workplace = inputs.recipe, inputs.workplace
     if job == (-1, 0) and loading.holds(inputs.model):
         model = loading.load(inputs.model, workplace.device)
@@ -112,7 +113,7 @@ def outcome(inputs: BuildInputs, job: Job) -> dict[str, np.ndarray]:
 
 
 def _begin(folder: Path, recipe: BankRecipe, network: Trainable, training: Examples, held_out: Examples, warn: Warn) -> Subsets:
-    """Write the recipe and the subsets, grow the bank, or check that nothing has changed; returns the subsets."""
+    """Write the recipe and the subsets, or check that they only grow, and grow the bank."""
     subsets = subsets_of(recipe, training)
     sides = {"train": training.fingerprint, "held_out": held_out.fingerprint}
     sides |= _adapter_inputs(recipe, network, training, held_out)
@@ -143,7 +144,7 @@ def _move_base(folder: Path, recipe: BankRecipe, training: Examples) -> None:
 
 
 def _adapter_inputs(recipe: BankRecipe, network: Trainable, training: Examples, held_out: Examples) -> dict[str, str]:
-    """Hashes that decide a bank of adapters beside its recipe and pictures: the base's weights, and the prompts."""
+    """Hashes of the other inputs of a bank of adapters: the base's weights, and the prompts."""
     if recipe.adapters is None:
         return {}
     words = json.dumps([training.prompts, held_out.prompts])
@@ -160,7 +161,7 @@ def _full_model(
     device: str,
     warn: Warn,
 ) -> bool:
-    """Train the model of all data and seed 0, with its checkpoints, and generate the queries; False if all exists already."""
+    """Train the model of all data and seed 0, and generate the queries; False if both exist already."""
     if (folder / "queries.npz").exists():
         return False
     if not loading.holds(folder / "model"):
@@ -183,13 +184,14 @@ def _check_full_outcomes(
     measured: Float[np.ndarray, " q"],
     warn: Warn,
 ) -> None:
-    """Warn where regenerated pictures are not those with outcomes: the full model's own outcomes must come out the same."""
+    """Warn unless the full model has its old outcomes on pictures that were generated again."""
     if not np.isfinite(measured).all():
         return
     model = loading.load(folder / "model", workplace.local_device)
     repeated = outcomes(model, encoded(model, queries, workplace.store), (), recipe.outcome_draws)["simple"]
-    if (worst := float(np.max(np.abs(repeated / measured - 1)))) > ROUNDING:
+    if (worst := float(np.max(np.abs(repeated / measured - 1)))) > TOLERANCE:
         warn(
-            f"The pictures made for {folder} are not those that were measured: the model's own outcomes differ by up to "
-            f"{worst:.0%}. Another machine may round a picture differently; more means other data or another model."
+            f"The pictures made for {folder} are not those that were measured: the full model's outcomes "
+            f"differ by up to {worst:.0%}. Another machine may round a picture differently; more means other "
+            "data or another model."
         )

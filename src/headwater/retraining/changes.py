@@ -1,4 +1,4 @@
-"""A bank's recipe with changes: another data set, network, adapters, number of subsets or length of training."""
+"""A bank's recipe with changes: other data, another network, more subsets, longer training."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,15 +22,16 @@ def recipe_of(bank: Path, name: str | None = None) -> BankRecipe:
 def changed(recipe: BankRecipe, changes: Mapping[str, Any]) -> BankRecipe:
     """The recipe with the changes that are not None.
 
-    Beside its fields: `config` (a network by name), `base` and `rank` (adapters), `caption` (of both sources), `steps` (of training).
-    `data` and `held_out` are names of sources, `measurements` are separated by commas.
+    Beside its fields: `config` (a network by name), `base` and `rank` (adapters), `caption` (of both
+    sources), `steps` (of training). `data` and `held_out` are names of sources, `measurements` are separated
+    by commas.
     """
     new = {key: value for key, value in changes.items() if value is not None}
     for side in {"data", "held_out"} & new.keys():
         new[side] = DataSource(name=new[side])
     if {"base", "config"} <= new.keys():
         raise OptionError(
-            f"config is {new['config']} and base is {new['base']}; expected a network or adapters, one of them.",
+            f"config is {new['config']} and base is {new['base']}; expected a network or adapters.",
             hint="Give --config or --base.",
         )
     if "config" in new:
@@ -50,14 +51,14 @@ def changed(recipe: BankRecipe, changes: Mapping[str, Any]) -> BankRecipe:
 
 
 def _adapters(recipe: BankRecipe, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that another base or rank changes. Adapters in place of a network of its own are trained as D-TRAK's."""
+    """The fields that a new base or rank changes. New adapters are trained with D-TRAK's recipe."""
     if "base" in changes:
         changes = {**changes, "base": loading.named(changes["base"])}
     if recipe.adapters is not None:
         return {"adapters": replace(recipe.adapters, **changes)}
     if "base" not in changes:
         raise OptionError(
-            f"rank is {changes['rank']}, but the recipe trains a network of its own; expected a base for adapters with it.",
+            f"rank is {changes['rank']}, but the recipe trains a network of its own; expected a base too.",
             hint="Give --base with --rank.",
         )
     return {"adapters": Adapters(**changes), "model": {}, "training": LORA}

@@ -1,7 +1,8 @@
-"""Counterfactual jobs: for each method and query, train without the query's strongest proponents and make the picture again.
+"""Counterfactual jobs: train without a query's strongest proponents, and make its picture again.
 
-The retrained model has the full model's seed and number of steps, and the picture starts from the same noise. Each job's result is
-one file named by all that decides it, so a run that was stopped goes on, and equal removals are done once.
+The retrained model has the full model's seed and number of steps, and the picture starts from the same noise.
+Each job's result is one file named by all that decides it, so a run that was stopped goes on, and equal
+removals are done once.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from headwater.diffusion.encoding import encoded
 from headwater.disk.files import locked, written
 from headwater.disk.npz import arrays as read_arrays
 from headwater.errors import DataError
-from headwater.evaluate.counterfactual import Effect, compare_effects, distance, without
+from headwater.evaluate.counterfactual import RemovalEffect, compare_effects, distance, without
 from headwater.examples import Examples, to_uint8
 from headwater.families.embedding import Embedder, cosine
 from headwater.methods.random import Random
@@ -38,7 +39,7 @@ RANDOM = "Random removal"
 
 
 class Removal(NamedTuple):
-    """True for the training images that stay, and the place of the query (in the bank's) whose picture is made again."""
+    """True for the training images that stay, and the place in the bank of the query to make again."""
 
     mask: Bool[np.ndarray, " n"]
     query: int
@@ -56,7 +57,7 @@ class RemovalInputs(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Counterfactual:
-    """The removals to do: each method's scores of the chosen queries, `[query, train]`, and the numbers of images to remove."""
+    """The removals to do: each method's scores of the chosen queries, and the numbers of images to remove."""
 
     bank: Bank
     scores: Mapping[str, Float32[np.ndarray, "q n"]]
@@ -87,15 +88,13 @@ class Counterfactual:
 
 
 def plan_removals(bank: Bank, runs: Sequence[RunFolder], queries: int, counts: Sequence[int]) -> Counterfactual:
-    """Removals for `queries` of the bank's generated pictures, drawn by name among those that every run has scored.
+    """Removals for `queries` generated pictures of the bank, drawn among those that every run has scored.
 
     Random removal is added to the runs.
     """
     for run in runs:
-        if len(run.scores.train_ids) != len(bank.train):
-            raise DataError(
-                f"The run {run.folder} has {len(run.scores.train_ids)} training images; the bank has {len(bank.train)}."
-            )
+        if (n := len(run.scores.train_ids)) != len(bank.train):
+            raise DataError(f"The run {run.folder} has {n} training images; the bank has {len(bank.train)}.")
     rows = [{content: row for row, content in enumerate(run.queries.hashes)} for run in runs]
     chosen, hashes = _draw_queries(bank, rows, queries), bank.queries.hashes
     runs = told_apart(runs)
@@ -155,7 +154,7 @@ def retrain_without(inputs: RemovalInputs, removal: Removal) -> dict[str, np.nda
 def collect_results(
     counterfactual: Counterfactual, folder: Path, workplace: Workplace, embedder: Embedder | None = None
 ) -> dict[str, Any]:
-    """The record of all removals: every effect of every query, quartiles, and each method against random removal.
+    """The record of all removals: effects of every query, quartiles, comparison with random removal.
 
     It is written to `counterfactual.json`, and the pictures to `pictures.npz`.
     """
@@ -192,7 +191,7 @@ def _methods(counterfactual: Counterfactual, effects: Mapping[tuple[str, int], M
     def compared(name: str, k: int) -> dict[str, Any]:
         controls = None if name == RANDOM else effects[RANDOM, k]
         return {
-            effect: Effect(values, None if controls is None else compare_effects(values, controls[effect])).as_json()
+            effect: RemovalEffect(values, None if controls is None else compare_effects(values, controls[effect])).as_json()
             for effect, values in effects[name, k].items()
         }
 

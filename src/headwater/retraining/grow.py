@@ -1,4 +1,4 @@
-"""Growing a bank: more subsets or seeds get room in its outcomes, and existing outcomes move to their new places."""
+"""Growing a bank: room for more subsets or seeds, and existing outcomes in their new places."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -21,20 +21,20 @@ GROWS = ("subsets", "seeds", "learning", "learning_seeds")  # the fields of a re
 
 
 def check_grows(folder: Path, existing: dict[str, Any], info: dict[str, Any]) -> None:
-    """Raise an OptionError where the recipe or the images differ from the existing bank's, other than by growth."""
+    """Raise an OptionError where the recipe or images differ from the existing bank's, except by growth."""
     old, new = (_placeless(side.get("recipe", {})) for side in (existing, info))
     changed = [side for side in ("train", "held_out", "base", "prompts") if existing.get(side) != info.get(side)]
     changed += [f"recipe ({name})" for name in {**old, **new} if name not in GROWS and old.get(name) != new.get(name)]
     changed += [f"recipe (fewer {name})" for name in GROWS if old.get(name, 0) > new[name]]
     if changed:
         raise OptionError(
-            f"The bank {folder} was begun with another {', '.join(changed)}. A bank may be given more of {', '.join(GROWS)}; "
-            "nothing else may change. Name a new folder, or delete that one."
+            f"The bank {folder} was begun with another {', '.join(changed)}. A bank may be given more of "
+            f"{', '.join(GROWS)}; nothing else may change. Name a new folder, or delete that one."
         )
 
 
 def _placeless(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe without the place of the adapters' base, which may change: the base's weights are compared."""
+    """The recipe without the place of the adapters' base, which may change; its weights may not."""
     adapters = recipe.get("adapters")
     return {**recipe} if adapters is None else {**recipe, "adapters": {**adapters, "base": None}}
 
@@ -42,7 +42,7 @@ def _placeless(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def grow(
     folder: Path, old: BankRecipe, recipe: BankRecipe, training: Examples, info: dict[str, Any], warn: Callable[[str], None]
 ) -> None:
-    """Make room for more subsets and seeds. Subsets to learn from come after those to compare with, and move up.
+    """Make room for more subsets and seeds; subsets to learn from move behind those to compare with.
 
     All that changes is written to one file first, from which a growth that was killed is finished.
     """
@@ -51,7 +51,7 @@ def grow(
     outcomes = recover_outcomes(folder, outcome_shape(old, queries), warn)
     ledger.collect(folder, outcomes, warn)
     rows = [row if row < old.subsets else row + recipe.subsets - old.subsets for row in range(len(before))]
-    # A subset to learn from may be drawn again to keep clear of the new ones to compare with: its old outcomes are dropped.
+    # A subset to learn from that the new subsets to compare with have displaced loses its outcomes.
     moved = [row if np.array_equal(subset, after[row]) else None for subset, row in zip(before, rows, strict=True)]
     larger = enlarged(outcomes, moved, outcome_shape(recipe, 0))
     with written(_growth(folder)) as file:

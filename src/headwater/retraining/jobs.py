@@ -1,4 +1,4 @@
-"""The jobs of a recipe: one for each model, its subset, how it is trained, and the shape of all their outcomes."""
+"""The jobs of a recipe, one for each model: their subsets, trainings and the shape of their outcomes."""
 
 import numpy as np
 from jaxtyping import Bool
@@ -29,7 +29,7 @@ def trainable(recipe: BankRecipe, size: tuple[int, int] | None, store: FeatureSt
 
 
 def training_of(network: Trainable, recipe: BankRecipe, subsets: Subsets, job: Job) -> Training:
-    """The training of model (subset, seed). Without `common` each subset has initial weights and noise of its own."""
+    """The training of model (subset, seed). Without `common`, weights and noise depend on the subset too."""
     subset, seed = job
     if subset < 0:
         return Training(network, recipe.training, seed)
@@ -38,7 +38,7 @@ def training_of(network: Trainable, recipe: BankRecipe, subsets: Subsets, job: J
 
 
 def jobs_of(recipe: BankRecipe) -> list[Job]:
-    """Every (subset, seed), seed after seed; all the data first, subsets to compare with before those to learn from."""
+    """Every (subset, seed), seed by seed: all data, subsets to compare with, subsets to learn from."""
     jobs = [(m, seed) for m in range(-1, recipe.subsets) for seed in range(recipe.seeds)]
     jobs += [(recipe.subsets + m, seed) for m in range(recipe.learning) for seed in range(recipe.learning_seeds)]
     return sorted(jobs, key=lambda job: job[1])

@@ -1,4 +1,4 @@
-"""The jobs of a build: each finished job has a file of its own until its outcomes are in the bank's arrays. numpy only.
+"""The finished jobs of a build: a file for each until its outcomes are in the bank's arrays.
 
 A job's file is written whole, entered into the arrays, and removed; a kill at any moment loses none.
 """
@@ -14,14 +14,14 @@ from headwater.disk.outcomes import Job, Outcomes, write_outcomes
 from headwater.errors import DataError
 
 
-def record(folder: Path, job: Job, outcomes: Mapping[str, np.ndarray]) -> None:
+def save_job(folder: Path, job: Job, outcomes: Mapping[str, np.ndarray]) -> None:
     """Write a finished job's file."""
     with written(folder / "parts" / f"{job[0]}_{job[1]}.npz") as file:
         np.savez(file, **outcomes)  # pyright: ignore[reportArgumentType]
 
 
 def collect(folder: Path, outcomes: Outcomes, warn: Callable[[str], None]) -> None:
-    """Enter the finished jobs' files into the arrays, in memory and on disk. A damaged file is a warning: its job is repeated."""
+    """Enter the finished jobs' files into the arrays, in memory and on disk; warn of damaged ones."""
     files = sorted((folder / "parts").glob("*_*.npz"))
     for path in files:
         subset, seed = (int(word) for word in path.stem.split("_"))

@@ -1,4 +1,4 @@
-"""The losses of a retrained model on each query: measurements averaged over draws that all models of a bank share."""
+"""The losses of a retrained model: measurements averaged over draws that all models of a bank share."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ BINS = 20  # per-timestep outcomes are means over this many equal parts of the s
 
 
 def outcomes(model: Denoiser, queries: Examples, names: Sequence[str], draws: Draws) -> dict[str, np.ndarray]:
-    """The named measurements of each query, float32 `[q]`, and `per-timestep`: `simple` in BINS bins, float16 `[q, BINS]`.
+    """Measurements of each query, float32 `[q]`, and `per-timestep`: `simple` in bins, float16 `[q, BINS]`.
 
     A bin without a draw is NaN.
     """

@@ -24,7 +24,7 @@ BATCH = 256  # pictures generated at once
 
 
 class Conditions(NamedTuple):
-    """The class or the prompt that each generated query is conditioned on; neither for an unconditional model."""
+    """The class or prompt of each generated query; neither for an unconditional model."""
 
     labels: Int64[np.ndarray, " g"] | None
     prompts: tuple[str, ...] | None
@@ -37,8 +37,10 @@ class Conditions(NamedTuple):
 
 
 def conditions_of(recipe: BankRecipe, model: Denoiser, training: Examples) -> Conditions:
-    """Labels cycle through the model's classes. Prompts are the distinct prompts of the training set, each for an equal run of
-    pictures; if there are more prompts than pictures, an evenly spaced selection."""
+    """Labels that cycle through the model's classes, or runs of the training set's distinct prompts.
+
+    Every prompt gets an equal run; of more prompts than pictures, an evenly spaced selection.
+    """
     count = recipe.generated
     prompts = sorted(set(training.prompts or ()))
     return Conditions(
@@ -73,7 +75,7 @@ def generate_queries(recipe: BankRecipe, model: Denoiser, rows: range, condition
 
 
 def sample_queries(recipe: BankRecipe, model: Denoiser, rows: range, conditions: Conditions, *, keep_path: bool = False) -> Sampled:
-    """`generate_queries` before decoding (latents, where the model makes them), with the sampler's path if `keep_path`."""
+    """`generate_queries` before decoding, with the sampler's path if `keep_path`."""
     predict = conditioned(model, condition(model, *conditions.at(rows)), recipe.guidance)
     return sample(
         model,
@@ -87,13 +89,13 @@ def sample_queries(recipe: BankRecipe, model: Denoiser, rows: range, conditions:
 
 
 def rehearse(recipe: BankRecipe, model: Denoiser, training: Examples, held_out: Examples, store: FeatureStore) -> None:
-    """A dry run with a picture of one step and a measured image, so that an impossible request fails before hours of training."""
+    """A dry run, so that an impossible request fails before hours of training."""
     sample_queries(replace(recipe, sample_steps=1), model, range(1), conditions_of(recipe, model, training))
     outcomes(model, encoded(model, held_out.take([0]), store), recipe.measurements, Draws(1))
 
 
 def on_paths(bank: Bank, device: str = "cpu") -> Bank:
-    """The bank with its generated queries alone, each with the sampler's path to it: sampled again by the bank's model.
+    """The bank with its generated queries alone, sampled again with the sampler's paths.
 
     Pictures that were added later and come from elsewhere are left out.
     """
@@ -107,8 +109,8 @@ def on_paths(bank: Bank, device: str = "cpu") -> Bank:
     equal = [(q, i) for q, i in generated if np.abs(pictures[i].astype(int) - bank.queries.images[q]).max() <= 1]
     if not equal:
         raise DataError(
-            f"The model in {bank.folder / 'model'} reproduces none of the {len(generated)} generated queries of the bank: the "
-            "model or the queries were replaced. Only generated queries have a sampler's path."
+            f"The model in {bank.folder / 'model'} makes none of {len(generated)} generated queries again: "
+            "the model or the queries were replaced. Only generated queries have a sampler's path."
         )
     places, rows = [q for q, _ in equal], [i for _, i in equal]
     path = np.concatenate([np.asarray(part.path.cpu(), np.float32) for part in parts if part.path is not None])[rows]
@@ -144,7 +146,7 @@ def publish(folder: Path, queries: Examples) -> None:
 
 
 def _joined(queries: Examples, added: Examples) -> Examples:
-    """Both, one after the other. The split defaults to `added`, a missing label to −1, a missing prompt to ""."""
+    """Both, one after the other; missing splits are `added`, missing labels −1, missing prompts empty."""
     split = tuple(word for side in (queries, added) for word in (side.split or ("added",) * len(side)))
     labels = prompts = None
     if queries.labels is not None:

@@ -1,7 +1,8 @@
-"""Bank recipes: data, network, training, subsets, queries, measurements; by name, or from a bank's own `bank.json`.
+"""Bank recipes: data, network, training, subsets, queries, measurements; by name or from `bank.json`.
 
-`d-trak-…`: Zheng et al. 2023, arXiv:2311.00500, appendix A.2. `k-fac-…`: Mlodozeniec et al. 2024, arXiv:2410.13850, appendix G,
-with what their code adds. LDS under one cannot be compared with LDS under the other.
+`d-trak-…`: Zheng et al. 2023, arXiv:2311.00500, appendix A.2. `k-fac-…`: Mlodozeniec et al. 2024,
+arXiv:2410.13850, appendix G, with what their code adds. LDS under one cannot be compared with LDS under the
+other.
 """
 
 import json
@@ -41,7 +42,7 @@ SIZES = {  # the number of images of each source that a recipe names
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """A source of images as `open_examples` takes it, with a size, and a count (balanced over classes, the first of each).
+    """A source of images as `open_examples` takes it, their size, and their number (`first`).
 
     `caption`: a template of prompts for images without prompts.
     """
@@ -62,7 +63,7 @@ class DataSource:
 
 
 def first(examples: Examples, count: int) -> Examples:
-    """The first `count` images in their order; with labels, the first of each class, balanced to within one image."""
+    """The first `count` images, or of labelled ones the first of each class, to within one image."""
     if count > len(examples):
         raise DataError(f"There are {len(examples)} images; expected at least {count}.")
     if examples.labels is None:
@@ -76,7 +77,7 @@ def first(examples: Examples, count: int) -> Examples:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapters:
-    """LoRA of this rank for a pipeline (`base`: its folder, or its name on the hub), and the guidance of its pictures.
+    """LoRA for a pipeline (`base`: its folder, or its name on the hub), and the guidance of its pictures.
 
     Defaults: Zheng et al. (D-TRAK), appendix A.1.
     """
@@ -92,13 +93,15 @@ class Adapters:
 
 @dataclass(frozen=True, kw_only=True)
 class BankRecipe:
-    """Everything that decides a bank. It trains a network of its own (`model`, keyword arguments of UNet2DModel), or `adapters`.
+    """Everything that decides a bank.
 
-    A model of all data and `subsets` × `seeds` models of subsets (`scheme`: half, stratified, bernoulli, group; `part` of the
-    images) are trained and measured on `held_out` and on `generated` pictures of the first model. `learning` × `learning_seeds`
-    further models are for methods that learn from retraining; they are never compared with. `subset_steps`: the training steps of
-    a subset's model, instead of epochs. `common`: models of one seed share initial weights, timesteps and noise.
-    `outcome_draws` are common to all models of the bank, and attribution never uses their seed.
+    It trains a network of its own (`model`: keyword arguments of UNet2DModel), or `adapters`. A model of all
+    data and `subsets` × `seeds` models of subsets (`scheme`: half, stratified, bernoulli, group; `part` of
+    the images) are trained and measured on `held_out` and on `generated` pictures of the first model.
+    `learning` × `learning_seeds` further models are for methods that learn from retraining; they are never
+    compared with. `subset_steps`: the training steps of a subset's model, instead of epochs. `common`: models
+    of one seed share initial weights, timesteps and noise. `outcome_draws` are common to all models of the
+    bank, and attribution never uses their seed.
     """
 
     data: DataSource
@@ -181,7 +184,7 @@ def digits_recipe() -> BankRecipe:
 
 
 def cifar2_small_recipe() -> BankRecipe:
-    """1,000 automobiles and horses of 16×16 pixels, a UNet of 0.16 M parameters: what two cores can retrain in an afternoon."""
+    """1,000 automobiles and horses at 16×16, a UNet of 0.16 M parameters: two cores, an afternoon."""
     return BankRecipe(
         data=DataSource(name="cifar2", resize=16, count=1000),
         held_out=DataSource(name="cifar2:val", resize=16, count=100),
@@ -194,7 +197,7 @@ def cifar2_small_recipe() -> BankRecipe:
 
 
 def digits_mini_recipe() -> BankRecipe:
-    """200 digits, 64 halves × 2 seeds and 256 subsets to learn from, five outcomes: a bank for one core and an hour."""
+    """200 digits, 64 halves × 2 seeds and 256 subsets to learn from, five outcomes: one core, an hour."""
     return BankRecipe(
         data=DataSource(name="digits", count=200),
         held_out=DataSource(name="digits:val"),
@@ -207,16 +210,17 @@ def digits_mini_recipe() -> BankRecipe:
 
 
 def digits_mini_attention_recipe() -> BankRecipe:
-    """The halves of digits-mini for a second network, with attention at both resolutions: do scores hold for both?"""
+    """The halves of digits-mini for a second network, with attention at both resolutions."""
     blocks = {"down_block_types": ("AttnDownBlock2D",) * 2, "up_block_types": ("AttnUpBlock2D",) * 2, "attention_head_dim": 8}
     mini = digits_mini_recipe()
     return replace(mini, model=unet.configuration("digits", **blocks), seeds=1, learning=0, measurements=("simple",))
 
 
 def d_trak_recipe(data: DataSource, held_out: DataSource, config: str) -> BankRecipe:
-    """Stratified halves, 64 × 3 seeds, raw weights, 200 epochs, DDIM-50 in 8 bits, 1,000 + 1,000 queries, 1,000 t × 3 noises.
+    """Stratified halves, 64 × 3 seeds, raw weights, 200 epochs, DDIM-50, 1,000 t × 3 noises.
 
-    The network is the paper's; the authors' code adds time scale and shift (`…-scale-shift`). Halves train half the steps.
+    1,000 held-out and 1,000 generated queries in 8 bits. The network is the paper's; the authors' code adds
+    time scale and shift (`…-scale-shift`). Halves train half the steps.
     """
     return BankRecipe(
         data=data,
@@ -231,9 +235,10 @@ def d_trak_recipe(data: DataSource, held_out: DataSource, config: str) -> BankRe
 
 
 def d_trak_lora_recipe(name: str) -> BankRecipe:
-    """The protocol of `d_trak_recipe` with adapters of rank 128 of Stable Diffusion at 256×256, guidance 7.5; queries style by style.
+    """The protocol of `d_trak_recipe` with adapters of rank 128 of Stable Diffusion at 256×256, guidance 7.5.
 
-    100 epochs of batch 64: of ArtBench-2 7,900 steps, of its halves 4,000; of ArtBench-5 19,600 and 9,800.
+    Queries come style by style. 100 epochs of batch 64: of ArtBench-2 7,900 steps, of its halves 4,000; of
+    ArtBench-5 19,600 and 9,800.
     """
     return BankRecipe(
         data=DataSource(name=name),
@@ -248,9 +253,10 @@ def d_trak_lora_recipe(name: str) -> BankRecipe:
 
 
 def k_fac_recipe(data: DataSource, held_out: DataSource, steps: int, decay: str) -> BankRecipe:
-    """Unstratified halves, 100 × 5 seeds, averaged weights throughout, DDPM-1000, 200 generated queries, 5,000 random (t, ε).
+    """Unstratified halves, 100 × 5 seeds, averaged weights, DDPM-1000, 200 generated queries, 5,000 (t, ε).
 
-    Halves train half the steps. Weight decay is AdamW's 0.01, which their code uses; their configurations say 1e-6.
+    Halves train half the steps. Weight decay is AdamW's 0.01, which their code uses; their configurations say
+    1e-6.
     """
     return BankRecipe(
         data=data,

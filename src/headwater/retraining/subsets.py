@@ -1,4 +1,4 @@
-"""Subsets of a training set to retrain on: rows of True for the images that stay, each from its own random stream.
+"""Subsets of a training set to retrain on: rows of True, each from its own random stream.
 
 A larger family begins with the smaller one, and no subset occurs twice.
 """
@@ -61,7 +61,7 @@ def draw_subsets(
     family: str = "subset",
     apart: Bool[np.ndarray, "a n"] | None = None,
 ) -> Bool[np.ndarray, "m n"]:
-    """`count` subsets of the family: not empty, not the whole set, and different from each other and from `apart`."""
+    """`count` subsets: not empty, not all images, different from each other and from `apart`."""
     if scheme not in SCHEMES:
         raise unknown("scheme of subsets", scheme, SCHEMES)
     if not 0 < part < 1:
@@ -77,7 +77,7 @@ def draw_subsets(
             if row.tobytes() not in taken:
                 break
         else:
-            raise OptionError(f"There are not {count} different subsets of this kind ({scheme}, part {part:g}); expected fewer.")
+            raise OptionError(f"There are not {count} different subsets ({scheme}, part {part:g}); ask for fewer.")
         taken.add(row.tobytes())
         rows.append(row)
     return np.array(rows, bool).reshape(count, len(examples))
@@ -95,6 +95,6 @@ def _classes(examples: Examples) -> np.ndarray:
     if examples.groups is not None:
         return np.array(examples.groups)
     raise DataError(
-        "These subsets depend on class or group, and the images have neither labels nor groups. Use a folder with a subfolder "
-        "for each class, or the scheme 'half'."
+        "These subsets depend on class or group, and the images have neither labels nor groups. Use a folder "
+        "with a subfolder for each class, or the scheme 'half'."
     )

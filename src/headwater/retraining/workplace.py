@@ -1,4 +1,4 @@
-"""Where models are retrained: by which crew, on which device, with which folder of trained models and which store."""
+"""Where models are retrained: the crew, the device, the folder of trained models and the store."""
 
 import os
 from dataclasses import dataclass, field
@@ -35,6 +35,6 @@ class Workplace:
 def workplace(
     device: str = "cpu", crew: Crew | None = None, models: Path | None = None, store: FeatureStore | None = None
 ) -> Workplace:
-    """A workplace with the usual store and crew: a process for each core of this machine, or one for another device."""
+    """A workplace with the usual store and crew: a process for each core, or one for another device."""
     crew = crew or Pool(os.cpu_count() or 1 if device == "cpu" else 1)
     return Workplace(crew, device, models, store or FeatureStore(default_root()))
