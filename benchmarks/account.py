@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from headwater.attribution.experiment import attribute
+from headwater.attribution.attribute import attribute
 from headwater.bank import Bank, open_bank
 from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore
@@ -56,7 +56,7 @@ def model_free(bank: Bank, split: str) -> list[dict[str, Any]]:
     x, y = (examples.pixels().reshape(len(examples), -1) for examples in (bank.queries, bank.train))
     distance = np.square(x[:, None] - y[None]).sum(-1)
     pixel = Pixel()
-    scores = {"pixel cosine": {(): dense(pixel.score(None, pixel.fit(None, bank.train), bank.queries))}}
+    scores = {"pixel cosine": {(): dense(pixel.score(pixel.fit(None, bank.train), bank.queries))}}
     if split == "val":
         assert bank.queries.labels is not None and bank.train.labels is not None
         scores["same label"] = {(): (bank.queries.labels[:, None] == bank.train.labels).astype(np.float32)}

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from headwater.attribution.experiment import Clock, scored
+from headwater.attribution.attribute import Clock, scores_of_sets
 from headwater.bank import Bank, open_bank
 from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore
@@ -48,7 +48,7 @@ def measured(name: str, bank: Bank, model: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as empty:
         store, clock = FeatureStore(Path(empty)), Clock()
         start = time.perf_counter()
-        scored([model], bank.train, [bank.queries], method, store, clock)
+        scores_of_sets([model], bank.train, [bank.queries], method, store, clock)
         seconds = time.perf_counter() - start
         size = sum(path.stat().st_size for path in Path(empty).rglob("*") if path.is_file())
     row = {"seconds": round(seconds, 2), "stages": clock.seconds, "bytes": size, "queries": len(bank.queries)}

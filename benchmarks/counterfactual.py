@@ -11,7 +11,7 @@ import json
 import os
 from pathlib import Path
 
-from headwater.attribution.experiment import Run, run
+from headwater.attribution.experiment import Experiment, run
 from headwater.bank import open_bank
 from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore, default_root
@@ -50,7 +50,7 @@ def main() -> None:
     name, store = bank.folder.name, FeatureStore(default_root())
     for method, fields in METHODS[name].items():
         models = [] if method in ("pixel", "nda") else [loading.load(bank.folder / "model")]
-        run(Run(method, fields, bank.train, bank.queries, models), given.out / method, store, force=True)
+        run(Experiment(method, fields, bank.train, bank.queries, models), given.out / method, store, force=True)
     place = Workplace(Pool(given.workers), models=default_root() / "models")
     runs = [open_run(given.out / method) for method in METHODS[name]]
     what = plan_removals(bank, runs, given.queries, removal_counts(given.remove, len(bank.train)))

@@ -33,6 +33,7 @@ from headwater.curvature.products import Streamed, sides
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.examples import Examples
+from headwater.linalg.damping import Damping
 from headwater.models import loading, unet
 
 GROUPS = (1, 2, 4, 8, 16, 32)
@@ -102,7 +103,7 @@ def scoring(
 ) -> Callable[[], object]:
     """Training gradients past so many held queries."""
     rows = torch.as_tensor(seeds.normal((queries, basis.p), 0, "benchmark queries"), dtype=torch.float32)
-    held = sides(basis, rows.split(1), grid)
+    held = sides(basis, rows.split(1), [Damping(value) for value in grid])
     streamed = Streamed(model, examples, basis, draws, False, held)
     return lambda: list(streamed.products(slice(None)))
 
@@ -170,7 +171,7 @@ def noise(images: int) -> dict[str, Any]:
         operator = ekfac(basis, squares(model, examples, fisher, basis, group=group))
         errors = {"values": relative(operator.values, truth.values)}
         for damping in (0.1, 0.001):
-            errors[f"inverse at {damping}"] = relative(operator.inverse(damping), truth.inverse(damping))
+            errors[f"inverse at {damping}"] = relative(operator.inverse(Damping(damping)), truth.inverse(damping))
         found[f"group {group}"] = errors
     return found
 

@@ -50,7 +50,7 @@ def main() -> None:
     model, method = loading.load(shipped.folder / "model"), make("d-trak", FIELDS)
     with tempfile.TemporaryDirectory() as empty:
         store = FeatureStore(Path(empty))
-        values = dense(method.score(model, method.fit(model, shipped.train, store), shipped.queries.take(rows), store))
+        values = dense(method.score(method.fit(model, shipped.train, store), shipped.queries.take(rows), store))
     split = np.array(shipped.queries.split)[rows]
     found = {name: figures(values, apart.subsets, (first, second, own), split == name) for name in ("val", "gen")}
     result = {"subsets": given.subsets, "queries": len(rows), "fields": FIELDS, "environment": environment(), "splits": found}

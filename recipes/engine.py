@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pages
-from headwater.attribution.experiment import Run, fields
+from headwater.attribution.experiment import Experiment
+from headwater.attribution.open import Machine, Models, Sources, open_experiment
 from headwater.attribution.sweep import cross_fitted, learned_from, settings
 from headwater.bank import Bank, open_bank
-from headwater.cli.arguments import Machine, Models, crew, experiment
+from headwater.cli.arguments import crew
 from headwater.cli.environment import environment
 from headwater.cli.progress import bar
 from headwater.disk.store import FeatureStore, default_root
@@ -34,8 +35,9 @@ from headwater.errors import UserError
 from headwater.evaluate.ground_truth import Yardstick
 from headwater.evaluate.lds import LDS, against, difference
 from headwater.evaluate.tune import Setting, tuned
+from headwater.families.protocol import Embedding
 from headwater.gradients import features
-from headwater.methods import make
+from headwater.methods import field_values, make
 from keeping import Kept, Row
 from pages import RESULTS
 
@@ -92,7 +94,7 @@ class Line:
             del given["dtype"]
         if self.method not in REFERENCES:
             made = make(self.method, dict(self.fields))
-            given["fields"] = fields(made) | ({"fingerprint": made.fingerprint} if hasattr(made, "fingerprint") else {})
+            given["fields"] = field_values(made) | ({"fingerprint": made.fingerprint} if isinstance(made, Embedding) else {})
         return json.loads(json.dumps(given))
 
 
@@ -138,10 +140,10 @@ class Given:
         names = list(REFERENCES)[: 2 if len(self.bank.seeds()) > 1 else 1]
         return [Line(row=REFERENCES[name], column=column, method=name, against=against) for name in names]
 
-    def run(self, line: Line) -> Run:
+    def run(self, line: Line) -> Experiment:
         """The line as an experiment: models loaded or trained, queries with their paths where the method needs them."""
         models = Models([] if line.ensemble else [self.bank.folder / line.model], line.ensemble, self.models, store=self.store)
-        return experiment(line.method, dict(line.fields), None, None, models, str(self.bank.folder), self.machine)
+        return open_experiment(line.method, dict(line.fields), Sources(), models, str(self.bank.folder), self.machine)
 
 
 class Found(NamedTuple):

@@ -22,7 +22,7 @@ def page(given: Given) -> None:
     import drawing
 
     run = given.run(tuned_line(Line(row="", **kernel("d-trak", given.counts(100)[0])), given))
-    method, train = run.made(), given.bank.train
+    method, train = run.built(), given.bank.train
     own = np.asarray(method.self_scores(method.fit(run.models[0], train, given.store)), np.float32)
     scale = scale_of(own, signed=False)
     classes = np.zeros(len(train), int) if train.labels is None else train.labels

@@ -15,7 +15,7 @@ import torch
 
 import pages
 from engine import REFERENCES, Found, Given, Line, figures, influence, kernel, main, measured
-from headwater.attribution.experiment import Run
+from headwater.attribution.experiment import Experiment
 from headwater.attribution.sweep import settings
 from headwater.bank import Bank
 from headwater.cli.progress import bar
@@ -126,7 +126,7 @@ def _lines(timesteps: int) -> list[Line]:
 def _found(line: Line, *, bank: OnPaths, model: Denoiser, given: Given) -> Found:
     if line.method in REFERENCES:
         return measured(line, given)
-    run = Run(line.method, dict(line.fields), bank.train, bank.queries, [model], bank)
+    run = Experiment(line.method, dict(line.fields), bank.train, bank.queries, [model], bank)
     scores = settings(run, line.swept, given.store)
     return Found(bank, {setting: against(bank, each, (), "trajectory") for setting, each in scores.items()})
 

@@ -16,6 +16,7 @@ from headwater.curvature.refinement import Exact
 from headwater.curvature.stored import in_order_of_content
 from headwater.diffusion.draws import Draws
 from headwater.evaluate.lds import LDS, against, difference
+from headwater.linalg.damping import Damping
 from whole import whole_gradients
 
 PAPER = "Not in the paper. On classifiers, better curvature makes better influence scores (Hong et al. 2025, arXiv:2509.23437)."
@@ -44,9 +45,13 @@ def page(given: Given) -> None:
     for damping in DAMPINGS:
         found: list[LDS] = []
         for steps in STEPS:
-            inverse = whole.curvature.inverse(damping)
+            inverse = whole.curvature.inverse(Damping(damping))
             solution = exact.solved(
-                v, whole.curvature.shift(damping), lambda x, inverse=inverse: whole.curvature.scaled(x, inverse), steps, given.store
+                v,
+                whole.curvature.shift(Damping(damping)),
+                lambda x, inverse=inverse: whole.curvature.scaled(x, inverse),
+                steps,
+                given.store,
             )
             found.append(against(bank, (solution @ whole.train.T / len(bank.train)).numpy()))
             cells = []

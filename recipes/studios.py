@@ -26,6 +26,7 @@ from headwater.disk.npz import read_examples, write_examples
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
 from headwater.families.embedding import name_of
+from headwater.linalg.damping import Damping
 from headwater.methods import make
 from headwater.models import adapters as tuning
 from headwater.models.making import Sampling, pictures, train_model
@@ -126,8 +127,8 @@ def scores(line: Line, model: Denoiser, train: Examples, queries: Examples, stor
     method = make(line.method, line.fields)
     index = method.fit(model, train, store)
     if line.dampings is None:
-        return dense(method.score(model, index, queries, store))[None]
-    return dense(method.score(model, index, queries, store, damping=list(line.dampings)))
+        return dense(method.score(index, queries, store))[None]
+    return dense(method.scores_at(index, queries, [Damping(value) for value in line.dampings], store))
 
 
 def asked_of(queries: Examples, swapped: bool) -> tuple[str, ...]:

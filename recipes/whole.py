@@ -31,13 +31,13 @@ class WholeGradients:
 
     def solved(self, v: Tensor) -> Tensor:
         """(F + λI)⁻¹ v with the paper's λ."""
-        return self.curvature.solve(v, self.method.usual, absolute=True)
+        return self.curvature.solve(v, self.method.own_damping)
 
 
 def whole_gradients(given: Given, timesteps: int) -> WholeGradients:
     """EK-FAC at its defaults."""
     run = given.run(Line(row="", **influence("ek-fac", timesteps)))
-    method, (model,) = run.made(), run.models
+    method, (model,) = run.built(), run.models
     curvature = method.fit(model, given.bank.train, given.store).curvature
     return WholeGradients(method, model, curvature, _gradients(model, given.bank.train, method.draws(), curvature.pattern))
 

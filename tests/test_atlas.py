@@ -34,8 +34,9 @@ def pasted() -> tuple[Examples, Examples]:
 
 def mapped(store: FeatureStore, train: Examples, queries: Examples, **given):
     method = make("nda", {"timesteps": (20,), "patches": 5, "low_patches": 4} | given)
-    scores = dense(method.score(None, method.fit(None, train, store), queries, store))
-    return scores, method.regions(None, train, queries, store, list(range(len(queries))))
+    index = method.fit(None, train, store)
+    scores = dense(method.score(index, queries, store))
+    return scores, method.regions(index, queries, store, list(range(len(queries))))
 
 
 def test_each_half_of_a_picture_comes_from_its_own_image(tmp_path):
@@ -101,9 +102,9 @@ def test_maps_of_one_query_are_those_among_many(tmp_path):
     queries = Examples(RANDOM.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8))
     method = make("nda", {"timesteps": (100,)})
     store = FeatureStore(tmp_path)
-    one = method.regions(None, train, queries, FeatureStore(tmp_path / "one"), [1])
-    many = method.regions(None, train, queries, store, [0, 1, 2])
-    alone = method.regions(None, train, queries, FeatureStore(tmp_path / "crew", crew=Here()), [0, 1, 2])
+    one = method.regions(method.fit(None, train, store), queries, FeatureStore(tmp_path / "one"), [1])
+    many = method.regions(method.fit(None, train, store), queries, store, [0, 1, 2])
+    alone = method.regions(method.fit(None, train, store), queries, FeatureStore(tmp_path / "crew", crew=Here()), [0, 1, 2])
     assert one.queries.tolist() == [1]
     for field in fields(many):
         np.testing.assert_array_equal(getattr(alone, field.name), getattr(many, field.name))
@@ -176,7 +177,7 @@ def digits(tmp_path_factory):
     bank, store = open_bank("digits"), FeatureStore(tmp_path_factory.mktemp("store"))
     train, queries = bank.train, bank.queries.take(chosen(bank.queries, 3))
     method = make("nda", {"timesteps": 3})
-    return method.regions(None, train, queries, store, [0, 1, 2]), explained(method, train, queries, store)
+    return method.regions(method.fit(None, train, store), queries, store, [0, 1, 2]), explained(method, train, queries, store)
 
 
 def explained(method, train, queries, store):

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from headwater.attribution.open import Models, Sources, open_experiment, read
 from headwater.bank import open_bank
 from headwater.cli import commands as cli
-from headwater.cli.arguments import Machine, Models, Reading, experiment, read
 from headwater.disk.npz import write_examples
 from headwater.examples import Examples
 from headwater.models import loading, unet
@@ -199,8 +199,8 @@ def classes(tmp_path):
 
 def test_a_caption_makes_the_prompts_of_both_sides_with_the_labels_of_the_training_set(classes, tmp_path):
     sides = str(tmp_path / "train"), str(tmp_path / "query")
-    reading = Reading(caption="{group} is {label}")
-    found = experiment("pixel", {}, *sides, Models([]), None, Machine("cpu", 1.0), reading)
+    sources = Sources(*sides, caption="{group} is {label}")
+    found = open_experiment("pixel", {}, sources, Models([]))
     assert found.train.prompts == ("a is 0", "b is 1") and found.queries.prompts == ("b is 1",)
 
 
@@ -391,7 +391,7 @@ def test_help_starts_in_under_a_second_of_work(words):
 
 
 def test_opening_a_reports_data_imports_no_torch():
-    code = "import sys, headwater.report, headwater.truth, headwater.scores, headwater.bank; print('torch' in sys.modules)"
+    code = "import sys, headwater.pages.page, headwater.evaluate.ground_truth, headwater.bank; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -423,26 +423,28 @@ def test_methods_tells_what_each_costs(capsys):
 def test_runs_that_learned_from_a_number_of_subsets_are_compared_on_the_others(tmp_path, monkeypatch):
     import numpy as np
 
-    from headwater.attribution.experiment import Run, run
+    from headwater.attribution.experiment import Experiment, run
     from headwater.bank import open_bank
     from headwater.disk.store import FeatureStore
     from headwater.evaluate.ground_truth import of_run
 
     bank = open_bank("digits")
     settings = {"subsets": list(range(30))}
-    run(Run("empirical-if", settings, bank.train, bank.queries, (), bank), tmp_path / "run", FeatureStore(tmp_path / "store"))
+    run(
+        Experiment("empirical-if", settings, bank.train, bank.queries, (), bank), tmp_path / "run", FeatureStore(tmp_path / "store")
+    )
     found = of_run(tmp_path / "run", bank)
     assert found["subsets"] == 34
     assert np.load(tmp_path / "run" / "scores.npy").shape == (200, 1000)
 
 
 def test_maps_are_left_out_when_they_are_not_wanted_and_made_later_when_they_are(tmp_path):
-    from headwater.attribution.experiment import Run, run
+    from headwater.attribution.experiment import Experiment, run
     from headwater.data import open_examples
     from headwater.disk.store import FeatureStore
 
     digits = open_examples("digits")
-    what = Run("nda", {"timesteps": 1}, digits.take(range(40)), digits.take([50]))
+    what = Experiment("nda", {"timesteps": 1}, digits.take(range(40)), digits.take([50]))
     out, store = tmp_path / "run", FeatureStore(tmp_path / "store")
     assert run(what, out, store, maps=False) and not (out / "regions.npz").exists()
     assert not run(what, out, store, maps=False)
@@ -472,6 +474,6 @@ def test_another_bank_of_the_same_name_is_another_bank(tmp_path):
 def test_a_caption_beside_prompts_says_that_it_changes_nothing(tmp_path, capsys):
     pictures = np.zeros((2, 4, 4, 3), np.uint8)
     write_examples(tmp_path / "x.npz", Examples(pictures, prompts=("a b", "c d")))
-    found = read(str(tmp_path / "x.npz"), Reading(caption="an {id}"), "queries")
+    found = read(str(tmp_path / "x.npz"), "queries", caption="an {id}")
     assert found.prompts == ("a b", "c d")
-    assert "The queries have prompts of their own, such as 'a b': --caption changes none" in capsys.readouterr().err
+    assert "The queries have prompts of their own, such as 'a b': the caption changes none" in capsys.readouterr().err

@@ -610,17 +610,17 @@ def test_what_cannot_be_credited_is_refused_in_a_paragraph(command, run_folder, 
 
 
 def test_a_run_keeps_the_groups_and_prompts_of_its_images(pictures, tmp_path):
-    from headwater.attribution.experiment import Run, run
+    from headwater.attribution.experiment import Experiment, run
     from headwater.disk.store import FeatureStore
 
     train = pictures(6, classes=2, groups=tuple("xyxyxy"), prompts=tuple("abcdef"))
     queries = pictures(2, seed=1, groups=("y", "z"), prompts=("q", ""))
-    run(Run("pixel", {}, train, queries), tmp_path / "run", FeatureStore(tmp_path / "store"))
+    run(Experiment("pixel", {}, train, queries), tmp_path / "run", FeatureStore(tmp_path / "store"))
     opened = open_run(tmp_path / "run")
     assert opened.groups == train.groups and opened.prompts == train.prompts
     assert opened.queries.groups == ("y", "z") and opened.queries.prompts == queries.prompts
     assert column(opened, "group") == train.groups and default(opened) == "group"
-    run(Run("pixel", {}, pictures(6), pictures(2, seed=1)), tmp_path / "bare", FeatureStore(tmp_path / "store"))
+    run(Experiment("pixel", {}, pictures(6), pictures(2, seed=1)), tmp_path / "bare", FeatureStore(tmp_path / "store"))
     bare = open_run(tmp_path / "bare")
     assert bare.groups is None and bare.queries.groups is None and bare.queries.prompts is None
 

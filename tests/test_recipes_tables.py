@@ -11,8 +11,8 @@ import pytest
 import engine
 import keeping
 import pages
+from headwater.attribution.open import Machine
 from headwater.bank import open_bank
-from headwater.cli.arguments import Machine
 from headwater.diffusion.draws import Draws
 from headwater.disk.store import FeatureStore
 from headwater.evaluate.lds import LDS
@@ -183,7 +183,7 @@ def test_both_kinds_of_damping_are_swept_from_one_fit_and_agree_with_a_fit_of_th
     ((_, expected),) = settings(alone, {}, given.store).items()
     assert key == (("absolute_damping", 0.3),)
     np.testing.assert_allclose(swept, expected, rtol=1e-5)
-    unit = run.made().fit(run.models[0], run.train, given.store).mean_square
+    unit = run.built().fit(run.models[0], run.train, given.store).gram.mean_square
     ((_, relative),) = settings(run, {"damping": [0.3 / unit]}, given.store).items()
     np.testing.assert_allclose(swept, relative, rtol=1e-9)
 

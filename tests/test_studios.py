@@ -49,7 +49,7 @@ def test_a_training_image_as_a_query_is_its_studios_and_its_concepts():
     train = train.take(np.sort(first))
     queries = replace(train.take(range(0, len(train), 7)), ids=tuple(f"{g} {c}" for g, c in _names(train, 7)))
     method = make("optimal-score", {"timesteps": (1,), "noises": 0})
-    values = dense(method.score(None, method.fit(None, train, None), queries, None))
+    values = dense(method.score(method.fit(None, train, None), queries, None))
     row = Judge(train.groups, concepts(train), queries).row(values)
     assert row["credited"]["rate"] == row["leader's studio"]["rate"] == 1.0
     assert row["plain concept leads"]["rate"] == 1.0

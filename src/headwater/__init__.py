@@ -41,12 +41,12 @@ _HOMES = {
     "OptimalScore": "headwater.methods.optimal_score",
     "PatchSimilarity": "headwater.methods.patch_similarity",
     "Embedder": "headwater.families.embedding",
-    "attribute": "headwater.attribution.experiment",
+    "attribute": "headwater.attribution.attribute",
     "report": "headwater.pages.page",
 }
 
 if TYPE_CHECKING:
-    from headwater.attribution.experiment import attribute
+    from headwater.attribution.attribute import attribute
     from headwater.bank import Bank, open_bank
     from headwater.credit.shares import Credit
     from headwater.data import open_examples

@@ -18,6 +18,7 @@ from headwater.diffusion.measure import simple
 from headwater.diffusion.schedule import linear
 from headwater.errors import ModelError, OptionError
 from headwater.gradients.vmap import gradients, of_draws
+from headwater.linalg.damping import Damping
 
 DRAWS = Draws(2, "antithetic", 2)
 MODEL, LOSS = Fisher(draws=DRAWS), Fisher(draws=DRAWS, kind="loss")
@@ -165,8 +166,8 @@ def test_files_hold_the_same_operator(tiny, pictures, tmp_path):
     better = ekfac(basis, load_sums(tmp_path / "squares.safetensors", model))
     better.save(tmp_path / "ek-fac.safetensors")
     v = torch.randn(2, basis.p, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert torch.equal(load_curvature(tmp_path / "ek-fac.safetensors").solve(v, 0.1), better.solve(v, 0.1))
-    assert torch.equal(again.solve(v, 0.1), basis.solve(v, 0.1))
+    assert torch.equal(load_curvature(tmp_path / "ek-fac.safetensors").solve(v, Damping(0.1)), better.solve(v, Damping(0.1)))
+    assert torch.equal(again.solve(v, Damping(0.1)), basis.solve(v, Damping(0.1)))
     size = (tmp_path / "k-fac.safetensors").stat().st_size
     kept = sum(b.left.numel() + b.right.numel() for b in basis.blocks if not b.name.endswith("bias")) + basis.p
     assert size < 8 * kept + 100_000  # a weight and its bias share their eigenvectors
@@ -180,7 +181,7 @@ def test_a_dead_layer_gives_zero_and_no_nan(pictures):
     found = ekfac(basis, squares(model, examples, MODEL, basis))
     for each in (basis, found):
         assert each.dead == ("dead.weight", "dead.bias")
-        solved = each.solve(torch.ones(1, each.p, dtype=torch.float64), 0.1)
+        solved = each.solve(torch.ones(1, each.p, dtype=torch.float64), Damping(0.1))
         assert torch.isfinite(solved).all() and not solved[:, -10:].any() and solved[:, :-10].all()
 
 
@@ -198,5 +199,5 @@ def test_float32_models_are_decomposed_in_float64(tiny, pictures):
     assert basis.values.dtype == torch.float64 and basis.blocks[0].left.dtype == torch.float32
     expected = kfac(wide, factors(wide, examples, MODEL))
     v = torch.randn(2, basis.p, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found, exact = basis.solve(v.float(), 0.1), expected.solve(v, 0.1)
+    found, exact = basis.solve(v.float(), Damping(0.1)), expected.solve(v, Damping(0.1))
     assert float((found - exact).norm() / exact.norm()) < 1e-4

@@ -15,6 +15,7 @@ from headwater.diffusion.sample import sample
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, ModelError, NonFiniteError, OptionError
 from headwater.gradients.vmap import gradients
+from headwater.linalg.damping import Damping
 from headwater.methods import make
 from headwater.scores import dense
 from headwater.workers import Here
@@ -52,7 +53,9 @@ def fitted(name, model, train, store, **fields):
 
 def scores(name, model, train, queries, store, grid=None, **fields):
     method, index = fitted(name, model, train, store, **fields)
-    return dense(method.score(model, index, queries, store, damping=grid))
+    if grid is None:
+        return dense(method.score(index, queries, store))
+    return dense(method.scores_at(index, queries, [Damping(value, method.own_damping.absolute) for value in grid], store))
 
 
 def written_out(method, index, model, train, queries, λ):
@@ -85,7 +88,7 @@ def close(a, b, rtol=1e-3):
 )
 def test_scores_are_the_equation(name, fields, model, train, queries, store):
     method, index = fitted(name, model, train, store, absolute_damping=1e-2, **fields)
-    found = dense(method.score(model, index, queries, store))
+    found = dense(method.score(index, queries, store))
     close(found, written_out(method, index, model, train, queries, 1e-2))
 
 
@@ -95,7 +98,7 @@ def test_a_dimensionless_damping_counts_in_each_blocks_mean_eigenvalue(model, tr
     for block in index.curvature.blocks:
         for first, width in block.columns:
             shift[first : first + len(block.left) * width] = 0.5 * float(block.values.mean())
-    close(dense(method.score(model, index, queries, store)), written_out(method, index, model, train, queries, shift))
+    close(dense(method.score(index, queries, store)), written_out(method, index, model, train, queries, shift))
 
 
 def test_a_grid_of_dampings_is_each_of_them_in_one_pass(model, train, queries, store, tmp_path):
@@ -107,7 +110,7 @@ def test_a_grid_of_dampings_is_each_of_them_in_one_pass(model, train, queries, s
 
 def test_a_grid_has_the_self_scores_of_each_damping(model, train, store):
     method, index = fitted("ek-fac", model, train, store, damping=0.01)
-    dense(method.score(model, index, train, store, damping=GRID))
+    dense(method.scores_at(index, train, [Damping(value) for value in GRID], store))
     for damping in GRID:
         one = replace(method, damping=damping)
         alone = one.self_scores(one.fit(model, train, store))
@@ -116,7 +119,7 @@ def test_a_grid_has_the_self_scores_of_each_damping(model, train, store):
 
 def test_normalised_gradients_count_every_timestep_alike(model, train, queries, store):
     method, index = fitted("k-fac", model, train, store, absolute_damping=1e-2, normalize=True)
-    found = dense(method.score(model, index, queries, store))
+    found = dense(method.score(index, queries, store))
 
     def rows(examples):
         each = [
@@ -126,7 +129,7 @@ def test_normalised_gradients_count_every_timestep_alike(model, train, queries, 
         ]  # fmt: skip
         return torch.stack([torch.nn.functional.normalize(one, dim=1) for one in each]).mean(0)
 
-    close(found, (index.curvature.solve(rows(queries), 1e-2, absolute=True) @ rows(train).T / len(train)).numpy())
+    close(found, (index.curvature.solve(rows(queries), Damping(1e-2, absolute=True)) @ rows(train).T / len(train)).numpy())
 
 
 @pytest.mark.parametrize("kind, least", [("int8", 0.999), ("int4", 0.98), ("svd:4", 0.5)])
@@ -140,7 +143,7 @@ def test_compressed_queries_score_nearly_alike(kind, least, model, train, querie
 def test_conjugate_gradients_at_convergence_are_the_dense_solve_of_the_exact_matrix(model, train, queries, store):
     told = []
     method, index = fitted("ek-fac", model, train, store, absolute_damping=1e-2, refine=60)
-    found = dense(method.score(model, index, queries, replace(store, told=told.append)))
+    found = dense(method.score(index, queries, replace(store, told=told.append)))
     G = ggn(model, in_order_of_content(train), Draws(2, "antithetic"), pattern=index.curvature.pattern)
     g_q, g_i = (
         torch.cat(list(gradients(model, x, measurement("simple"), method.draws(), pattern=index.curvature.pattern)))
@@ -165,7 +168,7 @@ def test_queries_that_do_not_fit_together_score_alike_in_parts(model, train, que
 
 
 def test_a_crew_makes_the_same_scores(model, train, queries, store, tmp_path, monkeypatch):
-    for name in ("gradients.projected.BLOCK", "curvature.sides.BLOCK", "curvature.estimates.PART"):
+    for name in ("gradients.projected.BLOCK", "curvature.products.BLOCK", "curvature.stored.PART"):
         monkeypatch.setattr(f"headwater.{name}", 4)
     crew = FeatureStore(tmp_path / "crew", crew=Here())
     np.testing.assert_array_equal(scores("ek-fac", model, train, queries, crew), scores("ek-fac", model, train, queries, store))
@@ -223,7 +226,7 @@ def test_weights_that_are_not_finite_are_told_with_the_example(tiny, smallest, t
 def test_pictures_of_another_size_are_refused(model, train, pictures, store):
     method, index = fitted("k-fac", model, train, store)
     with pytest.raises(DataError, match="the model takes"):
-        dense(method.score(model, index, pictures(2, side=4), store))
+        dense(method.score(index, pictures(2, side=4), store))
 
 
 def test_many_equal_images_are_no_part_given_twice(model, train, queries, store, monkeypatch):
@@ -248,10 +251,17 @@ def test_timesteps_that_the_schedule_has_not_are_refused_before_anything_is_comp
     assert not (store.root / "curvature").exists()
 
 
-def test_a_damping_given_to_score_is_of_the_methods_own_kind(model, train, queries, store):
-    usual = scores("k-fac", model, train, queries, store)
-    method, index = fitted("k-fac", model, train, store)
-    np.testing.assert_array_equal(dense(method.score(model, index, queries, store, damping=1e-8)), usual)
+def test_a_damping_says_itself_whether_it_is_relative_whatever_the_methods_own_is(model, train, queries, store):
+    for fields in ({}, {"damping": 0.5}):
+        method, index = fitted("k-fac", model, train, store, **fields)
+        for damping in (Damping(1e-8, absolute=True), Damping(0.1)):
+            one = make("k-fac", SMALL | {damping.field: damping.value})
+            (block,) = dense(method.scores_at(index, queries, [damping], store))
+            np.testing.assert_array_equal(block, dense(one.score(index, queries, store)))
+    with pytest.raises(OptionError, match="one kind"):
+        list(method.scores_at(index, queries, [Damping(1e-8, absolute=True), Damping(0.1)], store))
+    with pytest.raises(OptionError, match="expected one or more"):
+        list(method.scores_at(index, queries, [], store))
 
 
 def test_self_scores_are_those_of_the_method_that_is_asked(model, train, store):

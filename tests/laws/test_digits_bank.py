@@ -20,5 +20,5 @@ def test_the_method_beats_random_on_held_out_digits(name, tmp_path):
     for each in (name, "random"):
         method, model = make(each, {}), None if each in ("random", "nda") else loading.load(bank.folder / "model")
         store = FeatureStore(tmp_path)
-        found.append(against(bank, dense(method.score(model, method.fit(model, bank.train, store), bank.queries, store))))
+        found.append(against(bank, dense(method.score(method.fit(model, bank.train, store), bank.queries, store))))
     assert difference(found[0], found[1], validation).low > 0

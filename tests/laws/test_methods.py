@@ -66,7 +66,7 @@ def method(name: str, store: FeatureStore, train: Examples, queries: Examples):
 def scores(name: str, model: Denoiser, train: Examples, queries: Examples, store: FeatureStore) -> np.ndarray:
     queries = on_paths(queries)
     mine = method(name, store, train, queries)
-    return dense(mine.score(model, mine.fit(model, train, store), queries, store))
+    return dense(mine.score(mine.fit(model, train, store), queries, store))
 
 
 @pytest.fixture(params=METHODS)
@@ -104,7 +104,7 @@ def test_fitting_twice_makes_no_second_forward_pass(name, model, pictures, store
 
 
 def test_a_killed_fit_resumes_to_the_same_bits(name, model, pictures, store, tmp_path, monkeypatch):
-    for block in ("gradients.projected.BLOCK", "curvature.sides.BLOCK", "curvature.estimates.PART", "patch_queries.TOGETHER"):
+    for block in ("gradients.projected.BLOCK", "curvature.products.BLOCK", "curvature.stored.PART", "patches.answers.TOGETHER"):
         monkeypatch.setattr(f"headwater.{block}", 4)  # so that there is something to kill between
     train, queries = pictures.take(np.arange(16)), pictures.take(np.arange(16, 22))
     whole = scores(name, model, train, queries, store)
@@ -138,14 +138,14 @@ def test_the_self_scores_are_the_scores_of_the_training_images_for_themselves(na
     if learns(method_class(name)) or name in ("nda", "optimal-score"):  # they would take as many queries
         assert np.isnan(mine.self_scores(index)).all()
     elif not getattr(mine, "along_path", False):  # training images have no path
-        square = dense(mine.score(model, index, train, store))
+        square = dense(mine.score(index, train, store))
         np.testing.assert_allclose(mine.self_scores(index), square.diagonal(), rtol=2e-4, atol=1e-5 * np.abs(square).max())
 
 
 def test_methods_of_one_measurement_share_their_features(model, pictures, store):
     train, queries = pictures.take(np.arange(16)), on_paths(pictures.take(np.arange(16, 22)))
     make("trak", SMALL).fit(model, train, store)
-    list(make("trak", SMALL).score(model, make("trak", SMALL).fit(model, train, store), queries, store))
+    list(make("trak", SMALL).score(make("trak", SMALL).fit(model, train, store), queries, store))
     calls = []
     hook = model.module.register_forward_hook(lambda *_: calls.append(1))
     try:

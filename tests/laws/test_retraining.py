@@ -16,6 +16,7 @@ from headwater.diffusion.schedule import linear
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
 from headwater.gradients.vmap import gradients
+from headwater.linalg.damping import Damping
 from headwater.linalg.kron import whole
 from headwater.linalg.rank import spearman
 from headwater.methods import make
@@ -107,7 +108,7 @@ def operators(train: Examples, queries: Examples) -> dict[str, np.ndarray]:
     exact = whole(ggn(model, train, DRAWS, batch=64))
     factored = kfac(model, factors(model, train, Fisher(draws=DRAWS), joint=True))
     each = {"exact": exact, "k-fac": factored}
-    return {name: (operator.solve(g_query, 1e-9) @ g_train.T / len(train)).numpy() for name, operator in each.items()}
+    return {name: (operator.solve(g_query, Damping(1e-9)) @ g_train.T / len(train)).numpy() for name, operator in each.items()}
 
 
 def test_influence_by_the_exact_operator_converges_to_leave_one_out_and_k_fac_comes_near():
@@ -135,5 +136,5 @@ def test_scores_of_methods_have_the_sign_of_exact_leave_one_out(name, tmp_path):
         name, {"timesteps": [200, 500, 800], "noises": 4, "projector": "none"} | ({"damping": 1e-3} if name == "trak" else {})
     )
     store, model = FeatureStore(tmp_path), denoiser(solved(*design(train)))
-    found = dense(method.score(model, method.fit(model, train, store), queries, store))
+    found = dense(method.score(method.fit(model, train, store), queries, store))
     assert (spearman(found, leave_one_out(train, queries)) > 0.25).all()

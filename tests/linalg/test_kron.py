@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from headwater.errors import NonFiniteError, OptionError
+from headwater.linalg.damping import Damping
 from headwater.linalg.kron import Block, Kronecker, decomposed, whole
 
 DAMPINGS = (1e-4, 0.03, 2.0)
@@ -52,9 +53,9 @@ def test_matvec_is_the_dense_product(operator):
 def test_solve_is_the_dense_solve_with_absolute_and_with_dimensionless_damping(operator, damping):
     v = vectors(operator)
     absolute = torch.linalg.solve(dense(operator) + damping * torch.eye(operator.p), v.T).T
-    torch.testing.assert_close(operator.solve(v, damping, absolute=True), absolute, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(operator.solve(v, Damping(damping, absolute=True)), absolute, rtol=1e-8, atol=1e-8)
     damped = dense(operator, lambda values, block: values + damping * values.mean())
-    torch.testing.assert_close(operator.solve(v, damping), torch.linalg.solve(damped, v.T).T, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(operator.solve(v, Damping(damping)), torch.linalg.solve(damped, v.T).T, rtol=1e-8, atol=1e-8)
 
 
 def test_a_grid_of_dampings_is_an_elementwise_scale_of_coordinates_rotated_once(operator):
@@ -63,8 +64,8 @@ def test_a_grid_of_dampings_is_an_elementwise_scale_of_coordinates_rotated_once(
     torch.testing.assert_close(u @ other.T, v @ w.T)
     torch.testing.assert_close(operator.back(u), v)
     for damping in DAMPINGS:
-        expected = operator.solve(v, damping) @ w.T
-        torch.testing.assert_close((u * operator.inverse(damping)) @ other.T, expected, rtol=1e-9, atol=1e-9)
+        expected = operator.solve(v, Damping(damping)) @ w.T
+        torch.testing.assert_close((u * operator.inverse(Damping(damping))) @ other.T, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_eigenvalues_lie_where_coordinates_put_theirs(operator):
@@ -79,26 +80,26 @@ def test_a_dead_block_gives_zero_and_leaves_the_others_alone(operator):
     broken, v = Kronecker((first, dead, second)), vectors(operator)
     assert broken.dead == ("first.bias",) and operator.dead == ()
     for absolute in (False, True):
-        found = broken.solve(v, 0.1, absolute=absolute)
+        found = broken.solve(v, Damping(0.1, absolute))
         assert not found[:, 12:15].any()
-        torch.testing.assert_close(found[:, :12], operator.solve(v, 0.1, absolute=absolute)[:, :12])
+        torch.testing.assert_close(found[:, :12], operator.solve(v, Damping(0.1, absolute))[:, :12])
 
 
 def test_no_damping_is_allowed_where_the_inverse_exists_and_refused_by_name_where_not(operator):
     v = vectors(operator)
-    torch.testing.assert_close(operator.matvec(operator.solve(v, 0.0)), v, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(operator.matvec(operator.solve(v, Damping(0.0))), v, rtol=1e-7, atol=1e-7)
     singular = spd(4, 1) - 0
     values, basis = decomposed(singular)
     values[0] = 0
     block = Block("layer.weight", ((0, 1),), basis, torch.ones(1, 1, dtype=torch.float64), values[:, None])
     with pytest.raises(OptionError, match=r"layer\.weight is singular and the damping is 0"):
-        Kronecker((block,)).solve(torch.ones(1, 4, dtype=torch.float64), 0.0)
+        Kronecker((block,)).solve(torch.ones(1, 4, dtype=torch.float64), Damping(0.0))
 
 
 @pytest.mark.parametrize("damping", [-0.1, float("nan"), float("inf")])
 def test_a_damping_out_of_range_is_refused(operator, damping):
     with pytest.raises(OptionError, match="expected a finite number of 0 or more"):
-        operator.solve(vectors(operator), damping)
+        operator.solve(vectors(operator), Damping(damping))
 
 
 def test_vectors_of_other_parameters_are_refused(operator):
@@ -116,4 +117,4 @@ def test_a_full_matrix_is_one_block():
     matrix, v = spd(6, 3), torch.ones(2, 6, dtype=torch.float64)
     torch.testing.assert_close(whole(matrix).matvec(v), v @ matrix)
     expected = torch.linalg.solve(matrix + 0.2 * matrix.trace() / 6 * torch.eye(6), v.T).T
-    torch.testing.assert_close(whole(matrix).solve(v, 0.2), expected)
+    torch.testing.assert_close(whole(matrix).solve(v, Damping(0.2)), expected)

@@ -23,7 +23,7 @@ def halves(images):
 
 
 def scores(method, train, queries, store):
-    return dense(method.score(None, method.fit(None, train, store), queries, store))
+    return dense(method.score(method.fit(None, train, store), queries, store))
 
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])

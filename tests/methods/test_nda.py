@@ -33,7 +33,7 @@ def store(tmp_path) -> FeatureStore:
 
 def scores(store: FeatureStore, train: Examples, queries: Examples, **fields) -> np.ndarray:
     method = make("nda", fields)
-    return dense(method.score(None, method.fit(None, train, store), queries, store))
+    return dense(method.score(method.fit(None, train, store), queries, store))
 
 
 def formula(train: Examples, x_t: np.ndarray, alpha_bar: float, size: int, coarse: bool, topk: int, cut_out) -> np.ndarray:
@@ -160,17 +160,17 @@ def test_queries_of_another_size_are_refused(store):
     method = make("nda", {"timesteps": (100,), "patches": 3, "low_patches": 4})
     index = method.fit(None, examples(3), store)
     with pytest.raises(DataError, match="Queries are 6×8 with 1 channels, training images 8×8 with 1"):
-        list(method.score(None, index, examples(1, 6, 8), store))
+        list(method.score(index, examples(1, 6, 8), store))
 
 
 def test_a_resolution_without_weight_needs_no_size(store):
     """Pictures of one pixel have no cells; at alpha 1 none are asked for."""
     images = Examples(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1) * 60)
     method = NDA(alpha=1.0, timesteps=(500,))
-    found = next(iter(method.score(None, method.fit(None, images, store), images, store)))
+    found = next(iter(method.score(method.fit(None, images, store), images, store)))
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
     with pytest.raises(OptionError, match="low_patches"):
-        next(iter(NDA(timesteps=(500,)).score(None, NDA(timesteps=(500,)).fit(None, images, store), images, store)))
+        next(iter(NDA(timesteps=(500,)).score(NDA(timesteps=(500,)).fit(None, images, store), images, store)))
 
 
 def built(kind, **given):
@@ -235,10 +235,8 @@ def test_growing_changes_no_score_and_no_map(fields, tmp_path):
     one = scores(plain, train, queries, **given)
     np.testing.assert_allclose(scores(grown, train, queries, **given, growing=True), one, rtol=2e-5, atol=1e-7)
     assert len(parts_in(grown)) == 2 * 4 and not parts_in(plain)
-    maps = [
-        make("nda", {**given, "growing": growing}).regions(None, train, queries, where, [0, 2])
-        for where, growing in ((plain, False), (grown, True))
-    ]
+    methods = [(plain, make("nda", given)), (grown, make("nda", {**given, "growing": True}))]
+    maps = [method.regions(method.fit(None, train, where), queries, where, [0, 2]) for where, method in methods]
     np.testing.assert_array_equal(maps[0].images, maps[1].images)
     np.testing.assert_allclose(maps[0].here, maps[1].here, rtol=1e-4, atol=1e-6)
 

@@ -27,7 +27,7 @@ def store(tmp_path) -> FeatureStore:
 
 def scores(name: str, store: FeatureStore, train: Examples, queries: Examples, **fields) -> np.ndarray:
     method = make(name, fields)
-    return dense(method.score(None, method.fit(None, train, store), queries, store))
+    return dense(method.score(method.fit(None, train, store), queries, store))
 
 
 @pytest.mark.parametrize("flips", [False, True])
@@ -112,4 +112,4 @@ def test_a_query_that_cannot_be_compared_is_refused_before_it_is_cut(store):
     index = method.fit(None, examples(3), store)
     for queries, error in ((examples(1, channels=1), DataError), (examples(1, side=4), OptionError)):
         with pytest.raises(error):
-            method.score(None, index, queries, store)  # nothing is drawn from it
+            method.score(index, queries, store)  # nothing is drawn from it

@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold
 
 from headwater import seeds
-from headwater.attribution.experiment import Run
+from headwater.attribution.experiment import Experiment
 from headwater.attribution.sweep import sweep
 from headwater.bank import Bank
 from headwater.disk.store import FeatureStore
@@ -41,7 +41,7 @@ def planted(tmp_path, pictures):
 
 
 def scores(method, bank, queries=None):
-    return dense(method.score(None, method.fit(None, bank.train), bank.queries if queries is None else queries))
+    return dense(method.score(method.fit(None, bank.train), bank.queries if queries is None else queries))
 
 
 def about_its_mean(τ):
@@ -161,7 +161,7 @@ def test_a_sweep_compares_on_none_of_the_subsets_that_it_learned_from(planted, t
     bank, _ = planted(0, noise=0.0)
     outcomes = draw("pure noise", 40, 5)[:, None].astype(np.float32)
     np.save(tmp_path / "outcomes.npy", outcomes)
-    run = Run("datamodel", {"subsets": list(range(20))}, bank.train, bank.queries, (), bank)
+    run = Experiment("datamodel", {"subsets": list(range(20))}, bank.train, bank.queries, (), bank)
     found = sweep(run, {"folds": [2, 5]}, FeatureStore(tmp_path / "store"))
     assert all(abs(each["lds"]) < 0.4 for row in found["splits"].values() for each in row["all"])
     several = sweep(run, {"subsets": [list(range(10)), list(range(10, 20))]}, FeatureStore(tmp_path / "store"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from headwater.attribution.experiment import attribute
+from headwater.attribution.attribute import attribute
 from headwater.curvature.gram import Gram
 from headwater.diffusion.draws import Draws, Journey
 from headwater.diffusion.measure import measurement
@@ -14,6 +14,7 @@ from headwater.diffusion.sample import sample
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError
 from headwater.gradients.vmap import gradients
+from headwater.linalg.damping import Damping
 from headwater.methods import make
 from headwater.scores import dense
 
@@ -49,7 +50,7 @@ def φ(model, examples, name="simple", draws=None):
 def found(name, model, train, queries, tmp_path, **fields):
     method = make(name, EXACT | {"parameters": PATTERN} | fields)
     store = FeatureStore(tmp_path)
-    return dense(method.score(model, method.fit(model, train, store), queries, store))
+    return dense(method.score(method.fit(model, train, store), queries, store))
 
 
 def close(a, b):
@@ -111,11 +112,11 @@ def test_several_dampings_at_once_are_each_one_alone_in_primal_and_dual(model, t
     fields = {"timesteps": 2, "k": k} | ({"error_timesteps": 3, "leverage": True} if name == "das" else {})
     store, method = FeatureStore(tmp_path), make(name, fields)
     index = method.fit(model, train, store)
-    assert index.dual == (k > len(train))
-    together = dense(method.score(model, index, queries, store, damping=[0.01, 0.5]))
+    assert index.gram.dual == (k > len(train))
+    together = dense(method.scores_at(index, queries, [Damping(0.01), Damping(0.5)], store))
     for block, damping in zip(together, (0.01, 0.5), strict=True):
         alone = make(name, fields | {"damping": damping})
-        close(dense(alone.score(model, alone.fit(model, train, store), queries, store)), block)
+        close(dense(alone.score(alone.fit(model, train, store), queries, store)), block)
 
 
 def journey(model, queries):

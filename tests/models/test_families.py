@@ -211,7 +211,7 @@ def test_latents_are_compared_with_those_of_the_images_and_of_their_mirror_image
 
     def scores(queries, **more):
         method, shown = make(name, fields | more), encoded(model, train, store)
-        return dense(method.score(model, method.fit(model, shown, store), encoded(model, queries, store), store))[0]
+        return dense(method.score(method.fit(model, shown, store), encoded(model, queries, store), store))[0]
 
     assert scores(train.take([2])).argmax() == 2
     with_flips, without = scores(queries, flips=True), scores(queries)
@@ -229,7 +229,8 @@ def test_latents_are_asked_for_where_there_are_none(store):
 def test_maps_of_latents_lie_in_the_picture(pipelines, store):
     model, train = load(pipelines / "stable"), images(4, prompts=("a",) * 4)
     shown = encoded(model, train, store)
-    found = make("nda", {"space": "latents", "timesteps": (10,)}).regions(model, shown, shown, store, [1])
+    method = make("nda", {"space": "latents", "timesteps": (10,)})
+    found = method.regions(method.fit(model, shown, store), shown, store, [1])
     assert found.images[0, 0] == 1 and found.sides.tolist() == [*model.shape[1:]]
     explained = found.here[0].sum(0)
     np.testing.assert_allclose(explained[1:-1, 1:-1], 1, atol=1e-3)

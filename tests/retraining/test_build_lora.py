@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import tiny_pipelines
-from headwater.attribution.experiment import attribute, run
+from headwater.attribution.attribute import attribute
+from headwater.attribution.experiment import run
+from headwater.attribution.open import Models, Sources, open_experiment
 from headwater.attribution.sweep import settings
 from headwater.bank import open_bank
-from headwater.cli.arguments import Machine, Models, experiment
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.encoding import decoded, encoded
 from headwater.diffusion.sample import conditioned, sample
@@ -285,7 +286,7 @@ def test_what_the_base_cannot_do_is_told_before_anything_is_written(recipe, side
 @pytest.mark.parametrize("method", ["d-trak", "k-fac", "journey-trak", "tracin"])
 def test_attribution_on_the_bank_gets_a_figure(built, workplace, tmp_path, method):
     fields = {"timesteps": 2} | ({"checkpoints": 2} if method == "tracin" else {})
-    opened = experiment(method, fields, None, None, Models([]), str(built), Machine("cpu", 1.0))
+    opened = open_experiment(method, fields, Sources(), Models([]), str(built))
     run(opened, tmp_path / "run", workplace.store)
     truth = open_run(tmp_path / "run").info["ground_truth"]
     assert np.isfinite([*truth["per_query"]]).all() and len(truth["per_query"]) == len(opened.queries)
@@ -296,15 +297,15 @@ def test_attribution_on_the_bank_gets_a_figure(built, workplace, tmp_path, metho
 def test_an_ensemble_is_of_adapters_retrained_on_further_subsets(copy, recipe, sides, workplace):
     list(build(copy, replace(recipe, learning=1), *sides, workplace))
     models = Models([], 1, workplace.models, store=workplace.store)
-    (model,) = experiment("d-trak", {}, None, None, models, str(copy), Machine("cpu", 1.0)).models
+    (model,) = open_experiment("d-trak", {}, Sources(), models, str(copy)).models
     network, bank = trainable(recipe, (16, 16), workplace.store), open_bank(copy)
     assert model.fingerprint == train(network, sides[0], recipe.training, 0, keep=bank.subsets[SUBSETS]).fingerprint
 
 
 def test_a_sweep_of_dampings_is_of_what_the_model_is_shown(built, workplace):
-    opened = experiment("d-trak", {"timesteps": 2}, None, None, Models([]), str(built), Machine("cpu", 1.0))
+    opened = open_experiment("d-trak", {"timesteps": 2}, Sources(), Models([]), str(built))
     scores = settings(opened, {"damping": [0.1, 1.0]}, workplace.store)
-    alone = replace(opened.made(), damping=0.1)
+    alone = replace(opened.built(), damping=0.1)
     expected = attribute(opened.models[0], opened.train, opened.queries, method=alone, store=workplace.store).values
     np.testing.assert_allclose(scores[(("damping", 0.1),)], expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headwater.attribution.experiment import Run, run
+from headwater.attribution.experiment import Experiment, run
 from headwater.bank import open_bank
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.sample import sample
@@ -61,7 +61,7 @@ def runs(bank, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     generated = bank.queries.take(np.arange(GENERATED + 1, 1, -1))
     for name, queries, fields in (("pixel", bank.queries, {}), ("random", generated, {"seed": 1})):
-        run(Run(name, fields, bank.train, queries), folder / name, FeatureStore(folder / "store"))
+        run(Experiment(name, fields, bank.train, queries), folder / name, FeatureStore(folder / "store"))
     return [replace(open_run(folder / "pixel"), name="Pixels"), replace(open_run(folder / "random"), name="Other random")]
 
 
@@ -160,7 +160,7 @@ def test_hostile_names_are_escaped(finished, tmp_path):
 
 
 def test_a_run_of_other_training_images_is_refused(bank, runs, pictures, tmp_path):
-    run(Run("pixel", {}, pictures(7), bank.queries), tmp_path / "run", FeatureStore(tmp_path / "store"))
+    run(Experiment("pixel", {}, pictures(7), bank.queries), tmp_path / "run", FeatureStore(tmp_path / "store"))
     with pytest.raises(DataError, match="7 training images; the bank has 12"):
         plan_removals(bank, [open_run(tmp_path / "run")], 4, [K])
 

@@ -6,13 +6,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from headwater.attribution.experiment import Run, attribute, check_queries, members
+from headwater.attribution.attribute import attribute, check_paths, members
+from headwater.attribution.experiment import Experiment
 from headwater.bank import Bank
 from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.evaluate.lds import LDS, against
 from headwater.evaluate.tune import Setting, setting_grid, tuned
+from headwater.families.learned import Retrained
+from headwater.families.protocol import Damped
+from headwater.linalg.damping import Damping
 from headwater.linalg.rank import Interval
 from headwater.methods import learns, make, method_class
 from headwater.scores import dense
@@ -20,18 +24,18 @@ from headwater.scores import dense
 KINDS = ("damping", "absolute_damping")
 
 
-def sweep(experiment: Run, fields: Mapping[str, Sequence[Any]], store: FeatureStore) -> dict[str, Any]:
+def sweep(experiment: Experiment, fields: Mapping[str, Sequence[Any]], store: FeatureStore) -> dict[str, Any]:
     """Every combination of `fields`, cross-fitted: chosen on one half of a split's queries, reported on the other."""
     bank = experiment.bank
     if bank is None:
-        raise OptionError("A sweep needs a bank to compare with. Name one with --bank.")
+        raise OptionError("A sweep needs a bank to compare with.", hint="Name one with --bank.")
     scores, learned = settings(experiment, fields, store), learned_from(experiment, fields)
-    found = {setting: against(bank, values, learned) for setting, values in scores.items()}
-    return {"bank": bank.folder.name, "method": experiment.method, "splits": cross_fitted(bank, found)}
+    agreement = {setting: against(bank, values, learned) for setting, values in scores.items()}
+    return {"bank": bank.folder.name, "method": experiment.method, "splits": cross_fitted(bank, agreement)}
 
 
 def settings(
-    experiment: Run, fields: Mapping[str, Sequence[Any]], store: FeatureStore
+    experiment: Experiment, fields: Mapping[str, Sequence[Any]], store: FeatureStore
 ) -> dict[Setting, Float32[np.ndarray, "q n"]]:
     """Scores of the bank's queries under every combination of `fields`. All dampings, of either kind, share one fit."""
     assert experiment.bank is not None
@@ -41,41 +45,51 @@ def settings(
     for name, values in fields.items():
         if not values or (name in KINDS and None in values):
             raise OptionError(f"The values of {name} are {list(values)}; expected one or more{' numbers' * (name in KINDS)}.")
-    others = {name: values for name, values in fields.items() if name != kind}
-    found: dict[Setting, Float32[np.ndarray, "q n"]] = {}
-    for setting in setting_grid(fields):  # whatever is wrong with one is told before the first is computed
-        check_queries(make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank), experiment.models, queries)
-    for setting in setting_grid(others):
-        of_one = {} if kind is None else {kind: fields[kind][0]}  # says in which unit all of them are
-        method = make(experiment.method, {**experiment.fields, **dict(setting), **of_one}, experiment.bank)
+    grid_fields = {name: values for name, values in fields.items() if name != kind}
+    scores: dict[Setting, Float32[np.ndarray, "q n"]] = {}
+    for setting in setting_grid(fields):  # a wrong setting is refused before the first is computed
+        method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
+        check_paths(method, experiment.models, queries)
+    for setting in setting_grid(grid_fields):
         if kind is None:
-            found[setting] = attribute(model, experiment.train, queries, method=method, store=store).values
-            continue
-        each = []
-        for one, mine in members(model or [None], method):
-            train, asked = (encoded(one, examples, store) for examples in (experiment.train, queries))
-            index = mine.fit(one, train, store)
-            each.append(dense(mine.score(one, index, asked, store, damping=[float(value) for value in fields[kind]])))
-        blocks = np.mean(each, axis=0)
-        found |= {(*setting, (kind, damping)): block for damping, block in zip(fields[kind], blocks, strict=True)}
-    return found
+            method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
+            scores[setting] = attribute(model, experiment.train, queries, method=method, store=store).values
+        else:
+            blocks = _at_dampings(experiment, setting, kind, fields[kind], store)
+            scores |= {(*setting, (kind, value)): block for value, block in zip(fields[kind], blocks, strict=True)}
+    return scores
 
 
-def learned_from(experiment: Run, fields: Mapping[str, Sequence[Any]]) -> list[int]:
+def _at_dampings(
+    experiment: Experiment, setting: Setting, kind: str, values: Sequence[float], store: FeatureStore
+) -> Float32[np.ndarray, "λ q n"]:
+    """Scores of the bank's queries at each damping, from one fit of each model; the mean over models."""
+    assert experiment.bank is not None
+    method = make(experiment.method, {**experiment.fields, **dict(setting), kind: values[0]}, experiment.bank)
+    dampings = [Damping(float(value), absolute=kind == "absolute_damping") for value in values]
+    blocks = []
+    for model, member in members(list(experiment.models) or [None], method):
+        assert isinstance(member, Damped)
+        train, queries = (encoded(model, examples, store) for examples in (experiment.train, experiment.bank.queries))
+        blocks.append(dense(member.scores_at(member.fit(model, train, store), queries, dampings, store)))
+    return np.mean(blocks, axis=0)
+
+
+def learned_from(experiment: Experiment, fields: Mapping[str, Sequence[Any]]) -> list[int]:
     """The bank's subsets that the method learns from under any of these settings: none may be compared with."""
     if not learns(method_class(experiment.method)):
         return []
-    made = [make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank) for setting in setting_grid(fields)]
-    return sorted({row for method in made for row in method.learned(experiment.train).rows})
+    methods = [make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank) for setting in setting_grid(fields)]
+    return sorted({row for method in methods if isinstance(method, Retrained) for row in method.learned(experiment.train).rows})
 
 
-def lines(found: Mapping[str, Any]) -> list[str]:
-    """What `sweep` found, in words."""
+def as_text(report: Mapping[str, Any]) -> list[str]:
+    """The report of `sweep`, in lines of text."""
     rows = []
-    for split, row in found["splits"].items():
+    for split, row in report["splits"].items():
         interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
         rows.append(f"{split}: LDS {row['lds']:.3f} {interval} on the other half of {row['queries']} queries")
-        rows.append(f"  chosen: {' | '.join(_words(each) for each in row['chosen'])}")
+        rows.append(f"  chosen: {' | '.join(_words(setting) for setting in row['chosen'])}")
         rows += [f"  {_words(entry['setting']):50}{entry['lds']:8.3f}  (all queries)" for entry in row["all"]]
     return rows
 
@@ -84,21 +98,21 @@ def _words(setting: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in setting.items())
 
 
-def cross_fitted(bank: Bank, found: Mapping[Setting, LDS]) -> dict[str, Any]:
+def cross_fitted(bank: Bank, agreement: Mapping[Setting, LDS]) -> dict[str, Any]:
     """For each query split: the honest figure, what was chosen, and the figure of every setting."""
     split = np.array(bank.queries.split or ("all",) * len(bank.queries))
     rows = {}
     for name in dict.fromkeys(split.tolist()):
         queries = split == name
-        best = tuned(found, queries)
+        best = tuned(agreement, queries)
         mean: Interval = best.mean(queries)
         rows[name] = {
             "queries": int(queries.sum()),
             "lds": mean.mean,
             "low": mean.low,
             "high": mean.high,
-            "chosen": [dict(each) for each in best.chosen],
+            "chosen": [dict(setting) for setting in best.chosen],
             "oracle": dict(best.oracle),
-            "all": [{"setting": dict(s), "lds": float(each.per_query[queries].mean())} for s, each in found.items()],
+            "all": [{"setting": dict(setting), "lds": float(lds.per_query[queries].mean())} for setting, lds in agreement.items()],
         }
     return rows

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from headwater.attribution.experiment import Run, run
+from headwater.attribution.experiment import Experiment, run
 from headwater.bank import open_bank
 from headwater.data import open_examples
 from headwater.disk.npz import write_examples
@@ -35,7 +35,7 @@ def demo(out: Path, store: FeatureStore, *, say: Callable[[str], None], bar: Cal
     write_examples(out / "generated.npz", queries)
     say("3/4  Tracing them back to the training digits with D-TRAK, and checking it against retrained models")
     sources = {"train": "digits", "query": str(out / "generated.npz"), "models": [out / "model"]}
-    experiment = Run("d-trak", FIELDS, digits, queries, [model], open_bank("digits"), sources)
+    experiment = Experiment("d-trak", FIELDS, digits, queries, [model], open_bank("digits"), sources)
     with bar("features") as tick:
         run(experiment, out / "run", FeatureStore(store.root, tick), force=True)
     say("4/4  Writing the report")

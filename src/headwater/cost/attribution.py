@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from headwater.attribution.experiment import Run
+from headwater.attribution.experiment import Experiment
 from headwater.cost.bank import Measured, cost, peak
 from headwater.curvature.parameters import factor_numbers
 from headwater.diffusion.denoiser import Denoiser
@@ -52,7 +52,7 @@ class Counts:
     bytes_of_prompts: int
 
 
-def counts(run: Run) -> Counts:
+def counts(run: Experiment) -> Counts:
     """Those of the run's images and its (first) model."""
     model, both = run.models[0], (run.train, run.queries)
     pictures = len({content for each in both for content in each.hashes})
@@ -74,11 +74,11 @@ def counts(run: Run) -> Counts:
     )
 
 
-def foreseen(run: Run) -> dict[str, Any]:
+def foreseen(run: Experiment) -> dict[str, Any]:
     """The counts, the measurement, and the seconds and bytes that follow."""
     if not run.models:
         raise OptionError(f"{run.method} without a model has no gradients to foretell. Name one with --model.")
-    model, method, found = run.models[0], run.made(), counts(run)
+    model, method, found = run.models[0], run.built(), counts(run)
     with TemporaryDirectory() as folder:
         rate, encoding = _measured(run, model, method, folder)
     each = cost(method, found, rate, model.schedule.T, model.memory)
@@ -99,7 +99,7 @@ def foreseen(run: Run) -> dict[str, Any]:
     }
 
 
-def _measured(run: Run, model: Denoiser, method: Any, folder: str) -> tuple[Measured, dict[str, float]]:
+def _measured(run: Experiment, model: Denoiser, method: Any, folder: str) -> tuple[Measured, dict[str, float]]:
     """Seconds of a gradient and a forward pass, and of encoding a picture and a prompt: of the run's own."""
     some, places = run.train.take(range(min(len(run.train), FEW + 1))), count()
 
@@ -147,7 +147,7 @@ def _timed(work: Callable[[int], object], size: int) -> float:
     return time.perf_counter() - start
 
 
-def _pass(run: Run, model: Denoiser) -> tuple[int, int]:
+def _pass(run: Experiment, model: Denoiser) -> tuple[int, int]:
     """How many rows go through the model at once, and the bytes they leave behind."""
     with TemporaryDirectory() as folder:
         shown = encoded(model, run.train.take([0]), FeatureStore(Path(folder)))
@@ -156,7 +156,7 @@ def _pass(run: Run, model: Denoiser) -> tuple[int, int]:
     return rows, int(WORKSPACE * rows * bytes_of_a_draw(model, measurement("simple"), one, layers, as_it_is))
 
 
-def lines(run: Run, found: dict[str, Any]) -> list[str]:
+def lines(run: Experiment, found: dict[str, Any]) -> list[str]:
     """The plan in words."""
     many, took, kept, memory = found["counts"], found["seconds_a_picture"], found["bytes"], found["memory"]
     each, names = found["gradients"], ", ".join(str(name) for name in run.sources.get("models", ()))

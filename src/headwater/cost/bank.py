@@ -23,6 +23,7 @@ from headwater.diffusion.measure import simple
 from headwater.disk.store import FeatureStore, default_root
 from headwater.examples import Examples, Text
 from headwater.families.gradients import Gradients, Passes
+from headwater.families.protocol import Costed
 from headwater.gradients.hooks import LayerGradient, stream
 from headwater.gradients.inputs import drawn
 from headwater.gradients.layers import layers_of
@@ -230,8 +231,7 @@ def cost(method: Any, found: Asked, rate: Measured, T: int = 1000, memory: int =
         each, again = method.passes(T), method.streams(q, found.parameters, memory) - 1
         each = each._replace(train=each.train + again * method.draws().count)
     seconds = (n * each.train + q * each.query) * rate.gradient + (n * each.train_forward + q * each.query_forward) * rate.forward
-    kept = getattr(method, "bytes_kept", None)
-    size = kept(n, q, found.parameters, found.factors) if kept else 0
+    size = method.bytes_kept(n, q, found.parameters, found.factors) if isinstance(method, Costed) else 0
     return {**each._asdict(), "seconds": seconds, "bytes": size}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.diffusion.schedule import linear
-from headwater.families.gradients import Gradients
+from headwater.families.protocol import Costed
 from headwater.methods import METHODS, learns, make, method_class, settings_of
 
 MEASURED = Path(__file__).with_suffix(".json")  # of benchmarks/costs.py
@@ -37,12 +37,13 @@ def passes(name: str) -> str:
         return "as many trainings as there are subsets to learn from, then none"
     if name == "clip":
         return "one pass of the embedder a picture"
-    if not issubclass(kind, Gradients):
+    method = None if learns(kind) else make(name, {})
+    if not isinstance(method, Costed):
         return "no model"
-    each = make(name, {}).passes(linear().T)
-    forward = [(each.train_forward, "a training image"), (each.query_forward, "a query")]
-    more = "".join(f", {count} forward passes {what}" for count, what in forward if count)
-    return f"{each.train} gradients a training image, {each.query} a query{more}"
+    counts = method.passes(linear().T)
+    sides = [(counts.train_forward, "a training image"), (counts.query_forward, "a query")]
+    forward = "".join(f", {count} forward passes {side}" for count, side in sides if count)
+    return f"{counts.train} gradients a training image, {counts.query} a query{forward}"
 
 
 def _measured(row: dict[str, Any] | None) -> str:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from headwater.curvature.kfac import Curvature
+from headwater.linalg.damping import Damping
 
 WIDTH = 0.05  # of a bin, relative to z
 TOGETHER = 64  # bins whose sums are weighted at once
@@ -52,12 +53,12 @@ class Grid:
         return torch.cat([side[:, here] @ self.queries[:, here].mT, own], 1)
 
 
-def grid(curvature: Curvature, gradients: Iterable[Float[Tensor, "_ p"]], dampings: Sequence[float], absolute: bool) -> Grid:
+def grid(curvature: Curvature, gradients: Iterable[Float[Tensor, "_ p"]], dampings: Sequence[Damping]) -> Grid:
     """The queries with these gradients, for these dampings."""
-    least = min(dampings)
-    inverse = curvature.inverse(least, absolute=absolute)
+    least = min(dampings, key=lambda damping: damping.value)
+    inverse = curvature.inverse(least)
     alive = inverse > 0  # in a dead direction every weight is 0, and any z will do
-    z = torch.where(alive, 1 / (inverse * curvature.shift(1.0, absolute=absolute)), 1.0)
+    z = torch.where(alive, 1 / (inverse * curvature.shift(Damping(1.0, least.absolute))), 1.0)
     order = torch.argsort(z, stable=True)
     z, like = z[order], curvature.blocks[0].left
     number = torch.floor(torch.log(z / z[0]) / log(1 + WIDTH)).long().cpu().numpy()
@@ -75,6 +76,6 @@ def grid(curvature: Curvature, gradients: Iterable[Float[Tensor, "_ p"]], dampin
     return Grid(queries, order, whitening, offsets.to(like), edges.tolist(), ((first + last) / 2).to(like), slopes.to(like))
 
 
-def _ratios(z: Float64[Tensor, " bins"], dampings: Sequence[float], least: float) -> Float64[Tensor, "λ bins"]:
+def _ratios(z: Float64[Tensor, " bins"], dampings: Sequence[Damping], least: Damping) -> Float64[Tensor, "λ bins"]:
     """z/(z + λ − λ₀) for every λ."""
-    return torch.stack([z / (z + damping - least) for damping in dampings])
+    return torch.stack([z / (z + damping.value - least.value) for damping in dampings])

@@ -23,6 +23,7 @@ from headwater.diffusion.measure import simple
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
 from headwater.gradients.projected import BLOCK, gathered, projected
+from headwater.linalg.damping import Damping
 from headwater.linalg.project import Identity
 from headwater.workers import in_order
 
@@ -47,15 +48,14 @@ class Side:
 def sides(
     curvature: Curvature,
     gradients: Iterable[Float[Tensor, "_ p"]],
-    dampings: Sequence[float],
+    dampings: Sequence[Damping],
     *,
-    absolute: bool = False,
     compression: str = "float32",
 ) -> Sequence[Side | Grid]:
     """The queries' side for these dampings. All share the held queries; many dampings of whole queries are a Grid."""
     if compression == "float32" and len(dampings) >= MANY:
-        return [grid(curvature, gradients, dampings, absolute)]
-    inverses = [curvature.inverse(damping, absolute=absolute) for damping in dampings]
+        return [grid(curvature, gradients, dampings)]
+    inverses = [curvature.inverse(damping) for damping in dampings]
     whitening = torch.stack(inverses).amax(0).sqrt()
     pieces, kept = pieces_of(curvature), []
     for block in gradients:

@@ -263,7 +263,7 @@ def chance(bank: Bank, *, block: int = BLOCK) -> Float32[np.ndarray, "q n"]:
     """Scores of the random method for the bank, made `block` at a time to save memory."""
     step = max(1, block // len(bank.queries))
     parts = (bank.train.take(range(i, min(i + step, len(bank.train)))) for i in range(0, len(bank.train), step))
-    return dense(scores for part in parts for scores in Random().score(None, part, bank.queries))
+    return dense(scores for part in parts for scores in Random().score(part, bank.queries))
 
 
 def sign(intervals: Iterable[Interval]) -> str:

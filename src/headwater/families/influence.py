@@ -26,18 +26,21 @@ from headwater.examples import Examples
 from headwater.families.gradients import Gradients, Passes
 from headwater.gradients.features import VERSION
 from headwater.gradients.projected import projected
+from headwater.linalg.damping import Damping, check_dampings, damping_of
 from headwater.linalg.project import Identity
+
+SelfKey = tuple[Draws, bool, Damping]
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A model's curvature over its training images. `own`: self scores that came along with others, by draws and damping."""
+    """A model's curvature over its training images, with the self scores that came along with others."""
 
     model: Denoiser
     train: Examples
     store: FeatureStore
     curvature: Curvature
-    own: dict[tuple[Draws, bool, float, bool], Float[np.ndarray, " n"]] = field(default_factory=dict)
+    self_scores: dict[SelfKey, Float[np.ndarray, " n"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +69,8 @@ class Influence(Gradients):
 
     def __post_init__(self) -> None:
         self.check_gradient()
-        if self.damping is not None and self.absolute_damping is not None:
-            raise OptionError(
-                f"Both damping ({self.damping}) and absolute_damping ({self.absolute_damping}) are given; expected one: "
-                "damping is a multiple of each block's mean eigenvalue, absolute_damping is λ itself."
-            )
-        for name in ("damping", "absolute_damping"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= np.finfo(np.float64).max:
-                raise OptionError(f"{name} is {value}; expected a finite number above 0.")
+        if self.own_damping.value <= 0:
+            raise OptionError(f"{self.own_damping.field} is {self.own_damping.value}; expected a finite number above 0.")
         if self.refine < 0:
             raise OptionError(f"refine is {self.refine}; expected 0 or more steps of conjugate gradients.")
         if self.variant not in VARIANTS:
@@ -113,69 +109,58 @@ class Influence(Gradients):
         self.check_schedule(model.schedule.T)
         return Fitted(model, train, store, self.curvature(model, train, store))
 
-    def score(
-        self,
-        model: Denoiser | None,
-        index: Fitted,
-        queries: Examples,
-        store: FeatureStore,
-        damping: float | Sequence[float] | None = None,
-    ) -> Iterator[Float[np.ndarray, "*λ q n"]]:
-        several = isinstance(damping, Sequence)
-        dampings = [float(each) for each in damping] if several else [self._own_damping if damping is None else float(damping)]
-        if not dampings:
-            raise OptionError("No damping is given; expected one or more.")
+    def score(self, index: Fitted, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q n"]]:
+        return (block[0] for block in self.scores_at(index, queries, [self.own_damping], store))
+
+    def scores_at(
+        self, index: Fitted, queries: Examples, dampings: Sequence[Damping], store: FeatureStore
+    ) -> Iterator[Float[np.ndarray, "λ q n"]]:
+        """Scores at each damping, from one stream of the training images' gradients past the queries'."""
+        check_dampings(dampings)
         check_fits(index.model, queries)
         keys = queries.path_keys if self.along_path else queries.keys
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         distinct = sorted(first)  # equal queries once, in an order of their own: found again however they come
         place = {key: row for row, key in enumerate(distinct)}
         height = self._together(index.curvature.p, index.model.memory)
-        found = []
+        blocks = []
         for low in range(0, len(distinct), height):
             chosen = queries.take([first[key] for key in distinct[low : low + height]])
-            found.append(self._rows(index, chosen, dampings, store))
-        values = np.concatenate(found, 1)[:, [place[key] for key in keys]]
-        yield values if several else values[0]
+            blocks.append(self._rows(index, chosen, dampings, store))
+        yield np.concatenate(blocks, 1)[:, [place[key] for key in keys]]
 
     def self_scores(self, index: Fitted) -> Float[np.ndarray, " n"]:
-        """Those of the training loss, with F as it is: `refine` is for queries alone."""
-        key = self._own_key(self._own_damping)
-        if key not in index.own:
-            self._rows(index, None, [self._own_damping], index.store)
-        return index.own[key]
+        """Self scores of the training loss, with F as it is: `refine` improves queries alone."""
+        key = self._self_key(self.own_damping)
+        if key not in index.self_scores:
+            self._rows(index, None, [self.own_damping], index.store)
+        return index.self_scores[key]
 
     def resolved(self, index: Fitted) -> dict[str, object]:
         return {
-            "absolute_damping" if self.absolute else "damping": self._own_damping,
+            self.own_damping.field: self.own_damping.value,
             "parameters_with_curvature": index.curvature.p,
             "parameters_left_out": len(index.curvature.left_out),
             "layers_without_curvature": list(index.curvature.dead),
         }
 
     def passes(self, T: int) -> Passes:
-        """Those of the gradients, and a training image's share of F."""
-        each = super().passes(T)
-        return each._replace(train=each.train + self.curvature_timesteps)
+        """Passes of the gradients, and of a training image's share of F."""
+        gradients = super().passes(T)
+        return gradients._replace(train=gradients.train + self.curvature_timesteps)
 
     def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
         """Bytes in the store: sums in float64, eigenvectors in float32, eigenvalues, and scores."""
         return 12 * factors + 8 * parameters + 4 * n * (q + 1)
 
     @property
-    def absolute(self) -> bool:
-        """Whether dampings are λ themselves, and not multiples of each block's mean eigenvalue."""
-        return self.damping is None
+    def own_damping(self) -> Damping:
+        """The damping that the fields give."""
+        return damping_of(self.damping, self.absolute_damping, Damping(self.usual, absolute=True))
 
-    @property
-    def _own_damping(self) -> float:
-        if self.damping is not None:
-            return float(self.damping)
-        return float(self.usual if self.absolute_damping is None else self.absolute_damping)
-
-    def _own_key(self, damping: float) -> tuple[Draws, bool, float, bool]:
-        """All that self scores depend on, of one curvature."""
-        return self.draws(), self.normalize, damping, self.absolute
+    def _self_key(self, damping: Damping) -> SelfKey:
+        """All that self scores with one curvature depend on."""
+        return self.draws(), self.normalize, damping
 
     def streams(self, q: int, parameters: int, memory: int) -> int:
         """Once for as many queries as `memory` holds."""
@@ -184,13 +169,13 @@ class Influence(Gradients):
     def _together(self, parameters: int, memory: int) -> int:
         """How many queries are held at once."""
         if self.refine:
-            each = 6 * 4 * parameters  # conjugate gradients hold five vectors more, all in float32
+            size = 6 * 4 * parameters  # conjugate gradients hold five vectors more, all in float32
         else:
-            each = ceil(parameters * {"int8": 1, "int4": 0.5}.get(self.compression, 4))
-        return max(1, memory // each)
+            size = ceil(parameters * {"int8": 1, "int4": 0.5}.get(self.compression, 4))
+        return max(1, memory // size)
 
     def _rows(
-        self, index: Fitted, queries: Examples | None, dampings: Sequence[float], store: FeatureStore
+        self, index: Fitted, queries: Examples | None, dampings: Sequence[Damping], store: FeatureStore
     ) -> Float[np.ndarray, "λ q n"]:
         """Scores of these queries, a row in the store for every training image; self scores come along."""
         settings = {
@@ -199,7 +184,7 @@ class Influence(Gradients):
             "queries": [] if queries is None else list(queries.path_keys if self.along_path else queries.keys),
             "query_draws": asdict(self.draws(query=True)),
             "draws": asdict(self.draws()),
-            "dampings": [[damping, self.absolute] for damping in dampings],
+            "dampings": [[float(damping.value), damping.absolute] for damping in dampings],
             "normalize": self.normalize,
             "compression": self.compression,
             "refine": [self.refine, self.refine_timesteps] if self.refine else None,
@@ -208,31 +193,32 @@ class Influence(Gradients):
         }
 
         def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
-            given = self._sides(index, queries, dampings, store)
+            held = self._sides(index, queries, dampings, store)
             chosen = index.train.take(positions)
-            yield from Streamed(index.model, chosen, index.curvature, self.draws(), self.normalize, given).through(store)
+            yield from Streamed(index.model, chosen, index.curvature, self.draws(), self.normalize, held).through(store)
 
         rows = store.rows(settings, index.train.keys, compute) / len(index.train)
         blocks = rows.T.reshape(len(dampings), -1, len(rows))
-        index.own.update({self._own_key(damping): own for damping, own in zip(dampings, blocks[:, -1], strict=True)})
+        keys = [self._self_key(damping) for damping in dampings]
+        index.self_scores.update(zip(keys, blocks[:, -1], strict=True))
         return blocks[:, :-1]
 
     def _sides(
-        self, index: Fitted, queries: Examples | None, dampings: Sequence[float], store: FeatureStore
+        self, index: Fitted, queries: Examples | None, dampings: Sequence[Damping], store: FeatureStore
     ) -> Sequence[Side | Grid]:
         """The queries' side of every damping."""
         curvature = index.curvature
         if queries is None:
-            return sides(curvature, [], dampings, absolute=self.absolute)
-        what, draws = measurement(self.measurement), self.draws(query=True)
-        each = projected(index.model, queries, what, draws, Identity(), pattern=curvature.pattern, normalize=self.normalize)
+            return sides(curvature, [], dampings)
+        measured, draws = measurement(self.measurement), self.draws(query=True)
+        blocks = projected(index.model, queries, measured, draws, Identity(), pattern=curvature.pattern, normalize=self.normalize)
         if not self.refine:
-            return sides(curvature, each, dampings, absolute=self.absolute, compression=self.compression)
-        gradients = torch.cat(list(each))
+            return sides(curvature, blocks, dampings, compression=self.compression)
+        gradients = torch.cat(list(blocks))
         exact = Exact(index.model, in_order_of_content(index.train), self.exact_draws, curvature.pattern)
-        found = []
+        refined_sides = []
         for damping in dampings:
-            inverse, shift = (of(damping, absolute=self.absolute) for of in (curvature.inverse, curvature.shift))
+            inverse, shift = curvature.inverse(damping), curvature.shift(damping)
             x = exact.solved(gradients, shift, lambda v, inverse=inverse: curvature.scaled(v, inverse), self.refine, store)
-            found.append(refined(curvature, x, inverse, self.compression))
-        return found
+            refined_sides.append(refined(curvature, x, inverse, self.compression))
+        return refined_sides

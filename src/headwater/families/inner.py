@@ -23,7 +23,7 @@ class Checkpoint(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flat(GradientFeatures):
+class InnerProduct(GradientFeatures):
     """τ(q, i) = mean over checkpoints c of ⟨φ_c(q), φ_c(i)⟩, or of their cosine;   φ_c(x) = R ∇_θ m(x; θ_c)."""
 
     signed: ClassVar[bool] = True
@@ -34,34 +34,28 @@ class Flat(GradientFeatures):
         return [model]
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> list[Checkpoint]:
-        return [Checkpoint(each, self._sized(self.train(each, train, store))) for each in self.models(needed(model))]
+        stages = self.models(needed(model))
+        return [Checkpoint(stage, self._sized(self.train(stage, train, store))) for stage in stages]
 
-    def score(
-        self,
-        model: Denoiser | None,
-        index: list[Checkpoint],
-        queries: Examples,
-        store: FeatureStore,
-        damping: float | Sequence[float] | None = None,
-    ) -> Iterator[Float[np.ndarray, "q n"]]:
+    def score(self, index: list[Checkpoint], queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q n"]]:
         total: Float[np.ndarray, "q n"] | float = 0.0
-        for each in index:
-            total = total + self._sized(self.query(each.model, queries, store)) @ each.phi.T
+        for checkpoint in index:
+            total = total + self._sized(self.query(checkpoint.model, queries, store)) @ checkpoint.phi.T
         yield np.asarray(total) / len(index)
 
     def self_scores(self, index: list[Checkpoint]) -> Float[np.ndarray, " n"]:
-        return np.mean([np.square(each.phi).sum(axis=1) for each in index], axis=0)
+        return np.mean([np.square(checkpoint.phi).sum(axis=1) for checkpoint in index], axis=0)
 
     def resolved(self, index: list[Checkpoint]) -> dict[str, object]:
-        return {"k": index[0].phi.shape[1], "checkpoints": [each.model.fingerprint for each in index]}
+        return {"k": index[0].phi.shape[1], "checkpoints": [checkpoint.model.fingerprint for checkpoint in index]}
 
     def _sized(self, phi: Features) -> Features:
         return unit(phi) if self.cosine else phi
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlongTraining(Flat):
-    """The same at C `checkpoints` of the model, evenly spaced over its training, the last among them.
+class AlongTraining(InnerProduct):
+    """Inner products at C `checkpoints` of the model, evenly spaced over its training, the last among them.
 
     All share one projection and one noise: the last has its features in common with every method of the final model.
     """
@@ -78,12 +72,12 @@ class AlongTraining(Flat):
         return evenly(model.checkpoints or (model,), self.checkpoints)
 
     def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
-        """C times those of one model."""
+        """C times the bytes of one model."""
         return self.checkpoints * super().bytes_kept(n, q, parameters, factors)
 
     def passes(self, T: int) -> Passes:
-        """C times those of one model."""
-        return Passes(*(self.checkpoints * each for each in super().passes(T)))
+        """C times the passes of one model."""
+        return Passes(*(self.checkpoints * count for count in super().passes(T)))
 
 
 def unit(rows: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:

@@ -2,25 +2,31 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from headwater.curvature.gram import Gram
-from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.denoiser import Denoiser, needed
 from headwater.disk.store import FeatureStore
-from headwater.errors import OptionError
 from headwater.examples import Examples
 from headwater.families.gradients import GradientFeatures
+from headwater.linalg.damping import Damping, check_dampings, damping_of
+
+
+class KernelIndex(NamedTuple):
+    """A model and the Gram operator of its features of the training images."""
+
+    model: Denoiser
+    gram: Gram
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel(GradientFeatures):
     """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · w_λ(i),   φ(x) = R ∇_θ m(x) averaged over draws, w = 1 unless a method says otherwise.
 
-    λ = `damping` × mean ‖φ(i)‖² (`usual` if neither is given), or `absolute_damping`, the papers' λ. Dampings given to `score` are
-    of the kind that the method was given, of the first if neither.
+    λ = `damping` × mean ‖φ(i)‖² (`usual` where neither field is given), or `absolute_damping`, the papers' λ.
     """
 
     signed: ClassVar[bool] = True
@@ -31,54 +37,49 @@ class Kernel(GradientFeatures):
 
     def __post_init__(self) -> None:
         self.check_gradient()
-        if self.damping is not None and self.absolute_damping is not None:
-            raise OptionError(
-                f"Both damping ({self.damping}) and absolute_damping ({self.absolute_damping}) are given; expected one: "
-                "damping is a multiple of the mean squared feature norm, absolute_damping is the papers' λ."
-            )
-        for name in ("damping", "absolute_damping"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < np.inf:
-                raise OptionError(f"{name} is {value}; expected a finite number of 0 or more.")
+        _ = self.own_damping  # refuses two dampings, and one out of range
 
-    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Gram:
+    @property
+    def own_damping(self) -> Damping:
+        """The damping that the fields give."""
+        return damping_of(self.damping, self.absolute_damping, Damping(self.usual))
+
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> KernelIndex:
+        return KernelIndex(needed(model), self.gram(model, train, store))
+
+    def gram(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Gram:
+        """The operator of the training images' features."""
         return Gram(self.train(model, train, store))
 
-    def weights(self, index: Gram, damping: float) -> Float[np.ndarray, " n"]:
-        """w_λ(i): what each training image's scores are multiplied by, for an absolute λ."""
-        return np.ones(len(index.phi))
+    def weights(self, gram: Gram, damping: float) -> Float[np.ndarray, " n"]:
+        """w_λ(i): the factor of each training image's scores, for an absolute λ."""
+        return np.ones(len(gram.phi))
 
-    def score(
-        self,
-        model: Denoiser | None,
-        index: Gram,
-        queries: Examples,
-        store: FeatureStore,
-        damping: float | Sequence[float] | None = None,
-    ) -> Iterator[Float[np.ndarray, "*λ q b"]]:
-        unit = 1.0 if self.absolute_damping is not None else index.mean_square
-        given = self._absolute(index) if damping is None else np.multiply(damping, unit).tolist()
-        several = isinstance(given, list)
-        each = np.stack([self.weights(index, λ) for λ in given])[:, None] if several else self.weights(index, given)
+    def score(self, index: KernelIndex, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q b"]]:
+        return (block[0] for block in self.scores_at(index, queries, [self.own_damping], store))
+
+    def scores_at(
+        self, index: KernelIndex, queries: Examples, dampings: Sequence[Damping], store: FeatureStore
+    ) -> Iterator[Float[np.ndarray, "λ q b"]]:
+        """Scores at each damping, all from one eigendecomposition."""
+        check_dampings(dampings)
+        model, gram = index
+        absolute = [damping.scaled(gram.mean_square) for damping in dampings]
+        weights = np.stack([self.weights(gram, λ) for λ in absolute])[:, None]
         start = 0
-        for block in index.scores(self.query(model, queries, store), given):
+        for block in gram.scores(self.query(model, queries, store), absolute):
             stop = start + block.shape[-1]
-            yield block * each[..., start:stop]
+            yield block * weights[..., start:stop]
             start = stop
 
-    def self_scores(self, index: Gram) -> Float[np.ndarray, " n"]:
-        absolute = self._absolute(index)
-        return index.self_scores(absolute) * self.weights(index, absolute)
+    def self_scores(self, index: KernelIndex) -> Float[np.ndarray, " n"]:
+        absolute = self.own_damping.scaled(index.gram.mean_square)
+        return index.gram.self_scores(absolute) * self.weights(index.gram, absolute)
 
-    def resolved(self, index: Gram) -> dict[str, object]:
-        absolute = self._absolute(index)
-        return {"k": index.phi.shape[1], "damping": absolute / index.mean_square, "absolute_damping": absolute}
-
-    def _absolute(self, gram: Gram) -> float:
-        """λ in the papers' units."""
-        if self.absolute_damping is not None:
-            return float(self.absolute_damping)
-        return (self.usual if self.damping is None else self.damping) * gram.mean_square
+    def resolved(self, index: KernelIndex) -> dict[str, object]:
+        unit = index.gram.mean_square
+        absolute = self.own_damping.scaled(unit)
+        return {"k": index.gram.phi.shape[1], "damping": absolute / unit, "absolute_damping": absolute}
 
 
 def over(norms: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from headwater.errors import NonFiniteError, OptionError
+from headwater.linalg.damping import Damping
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,35 +96,33 @@ class Kronecker:
         u = self.coordinates(v)
         return self.back(u * self.values.to(u))
 
-    def inverse(self, damping: float, *, absolute: bool = False) -> Float64[Tensor, " p"]:
-        """1/(Λ + λ), with which eigen-coordinates are multiplied. λ = damping × the block's mean eigenvalue, or damping itself.
+    def inverse(self, damping: Damping) -> Float64[Tensor, " p"]:
+        """1/(Λ + λ), the factor of each eigen-coordinate. A relative λ is a multiple of the block's mean eigenvalue.
 
-        Raises an OptionError where that does not exist: a negative damping, or none on a block with a zero among its eigenvalues.
+        Raises an OptionError where it does not exist: without damping on a block with a zero among its eigenvalues.
         """
-        if not 0 <= damping < float("inf"):
-            raise OptionError(f"The damping is {damping}; expected a finite number of 0 or more.")
 
         def of(block: Block) -> Float64[Tensor, "o i"]:
             if block.dead:
                 return torch.zeros_like(block.values)
-            shift = _shift(block, damping, absolute)
+            shift = _shift(block, damping)
             rounding = float(block.values.max()) * sum(block.values.shape) * torch.finfo(torch.float64).eps
             if float(block.values.min()) <= rounding and shift <= rounding:
                 raise OptionError(
-                    f"The curvature of {block.name} is singular and the damping is {damping:g}: the inverse does not exist. "
+                    f"The curvature of {block.name} is singular and the damping is {damping.value:g}: the inverse does not exist. "
                     "Use a larger damping."
                 )
             return 1.0 / (block.values + shift)
 
         return self._laid_out(of)
 
-    def shift(self, damping: float, *, absolute: bool = False) -> Float64[Tensor, " p"]:
+    def shift(self, damping: Damping) -> Float64[Tensor, " p"]:
         """λ of every parameter's block."""
-        return self._laid_out(lambda block: torch.full_like(block.values, _shift(block, damping, absolute)))
+        return self._laid_out(lambda block: torch.full_like(block.values, _shift(block, damping)))
 
-    def solve(self, v: Float[Tensor, "q p"], damping: float, *, absolute: bool = False) -> Float[Tensor, "q p"]:
+    def solve(self, v: Float[Tensor, "q p"], damping: Damping) -> Float[Tensor, "q p"]:
         """Q (Λ + λ)⁻¹ Qᵀ v, with λ as in `inverse`."""
-        return self.scaled(v, self.inverse(damping, absolute=absolute))
+        return self.scaled(v, self.inverse(damping))
 
     def scaled(self, v: Float[Tensor, "q p"], scale: Float64[Tensor, " p"]) -> Float[Tensor, "q p"]:
         """Q diag(scale) Qᵀ v."""
@@ -147,8 +146,8 @@ class Kronecker:
         return out[0]
 
 
-def _shift(block: Block, damping: float, absolute: bool) -> float:
-    return damping if absolute else damping * float(block.values.mean())
+def _shift(block: Block, damping: Damping) -> float:
+    return damping.scaled(float(block.values.mean()))
 
 
 def decomposed(matrix: Float[Tensor, "o o"]) -> tuple[Float64[Tensor, " o"], Float64[Tensor, "o o"]]:

@@ -2,50 +2,17 @@
 
 import dataclasses
 import importlib
+import json
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
-
-import numpy as np
-from jaxtyping import Float
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from headwater.errors import OptionError, unknown
-from headwater.examples import Examples
 
 if TYPE_CHECKING:
     from headwater.bank import Bank
-    from headwater.diffusion.denoiser import Denoiser
-    from headwater.disk.store import FeatureStore
-
-Dampings = float | Sequence[float] | None
-
-
-@runtime_checkable
-class Method(Protocol):
-    """Two pure verbs, their diagonal, and how a page names the method.
-
-    `fit` is the expensive part and needs no query; `score` yields blocks `[query, train]` over consecutive training images
-    (a sequence of dampings, of the kind of the method's own, gives blocks `[damping, query, train]`); `self_scores` is τ[i, i] of
-    the training images; `resolved` is what the fields became: the real width, λ in the papers' units. `signed` is False for
-    similarities, whose lowest scores are no opponents.
-    """
-
-    title: ClassVar[str]
-    signed: ClassVar[bool]
-
-    def fit(self, model: "Denoiser | None", train: Examples, store: "FeatureStore") -> Any: ...
-
-    def score(
-        self, model: "Denoiser | None", index: Any, queries: Examples, store: "FeatureStore", damping: Dampings = None
-    ) -> Iterator[Float[np.ndarray, "*λ q b"]]: ...
-
-    def self_scores(self, index: Any) -> Float[np.ndarray, " n"]: ...
-
-    def resolved(self, index: Any) -> Mapping[str, Any]: ...
-
-
-VERBS = ("fit", "score", "self_scores", "resolved", "title", "signed")
+    from headwater.families.protocol import Method
 
 METHODS = {
     "random": "headwater.methods.random:Random",
@@ -70,6 +37,7 @@ METHODS = {
     "datamodel": "headwater.methods.datamodel:Datamodel",
 }
 
+VERBS = ("fit", "score", "self_scores", "resolved", "title", "signed")
 OBJECTS = ("bank",)  # fields that hold an object in place of a setting
 
 
@@ -79,15 +47,15 @@ def method_class(name: str) -> type:
         raise unknown("method", name, METHODS)
     module, _, attribute = METHODS.get(name, name).partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        kind = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise OptionError(f"Could not import the method '{name}': {error}.") from error
-    if not dataclasses.is_dataclass(found) or not all(hasattr(found, verb) for verb in VERBS):
+    if not dataclasses.is_dataclass(kind) or not all(hasattr(kind, verb) for verb in VERBS):
         raise OptionError(f"{name} is not a method: expected a dataclass with {', '.join(VERBS)}.")
-    return found  # pyright: ignore[reportReturnType]
+    return kind  # pyright: ignore[reportReturnType]
 
 
-def make(name: str, fields: Mapping[str, Any], bank: "Bank | None" = None) -> Any:
+def make(name: str, fields: Mapping[str, Any], bank: "Bank | None" = None) -> "Method":
     """The method called `name` with these fields; an unknown field or a value of the wrong type is refused by name.
 
     A method that learns from retrained models is given the `bank`.
@@ -122,6 +90,12 @@ def settings_of(kind: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(kind) if field.name not in OBJECTS]
 
 
+def field_values(method: "Method") -> dict[str, Any]:
+    """A method's hyperparameters as JSON-ready values."""
+    values = {name: getattr(method, name) for name in settings_of(method)}
+    return json.loads(json.dumps(values, default=lambda embedder: embedder.name))
+
+
 def learns(kind: Any) -> bool:
     """Whether a method learns from the retrained models of a bank."""
     return "bank" in kind.__dataclass_fields__
@@ -132,7 +106,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if isinstance(kind, types.UnionType):
         return any(_fits(value, part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_fits(each, typing.get_args(kind)[0]) for each in value)
+        return isinstance(value, tuple) and all(_fits(part, typing.get_args(kind)[0]) for part in value)
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)

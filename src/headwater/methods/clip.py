@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -13,9 +13,15 @@ from headwater.errors import unknown
 from headwater.examples import Examples
 from headwater.families.embedding import EXAMPLE, Embedder, embedded, loaded, name_of
 from headwater.families.inner import unit
-from headwater.methods import Dampings
 
 Vectors = Float[np.ndarray, "n d"]
+
+
+class Embeddings(NamedTuple):
+    """The device that embeds, and the training images' embeddings."""
+
+    device: str
+    vectors: Vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,28 +48,27 @@ class CLIP:
 
     @property
     def fingerprint(self) -> str | None:
-        """What tells the embedder from another of the same name; None if it does not say."""
-        return self._embedder(None).fingerprint
+        """Tells the embedder from another of the same name; None if it has no fingerprint."""
+        return self._embedder("cpu").fingerprint
 
-    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Vectors:
-        return self._vectors(model, train, store)
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Embeddings:
+        device = "cpu" if model is None else str(model.device)
+        return Embeddings(device, self._vectors(device, train, store))
 
-    def score(
-        self, model: Denoiser | None, index: Vectors, queries: Examples, store: FeatureStore, damping: Dampings = None
-    ) -> Iterator[Float[np.ndarray, "q b"]]:
-        yield self._vectors(model, queries, store) @ index.T
+    def score(self, index: Embeddings, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q b"]]:
+        yield self._vectors(index.device, queries, store) @ index.vectors.T
 
-    def self_scores(self, index: Vectors) -> Float[np.ndarray, " n"]:
-        return np.square(index).sum(axis=1)
+    def self_scores(self, index: Embeddings) -> Float[np.ndarray, " n"]:
+        return np.square(index.vectors).sum(axis=1)
 
-    def resolved(self, index: Vectors) -> dict[str, object]:
-        return {"width": index.shape[1]}
+    def resolved(self, index: Embeddings) -> dict[str, object]:
+        return {"width": index.vectors.shape[1]}
 
-    def _vectors(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Vectors:
-        vectors = embedded(self._embedder(model), examples, store)
+    def _vectors(self, device: str, examples: Examples, store: FeatureStore) -> Vectors:
+        vectors = embedded(self._embedder(device), examples, store)
         return unit(vectors) if self.similarity == "cosine" else vectors
 
-    def _embedder(self, model: Denoiser | None) -> Embedder:
+    def _embedder(self, device: str) -> Embedder:
         if isinstance(self.embedder, Embedder):
             return self.embedder
-        return loaded(self.embedder, "cpu" if model is None else str(model.device))
+        return loaded(self.embedder, device)

@@ -48,7 +48,7 @@ class DAS(Kernel):
         if self.error_timesteps < 1:
             raise OptionError(f"error_timesteps is {self.error_timesteps}; expected 1 or more.")
 
-    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Residuals:
+    def gram(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Residuals:
         if self.error_timesteps > needed(model).schedule.T:
             raise OptionError(f"error_timesteps is {self.error_timesteps}; the model's schedule has {needed(model).schedule.T}.")
         phi = self.train(model, train, store)
@@ -57,9 +57,9 @@ class DAS(Kernel):
         errors = np.sqrt(losses(model, train, Draws(self.error_timesteps, seed=self.seed), store).astype(np.float64))
         return Residuals(phi, (errors / np.linalg.norm(errors, axis=1, keepdims=True)).mean(axis=1))
 
-    def weights(self, index: Gram, damping: float) -> Float[np.ndarray, " n"]:
-        assert isinstance(index, Residuals)
-        return index.errors / (1 - index.self_scores(damping)) if self.leverage else index.errors
+    def weights(self, gram: Gram, damping: float) -> Float[np.ndarray, " n"]:
+        assert isinstance(gram, Residuals)
+        return gram.errors / (1 - gram.self_scores(damping)) if self.leverage else gram.errors
 
     def passes(self, T: int) -> Passes:
         """Those of the kernel, and the forward passes of the errors."""

@@ -11,7 +11,6 @@ from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.examples import Examples
 from headwater.families.learned import Learned, Retrained, in_blocks
-from headwater.methods import Dampings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +32,7 @@ class Datamodel(Retrained):
         if self.folds < 2:
             raise OptionError(f"folds is {self.folds}; expected 2 or more.")
 
-    def score(
-        self,
-        model: object,
-        index: Learned,
-        queries: Examples,
-        store: FeatureStore | None = None,
-        damping: Dampings = None,
-    ) -> Iterator[Float[np.ndarray, "q b"]]:
+    def score(self, index: Learned, queries: Examples, store: FeatureStore | None = None) -> Iterator[Float[np.ndarray, "q b"]]:
         y = self.outcomes(index, queries)
         if len(y) < 2 * self.folds:
             raise OptionError(f"folds is {self.folds} with {len(y)} subsets to learn from; expected at least two subsets a fold.")

@@ -11,7 +11,6 @@ from headwater.disk.store import FeatureStore
 from headwater.errors import DataError
 from headwater.examples import Examples
 from headwater.families.learned import Learned, Retrained, in_blocks
-from headwater.methods import Dampings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +23,7 @@ class EmpiricalIF(Retrained):
 
     title: ClassVar[str] = "Empirical influence"
 
-    def score(
-        self,
-        model: object,
-        index: Learned,
-        queries: Examples,
-        store: FeatureStore | None = None,
-        damping: Dampings = None,
-    ) -> Iterator[Float[np.ndarray, "q b"]]:
+    def score(self, index: Learned, queries: Examples, store: FeatureStore | None = None) -> Iterator[Float[np.ndarray, "q b"]]:
         y = self.outcomes(index, queries)
         m, total = len(y), y.sum(axis=0)[:, None]
         for columns in in_blocks(index.kept.shape[1]):

@@ -3,18 +3,18 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headwater.families.inner import Flat
+from headwater.families.inner import InnerProduct
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gradient(Flat):
+class Gradient(InnerProduct):
     """τ(q, i) = ⟨φ(q), φ(i)⟩,   φ(x) = R ∇_θ m(x): one step of gradient descent on image i, seen from q."""
 
     title: ClassVar[str] = "Gradient"
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientCos(Flat):
+class GradientCos(InnerProduct):
     """τ(q, i) = ⟨φ(q), φ(i)⟩/(‖φ(q)‖‖φ(i)‖): the same, blind to the size of a gradient. Self-influence is 1 throughout."""
 
     title: ClassVar[str] = "Gradient cosine"

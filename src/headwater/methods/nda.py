@@ -14,7 +14,7 @@ from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError, unknown
 from headwater.examples import SPACES, Examples
 from headwater.families.pictures import views
-from headwater.methods import Dampings, check_types
+from headwater.methods import check_types
 from headwater.patches.answers import Asked, rows
 from headwater.patches.growing import grown
 from headwater.patches.maps import Level, regions
@@ -27,9 +27,10 @@ VERSION = 4  # of the numbers that given settings stand for
 Sizes = int | tuple[int, ...] | None
 
 
-class Index(NamedTuple):
-    """Training images in the order of their content, their places in it, and ᾱ of every timestep."""
+class PatchIndex(NamedTuple):
+    """A model, if there is one, training images in the order of their content, their places in it, and ᾱ of every timestep."""
 
+    model: Denoiser | None
     train: Views
     places: Int64[np.ndarray, " n"]
     alpha_bar: Float64[np.ndarray, " T"]
@@ -94,40 +95,37 @@ class NDA:
             if not 0 <= alpha <= 1:
                 raise OptionError(f"alpha is {alpha}; expected 0 (low resolution alone) to 1 (the original alone).")
 
-    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Index:
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> PatchIndex:
         schedule = linear() if model is None else model.schedule
-        seen = views(model, train, self.space, store, mirrored=self.flips)
-        order = np.argsort(np.array(seen.hashes), kind="stable")
-        index = Index(seen.take(order), np.argsort(order), schedule.alpha_bar, store.memory if model is None else model.memory)
+        images = views(model, train, self.space, store, mirrored=self.flips)
+        order = np.argsort(np.array(images.hashes), kind="stable")
+        memory = store.memory if model is None else model.memory
+        index = PatchIndex(model, images.take(order), np.argsort(order), schedule.alpha_bar, memory)
         self.steps(index)
         return index
 
-    def score(
-        self, model: Denoiser | None, index: Index, queries: Examples, store: FeatureStore, damping: Dampings = None
-    ) -> Iterator[Float32[np.ndarray, "q n"]]:
-        asked = views(model, queries, self.space, store)
-        if asked.shape != index.train.shape:
-            (c, h, w), (tc, th, tw) = asked.shape, index.train.shape
+    def score(self, index: PatchIndex, queries: Examples, store: FeatureStore) -> Iterator[Float32[np.ndarray, "q n"]]:
+        pictures = views(index.model, queries, self.space, store)
+        if pictures.shape != index.train.shape:
+            (c, h, w), (tc, th, tw) = pictures.shape, index.train.shape
             raise DataError(f"Queries are {h}×{w} with {c} channels, training images {th}×{tw} with {tc}; expected the same.")
-        values = np.zeros((len(asked), len(index.train)))
+        values = np.zeros((len(pictures), len(index.train)))
         for step, weight in self.steps(index):
-            values += weight * self._rows(step, asked, index=index, store=store)[:, : len(index.train)]
+            values += weight * self._rows(step, pictures, index=index, store=store)[:, : len(index.train)]
         yield values[:, index.places].astype(np.float32)
 
-    def regions(
-        self, model: Denoiser | None, train: Examples, queries: Examples, store: FeatureStore, rows: Sequence[int]
-    ) -> Regions:
+    def regions(self, index: PatchIndex, queries: Examples, store: FeatureStore, rows: Sequence[int]) -> Regions:
         """Which parts of the queries at `rows` their leading training images explain, and with what."""
-        index, asked = self.fit(model, train, store), views(model, queries.take(rows), self.space, store)
+        pictures = views(index.model, queries.take(rows), self.space, store)
         levels = [Level(step, weight, float(index.alpha_bar[step.t])) for step, weight in self.steps(index)]
-        found = regions(levels, partial(self._rows, index=index, store=store), index.train, asked, store)
-        return replace(found, queries=np.array(rows), images=np.argsort(index.places)[found.images])
+        maps = regions(levels, partial(self._rows, index=index, store=store), index.train, pictures, store)
+        return replace(maps, queries=np.array(rows), images=np.argsort(index.places)[maps.images])
 
-    def self_scores(self, index: Index) -> Float[np.ndarray, " n"]:
+    def self_scores(self, index: PatchIndex) -> Float[np.ndarray, " n"]:
         """Unknown: they would take as many queries as there are training images."""
         return np.full(len(index.train), np.nan, np.float32)
 
-    def resolved(self, index: Index) -> dict[str, object]:
+    def resolved(self, index: PatchIndex) -> dict[str, object]:
         steps = [(step, weight) for step, weight in self.steps(index)]
         return {
             "steps": list(dict.fromkeys(step.t for step, _ in steps)),
@@ -135,7 +133,7 @@ class NDA:
             "low_patches_used": [step.size for step, _ in steps if step.coarse],
         }
 
-    def steps(self, index: Index) -> list[tuple[Step, float]]:
+    def steps(self, index: PatchIndex) -> list[tuple[Step, float]]:
         """What is averaged, with its weight: each timestep at each resolution that counts."""
         side = min(index.train.shape[1:])
         times = early_noisy(self.timesteps, index.alpha_bar)
@@ -155,7 +153,7 @@ class NDA:
                     found.append((step, weight / len(times)))
         return found
 
-    def _rows(self, step: Step, queries: Views, *, index: Index, store: FeatureStore) -> Float32[np.ndarray, "q _"]:
+    def _rows(self, step: Step, queries: Views, *, index: PatchIndex, store: FeatureStore) -> Float32[np.ndarray, "q _"]:
         """What is found at one step, a row in the store for every query, as `packed`: n scores, then what maps are made of."""
         alpha_bar = float(index.alpha_bar[step.t])
         settings = {"nda": asdict(step), "alpha_bar": alpha_bar, "train": index.train.fingerprint, "version": VERSION}

@@ -14,14 +14,15 @@ from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError, unknown
 from headwater.examples import SPACES, Examples
 from headwater.families.pictures import views
-from headwater.methods import Dampings, check_types
+from headwater.methods import check_types
 from headwater.patches.posterior import noised
 from headwater.patches.views import Views
 
 
-class Index(NamedTuple):
-    """Training images and ᾱ of every timestep."""
+class ScoreIndex(NamedTuple):
+    """A model, if there is one, the training images, and ᾱ of every timestep."""
 
+    model: Denoiser | None
     train: Views
     alpha_bar: Float64[np.ndarray, " T"]
 
@@ -56,31 +57,32 @@ class OptimalScore:
         if self.noises < 0:
             raise OptionError(f"noises is {self.noises}; expected 0 or more.")
 
-    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore | None = None) -> Index:
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore | None = None) -> ScoreIndex:
         schedule = linear() if model is None else model.schedule
-        index = Index(views(model, train, self.space, store, mirrored=self.flips), schedule.alpha_bar)
+        images = views(model, train, self.space, store, mirrored=self.flips)
+        index = ScoreIndex(model, images, schedule.alpha_bar)
         early_noisy(self.timesteps, index.alpha_bar)
         return index
 
     def score(
-        self, model: Denoiser | None, index: Index, queries: Examples, store: FeatureStore | None = None, damping: Dampings = None
+        self, index: ScoreIndex, queries: Examples, store: FeatureStore | None = None
     ) -> Iterator[Float32[np.ndarray, "q n"]]:
-        asked = views(model, queries, self.space, store)
-        if asked.shape != index.train.shape:
-            raise DataError(f"Queries have the shape {asked.shape}, training images {index.train.shape}; expected the same.")
-        both = (False, True)[: 1 + self.flips]
-        train = [index.train.part(mirrored=each).reshape(len(index.train), -1).astype(np.float64) for each in both]
+        pictures = views(index.model, queries, self.space, store)
+        if pictures.shape != index.train.shape:
+            raise DataError(f"Queries have the shape {pictures.shape}, training images {index.train.shape}; expected the same.")
+        n, orientations = len(index.train), (False, True)[: 1 + self.flips]
+        train = [index.train.part(mirrored=mirrored).reshape(n, -1).astype(np.float64) for mirrored in orientations]
         steps = early_noisy(self.timesteps, index.alpha_bar)
-        means = np.zeros((len(asked), len(index.train)))
+        means = np.zeros((len(pictures), n))
         for t in steps:
-            means += self._weights(asked, t, float(index.alpha_bar[t]), train) / len(steps)
+            means += self._weights(pictures, t, float(index.alpha_bar[t]), train) / len(steps)
         yield means.astype(np.float32)
 
-    def self_scores(self, index: Index) -> Float32[np.ndarray, " n"]:
+    def self_scores(self, index: ScoreIndex) -> Float32[np.ndarray, " n"]:
         """Unknown: they would take as many queries as there are training images."""
         return np.full(len(index.train), np.nan, np.float32)
 
-    def resolved(self, index: Index) -> dict[str, object]:
+    def resolved(self, index: ScoreIndex) -> dict[str, object]:
         return {"steps": list(early_noisy(self.timesteps, index.alpha_bar))}
 
     def _weights(
@@ -88,16 +90,16 @@ class OptimalScore:
     ) -> Float64[np.ndarray, "q n"]:
         """The posterior over training images, the mean over noises."""
         halves = [np.einsum("nd,nd->n", images, images) / 2 for images in train]
-        whole = np.zeros((len(queries), len(train[0])))
+        means = np.zeros((len(queries), len(train[0])))
         forms = [
             noised(x, content, t, alpha_bar, self.noises, self.seed)
             for x, content in zip(queries.part(), queries.hashes, strict=True)
         ]
-        for each in zip(*forms, strict=True):  # one noise of every query
-            signal, variance = each[0].signal, each[0].variance
-            x_t = np.array([noisy.x_t.ravel() for noisy in each], np.float64)
+        for noised_queries in zip(*forms, strict=True):  # one noise of every query
+            signal, variance = noised_queries[0].signal, noised_queries[0].variance
+            x_t = np.array([noisy.x_t.ravel() for noisy in noised_queries], np.float64)
             logits = [
                 (signal * x_t @ images.T - np.square(signal) * half) / variance for images, half in zip(train, halves, strict=True)
             ]
-            whole += softmax(np.logaddexp.reduce(logits), axis=1) / max(1, self.noises)
-        return whole
+            means += softmax(np.logaddexp.reduce(logits), axis=1) / max(1, self.noises)
+        return means

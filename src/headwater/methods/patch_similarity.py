@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -14,11 +14,18 @@ from headwater.errors import DataError, OptionError
 from headwater.examples import Examples
 from headwater.families.embedding import Embedder, embedded, loaded
 from headwater.families.inner import unit
-from headwater.methods import Dampings, check_types
+from headwater.methods import check_types
 
 BLOCK = 32  # training images compared at once
 
 Vectors = Float32[np.ndarray, "n places d"]
+
+
+class PatchVectors(NamedTuple):
+    """The device that embeds, and the vectors of the training images' patches."""
+
+    device: str
+    vectors: Vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,44 +53,45 @@ class PatchSimilarity:
 
     @property
     def fingerprint(self) -> str | None:
-        """What tells the embedder from another of the same name; None if it does not say."""
-        return "pixels" if self.embedder is None else self._embedder(None, self.embedder).fingerprint
+        """Tells the embedder from another of the same name; None if it has no fingerprint."""
+        return "pixels" if self.embedder is None else self._embedder("cpu", self.embedder).fingerprint
 
-    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Vectors:
-        return self._vectors(model, train, store)
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> PatchVectors:
+        device = "cpu" if model is None else str(model.device)
+        return PatchVectors(device, self._vectors(device, train, store))
 
-    def score(
-        self, model: Denoiser | None, index: Vectors, queries: Examples, store: FeatureStore, damping: Dampings = None
-    ) -> Iterator[Float32[np.ndarray, "q b"]]:
+    def score(self, index: PatchVectors, queries: Examples, store: FeatureStore) -> Iterator[Float32[np.ndarray, "q b"]]:
         self._check_fits(queries)
-        width = self.patch**2 * queries.shape[0] if self.embedder is None else index.shape[2]
-        if width != index.shape[2]:
-            raise DataError(f"A query's patches have {width} numbers, of training images {index.shape[2]}; expected the same.")
-        return self._blocks(index, self._vectors(model, queries, store))
+        width = self.patch**2 * queries.shape[0] if self.embedder is None else index.vectors.shape[2]
+        if width != index.vectors.shape[2]:
+            raise DataError(
+                f"A query's patches have {width} numbers, of training images {index.vectors.shape[2]}; expected the same."
+            )
+        return self._blocks(index.vectors, self._vectors(index.device, queries, store))
 
-    def _blocks(self, index: Vectors, mine: Float32[np.ndarray, "q places d"]) -> Iterator[Float32[np.ndarray, "q b"]]:
-        """Of every BLOCK training images, how near the best match of each patch is."""
-        for low in range(0, len(index), BLOCK):
-            block = index[low : low + BLOCK]
+    def _blocks(self, train: Vectors, queries: Float32[np.ndarray, "q places d"]) -> Iterator[Float32[np.ndarray, "q b"]]:
+        """For every BLOCK training images, the mean similarity of each patch's best match."""
+        for low in range(0, len(train), BLOCK):
+            block = train[low : low + BLOCK]
             flat = block.reshape(-1, block.shape[2]).T
-            best = [(each @ flat).reshape(len(each), len(block), -1).max(2).mean(0) for each in mine]
+            best = [(query @ flat).reshape(len(query), len(block), -1).max(2).mean(0) for query in queries]
             yield np.array(best, np.float32)
 
-    def self_scores(self, index: Vectors) -> Float32[np.ndarray, " n"]:
+    def self_scores(self, index: PatchVectors) -> Float32[np.ndarray, " n"]:
         """The share of an image's patches that have a direction: each is its own best match."""
-        return np.square(index).sum(2).mean(1)
+        return np.square(index.vectors).sum(2).mean(1)
 
-    def resolved(self, index: Vectors) -> dict[str, object]:
-        return {"places": index.shape[1], "width": index.shape[2]}
+    def resolved(self, index: PatchVectors) -> dict[str, object]:
+        return {"places": index.vectors.shape[1], "width": index.vectors.shape[2]}
 
-    def _vectors(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Vectors:
+    def _vectors(self, device: str, examples: Examples, store: FeatureStore) -> Vectors:
         self._check_fits(examples)
         patches = _cut(examples.images, self.patch, self.stride)
         flat = patches.reshape(-1, *patches.shape[2:])
         if self.embedder is None:
             vectors = flat.reshape(len(flat), -1).astype(np.float32) / np.float32(127.5) - 1
         else:
-            vectors = embedded(self._embedder(model, self.embedder), Examples(flat), store)
+            vectors = embedded(self._embedder(device, self.embedder), Examples(flat), store)
         return unit(vectors).reshape(*patches.shape[:2], -1)
 
     def _check_fits(self, examples: Examples) -> None:
@@ -91,8 +99,8 @@ class PatchSimilarity:
         if self.patch > side:
             raise OptionError(f"patch is {self.patch}; the images have {side} pixels. Expected at most {side}.")
 
-    def _embedder(self, model: Denoiser | None, named: str | Embedder) -> Embedder:
-        return named if isinstance(named, Embedder) else loaded(named, "cpu" if model is None else str(model.device))
+    def _embedder(self, device: str, named: str | Embedder) -> Embedder:
+        return named if isinstance(named, Embedder) else loaded(named, device)
 
 
 def _cut(images: UInt8[np.ndarray, "n h w c"], patch: int, stride: int) -> UInt8[np.ndarray, "n places patch patch c"]:

@@ -11,7 +11,6 @@ from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, unknown
 from headwater.examples import SPACES, Examples
 from headwater.families.inner import unit
-from headwater.methods import Dampings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +38,7 @@ class Pixel:
         return self._vectors(train)
 
     def score(
-        self,
-        model: object,
-        index: Float[np.ndarray, "n p"],
-        queries: Examples,
-        store: FeatureStore | None = None,
-        damping: Dampings = None,
+        self, index: Float[np.ndarray, "n p"], queries: Examples, store: FeatureStore | None = None
     ) -> Iterator[Float[np.ndarray, "q b"]]:
         vectors = self._vectors(queries)
         if vectors.shape[1] != index.shape[1]:

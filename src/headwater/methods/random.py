@@ -10,7 +10,6 @@ from jaxtyping import Float, UInt64
 from headwater import seeds
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
-from headwater.methods import Dampings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +27,7 @@ class Random:
     def fit(self, model: object, train: Examples, store: FeatureStore | None = None) -> Examples:
         return train
 
-    def score(
-        self, model: object, index: Examples, queries: Examples, store: FeatureStore | None = None, damping: Dampings = None
-    ) -> Iterator[Float[np.ndarray, "q b"]]:
+    def score(self, index: Examples, queries: Examples, store: FeatureStore | None = None) -> Iterator[Float[np.ndarray, "q b"]]:
         yield _uniform(self._numbers(queries)[:, None] * np.uint64(3) + self._numbers(index))
 
     def self_scores(self, index: Examples) -> Float[np.ndarray, " n"]:

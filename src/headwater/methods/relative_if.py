@@ -19,5 +19,5 @@ class RelativeIF(Kernel):
 
     title: ClassVar[str] = "Relative IF"
 
-    def weights(self, index: Gram, damping: float) -> Float[np.ndarray, " n"]:
-        return over(index.solved_norms(damping))
+    def weights(self, gram: Gram, damping: float) -> Float[np.ndarray, " n"]:
+        return over(gram.solved_norms(damping))

@@ -19,5 +19,5 @@ class RenormIF(Kernel):
 
     title: ClassVar[str] = "Renormalised IF"
 
-    def weights(self, index: Gram, damping: float) -> Float[np.ndarray, " n"]:
-        return over(index.norms())
+    def weights(self, gram: Gram, damping: float) -> Float[np.ndarray, " n"]:
+        return over(gram.norms())

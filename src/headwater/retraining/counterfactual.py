@@ -32,7 +32,7 @@ from headwater.retraining.outcomes import outcomes
 from headwater.retraining.queries import conditions_of, generate_queries
 from headwater.retraining.recipe import BankRecipe, from_fields
 from headwater.retraining.workplace import Workplace
-from headwater.run import RunFolder, told_apart
+from headwater.run import RunFolder, distinguished
 from headwater.scores import dense
 
 RANDOM = "Random removal"
@@ -97,10 +97,10 @@ def plan_removals(bank: Bank, runs: Sequence[RunFolder], queries: int, counts: S
             raise DataError(f"The run {run.folder} has {n} training images; the bank has {len(bank.train)}.")
     rows = [{content: row for row, content in enumerate(run.queries.hashes)} for run in runs]
     chosen, hashes = _draw_queries(bank, rows, queries), bank.queries.hashes
-    runs = told_apart(runs)
+    runs = distinguished(runs)
     tables = zip(runs, rows, strict=True)
     scores = {run.name: run.scores.values[[table[hashes[q]] for q in chosen]] for run, table in tables}
-    chance = dense(Random().score(None, bank.train, bank.queries.take(chosen)))
+    chance = dense(Random().score(bank.train, bank.queries.take(chosen)))
     signed = {run.name: run.signed for run in runs} | {RANDOM: True}
     return Counterfactual(bank, {RANDOM: chance.astype(np.float32), **scores}, chosen, counts, signed)
 

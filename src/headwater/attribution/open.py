@@ -1,0 +1,219 @@
+"""Names to objects: sources opened, models loaded, a method made, everything checked before the first gradient."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from headwater.attribution.experiment import Experiment
+from headwater.bank import Bank, open_bank
+from headwater.data import open_examples
+from headwater.data.template import captioned, names_in
+from headwater.diffusion.denoiser import Denoiser
+from headwater.disk.store import FeatureStore, default_root, to_stderr
+from headwater.errors import OptionError
+from headwater.examples import Examples, labelled_like
+from headwater.families.protocol import Method, PathBound, Staged
+from headwater.methods import make
+from headwater.models import hub, loading
+from headwater.models.cache import trained
+from headwater.models.device import available
+from headwater.retraining.jobs import trainable, training_of
+from headwater.retraining.queries import on_paths
+from headwater.retraining.recipe import from_fields
+
+Warn = Callable[[str], None]
+
+
+class Machine(NamedTuple):
+    """Where the models run, the GiB that one pass through them may take, and the dtype of their weights."""
+
+    device: str = "cpu"
+    memory: float = 1.0
+    dtype: str = "float32"
+
+    @property
+    def bytes(self) -> int:
+        """The memory of one pass in bytes."""
+        return int(self.memory * 2**30)
+
+
+class Models(NamedTuple):
+    """The models to differentiate: those named in `folders`, or `ensemble` models retrained on a bank's learning subsets.
+
+    `cache` keeps retrained models; `lora` names adapters that were trained on the model. `store` holds the latents and embedded
+    prompts that retrained models are trained on (None: the usual one).
+    """
+
+    folders: list[str]
+    ensemble: int | None = None
+    cache: Path | None = None
+    lora: str | None = None
+    store: FeatureStore | None = None
+
+
+class Sources(NamedTuple):
+    """Names of the training images and the queries (None: the bank's), and how they are read.
+
+    `resize` brings images to a size; `caption` is a template for the prompts of images that have none.
+    """
+
+    train: str | None = None
+    query: str | None = None
+    resize: int | None = None
+    caption: str | None = None
+
+
+class Loaded(NamedTuple):
+    """Models, what the user called them, and notes on them."""
+
+    models: list[Denoiser]
+    names: list[str]
+    notes: list[str]
+
+
+def open_experiment(
+    method: str,
+    fields: Mapping[str, Any],
+    sources: Sources,
+    models: Models,
+    bank: str | None = None,
+    machine: Machine | None = None,
+    warn: Warn = to_stderr,
+) -> Experiment:
+    """Everything that a run needs, opened and checked. What is not named comes from the bank, if there is one."""
+    machine = machine or Machine()
+    available(machine.device)
+    opened = open_bank(bank) if bank else None
+    built = make(method, fields, opened)
+    if opened is not None and reachable_paths(built, opened):
+        opened = on_paths(opened, machine.device)
+    train, queries = _images(sources, opened, warn)
+    loaded = _loaded(models, sources, built, opened, train, machine)
+    for note in loaded.notes:
+        warn(note)
+    names = {
+        "train": sources.train or f"{bank}/train.npz",
+        "query": sources.query or f"{bank}/queries.npz",
+        "models": loaded.names,
+    }
+    return Experiment(method, fields, train, queries, loaded.models, opened, names, loaded.notes)
+
+
+def read(source: str, kind: str, *, resize: int | None = None, caption: str | None = None, warn: Warn = to_stderr) -> Examples:
+    """The images that `source` names, with prompts by the template `caption` if they have none."""
+    if caption is not None:
+        names_in(caption)  # before anything is opened
+    return _captioned(open_examples(source, resize=resize), caption, kind, warn)
+
+
+def reachable_paths(method: Method, bank: Bank) -> bool:
+    """Whether the method needs the paths that made the queries, and the bank's sampler has them (a DDIM path has no density)."""
+    if not isinstance(method, PathBound) or not method.along_path:
+        return False
+    return method.measurement != "trajectory" or from_fields(bank.info["recipe"]).sampler == "ddpm"
+
+
+def retrained_models(bank: Bank | None, models: Models, machine: Machine) -> Loaded:
+    """Models of the first of the bank's learning subsets, which are never compared with: from the cache, else trained now."""
+    count = models.ensemble or 0
+    if machine.dtype != "float32":
+        raise OptionError(f"dtype is {machine.dtype}; the retrained models of an ensemble are float32.", hint="Leave --dtype out.")
+    if bank is None or models.folders:
+        raise OptionError(
+            "An ensemble takes models retrained on a bank's further subsets; expected a bank, and no model.",
+            hint="--ensemble goes with --bank and without --model.",
+        )
+    rows = range(bank.compared, bank.compared + count)
+    if rows.stop > len(bank.subsets):
+        raise OptionError(
+            f"The ensemble has {count} models; the bank {bank.folder.name} has "
+            f"{len(bank.subsets) - bank.compared} further subsets.",
+            hint=f"Give it more with `headwater bank build {bank.folder} --learning {count}`.",
+        )
+    recipe, device = from_fields(bank.info["recipe"]), available(machine.device)
+    network = trainable(recipe, bank.train.shape[1:], models.store or FeatureStore(default_root()), device)
+    trainings = [training_of(network, recipe, bank.subsets, (row, 0)) for row in rows]
+    members = [trained(training, bank.train, models.cache, device=device) for training in trainings]
+    names = [f"subset {row} of {bank.folder.name}, seed 0" for row in rows]
+    return Loaded([replace(model, memory=machine.bytes) for model in members], names, [])
+
+
+def note_on_halves(dtype: str, device: str) -> list[str]:
+    """A note where weights of half precision save memory and no time."""
+    if dtype == "float32" or device != "cpu":
+        return []
+    return [
+        f"Weights in {dtype} take half the memory; on the CPU they save time only where the processor computes in {dtype}."
+        + (" bfloat16 has float32's range, and does not overflow." if dtype == "float16" else "")
+    ]
+
+
+def _images(sources: Sources, bank: Bank | None, warn: Warn) -> tuple[Examples, Examples]:
+    """Training images and queries: those named, else the bank's."""
+    if bank is None and (sources.train is None or sources.query is None):
+        side, option = ("training images", "--train") if sources.train is None else ("queries", "--query")
+        raise OptionError(
+            f"No {side} are named.",
+            hint=f"{option} is missing. Name a folder of images, an .npz file, or a built-in name such as digits.",
+        )
+    if sources.train is None and sources.query is None and sources.caption is not None:
+        raise OptionError(
+            "A caption makes prompts of images that are named, and none are: a bank has its own.",
+            hint="--caption goes with --train or --query.",
+        )
+    resize, caption = sources.resize, sources.caption
+    if sources.train is not None:
+        train = read(sources.train, "training images", resize=resize, caption=caption, warn=warn)
+    else:
+        assert bank is not None
+        train = bank.train
+    if sources.query is None:
+        assert bank is not None
+        return train, bank.queries
+    queries = labelled_like(open_examples(sources.query, resize=resize), train)  # a template may read the labels
+    return train, _captioned(queries, caption, "queries", warn)
+
+
+def _captioned(examples: Examples, caption: str | None, kind: str, warn: Warn) -> Examples:
+    if caption is None:
+        return examples
+    if examples.prompts is not None:
+        warn(f"The {kind} have prompts of their own, such as '{examples.prompts[0]}': the caption changes none of them.")
+    return captioned(examples, caption)
+
+
+def _loaded(models: Models, sources: Sources, method: Method, bank: Bank | None, train: Examples, machine: Machine) -> Loaded:
+    """The models named, those of the ensemble, or the bank's own."""
+    checkpoints = method.checkpoints if isinstance(method, Staged) else 0
+    if models.ensemble is not None:
+        loaded = retrained_models(bank, models, machine)
+        note = "Retrained models have no checkpoints: the final ones alone are used."
+        return loaded._replace(notes=[note]) if checkpoints > 1 else loaded
+    folders = models.folders or ([str(bank.folder / "model")] if bank is not None and sources.train is None else [])
+    if models.lora is not None and len(folders) != 1:
+        raise OptionError(f"Adapters change one model, and there are {len(folders)}.", hint="--lora goes with one --model.")
+    return _opened(models._replace(folders=folders), train.shape[1:], machine, checkpoints)
+
+
+def _opened(models: Models, size: tuple[int, int], machine: Machine, checkpoints: int) -> Loaded:
+    """The models in these folders with their checkpoints, for pictures of this height and width."""
+    if not models.folders:
+        return Loaded([], [], [])
+    folders = [hub.place(folder, hub.pipeline) for folder in models.folders]
+    notes = [note for folder in folders for note in loading.notes_on(folder)]
+    notes += note_on_halves(machine.dtype, machine.device)
+    options: dict[str, Any] = {"lora": models.lora, "size": size, "dtype": machine.dtype}
+    loaded = [loading.load(folder, available(machine.device), checkpoints, **options) for folder in folders]
+    for name, model in zip(models.folders, loaded, strict=True):
+        if len(model.checkpoints) < checkpoints:
+            instead = "those are used" if model.checkpoints else "the final model alone is used"
+            count = len(model.checkpoints) or "no"
+            notes.append(f"{name} has {count} checkpoints of its own, in `checkpoints/step-*` in it or beside it: {instead}.")
+    return Loaded([_within(model, machine.bytes) for model in loaded], models.folders, notes)
+
+
+def _within(model: Denoiser, memory: int) -> Denoiser:
+    """The model and its checkpoints with this memory for a pass."""
+    checkpoints = tuple(replace(checkpoint, memory=memory) for checkpoint in model.checkpoints)
+    return replace(model, memory=memory, checkpoints=checkpoints)
