@@ -26,8 +26,8 @@ BLOCK = 2**22  # random scores made at a time
 class SplitFigures:
     """The LDS of one split: its mean and distribution over queries, and the references.
 
-    The standard error needs two queries; a figure that is `reachable` needs several seeds. The LDS of every
-    query, and its mean in each resample of the subsets, are recorded in run folders only.
+    `standard_error` needs two queries, `reachable` several seeds. The LDS of every query, and their mean in
+    each resample of the subsets, are recorded in run folders only.
     """
 
     queries: int

@@ -262,6 +262,6 @@ def _results(inputs: RemovalInputs, folder: Path, removals: Sequence[Removal]) -
     for name in (_name(inputs, removal) for removal in removals):
         result = _result(inputs, folder, name)
         if result is None:
-            raise DataError(f"The result {name} is missing from {folder}. Run the same command again.")
+            raise DataError(f"The result {name} is missing from {folder}.", hint="Run the same command again.")
         results.append(result)
     return {name: np.stack([result[name] for result in results]) for name in results[0]}
