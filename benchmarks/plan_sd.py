@@ -78,7 +78,7 @@ def made(folder: Path, tokenizer: Path) -> None:
     none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipeline(**parts, text_encoder=text, tokenizer=words, **none).save_pretrained(folder / "model")
     lora.add(unet, RANK, 0)
-    lora.save(unet, folder / "adapters", "unet")
+    lora.save_adapters(unet, folder / "adapters", "unet")
     write_examples(folder / "train.npz", open_examples("cifar2", resize=SIDE))
     write_examples(folder / "query.npz", open_examples("cifar2:val", resize=SIDE).take(range(4)))
 

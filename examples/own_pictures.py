@@ -11,7 +11,8 @@ from PIL import Image
 
 import headwater
 from headwater.models import loading
-from headwater.models.making import network, pictures, train_model
+from headwater.models.create import network, train_model
+from headwater.models.generate import pictures
 from headwater.models.train import Recipe
 
 

@@ -194,7 +194,7 @@ def test_equal_pictures_with_different_paths_have_features_of_their_own(model, p
 
 
 def test_a_query_without_a_path_is_told_how_to_get_one(model, pictures, store):
-    with pytest.raises(DataError, match=r"path.*--trajectory"):
+    with pytest.raises(DataError, match=r"path.*keep_path=True"):
         GradientFeatures(measurement="trajectory").query(model, pictures(1), store)
 
 
@@ -222,7 +222,7 @@ def test_labels_out_of_range_are_told(tiny, pictures, store, labels):
 
 
 def test_no_model_is_told(pictures, store):
-    with pytest.raises(OptionError, match="--model"):
+    with pytest.raises(OptionError, match="needs a model"):
         GradientFeatures(**FEW).train(None, pictures(1), store)
 
 

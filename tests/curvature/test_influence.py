@@ -143,7 +143,7 @@ def test_compressed_queries_score_nearly_alike(kind, least, model, train, querie
 def test_conjugate_gradients_at_convergence_are_the_dense_solve_of_the_exact_matrix(model, train, queries, store):
     told = []
     method, index = fitted("ek-fac", model, train, store, absolute_damping=1e-2, refine=60)
-    found = dense(method.score(index, queries, replace(store, told=told.append)))
+    found = dense(method.score(index, queries, replace(store, warn=told.append)))
     G = ggn(model, in_order_of_content(train), Draws(2, "antithetic"), pattern=index.curvature.pattern)
     g_q, g_i = (
         torch.cat(list(gradients(model, x, measurement("simple"), method.draws(), pattern=index.curvature.pattern)))
@@ -179,7 +179,7 @@ def test_damaged_curvature_is_told_and_computed_anew(model, train, queries, stor
     (path,) = store.root.glob("curvature/*/k-fac.safetensors")
     path.write_bytes(path.read_bytes()[:-9] + b"\x01" * 9)
     told = []
-    fitted("k-fac", model, train, replace(store, told=told.append))
+    fitted("k-fac", model, train, replace(store, warn=told.append))
     assert len(told) == 1 and "damaged" in told[0]
     np.testing.assert_array_equal(scores("k-fac", model, train, queries, store), before)
 
@@ -277,5 +277,5 @@ def test_damage_in_the_header_is_noticed(model, train, queries, store):
     for path in store.root.glob("curvature/*/sums.safetensors"):
         raw = path.read_bytes()
         path.write_bytes(raw.replace(b"counts", b"cuonts", 1))
-    fitted("ek-fac", model, train, replace(store, told=told.append))
+    fitted("ek-fac", model, train, replace(store, warn=told.append))
     assert told and "damaged" in told[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 from headwater.attribution.attribute import Clock, scores_of_sets
 from headwater.bank import Bank
-from headwater.diffusion.denoiser import Denoiser, check_fits
+from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
@@ -40,8 +40,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for model in self.models:
-            check_fits(model, self.train)
-            check_fits(model, self.queries)
+            model.check(self.train)
+            model.check(self.queries)
         if self.bank is not None:
             self.bank.check_made_from(self.train)
 

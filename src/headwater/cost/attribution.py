@@ -16,7 +16,7 @@ from headwater.cost.bank import Measured, cost, peak
 from headwater.curvature.parameters import factor_numbers
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
-from headwater.diffusion.encoding import embedded, encoded, posteriors
+from headwater.diffusion.encoding import embedded_prompts, encoded, posteriors
 from headwater.diffusion.measure import measurement
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
@@ -111,7 +111,7 @@ def _measured(run: Experiment, model: Denoiser, method: Any, folder: str) -> tup
         encoding["latents"] = _seconds(lambda size: posteriors(model, some.take(range(size)), store()), len(some))
     if (text := model.text) is not None and some.prompts is not None:
         words = list(dict.fromkeys(some.prompts))
-        encoding["prompt"] = _seconds(lambda size: embedded(text, words[:size], store()), len(words))
+        encoding["prompt"] = _seconds(lambda size: embedded_prompts(text, words[:size], store()), len(words))
     gradient = forward = 0.0
     if isinstance(method, Gradients):
         shown, draws = encoded(model, some, store()), method.draws()

@@ -50,7 +50,7 @@ class Exact:
     ) -> Float[Tensor, "q p"]:
         """(G + diag λ)⁻¹ v after so many steps; tells what it will cost before it begins."""
         passes = (steps + 1) * len(v) * len(self.examples) * self.draws.count
-        store.told(
+        store.warn(
             f"Conjugate gradients: {steps} steps for {len(v)} queries over {len(self.examples):,} images × {self.draws.count} "
             f"draws take {passes:,} products with a Jacobian and as many with its transpose."
         )

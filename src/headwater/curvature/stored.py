@@ -145,5 +145,5 @@ def _known(path: Path, load: Callable[[], Found], store: FeatureStore) -> Found 
         return load()
     except StorageError as damage:
         path.unlink(missing_ok=True)
-        store.told(f"{damage}")
+        store.warn(f"{damage}")
         return None

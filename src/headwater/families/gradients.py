@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from headwater.diffusion.denoiser import Denoiser, needed
+from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.disk.store import FeatureStore
@@ -94,7 +94,7 @@ class GradientFeatures(Gradients):
 
     def train(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
         """Φ `[n, k]` of the training images. They have no sampler's path: under `trajectory` their own loss stands for it."""
-        self.check_schedule(needed(model).schedule.T)
+        self.check_schedule(require_model(model).schedule.T)
         own = "simple" if self.measurement == "trajectory" else self.measurement
         return features(model, examples, own, self.draws(), self.projecting(), store, self.parameters, self.normalize)
 

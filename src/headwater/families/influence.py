@@ -17,7 +17,7 @@ from headwater.curvature.kfac import Curvature
 from headwater.curvature.products import Side, Streamed, refined, sides
 from headwater.curvature.refinement import Exact
 from headwater.curvature.stored import Factors, in_order_of_content, kfac_of
-from headwater.diffusion.denoiser import Denoiser, check_fits, needed
+from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import canonical, measurement
 from headwater.disk.store import FeatureStore
@@ -104,8 +104,8 @@ class Influence(Gradients):
         return kfac_of(factors, store)
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Fitted:
-        model = needed(model)
-        check_fits(model, train)
+        model = require_model(model)
+        model.check(train)
         self.check_schedule(model.schedule.T)
         return Fitted(model, train, store, self.curvature(model, train, store))
 
@@ -117,7 +117,7 @@ class Influence(Gradients):
     ) -> Iterator[Float[np.ndarray, "λ q n"]]:
         """Scores at each damping, from one stream of the training images' gradients past the queries'."""
         check_dampings(dampings)
-        check_fits(index.model, queries)
+        index.model.check(queries)
         keys = queries.path_keys if self.along_path else queries.keys
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         distinct = sorted(first)  # equal queries once, in an order of their own: found again however they come

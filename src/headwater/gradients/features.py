@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from headwater.diffusion.denoiser import Denoiser, check_fits, needed
+from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import AnyDraws, Draws, Journey
 from headwater.diffusion.measure import canonical, measurement
 from headwater.disk.store import FeatureStore
@@ -32,8 +32,8 @@ def features(
     normalize: bool = False,
 ) -> Features:
     """φ(x) = R ∇_θ m(x) for all examples, from the store or computed: p numbers an example are never kept, only k."""
-    model = needed(model)
-    check_fits(model, examples)
+    model = require_model(model)
+    model.check(examples)
     settings = {
         "model": model.fingerprint,
         "measurement": canonical(measurement_name),
@@ -59,8 +59,8 @@ def features(
 
 def losses(model: Denoiser | None, examples: Examples, draws: Draws, store: FeatureStore) -> Float32[np.ndarray, "n d"]:
     """The training loss of every draw of each example, from the store or computed: forward passes alone."""
-    model = needed(model)
-    check_fits(model, examples)
+    model = require_model(model)
+    model.check(examples)
     settings = {"model": model.fingerprint, "losses": asdict(draws), "dtype": str(model.dtype), "version": VERSION}
 
     def compute(positions: list[int]) -> Iterator[Features]:

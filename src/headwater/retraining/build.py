@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from headwater.bank import read_info, subsets_checksum, write_info, write_subsets
 from headwater.diffusion.encoding import encoded
-from headwater.disk.files import locked, sweep
+from headwater.disk.files import locked, remove_partial
 from headwater.disk.npz import write_examples
 from headwater.disk.outcomes import Job, Outcomes, outcome_path, recover_outcomes
 from headwater.disk.store import to_stderr
@@ -73,8 +73,8 @@ def build(
     if not (folder / "bank.json").exists():
         on_one_thread(rehearse, recipe, network.finished(network.fresh(0)), training, held_out, workplace.store)
     with locked(folder / "parts", wait=False):  # two builds would lose outcomes of each other
-        sweep(folder)
-        sweep(folder / "outcomes")
+        remove_partial(folder)
+        remove_partial(folder / "outcomes")
         finish_growing(folder)
         subsets = _begin(folder, recipe, network, training, held_out, warn)
         is_new = on_one_thread(_full_model, folder, recipe, network, training, held_out, workplace.local_device, warn)
@@ -103,7 +103,7 @@ def _work(folder: Path, inputs: BuildInputs, arrays: Outcomes, warn: Warn) -> It
 def outcome(inputs: BuildInputs, job: Job) -> dict[str, np.ndarray]:
     """Measure the job's model, trained now or loaded; the model of all data and seed 0 is the bank's."""
     recipe, workplace = inputs.recipe, inputs.workplace
-    if job == (-1, 0) and loading.holds(inputs.model):
+    if job == (-1, 0) and loading.has_model(inputs.model):
         model = loading.load(inputs.model, workplace.device)
     else:
         network = trainable(recipe, inputs.training.shape[1:], workplace.store, workplace.device)
@@ -138,9 +138,9 @@ def _begin(folder: Path, recipe: BankRecipe, network: Trainable, training: Examp
 def _move_base(folder: Path, recipe: BankRecipe, training: Examples) -> None:
     """Record the present place of the adapters' base in the bank's models."""
     if recipe.adapters is not None:
-        base = lora.Base(loading.named(recipe.adapters.base), training.shape[1:])
-        for path in folder.rglob(lora.TOLD):
-            lora.tell(path.parent, base)
+        base = lora.Base(loading.absolute_name(recipe.adapters.base), training.shape[1:])
+        for path in folder.rglob(lora.BASE_FILE):
+            lora.write_base(path.parent, base)
 
 
 def _adapter_inputs(recipe: BankRecipe, network: Trainable, training: Examples, held_out: Examples) -> dict[str, str]:
@@ -164,7 +164,7 @@ def _full_model(
     """Train the model of all data and seed 0, and generate the queries; False if both exist already."""
     if (folder / "queries.npz").exists():
         return False
-    if not loading.holds(folder / "model"):
+    if not loading.has_model(folder / "model"):
         steps = recipe.training.total(len(training))
         warn(f"The model of all {len(training):,} images comes first: {steps:,} steps.")
         state = folder / "parts" / "full.safetensors"

@@ -53,7 +53,7 @@ def changed(recipe: BankRecipe, changes: Mapping[str, Any]) -> BankRecipe:
 def _adapters(recipe: BankRecipe, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that a new base or rank changes. New adapters are trained with D-TRAK's recipe."""
     if "base" in changes:
-        changes = {**changes, "base": loading.named(changes["base"])}
+        changes = {**changes, "base": loading.absolute_name(changes["base"])}
     if recipe.adapters is not None:
         return {"adapters": replace(recipe.adapters, **changes)}
     if "base" not in changes:

@@ -138,7 +138,7 @@ def remove(counterfactual: Counterfactual, folder: Path, workplace: Workplace) -
 def retrain_without(inputs: RemovalInputs, removal: Removal) -> dict[str, np.ndarray]:
     """The query's picture, and its outcomes, from a model trained on the images that stay."""
     recipe, queries, workplace = inputs.recipe, inputs.queries, inputs.workplace
-    if removal.mask.all() and loading.holds(inputs.model):
+    if removal.mask.all() and loading.has_model(inputs.model):
         model = loading.load(inputs.model, workplace.device)
     else:
         training = _training(inputs, removal, workplace.device)

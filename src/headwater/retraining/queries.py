@@ -11,7 +11,7 @@ from headwater.bank import Bank
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.encoding import condition, decoded, encoded
-from headwater.diffusion.sample import Sampled, conditioned, sample
+from headwater.diffusion.sample import Samples, conditioned, sample
 from headwater.disk.npz import read_examples, write_examples
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError
@@ -74,7 +74,7 @@ def generate_queries(recipe: BankRecipe, model: Denoiser, rows: range, condition
     return decoded(model, sample_queries(recipe, model, rows, conditions).pictures).float().cpu().numpy()
 
 
-def sample_queries(recipe: BankRecipe, model: Denoiser, rows: range, conditions: Conditions, *, keep_path: bool = False) -> Sampled:
+def sample_queries(recipe: BankRecipe, model: Denoiser, rows: range, conditions: Conditions, *, keep_path: bool = False) -> Samples:
     """`generate_queries` before decoding, with the sampler's path if `keep_path`."""
     predict = conditioned(model, condition(model, *conditions.at(rows)), recipe.guidance)
     return sample(
