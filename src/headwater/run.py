@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from headwater.bank import array
 from headwater.disk.files import written
+from headwater.disk.npy import read_npy
 from headwater.disk.npz import arrays
 from headwater.errors import DataError
 from headwater.examples import Examples
@@ -62,7 +62,7 @@ def open_run(folder: Path) -> RunFolder:
     have = _kept(folder / "pictures.npz")
     words = {name: tuple(have[name].tolist()) for name in WORDS if name in have}
     q, n = len(words["query_ids"]), len(words["train_ids"])
-    values, self_scores = array(folder / "scores.npy"), array(folder / "self.npy")
+    values, self_scores = read_npy(folder / "scores.npy"), read_npy(folder / "self.npy")
     unknown = self_scores.shape == (n,) and np.isnan(self_scores).all()  # of a method that cannot know them
     if values.shape != (q, n) or self_scores.shape != (n,) or not (unknown or np.isfinite(self_scores).all()):
         raise DataError(

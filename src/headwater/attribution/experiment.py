@@ -129,14 +129,12 @@ def _check_bank_paths(experiment: Experiment, method: Method) -> None:
         )
 
 
-def _truth(experiment: Experiment, method: Method, of_bank: Any, learned: Sequence[int]) -> dict[str, Any] | None:
+def _truth(experiment: Experiment, method: Method, of_bank: Any, learned: Sequence[int]) -> dict[str, Any]:
     """The agreement with the bank, with the figures of those of the run's own queries that the bank has."""
     assert experiment.bank is not None
-    truth = ground_truth(experiment.bank, of_bank, learned, signed=method.signed)
-    if truth is not None:
-        figures = dict(zip(experiment.bank.queries.hashes, truth["per_query"], strict=True))
-        truth["per_query"] = [figures.get(content) for content in experiment.queries.hashes]
-    return truth
+    truth = ground_truth(experiment.bank, of_bank, learned, signed=method.signed).as_json()
+    figures = dict(zip(experiment.bank.queries.hashes, truth["per_query"], strict=True))
+    return truth | {"per_query": [figures.get(content) for content in experiment.queries.hashes]}
 
 
 def _regions(experiment: Experiment, method: Method, store: FeatureStore, clock: Clock) -> Regions:

@@ -24,7 +24,7 @@ def lds(
     from headwater.evaluate.ground_truth import of_runs
     from headwater.pages.lds import lines
 
-    table = of_runs(runs, open_bank(bank), measurement, over)
+    table = of_runs(runs, open_bank(bank), measurement, over).as_json()
     record = next(iter(table["runs"].values())) if len(runs) == 1 else table
     print(json.dumps(record) if as_json else "\n".join(lines(table)))
 
