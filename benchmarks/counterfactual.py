@@ -17,7 +17,7 @@ from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore, default_root
 from headwater.evaluate.counterfactual import removal_counts
 from headwater.models import loading
-from headwater.pages.counterfactual import lines, page
+from headwater.pages.counterfactual import as_text, page
 from headwater.retraining.counterfactual import collect_results, plan_removals, remove
 from headwater.retraining.workplace import Workplace
 from headwater.run import open_run
@@ -59,7 +59,7 @@ def main() -> None:
     outcome = collect_results(removals, options.out, place)
     result = {"fields": METHODS[name], "environment": environment(), **outcome}
     (Path(__file__).parent / "results" / f"counterfactual-{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
-    print("\n".join(lines(outcome)), page(options.out), sep="\n")
+    print(as_text(outcome), page(options.out), sep="\n")
 
 
 if __name__ == "__main__":

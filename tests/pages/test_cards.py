@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from headwater import seeds
 from headwater.pages.page import agreement, report
-from headwater.run import chosen, open_run
+from headwater.run import first_queries, open_run
 from headwater.scores import Scores
 
 
@@ -96,8 +96,8 @@ def test_many_queries_are_cut_to_the_first_of_each_split_and_the_page_says_so(ma
     page = report([run]).read_text()
     assert page.count('<article class="query"') == 48
     assert "48 of the 200 pictures are shown" in page
-    assert chosen(open_run(run).queries, 6) == [0, 1, 2, 100, 101, 102]
-    assert chosen(open_run(run).queries, 500) == list(range(200))
+    assert first_queries(open_run(run).queries, 6) == [0, 1, 2, 100, 101, 102]
+    assert first_queries(open_run(run).queries, 500) == list(range(200))
 
 
 def test_the_reading_says_what_the_scores_say(make):

@@ -19,7 +19,7 @@ from headwater.families.embedding import Embedder
 from headwater.models import cache as keeping
 from headwater.models import loading, unet
 from headwater.models.train import Recipe, train
-from headwater.pages.counterfactual import lines, page, verdicts
+from headwater.pages.counterfactual import as_text, page, verdicts
 from headwater.retraining.build import build
 from headwater.retraining.counterfactual import RANDOM, collect_results, plan_removals, remove
 from headwater.retraining.outcomes import outcomes
@@ -144,7 +144,7 @@ def test_the_page_shows_every_picture_and_the_table_every_figure(finished):
     assert "http://" not in text and "https://" not in text and "<script" not in text
     for name in ("Pixels", "Other random", RANDOM, "under means"):
         assert name in text
-    words = lines(record)
+    words = as_text(record).splitlines()
     assert sum(line.startswith("Pixels") for line in words) == 8  # four effects, two counts
     assert len(verdicts(record)) == 2
 

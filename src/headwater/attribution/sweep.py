@@ -83,15 +83,15 @@ def learned_from(experiment: Experiment, fields: Mapping[str, Sequence[Any]]) ->
     return sorted({row for method in methods if isinstance(method, Retrained) for row in method.learned(experiment.train).rows})
 
 
-def as_text(report: Mapping[str, Any]) -> list[str]:
-    """The report of `sweep`, in lines of text."""
+def as_text(report: Mapping[str, Any]) -> str:
+    """The report of `sweep` in words."""
     rows = []
     for split, row in report["splits"].items():
         interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
         rows.append(f"{split}: LDS {row['lds']:.3f} {interval} on the other half of {row['queries']} queries")
         rows.append(f"  chosen: {' | '.join(_words(setting) for setting in row['chosen'])}")
         rows += [f"  {_words(entry['setting']):50}{entry['lds']:8.3f}  (all queries)" for entry in row["all"]]
-    return rows
+    return "\n".join(rows)
 
 
 def _words(setting: Mapping[str, Any]) -> str:

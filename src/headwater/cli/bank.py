@@ -85,7 +85,7 @@ def counterfactual(
     from headwater.bank import open_bank
     from headwater.cli.arguments import bank_workplace, embedding
     from headwater.evaluate.counterfactual import removal_counts
-    from headwater.pages.counterfactual import lines, page
+    from headwater.pages.counterfactual import as_text, page
     from headwater.retraining.counterfactual import collect_results, plan_removals
     from headwater.retraining.counterfactual import remove as removals
     from headwater.run import open_run
@@ -100,4 +100,4 @@ def counterfactual(
             tick(finished, total)
     effects = collect_results(plan, out, place, embed)
     say(str(page(out)))
-    print(json.dumps(effects) if as_json else "\n".join(lines(effects)))
+    print(json.dumps(effects) if as_json else as_text(effects))

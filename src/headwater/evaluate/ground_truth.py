@@ -15,7 +15,7 @@ from headwater.errors import DataError, unknown
 from headwater.evaluate.lds import LDS, LDSComparison, against, ceiling, compare_lds, oracle, reachable, retrainings
 from headwater.linalg.rank import Interval
 from headwater.methods.random import Random
-from headwater.run import RunFolder, open_run
+from headwater.run import Run, open_run
 from headwater.scores import dense
 
 OVER = {"subsets": LDS.mean, "queries": LDS.mean_over_queries}  # what an interval is resampled over
@@ -140,7 +140,7 @@ def of_runs(folders: Sequence[Path], bank: Bank, measurement: str = "simple", ov
     )
 
 
-def shared_queries(runs: Sequence[RunFolder], bank: Bank) -> tuple[list[int], list[list[int]]]:
+def shared_queries(runs: Sequence[Run], bank: Bank) -> tuple[list[int], list[list[int]]]:
     """The places, in the bank and in each run, of the queries they share, in the first run's order."""
     in_bank = {content: row for row, content in enumerate(bank.queries.hashes)}
     for run in runs:
@@ -160,7 +160,7 @@ def shared_queries(runs: Sequence[RunFolder], bank: Bank) -> tuple[list[int], li
     return [in_bank[content] for _, content in common], places
 
 
-def check_same_training(run: RunFolder, bank: Bank) -> None:
+def check_same_training(run: Run, bank: Bank) -> None:
     """Raise a DataError where the run's training images are not the bank's."""
     n = len(run.scores.train_ids)
     pictures = run.pictures.items()

@@ -15,7 +15,7 @@ from headwater.pages.gallery import Gallery, Picture
 from headwater.pages.maps import Map, map_of
 from headwater.pages.thumbnails import Thumbnail, label_at, prompt_at, thumbnails
 from headwater.pages.verdict import SPLITS
-from headwater.run import RunFolder
+from headwater.run import Run
 from headwater.scores import top
 from headwater.words import percent
 
@@ -60,7 +60,7 @@ class Card(NamedTuple):
 class Cards:
     """The runs of a page, its pictures and credit, and the number of proponents and of opponents in a row."""
 
-    runs: Sequence[RunFolder]
+    runs: Sequence[Run]
     gallery: Gallery
     credit: CreditSection | None
     proponents: int
@@ -130,7 +130,7 @@ def reading(
     return f"{text} {part} have its label, {label}."
 
 
-def _lds(run: RunFolder, row: int) -> float | None:
+def _lds(run: Run, row: int) -> float | None:
     """A query's figure against retrained models, if the run records one for each query."""
     figures = (run.info.get("ground_truth") or {}).get("per_query") or []
     return figures[row] if len(figures) == len(run.queries) else None

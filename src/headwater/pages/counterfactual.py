@@ -85,7 +85,7 @@ def read(folder: Path) -> dict[str, Any]:
         raise DataError(f"Could not read {path}: {error}. {advice}") from error
 
 
-def as_text(record: Mapping[str, Any]) -> list[str]:
+def as_text(record: Mapping[str, Any]) -> str:
     """The record as tables for a terminal: medians, quartiles, and each method against random removal."""
     text = []
     head = f"{'method':18}{'removed':>8}{'median':>10}{'quartiles':>24}{'above random':>50}{'p':>8}"
@@ -95,10 +95,7 @@ def as_text(record: Mapping[str, Any]) -> list[str]:
             against = f"{row.against} ({row.above})" if row.against else "–"
             figures = f"{row.removed:8d}{row.median:>10}{f'{row.low} … {row.high}':>24}"
             text.append(f"{row.method:18}{figures}{against:>50}{row.p:>8}")
-    return text[1:]
-
-
-lines = as_text  # the name that the command line imports
+    return "\n".join(text[1:])
 
 
 def verdicts(record: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 REFERENCES = {"random": "random scores", "oracle": "another retraining"}
 
 
-def as_text(record: Mapping[str, Any]) -> list[str]:
+def as_text(record: Mapping[str, Any]) -> str:
     """From `of_runs`: for each split the runs, chance, a second retraining, and the best run's lead."""
     runs = record["runs"]
     first = next(iter(runs.values()))
@@ -21,10 +21,7 @@ def as_text(record: Mapping[str, Any]) -> list[str]:
             opposite = f"{name} predicts the opposite of what happens: an interval lies wholly below 0."
             text += ["", f"{opposite} Its scores are probably"]
             text += ["negated. A positive score must mean that removing the image raises the query's loss."]
-    return text
-
-
-lines = as_text  # the name that the command line imports
+    return "\n".join(text)
 
 
 def _table(split: str, rows: Mapping[str, Mapping[str, Any]], over: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from headwater.pages.places import Box, Places
 from headwater.pages.quilt import NOBODY, quilt
 from headwater.pages.template import drawn
 from headwater.patches.tiles import tiled
-from headwater.run import RunFolder
+from headwater.run import Run
 from headwater.words import percent
 
 LETTERS = "ABCDEF"  # one for each training image that is listed
@@ -61,7 +61,7 @@ class Map(NamedTuple):
     words: str
 
 
-def map_of(run: RunFolder, row: int, gallery: Gallery) -> Map | None:
+def map_of(run: Run, row: int, gallery: Gallery) -> Map | None:
     """The map of a query, if the run has one and keeps all pictures that it needs."""
     regions = run.regions
     if regions is None or row not in regions.queries:

@@ -19,7 +19,7 @@ from headwater.pages.record import record_of
 from headwater.pages.self_influence import self_influence
 from headwater.pages.template import render
 from headwater.pages.verdict import truths
-from headwater.run import RunFolder, check_same, chosen, distinguished, open_run
+from headwater.run import Run, check_same, distinguished, first_queries, open_run
 from headwater.scores import Scores
 
 PROPONENTS, OPPONENTS = 8, 5  # pictures in a row
@@ -70,12 +70,12 @@ def report(
     return path
 
 
-def html(runs: Sequence[RunFolder], queries: int, proponents: int, opponents: int) -> str:
+def html(runs: Sequence[Run], queries: int, proponents: int, opponents: int) -> str:
     """The page. Text from file names and settings is escaped."""
     runs = distinguished(runs)
     first, n = runs[0], len(runs[0].scores.train_ids)
     gallery = Gallery({row: image for run in runs for row, image in run.pictures.items()})
-    rows = chosen(first.queries, queries)
+    rows = first_queries(first.queries, queries)
     credit, agree = credit_section(runs, rows), min(AGREE, n)
     maker = Cards(runs, gallery, credit, proponents, opponents)
     cards = [maker.card(row) for row in rows]
@@ -118,7 +118,7 @@ def _opening(cards: Sequence[Card], method: str) -> Opening:
     return Opening(card.id, method, card.methods[0].streams)
 
 
-def _pairs(runs: Sequence[RunFolder]) -> list[Pair]:
+def _pairs(runs: Sequence[Run]) -> list[Pair]:
     """All pairs of methods, the closest first."""
     pairs = [Pair(*agreement(a.scores, b.scores), a.name, b.name) for a, b in combinations(runs, 2)]
     return sorted(pairs, reverse=True)

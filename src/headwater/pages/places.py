@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from headwater.pages.gallery import Gallery, Picture
 from headwater.patches.regions import Regions
 from headwater.patches.tiles import edges
-from headwater.run import RunFolder
+from headwater.run import Run
 
 
 class Box(NamedTuple):
@@ -50,7 +50,7 @@ class Match(NamedTuple):
 class Places:
     """The k-th query of a run's regions, and the pictures of the page."""
 
-    run: RunFolder
+    run: Run
     regions: Regions
     k: int
     gallery: Gallery

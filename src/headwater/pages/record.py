@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from headwater.run import RunFolder
+from headwater.run import Run
 
 LONG = ("per_query", "each", "resampled")  # lists in a run's ground truth
 TABLES = {"Fields": "fields", "Worked out from them": "resolved", "Versions": "versions"}
@@ -53,7 +53,7 @@ class Record(NamedTuple):
     json: str
 
 
-def record_of(run: RunFolder) -> Record:
+def record_of(run: Run) -> Record:
     """The record of a run."""
     info = run.info
     return Record(

@@ -7,7 +7,7 @@ import numpy as np
 from headwater.pages.charts import scale_of
 from headwater.pages.gallery import Gallery
 from headwater.pages.thumbnails import Thumbnail, thumbnails
-from headwater.run import RunFolder
+from headwater.run import Run
 from headwater.scores import top
 
 SHOWN = 8  # at each end
@@ -24,7 +24,7 @@ class SelfInfluence(NamedTuple):
     reason: str = ""
 
 
-def self_influence(run: RunFolder, gallery: Gallery) -> SelfInfluence:
+def self_influence(run: Run, gallery: Gallery) -> SelfInfluence:
     """A method's extremes, or the reason why it has none."""
     values = run.scores.self_scores
     if not np.isfinite(values).all():

@@ -8,7 +8,7 @@ from jaxtyping import Float32, Int64
 
 from headwater.pages.charts import Scale
 from headwater.pages.gallery import Gallery, Picture
-from headwater.run import RunFolder
+from headwater.run import Run
 
 
 class Thumbnail(NamedTuple):
@@ -23,7 +23,7 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnails(
-    run: RunFolder,
+    run: Run,
     rows: Int64[np.ndarray, " k"],
     values: Float32[np.ndarray, " n"],
     scale: Scale,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headwater.linalg.rank import interval
-from headwater.run import RunFolder
+from headwater.run import Run
 from headwater.words import number, percent
 
 SPLITS = {"val": "held-out", "gen": "generated", "all": "test"}
@@ -90,9 +90,9 @@ class Truth(NamedTuple):
         return min(0.0, *ends), max(0.01, *ends)
 
 
-def truths(runs: Sequence[RunFolder]) -> list[Truth]:
+def truths(runs: Sequence[Run]) -> list[Truth]:
     """Ground truth, bank by bank: figures from different banks are never set side by side."""
-    groups: dict[str, list[RunFolder]] = {}
+    groups: dict[str, list[Run]] = {}
     for run in runs:
         if record := run.info.get("ground_truth"):
             key = json.dumps([record.get(name) or None for name in COMPARABLE])
@@ -100,7 +100,7 @@ def truths(runs: Sequence[RunFolder]) -> list[Truth]:
     return [_truth(members) for members in groups.values()]
 
 
-def _truth(runs: Sequence[RunFolder]) -> Truth:
+def _truth(runs: Sequence[Run]) -> Truth:
     """The bars of runs that were compared with the same bank; chance and ceiling come from the first run."""
     record = runs[0].info["ground_truth"]
     splits = [_split(name, figures, runs) for name, figures in record["splits"].items()]
@@ -109,7 +109,7 @@ def _truth(runs: Sequence[RunFolder]) -> Truth:
     return Truth(record.get("bank", ""), record.get("subsets", ""), record.get("seeds"), words, splits)
 
 
-def _split(name: str, figures: Mapping[str, Any], runs: Sequence[RunFolder]) -> Split:
+def _split(name: str, figures: Mapping[str, Any], runs: Sequence[Run]) -> Split:
     records = [(run, run.info["ground_truth"]["splits"].get(name, {})) for run in runs]
     bars = [_bar(run.name, "method", record, "lds", run.signed) for run, record in records]
     bars.append(_bar("Random scores", "random", figures, "random"))

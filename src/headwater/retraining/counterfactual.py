@@ -32,7 +32,7 @@ from headwater.retraining.outcomes import outcomes
 from headwater.retraining.queries import conditions_of, generate_queries
 from headwater.retraining.recipe import BankRecipe, from_fields
 from headwater.retraining.workplace import Workplace
-from headwater.run import RunFolder, distinguished
+from headwater.run import Run, distinguished
 from headwater.scores import dense
 
 RANDOM = "Random removal"
@@ -87,7 +87,7 @@ class Counterfactual:
                 yield from self.after(method, count)
 
 
-def plan_removals(bank: Bank, runs: Sequence[RunFolder], queries: int, counts: Sequence[int]) -> Counterfactual:
+def plan_removals(bank: Bank, runs: Sequence[Run], queries: int, counts: Sequence[int]) -> Counterfactual:
     """Removals for `queries` generated pictures of the bank, drawn among those that every run has scored.
 
     Random removal is added to the runs.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from headwater.credit.groups import COLUMNS, column, default, from_csv, split
 from headwater.credit.shares import Credit, Share
 from headwater.errors import DataError, OptionError, unknown
-from headwater.run import RunFolder
+from headwater.run import Run
 
 QueryShares = Iterable[tuple[int, Sequence[Share]]]  # the row of a query, and the shares of its groups
 
@@ -25,7 +25,7 @@ class SecondColumn(NamedTuple):
 class Credited:
     """A run whose scores are summed by groups; `by` is the user's name for the column that makes them."""
 
-    run: RunFolder
+    run: Run
     by: str
     credit: Credit
     second: SecondColumn | None = None
@@ -45,7 +45,7 @@ class Credited:
         return (None,) * len(self.run.queries) if self.by in ("label", "prompt") or groups is None else groups
 
 
-def credited(run: RunFolder, by: str | None, also: str | None = None) -> Credited:
+def credited(run: Run, by: str | None, also: str | None = None) -> Credited:
     """The run's scores by one of its columns, or by a CSV file of ids and names.
 
     `also` names a second column of the file.
@@ -71,7 +71,7 @@ def credited(run: RunFolder, by: str | None, also: str | None = None) -> Credite
     return Credited(run, by, run.scores.credit(groups), second)
 
 
-def queries_by_option(run: RunFolder, count: int, query: str | None) -> list[int]:
+def queries_by_option(run: Run, count: int, query: str | None) -> list[int]:
     """The rows of the queries to list one by one: the query with this id, or the first few."""
     ids = run.scores.query_ids
     if query is None:
@@ -85,9 +85,6 @@ def queries_by_option(run: RunFolder, count: int, query: str | None) -> list[int
         known = f"It has {len(ids)}, from '{ids[0]}' to '{ids[-1]}'."
         raise OptionError(f"The run {run.folder} has no query '{query}'.{guess} {known}")
     return rows
-
-
-chosen = queries_by_option  # the name that the command line imports
 
 
 def records(shares: Sequence[Share]) -> list[dict[str, Any]]:

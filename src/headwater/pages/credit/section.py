@@ -14,7 +14,7 @@ from headwater.credit.shares import Share
 from headwater.pages import charts
 from headwater.pages.credit.files import WRITERS
 from headwater.pages.credit.run import Credited
-from headwater.run import RunFolder
+from headwater.run import Run
 from headwater.words import percent
 
 CHART_GROUPS = 40  # groups in a chart
@@ -82,7 +82,7 @@ class QueryCredit(NamedTuple):
     rows: list[GroupRow]
 
 
-def credit_section(runs: Sequence[RunFolder], cards: Sequence[int]) -> CreditSection | None:
+def credit_section(runs: Sequence[Run], cards: Sequence[int]) -> CreditSection | None:
     """Each method's mean shares over the generated pictures, or over all if none is generated.
 
     None where no groups are worth a chart. `cards` are the queries that the page shows one by one. Runs of

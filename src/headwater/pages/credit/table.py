@@ -31,9 +31,6 @@ def credit_record(credited: Credited, queries: Sequence[int] = ()) -> dict[str, 
     }
 
 
-found = credit_record  # the name that the command line imports
-
-
 def _split(credited: Credited, rows: Int64[np.ndarray, " c"]) -> dict[str, Any]:
     credit = credited.credit
     hits = right(credit, credited.query_groups, rows)
@@ -45,7 +42,7 @@ def _split(credited: Credited, rows: Int64[np.ndarray, " c"]) -> dict[str, Any]:
     }
 
 
-def as_text(record: Mapping[str, Any]) -> list[str]:
+def as_text(record: Mapping[str, Any]) -> str:
     """The record as tables."""
     title = f"{record['run']} by {record['by']}"
     text = [
@@ -64,10 +61,7 @@ def as_text(record: Mapping[str, Any]) -> list[str]:
             text += _right(split["right"])
     for query in record["queries"]:
         text += ["", *_table(f"{query['query']} ({query['split']})", "95 % over images", query["groups"])]
-    return [line.encode(errors="replace").decode() for line in text]  # names of files need not be text
-
-
-lines = as_text  # the name that the command line imports
+    return "\n".join(line.encode(errors="replace").decode() for line in text)  # names of files need not be text
 
 
 def _table(title: str, interval: str, groups: Sequence[Mapping[str, Any]]) -> list[str]:
