@@ -28,9 +28,7 @@ class Brightness:
 
     power: float = 1.0
 
-    def fit(
-        self, model: headwater.Denoiser | None, train: headwater.Examples, store: FeatureStore
-    ) -> Float[np.ndarray, " n"]:
+    def fit(self, model: headwater.Denoiser | None, train: headwater.Examples, store: FeatureStore) -> Float[np.ndarray, " n"]:
         """The index: the brightness of every training image."""
         return brightness(train)
 
@@ -38,7 +36,7 @@ class Brightness:
         self, index: Float[np.ndarray, " n"], queries: headwater.Examples, store: FeatureStore
     ) -> Iterator[Float[np.ndarray, "q n"]]:
         """One block of all training images."""
-        yield -np.abs(brightness(queries)[:, None] - index) ** self.power
+        yield -(np.abs(brightness(queries)[:, None] - index) ** self.power)
 
     def self_scores(self, index: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """An image is as bright as itself."""

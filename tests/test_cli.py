@@ -411,12 +411,12 @@ def test_the_python_example_of_the_readme_is_true(tmp_path, monkeypatch):
 
 
 def test_methods_tells_what_each_costs(capsys):
-    from headwater.cost.methods import lines, passes
+    from headwater.cost.methods import as_text, passes_in_words
     from headwater.methods import METHODS
 
-    text = "\n".join(lines())
+    text = as_text()
     for name in METHODS:
-        assert f"\n{name}\n" in f"\n{text}" and passes(name)
+        assert f"\n{name}\n" in f"\n{text}" and passes_in_words(name)
     assert "10 gradients a training image, 50 a query, 50 forward passes a query" in text
 
 
@@ -433,8 +433,8 @@ def test_runs_that_learned_from_a_number_of_subsets_are_compared_on_the_others(t
     run(
         Experiment("empirical-if", settings, bank.train, bank.queries, (), bank), tmp_path / "run", FeatureStore(tmp_path / "store")
     )
-    found = of_run(tmp_path / "run", bank)
-    assert found["subsets"] == 34
+    figures = of_run(tmp_path / "run", bank)
+    assert figures.subsets == 34
     assert np.load(tmp_path / "run" / "scores.npy").shape == (200, 1000)
 
 

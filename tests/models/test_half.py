@@ -15,6 +15,7 @@ from headwater.gradients import hooks
 from headwater.gradients.features import features
 from headwater.gradients.inputs import drawn
 from headwater.gradients.layers import layers_of
+from headwater.gradients.spec import GradientSpec
 from headwater.linalg.project import Dense, Identity, Sparse, TwoSided
 from headwater.models import unet
 from headwater.models.generate import Sampling
@@ -35,7 +36,9 @@ def saved(tmp_path, tiny):
 @pytest.mark.parametrize("name", ["simple", "elbo", "square"])
 def test_features_of_half_precision_are_near_those_of_float32(saved, pictures, tmp_path, dtype, project, name):
     examples, store = pictures(4), FeatureStore(tmp_path / "store")
-    single, half = (features(load(saved, dtype=kind), examples, name, Draws(5), project, store) for kind in ("float32", dtype))
+    single, half = (
+        features(load(saved, dtype=kind), examples, GradientSpec(name, Draws(5)), project, store) for kind in ("float32", dtype)
+    )
     cosine = (single * half).sum(1) / np.linalg.norm(single, axis=1) / np.linalg.norm(half, axis=1)
     assert not np.array_equal(single, half) and cosine.min() > COSINE[dtype]
     np.testing.assert_allclose(np.linalg.norm(half, axis=1), np.linalg.norm(single, axis=1), rtol=0.05)
@@ -45,7 +48,7 @@ def test_features_of_two_dtypes_are_never_mixed_in_the_store(saved, pictures, tm
     examples, store = pictures(3), FeatureStore(tmp_path / "store")
 
     def rows(dtype, where):
-        return features(load(saved, dtype=dtype), examples, "simple", Draws(2), Sparse(32), where)
+        return features(load(saved, dtype=dtype), examples, GradientSpec("simple", Draws(2)), Sparse(32), where)
 
     by_dtype = {dtype: rows(dtype, store) for dtype in ("float32", "bfloat16", "float16")}
     for dtype, block in by_dtype.items():
@@ -93,9 +96,11 @@ def test_an_overflow_is_reported_with_picture_timestep_and_dtype(overflowing, pi
     store = FeatureStore(tmp_path / "store")
     message = r"not finite for image \S+ at timestep \d+, of weights in float16.*Use float32"
     with pytest.raises(NonFiniteError, match=message):
-        features(load(overflowing, dtype="float16"), pictures(2), "simple", Draws(2), Sparse(32), store)
+        features(load(overflowing, dtype="float16"), pictures(2), GradientSpec("simple", Draws(2)), Sparse(32), store)
     for dtype in ("float32", "bfloat16"):
-        assert np.isfinite(features(load(overflowing, dtype=dtype), pictures(2), "simple", Draws(2), Sparse(32), store)).all()
+        assert np.isfinite(
+            features(load(overflowing, dtype=dtype), pictures(2), GradientSpec("simple", Draws(2)), Sparse(32), store)
+        ).all()
 
 
 def test_pictures_that_overflow_are_reported(overflowing):

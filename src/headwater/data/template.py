@@ -8,8 +8,8 @@ import numpy as np
 from headwater.errors import DataError, OptionError, unknown
 from headwater.examples import Examples
 
-FIELDS = {"group": "groups", "label": "labels", "id": "ids"}
-KNOWN = " ".join(f"{{{name}}}" for name in FIELDS)
+PLACEHOLDERS = {"group": "groups", "label": "labels", "id": "ids"}
+KNOWN = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
 
 
 def captioned(examples: Examples, template: str) -> Examples:
@@ -24,13 +24,13 @@ def captioned(examples: Examples, template: str) -> Examples:
         return examples
     for name in names:
         _check(examples, name, template)
-    columns = {name: getattr(examples, FIELDS[name]) for name in names}
+    columns = {name: getattr(examples, PLACEHOLDERS[name]) for name in names}
     prompts = (template.format(**{name: column[row] for name, column in columns.items()}) for row in range(len(examples)))
     return replace(examples, prompts=tuple(prompts))
 
 
 def names_in(template: str) -> tuple[str, ...]:
-    """The names in the template, each one of FIELDS."""
+    """The names in the template, each one of PLACEHOLDERS."""
     try:
         fields = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None]
     except ValueError as error:
@@ -38,8 +38,8 @@ def names_in(template: str) -> tuple[str, ...]:
             f"The caption '{template}' cannot be read ({error}). Expected text with {KNOWN} in it; write {{{{ and }}}} for braces."
         ) from error
     for name, spec, conversion in fields:
-        if name not in FIELDS:
-            raise OptionError(f"In the caption '{template}': {unknown('name', name, FIELDS)}")
+        if name not in PLACEHOLDERS:
+            raise OptionError(f"In the caption '{template}': {unknown('name', name, PLACEHOLDERS)}")
         if spec or conversion:
             raise OptionError(f"The caption '{template}' formats {{{name}}}; expected the bare name, one of {KNOWN}.")
     return tuple(dict.fromkeys(name for name, _, _ in fields))
@@ -47,12 +47,12 @@ def names_in(template: str) -> tuple[str, ...]:
 
 def _check(examples: Examples, name: str, template: str) -> None:
     """Raise unless every image has the column that `name` stands for."""
-    column = getattr(examples, FIELDS[name])
+    column = getattr(examples, PLACEHOLDERS[name])
     if column is None:
-        present = " ".join(f"{{{word}}}" for word, field in FIELDS.items() if getattr(examples, field) is not None)
+        present = " ".join(f"{{{word}}}" for word, field in PLACEHOLDERS.items() if getattr(examples, field) is not None)
         raise OptionError(
-            f"The caption '{template}' asks for {{{name}}}, but the images have no {FIELDS[name]}; they "
-            f"have {present}. Use these, or give the images {FIELDS[name]}."
+            f"The caption '{template}' asks for {{{name}}}, but the images have no {PLACEHOLDERS[name]}; they "
+            f"have {present}. Use these, or give the images {PLACEHOLDERS[name]}."
         )
     blank = np.flatnonzero(column < 0) if name == "label" else [row for row, word in enumerate(column) if not word]
     if len(blank):

@@ -19,12 +19,12 @@ from headwater.diffusion.schedule import Flow, Schedule
 from headwater.errors import OptionError, unknown
 
 Measurement = Callable[[Tensor, Draw, Schedule], Tensor]
-PIXELS = (-3, -2, -1)
+PIXEL_AXES = (-3, -2, -1)
 
 
 def simple(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """‖target − output‖²/d: the training loss (equation 2), in the model's target (ε, v or x)."""
-    return (output - schedule.target(draw.x, draw.noise, draw.t)).square().mean(PIXELS)
+    return (output - schedule.target(draw.x, draw.noise, draw.t)).square().mean(PIXEL_AXES)
 
 
 def elbo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
@@ -33,32 +33,32 @@ def elbo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> F
     _, epsilon = schedule.picture_and_noise(output, draw.x_t, draw.t)
     beta = schedule.beta
     weight = schedule.at(beta / (2 * (1 - beta) * (1 - schedule.alpha_bar)), draw.t, output)
-    return weight[..., 0, 0, 0] * (draw.noise - epsilon).square().mean(PIXELS)
+    return weight[..., 0, 0, 0] * (draw.noise - epsilon).square().mean(PIXEL_AXES)
 
 
 def square(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """‖output‖²/d: D-TRAK's measurement. No likelihood: it ranks training images for a query, not queries."""
-    return output.square().mean(PIXELS)
+    return output.square().mean(PIXEL_AXES)
 
 
 def avg(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """The mean of the output."""
-    return output.mean(PIXELS)
+    return output.mean(PIXEL_AXES)
 
 
 def l1(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """‖output‖₁ (a sum over pixels)."""
-    return output.abs().sum(PIXELS)
+    return output.abs().sum(PIXEL_AXES)
 
 
 def l2(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """‖output‖₂."""
-    return output.square().sum(PIXELS).sqrt()
+    return output.square().sum(PIXEL_AXES).sqrt()
 
 
 def linf(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """‖output‖_∞."""
-    return output.abs().amax(PIXELS)
+    return output.abs().amax(PIXEL_AXES)
 
 
 def interpolation(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule, *, eta: float) -> Float[Tensor, "*b"]:
@@ -84,7 +84,7 @@ def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule
     variance = (1 - then) / (1 - now) * (1 - alpha)
     weight = (1 - alpha).square() / (2 * variance * alpha * (1 - now))
     _, epsilon = schedule.picture_and_noise(output, draw.x_t, draw.t)
-    return weight.to(output) * (draw.noise - epsilon).square().sum(PIXELS)
+    return weight.to(output) * (draw.noise - epsilon).square().sum(PIXEL_AXES)
 
 
 def _of_a_diffusion(schedule: Schedule, name: str) -> None:
@@ -99,7 +99,7 @@ def pseudo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) ->
 
     Equation 10 of arXiv:2410.13850 as printed lacks the ½ of its appendix B, and sums over pixels.
     """
-    return (2 / output.shape[PIXELS[0] :].numel()) ** 0.5 * (output * draw.noise).sum(PIXELS)
+    return (2 / output.shape[PIXEL_AXES[0] :].numel()) ** 0.5 * (output * draw.noise).sum(PIXEL_AXES)
 
 
 MEASUREMENTS: dict[str, Measurement] = {

@@ -13,8 +13,8 @@ from headwater.disk.files import written
 from headwater.errors import DataError
 from headwater.examples import Examples
 
-WORDS = ("ids", "groups", "prompts", "split")
-PATHS = ("trajectory", "trajectory_timesteps")
+TEXT_COLUMNS = ("ids", "groups", "prompts", "split")
+PATH_COLUMNS = ("trajectory", "trajectory_timesteps")
 
 
 def read_examples(path: str | Path) -> Examples:
@@ -24,15 +24,15 @@ def read_examples(path: str | Path) -> Examples:
     text. Arrays with other names are not read.
     """
     path = Path(path)
-    columns = arrays(path, ("images", "labels", *WORDS, *PATHS))
+    columns = arrays(path, ("images", "labels", *TEXT_COLUMNS, *PATH_COLUMNS))
     if "images" not in columns:
         raise DataError(f"{path} has no array `images`; expected uint8 [n, height, width, channels] under that name.")
     images = _images(path, columns["images"])
-    for name in ("labels", *WORDS):
+    for name in ("labels", *TEXT_COLUMNS):
         if name in columns and columns[name].shape != (len(images),):
             shape = list(columns[name].shape)
             raise DataError(f"`{name}` in {path} has shape {shape}; expected [{len(images)}], one for each image.")
-    fields: dict[str, Any] = {name: _words(columns[name]) for name in WORDS if name in columns}
+    fields: dict[str, Any] = {name: _words(columns[name]) for name in TEXT_COLUMNS if name in columns}
     if "labels" in columns:
         labels, words = _labels(path, columns["labels"])
         fields = {"groups": words, **fields, "labels": labels}
@@ -46,10 +46,10 @@ def write_examples(path: str | Path, examples: Examples, **further: np.ndarray) 
     them: a picture's latents are always the encoding of its 8-bit pixels.
     """
     columns: dict[str, Any] = {"images": examples.images, **further}
-    for name in ("labels", "latents", *PATHS):
+    for name in ("labels", "latents", *PATH_COLUMNS):
         if getattr(examples, name) is not None:
             columns[name] = getattr(examples, name)
-    for name in WORDS:
+    for name in TEXT_COLUMNS:
         if getattr(examples, name) is not None:
             columns[name] = np.array(getattr(examples, name))
     with written(Path(path)) as file:
@@ -131,12 +131,12 @@ def _labels(path: Path, column: np.ndarray) -> tuple[Int64[np.ndarray, " n"], tu
 
 def _trajectory(path: Path, columns: dict[str, np.ndarray], n: int) -> dict[str, Any]:
     """The states of a sampler's path, `[n, s, c, h, w]`, and their timesteps, `[s]`: both, or neither."""
-    if not set(PATHS) & set(columns):
+    if not set(PATH_COLUMNS) & set(columns):
         return {}
-    if not set(PATHS) <= set(columns):
-        missing = next(name for name in PATHS if name not in columns)
+    if not set(PATH_COLUMNS) <= set(columns):
+        missing = next(name for name in PATH_COLUMNS if name not in columns)
         raise DataError(f"{path} has no `{missing}`; expected `trajectory` and `trajectory_timesteps` both, or neither.")
-    states, steps = (columns[name] for name in PATHS)
+    states, steps = (columns[name] for name in PATH_COLUMNS)
     if states.dtype.kind != "f" or states.ndim != 5 or len(states) != n:
         raise DataError(f"`trajectory` in {path} is {states.dtype} {list(states.shape)}; expected floats [{n}, s, c, h, w].")
     if steps.dtype.kind not in "iu" or steps.shape != (states.shape[1],):

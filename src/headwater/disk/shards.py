@@ -21,7 +21,7 @@ from headwater.disk.files import written
 from headwater.errors import NonFiniteError, StorageError
 
 Rows = Float32[np.ndarray, "n k"]
-DTYPES = {"float32": "<f4", "float16": "<f2"}
+ENCODINGS = {"float32": "<f4", "float16": "<f2"}
 LOST = (errno.ENOENT, errno.EACCES, errno.EIO, errno.EBADMSG)  # any other failure may be temporary: the file is left alone
 TOP = 15  # the largest entry of a float16 row stays below 2^15; float16 ends at 65,504
 
@@ -48,8 +48,8 @@ class Shard:
         raw = _read(path)
         if _checksum(raw) != self.about["npy"]:
             raise Damaged(f"The stored features in {path} are damaged (their checksum is wrong).")
-        size = shape[0] * shape[1] * np.dtype(DTYPES[dtype]).itemsize
-        stored = np.frombuffer(raw, DTYPES[dtype], offset=len(raw) - size).reshape(shape)
+        size = shape[0] * shape[1] * np.dtype(ENCODINGS[dtype]).itemsize
+        stored = np.frombuffer(raw, ENCODINGS[dtype], offset=len(raw) - size).reshape(shape)
         return stored if dtype == "float32" else restored(stored, np.array(self.about["exponents"]))
 
 

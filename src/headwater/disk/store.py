@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from headwater.disk.files import locked, written
-from headwater.disk.shards import DTYPES, Damaged, Rows, delete_shard, open_shard, shards, write_shard
+from headwater.disk.shards import ENCODINGS, Damaged, Rows, delete_shard, open_shard, shards, write_shard
 from headwater.errors import unknown
 from headwater.workers import Crew
 
@@ -55,8 +55,8 @@ class FeatureStore:
     memory: int = 2**30
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise unknown("dtype", self.dtype, DTYPES)
+        if self.dtype not in ENCODINGS:
+            raise unknown("dtype", self.dtype, ENCODINGS)
 
     def rows(
         self,

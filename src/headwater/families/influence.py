@@ -1,7 +1,7 @@
 """Influence functions: the inverse curvature of the training loss between a query's gradient and every training image's."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from typing import ClassVar
 
@@ -19,7 +19,7 @@ from headwater.curvature.refinement import Exact
 from headwater.curvature.stored import Factors, in_order_of_content, kfac_of
 from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
-from headwater.diffusion.measure import canonical, measurement
+from headwater.diffusion.measure import canonical
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError, unknown
 from headwater.examples import Examples
@@ -210,8 +210,8 @@ class Influence(Gradients):
         curvature = index.curvature
         if queries is None:
             return sides(curvature, [], dampings)
-        measured, draws = measurement(self.measurement), self.draws(query=True)
-        blocks = projected(index.model, queries, measured, draws, Identity(), pattern=curvature.pattern, normalize=self.normalize)
+        spec = replace(self.spec(query=True), pattern=curvature.pattern)
+        blocks = projected(index.model, queries, spec, Identity())
         if not self.refine:
             return sides(curvature, blocks, dampings, compression=self.compression)
         gradients = torch.cat(list(blocks))

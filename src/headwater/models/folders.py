@@ -42,7 +42,7 @@ class Pipeline:
         if not path.is_dir():
             raise ModelError(
                 f"There is no model folder {path}. Expected {EXPECTED}; a model of the hub is written "
-                f"hf:owner/name, such as {hub.EXAMPLE}."
+                f"hf:owner/name, such as {hub.EXAMPLE_MODEL}."
             )
         index = path / "model_index.json"
         return cls(path, json_of(index, EXPECTED) if index.exists() else {})

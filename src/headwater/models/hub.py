@@ -8,14 +8,14 @@ from pathlib import Path
 
 from headwater.errors import ModelError
 
-EXAMPLE = "hf:stable-diffusion-v1-5/stable-diffusion-v1-5"
+EXAMPLE_MODEL = "hf:stable-diffusion-v1-5/stable-diffusion-v1-5"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NETWORK = re.compile(r"unet|transformer|v(q)?ae|text_encoder(_\d)?")
 CONFIGS = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}  # of components without weights
 ROOT = ("model_index.json", "config.json", "scheduler_config.json")
 ADAPTERS = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "adapter_config.json")
 WEIGHTS = r"(diffusion_pytorch_model|model)"
-VARIANTS = ("", r"\.fp16")  # in order of preference
+WEIGHT_VARIANTS = ("", r"\.fp16")  # in order of preference
 
 
 def place(source: str | Path, needed: Callable[[Iterable[str]], list[str]]) -> Path:
@@ -29,7 +29,7 @@ def place(source: str | Path, needed: Callable[[Iterable[str]], list[str]]) -> P
     mistyped = word == name and path.parent.exists()  # a folder `owner` exists
     if mistyped or not REPOSITORY.fullmatch(name):
         if word != name:
-            raise ModelError(f"'{word}' names no model on the hub; expected hf:owner/name, such as {EXAMPLE}.")
+            raise ModelError(f"'{word}' names no model on the hub; expected hf:owner/name, such as {EXAMPLE_MODEL}.")
         return path
     return _fetched(name, needed)
 
@@ -61,7 +61,7 @@ def weight_files(names: Iterable[str]) -> list[str]:
     """The files of a network's weights among `names`: one file, or several and their index; float32, else the
     variant fp16."""
     names = list(names)
-    for variant in VARIANTS:
+    for variant in WEIGHT_VARIANTS:
         parts = re.compile(rf"{WEIGHTS}({variant}(-\d+-of-\d+)?\.safetensors|\.safetensors\.index{variant}\.json)")
         if matches := [name for name in names if parts.fullmatch(name)]:
             return matches

@@ -22,7 +22,7 @@ NETWORKS = {  # diffusers' class of the network: its kind
     "DiTTransformer2DModel": "headwater.models.dit:DiT",
     "SD3Transformer2DModel": "headwater.models.sd3:StableDiffusion3",
 }
-PARTS = ("unet", "transformer")  # the network's names in pipelines
+NETWORK_PARTS = ("unet", "transformer")  # the network's names in pipelines
 
 
 def load(
@@ -102,7 +102,7 @@ def _checked(base: str, folder: Path) -> str:
 
 def network_of(pipeline: Pipeline) -> tuple[Path, Kind]:
     """The folder of the pipeline's network, and its kind."""
-    part = next((part for part in PARTS if (pipeline.path / part).is_dir()), None)
+    part = next((part for part in NETWORK_PARTS if (pipeline.path / part).is_dir()), None)
     place = pipeline.path if part is None else pipeline.part(part) if pipeline.index else pipeline.path / part
     config = json_of(place / "config.json", EXPECTED)
     name = config.get("_class_name", "UNet2DModel")
