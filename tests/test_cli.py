@@ -433,8 +433,8 @@ def test_runs_that_learned_from_a_number_of_subsets_are_compared_on_the_others(t
     run(
         Experiment("empirical-if", settings, bank.train, bank.queries, (), bank), tmp_path / "run", FeatureStore(tmp_path / "store")
     )
-    found = of_run(tmp_path / "run", bank)
-    assert found["subsets"] == 34
+    figures = of_run(tmp_path / "run", bank)
+    assert figures.subsets == 34
     assert np.load(tmp_path / "run" / "scores.npy").shape == (200, 1000)
 
 
