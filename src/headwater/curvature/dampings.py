@@ -20,7 +20,7 @@ from headwater.curvature.kfac import Curvature
 from headwater.linalg.damping import Damping
 
 WIDTH = 0.05  # of a bin, relative to z
-TOGETHER = 64  # bins whose sums are weighted at once
+TOGETHER = 64  # bins whose sums are weighted at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +42,10 @@ class DampingGrid:
         b, q = len(u), len(self.queries)
         out = u.new_zeros(len(self.heights), b * (q + 1))
         for low in range(0, self.heights.shape[1], TOGETHER):
-            number = slice(low, low + TOGETHER)
-            bins = [slice(*pair) for pair in zip(self.edges[number], self.edges[low + 1 : low + 1 + TOGETHER], strict=False)]
+            chunk = slice(low, low + TOGETHER)
+            bins = [slice(*pair) for pair in zip(self.edges[chunk], self.edges[low + 1 : low + 1 + TOGETHER], strict=False)]
             for side, weights in ((v, self.heights), (tilted, self.slopes)):
-                out += weights[:, number] @ torch.stack([self._in_bin(v, side, columns) for columns in bins]).flatten(1)
+                out += weights[:, chunk] @ torch.stack([self._in_bin(v, side, columns) for columns in bins]).flatten(1)
         return out.view(-1, b, q + 1).transpose(0, 1).flatten(1)
 
     def _in_bin(self, v: Float[Tensor, "b p"], side: Float[Tensor, "b p"], columns: slice) -> Float[Tensor, "b q1"]:

@@ -52,7 +52,7 @@ def query_sides(
     *,
     compression: str = "float32",
 ) -> Sequence[Side | DampingGrid]:
-    """The queries' side at each damping, all with the same held queries; MANY dampings without compression are a grid."""
+    """The queries' side at each damping, all with the same held queries; MANY or more, without compression, as one grid."""
     if compression == "float32" and len(dampings) >= MANY:
         return [damping_grid(curvature, gradients, dampings)]
     inverses = [curvature.inverse(damping) for damping in dampings]

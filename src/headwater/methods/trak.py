@@ -11,7 +11,7 @@ class TRAK(Kernel):
     """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · Q(i),   φ(x) = R ∇_θ ℓ(x)   (D-TRAK paper, equation 6, one model).
 
     Measurement and training loss are the same function, so Q = ∂ℓ/∂m = 1. Several models: the mean of their scores.
-    Without damping the kernel is singular if k > n, and its scores are noise for smaller k already.
+    Without damping the kernel is singular if k > n, and its scores are noise long before k reaches n.
     """
 
     title: ClassVar[str] = "TRAK"
