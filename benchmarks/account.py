@@ -1,8 +1,8 @@
-"""Why are the figures on the digits bank what they are? What pictures alone explain, and how repeatable gradients are.
+"""The figures on the digits bank, explained: scores from pictures alone, and the repeatability of gradients.
 
 Run: .venv/bin/python benchmarks/account.py [--bank digits], after recipes/table_1.py. Writes benchmarks/results/account.json.
 
-1. Scores that know no model: same label; a Gaussian of the pixel distance, exp(−‖x_q − x_i‖²/2h²), with h chosen on one half of a
+1. Scores without a model: same label; a Gaussian of the pixel distance, exp(−‖x_q − x_i‖²/2h²), with h chosen on one half of a
    split's queries and reported on the other.
 2. Repeatability: the rank correlation, over training images, of a query's scores from two seeds (other noise, other projection),
    for each measurement at the damping that Table 1 found best for it on validation.
@@ -37,14 +37,14 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--bank", default="digits")
     arguments.add_argument("--timesteps", type=int, nargs="+", default=[10, 100])
-    given = arguments.parse_args()
-    bank = open_bank(given.bank)
+    options = arguments.parse_args()
+    bank = open_bank(options.bank)
     result = {
         "bank": bank.folder.name,
         "environment": environment(),
         "model_free": [entry for split in ("val", "gen") for entry in model_free(bank, split)],
         "repeatability": [
-            repeated(bank, timesteps, name) for timesteps in given.timesteps for name in ("simple", "square", "avg", "l2")
+            repeated(bank, timesteps, name) for timesteps in options.timesteps for name in ("simple", "square", "avg", "l2")
         ],
     }
     (RESULTS / "account.json").write_text(json.dumps(result, indent=1))
@@ -65,13 +65,13 @@ def model_free(bank: Bank, split: str) -> list[dict[str, Any]]:
     for name, settings in scores.items():
         best = tuned({setting: against(bank, values.astype(np.float32)) for setting, values in settings.items()}, queries)
         mean = best.mean(queries)
-        rows.append({"score": name, "split": split, **mean._asdict(), "chosen": [dict(each) for each in best.chosen]})
+        rows.append({"score": name, "split": split, **mean._asdict(), "chosen": [dict(setting) for setting in best.chosen]})
         print(rows[-1], flush=True)
     return rows
 
 
 def repeated(bank: Bank, timesteps: int, measurement: str) -> dict[str, Any]:
-    """How far two seeds of the same method agree on a query's ranking of the training images."""
+    """The agreement of two seeds of one method on a query's ranking of the training images."""
     damping = best_damping(bank, timesteps, measurement)
     model = loading.load(bank.folder / "model")
     with tempfile.TemporaryDirectory() as empty:
@@ -85,9 +85,9 @@ def repeated(bank: Bank, timesteps: int, measurement: str) -> dict[str, Any]:
             ).values
             for seed in (0, 1)
         )
-    each, split = spearman(one, two), np.array(bank.queries.split)
+    agreement, split = spearman(one, two), np.array(bank.queries.split)
     row: dict[str, Any] = {"measurement": measurement, "timesteps": timesteps, "damping": damping}
-    row |= {name: float(each[split == name].mean()) for name in ("val", "gen")}
+    row |= {name: float(agreement[split == name].mean()) for name in ("val", "gen")}
     print(row, flush=True)
     return row
 
@@ -95,9 +95,9 @@ def repeated(bank: Bank, timesteps: int, measurement: str) -> dict[str, Any]:
 def best_damping(bank: Bank, timesteps: int, measurement: str) -> float:
     """The damping with the highest validation LDS in Table 1."""
     table = json.loads((TABLES / bank.folder.name / "table_1.json").read_text())
-    wanted = ("val", timesteps, measurement)
+    row_key = ("val", timesteps, measurement)
     places = {(row["split"], row["fields"].get("timesteps"), row["fields"].get("measurement")): row for row in table["rows"]}
-    return max(places[wanted]["all"], key=lambda entry: entry["lds"])["setting"]["damping"]
+    return max(places[row_key]["all"], key=lambda entry: entry["lds"])["setting"]["damping"]
 
 
 if __name__ == "__main__":

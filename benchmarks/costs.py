@@ -1,8 +1,8 @@
-"""What does each method cost? Seconds and bytes of every method at its defaults, on the digits bank, from an empty store.
+"""The cost of every method at its defaults: seconds and bytes on the digits bank, from an empty store.
 
 Run: .venv/bin/python benchmarks/costs.py
-Writes benchmarks/results/costs.json, and src/headwater/costs.json, which `headwater methods` shows.
-`clip` needs an embedder: the example of recipes/efficientnet.py. What learns from retraining learns from 40 of the 64 halves here.
+Writes benchmarks/results/costs.json, and src/headwater/cost/methods.json, which `headwater methods` shows.
+`clip` uses the embedder of recipes/efficientnet.py. Methods that learn from retraining learn from 40 of the 64 halves.
 """
 
 import json
@@ -36,13 +36,13 @@ def main() -> None:
     result = {"bank": "digits", "images": len(bank.train), "queries": len(bank.queries), "environment": machine, "methods": rows}
     result["parameters"] = sum(parameter.numel() for parameter in model.module.parameters())
     (HERE / "results" / "costs.json").write_text(json.dumps(result, indent=1) + "\n")
-    few = {name: result[name] for name in ("bank", "images", "queries", "parameters", "methods")}
-    few |= {name: machine[name] for name in ("processor", "cores")}
-    (HERE.parent / "src" / "headwater" / "costs.json").write_text(json.dumps(few, indent=1) + "\n")
+    shipped = {name: result[name] for name in ("bank", "images", "queries", "parameters", "methods")}
+    shipped |= {name: machine[name] for name in ("processor", "cores")}
+    (HERE.parent / "src" / "headwater" / "cost" / "methods.json").write_text(json.dumps(shipped, indent=1) + "\n")
 
 
 def measured(name: str, bank: Bank, model: Any) -> dict[str, Any]:
-    """Seconds of fitting and scoring, and bytes that are left in the store."""
+    """Seconds to fit and score, and bytes in the store afterwards."""
     fields = FIELDS.get(name, {}) | ({"subsets": tuple(range(40))} if needs_bank(method_class(name)) else {})
     method = make(name, fields, bank)
     with tempfile.TemporaryDirectory() as empty:

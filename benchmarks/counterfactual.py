@@ -1,9 +1,9 @@
-"""Do the images that a method holds to matter most change the picture when they go? 12 pictures, 20 and 100 of 1,000 removed.
+"""Does removing the images that a method ranks highest change the picture? 12 pictures, 20 and 100 of 1,000 images removed.
 
-Run: .venv/bin/python benchmarks/counterfactual.py --out FOLDER [--bank digits --queries 12 --remove 2% 10%]. It goes on where it
-stopped.
+Run: .venv/bin/python benchmarks/counterfactual.py --out FOLDER [--bank digits --queries 12 --remove 2% 10%]. A second run resumes
+the first.
 Writes benchmarks/results/counterfactual-BANK.json; FOLDER holds the report with the pictures.
-Fields were chosen on the bank's validation queries; pictures removed from are generated ones.
+Fields were chosen on the bank's validation queries; the 12 pictures are generated.
 """
 
 import argparse
@@ -45,22 +45,22 @@ def main() -> None:
     arguments.add_argument("--queries", type=int, default=12)
     arguments.add_argument("--remove", nargs="+", default=["2%", "10%"])
     arguments.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    given = arguments.parse_args()
-    bank = open_bank(given.bank)
+    options = arguments.parse_args()
+    bank = open_bank(options.bank)
     name, store = bank.folder.name, FeatureStore(default_root())
     for method, fields in METHODS[name].items():
         models = [] if method in ("pixel", "nda") else [loading.load(bank.folder / "model")]
-        run(Experiment(method, fields, bank.train, bank.queries, models), given.out / method, store, force=True)
-    place = Place(Pool(given.workers), models=default_root() / "models")
-    what = planned(
-        bank, [open_run(given.out / method) for method in METHODS[name]], given.queries, counts(given.remove, len(bank.train))
+        run(Experiment(method, fields, bank.train, bank.queries, models), options.out / method, store, force=True)
+    place = Place(Pool(options.workers), models=default_root() / "models")
+    removals = planned(
+        bank, [open_run(options.out / method) for method in METHODS[name]], options.queries, counts(options.remove, len(bank.train))
     )
-    for done, total in remove(what, given.out, place):
-        print(done, total, flush=True)
-    found = collected(what, given.out, place)
-    result = {"fields": METHODS[name], "environment": environment(), **found}
+    for count, total in remove(removals, options.out, place):
+        print(count, total, flush=True)
+    outcome = collected(removals, options.out, place)
+    result = {"fields": METHODS[name], "environment": environment(), **outcome}
     (Path(__file__).parent / "results" / f"counterfactual-{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
-    print("\n".join(lines(found)), page(given.out), sep="\n")
+    print("\n".join(lines(outcome)), page(options.out), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What K-FAC's and EK-FAC's estimates and scores cost, and what their noise is worth.
+"""The cost of K-FAC's and EK-FAC's estimates and scores, and the noise of the estimates.
 
-Run: .venv/bin/python benchmarks/curvature.py [--models digits 4.4M]. On one thread and one batch of (image, draw) rows, in turns in
-one run: a plain forward and backward pass with weight gradients; our factors and squares for several groups; curvlinops' factors
-and corrected eigenvalues; eigendecompositions apart; scoring, for one damping and for twenty. Then, on the digits bank's model, how
-far eigenvalues from groups of gradients lie from those of many more. Writes benchmarks/results/curvature.json.
+Run: .venv/bin/python benchmarks/curvature.py [--models digits 4.4M]. On one thread and one batch of (image, draw) rows, in turns
+within one run: a plain forward and backward pass with weight gradients; our factors and squares for several groups; curvlinops'
+factors and corrected eigenvalues; eigendecompositions separately; scoring, for one damping and for twenty. Then, on the digits
+bank's model, the distance of eigenvalues from groups of gradients to eigenvalues from many more gradients. Writes
+benchmarks/results/curvature.json.
 """
 
 import argparse
@@ -50,22 +51,22 @@ def main() -> None:
     arguments.add_argument("--models", nargs="*", default=list(MODELS))
     arguments.add_argument("--variance-images", type=int, default=200, help="0: leave the noise out")
     arguments.add_argument("--print-only", action="store_true", help="write no file, as on a machine that is busy")
-    given = arguments.parse_args()
+    options = arguments.parse_args()
     torch.set_num_threads(1)
     path = Path(__file__).parent / "results" / "curvature.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    here = environment() | {"threads": 1}
-    for name in given.models:
-        found[name] = {"environment": here, **MODELS[name], **costs(**MODELS[name])}
-        print(name, json.dumps(found[name]["ratios"], indent=1))
-    if given.variance_images:
-        found["noise"] = {"environment": here, **noise(given.variance_images)}
-    if not given.print_only:
-        path.write_text(json.dumps(found, indent=1))
+    results = json.loads(path.read_text()) if path.exists() else {}
+    machine = environment() | {"threads": 1}
+    for name in options.models:
+        results[name] = {"environment": machine, **MODELS[name], **costs(**MODELS[name])}
+        print(name, json.dumps(results[name]["ratios"], indent=1))
+    if options.variance_images:
+        results["noise"] = {"environment": machine, **noise(options.variance_images)}
+    if not options.print_only:
+        path.write_text(json.dumps(results, indent=1))
 
 
 def costs(configuration: dict[str, Any], images: int, draws: int, queries: int, repeats: int) -> dict[str, Any]:
-    """Seconds of each, the least of `repeats` turns, and their ratios to a plain forward and backward pass."""
+    """Seconds of each step, the least of `repeats` turns, and the ratios to a plain forward and backward pass."""
     model = unet.new(configuration, seed=0)
     c, h, w = model.shape
     pixels = seeds.stream(0, "benchmark pictures").integers(0, 256, (images, h, w, c), dtype=np.uint8)
@@ -75,7 +76,7 @@ def costs(configuration: dict[str, Any], images: int, draws: int, queries: int, 
     basis = kfac(model, factors(model, examples, fisher, rows=rows))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = {"first fit, eigendecompositions and all": time.perf_counter() - start}
-    what: dict[str, Callable[[], object]] = {
+    works: dict[str, Callable[[], object]] = {
         PLAIN: lambda: plain(model, examples, fisher),
         "factors, expand": lambda: factors(model, examples, fisher, rows=rows),
         "factors, reduce": lambda: factors(model, examples, fisher, rows=rows, variant="reduce"),
@@ -89,11 +90,11 @@ def costs(configuration: dict[str, Any], images: int, draws: int, queries: int, 
         },
         **theirs(model, examples, fisher),
     }
-    each: dict[str, list[float]] = defaultdict(list)
+    turns: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):
-        for name, call in what.items():
-            each[name].append(timed(call))
-    seconds |= {name: min(times) for name, times in each.items()}
+        for name, call in works.items():
+            turns[name].append(timed(call))
+    seconds |= {name: min(times) for name, times in turns.items()}
     ratios = {name: round(value / seconds[PLAIN], 3) for name, value in seconds.items()}
     return {"parameters": basis.p, "seconds": seconds, "ratios": ratios, "bytes_at_most_in_a_fit": memory}
 
@@ -101,7 +102,7 @@ def costs(configuration: dict[str, Any], images: int, draws: int, queries: int, 
 def scoring(
     model: Denoiser, examples: Examples, draws: Draws, basis: Curvature, queries: int, grid: list[float]
 ) -> Callable[[], object]:
-    """Training gradients past so many held queries."""
+    """Products of the training gradients with this many held queries."""
     rows = torch.as_tensor(seeds.normal((queries, basis.p), 0, "benchmark queries"), dtype=torch.float32)
     held = query_sides(basis, rows.split(1), [Damping(value) for value in grid])
     streamed = Streamed(model, examples, basis, draws, False, held)
@@ -109,7 +110,7 @@ def scoring(
 
 
 def plain(model: Denoiser, examples: Examples, fisher: Fisher) -> None:
-    """One training step's work on the same rows, drawing of noise included."""
+    """The work of a training step on these rows, including the draws of noise."""
     draw = fisher.drawn(model, examples, slice(None)).draw
     output = model.predict(draw.x_t.flatten(0, 1), draw.t.flatten())
     fisher.measurement(output.view_as(draw.x_t), draw, model.schedule).sum().backward()
@@ -117,7 +118,7 @@ def plain(model: Denoiser, examples: Examples, fisher: Fisher) -> None:
 
 
 class Flat(nn.Module):
-    """The network of one tensor that holds x_t and t, with one row of output for each picture, as curvlinops wants it."""
+    """The network as curvlinops expects it: one input tensor with x_t and t, one output row per picture."""
 
     def __init__(self, model: Denoiser) -> None:
         super().__init__()
@@ -132,8 +133,8 @@ def theirs(model: Denoiser, examples: Examples, fisher: Fisher) -> dict[str, Cal
     draw = fisher.drawn(model, examples, slice(None)).draw
     data = [(torch.cat([draw.x_t.flatten(1), draw.t.to(draw.x_t)], 1), draw.noise.flatten(1))]
     wrapped = Flat(model)
-    wanted = {f"inner.{name}" for name in factored(model).pattern.split("|")}
-    chosen = [parameter for name, parameter in wrapped.named_parameters() if name in wanted]
+    names = {f"inner.{name}" for name in factored(model).pattern.split("|")}
+    chosen = [parameter for name, parameter in wrapped.named_parameters() if name in names]
     held: list[EKFACLinearOperator] = []
 
     def begun() -> None:
@@ -159,25 +160,25 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def noise(images: int) -> dict[str, Any]:
-    """‖Λ_group − Λ‖/‖Λ‖ with Λ from other η and 8 times the draws, and the same of damped inverses, on the digits bank."""
+    """‖Λ_group − Λ‖/‖Λ‖ with Λ from other η and 8 times the draws, also for damped inverses, on the digits bank."""
     bank = open_bank("digits")
     model, examples = loading.load(bank.folder / "model"), bank.train.take(np.arange(images))
     basis = kfac(model, factors(model, examples, Fisher(draws=Draws(10, "antithetic"))))
     many = Fisher(draws=Draws(80, "antithetic", seed=2), seed=2)
     truth = ekfac(basis, squares(model, examples, many, basis, group=1))
-    found: dict[str, Any] = {"gradients": images * 10}
+    results: dict[str, Any] = {"gradients": images * 10}
     for group in GROUPS:
         fisher = Fisher(draws=Draws(10, "antithetic", seed=1), seed=1)
         operator = ekfac(basis, squares(model, examples, fisher, basis, group=group))
         errors = {"values": relative(operator.values, truth.values)}
         for damping in (0.1, 0.001):
             errors[f"inverse at {damping}"] = relative(operator.inverse(Damping(damping)), truth.inverse(damping))
-        found[f"group {group}"] = errors
-    return found
+        results[f"group {group}"] = errors
+    return results
 
 
-def relative(found: torch.Tensor, exact: torch.Tensor) -> float:
-    return float((found - exact).norm() / exact.norm())
+def relative(estimate: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((estimate - exact).norm() / exact.norm())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What do per-example gradients cost, in units of an ordinary forward and backward pass of the same batch?
+"""The cost of per-example gradients, in units of an ordinary forward and backward pass over the same batch.
 
 Run: .venv/bin/python benchmarks/features.py [--device cpu]. Writes benchmarks/results/features.json (features-cuda.json on a GPU).
-Every engine runs in a process of its own, on one thread, in turn with the training step that it is divided by; memory is the
+Every engine runs in a process of its own, on one thread, alternating with the training step that is its unit; memory is the
 growth of the process's peak over the loaded model, again in processes of their own.
 """
 
@@ -28,6 +28,7 @@ from headwater.examples import Examples
 from headwater.gradients import hooks, vmap
 from headwater.gradients.inputs import drawn
 from headwater.gradients.projected import projected
+from headwater.gradients.spec import GradientSpec
 from headwater.linalg.project import Sparse, TwoSided
 from headwater.models import unet
 
@@ -38,7 +39,7 @@ MIDDLE = {
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
 }
-MODELS: dict[str, dict[str, Any]] = {  # examples: so many at once, K draws each
+MODELS: dict[str, dict[str, Any]] = {  # examples at once, K draws each
     "4.4M": {
         "changes": MIDDLE,
         "examples": 4,
@@ -56,18 +57,18 @@ def main() -> None:
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--models", nargs="+", default=list(MODELS))
     arguments.add_argument("--one", nargs=3, metavar=("MODEL", "ENGINE", "WHAT"), help=argparse.SUPPRESS)
-    given = arguments.parse_args()
-    if given.one:
-        print(json.dumps(one(*given.one, given.device)))
+    options = arguments.parse_args()
+    if options.one:
+        print(json.dumps(one(*options.one, options.device)))
         return
-    name = "features.json" if given.device == "cpu" else f"features-{given.device}.json"
+    name = "features.json" if options.device == "cpu" else f"features-{options.device}.json"
     path = Path(__file__).parent / "results" / name
-    found = json.loads(path.read_text()) if path.exists() else {"timesteps": K, "device": given.device}
-    for model in given.models:
-        found[model] = {"environment": environment() | {"threads": 1}}
-        training = apart(model, "training", "memory", given.device)
-        found[model]["engines"] = [against(training, model, engine, given.device) for engine in MODELS[model]["engines"]]
-        path.write_text(json.dumps(found, indent=1))
+    results = json.loads(path.read_text()) if path.exists() else {"timesteps": K, "device": options.device}
+    for model in options.models:
+        results[model] = {"environment": environment() | {"threads": 1}}
+        training = apart(model, "training", "memory", options.device)
+        results[model]["engines"] = [against(training, model, engine, options.device) for engine in MODELS[model]["engines"]]
+        path.write_text(json.dumps(results, indent=1))
 
 
 def against(training: dict[str, Any], model: str, engine: str, device: str) -> dict[str, Any]:
@@ -79,14 +80,14 @@ def against(training: dict[str, Any], model: str, engine: str, device: str) -> d
     return row
 
 
-def apart(*what: str) -> dict[str, Any]:
-    """The same in a process of its own."""
-    *one, device = what
+def apart(*arguments: str) -> dict[str, Any]:
+    """`one` of these arguments, the device last, in a process of its own."""
+    *one, device = arguments
     words = [sys.executable, __file__, "--device", device, "--one", *one]
     return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def one(name: str, engine: str, what: str, device: str) -> dict[str, Any]:
+def one(name: str, engine: str, quantity: str, device: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     size = MODELS[name]
     model = unet.new(unet.configuration("cifar", **size["changes"]), 0)
@@ -94,7 +95,7 @@ def one(name: str, engine: str, what: str, device: str) -> dict[str, Any]:
     count = size["examples"] * size["batches"]
     images = seeds.stream(0, "benchmark").integers(0, 256, size=(count, 32, 32, 3), dtype=np.uint8)
     train = steps(model, Examples(images), size["examples"])
-    if what == "memory":
+    if quantity == "memory":
         before = peak(device)
         (train if engine == "training" else rows(model, Examples(images), engine, size["k"], size["examples"]))()
         return {"bytes": peak(device) - before}
@@ -116,11 +117,11 @@ def steps(model: Denoiser, examples: Examples, batch: int) -> Callable[[], None]
     batches = [slice(start, start + batch) for start in range(0, len(examples), batch)]
 
     def run() -> None:
-        for here in batches:
-            given = drawn(model, examples, here, simple, Draws(K))
+        for part in batches:
+            inputs = drawn(model, examples, part, simple, Draws(K))
             model.module.zero_grad()
-            output = model.module(given.draw.x_t.flatten(0, 1), given.draw.t.reshape(-1)).sample
-            simple(output.view_as(given.draw.x_t), given.draw, model.schedule).mean().backward()
+            output = model.module(inputs.draw.x_t.flatten(0, 1), inputs.draw.t.reshape(-1)).sample
+            simple(output.view_as(inputs.draw.x_t), inputs.draw, model.schedule).mean().backward()
 
     return run
 
@@ -131,10 +132,11 @@ def rows(model: Denoiser, examples: Examples, engine: str, k: int, batch: int) -
     def run() -> None:
         if engine in ("vmap", "exact"):
             engines = {"vmap": vmap.gradients, "exact": hooks.gradients}
-            made = engines[engine](model, examples, simple, Draws(K), batch=batch)
+            blocks = engines[engine](model, examples, simple, Draws(K), batch=batch)
         else:
-            made = projected(model, examples, simple, Draws(K), Sparse(k) if engine == "sparse" else TwoSided(k), rows=K * batch)
-        for _ in made:
+            projector = Sparse(k) if engine == "sparse" else TwoSided(k)
+            blocks = projected(model, examples, GradientSpec("simple", Draws(K)), projector, rows=K * batch)
+        for _ in blocks:
             pass
 
     return run

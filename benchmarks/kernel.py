@@ -1,4 +1,4 @@
-"""What do the kernel, a sweep of dampings and the scores cost?
+"""The cost of the kernel, of a sweep of dampings and of the scores.
 
 Run: .venv/bin/python benchmarks/kernel.py. Writes benchmarks/results/kernel.json. Random features of n images and q queries, k
 wide; every part in a process of its own for its peak memory. `gemm_fraction`: the scores' arithmetic rate over the rate of one
@@ -29,9 +29,9 @@ DAMPINGS = np.geomspace(1e-4, 1e2, 27).tolist()
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--one", choices=["fit", "sweep", "scores", "ends"], help=argparse.SUPPRESS)
-    given = arguments.parse_args()
-    if given.one:
-        print(json.dumps({"fit": fit, "sweep": sweep, "scores": scores, "ends": top}[given.one]()))
+    options = arguments.parse_args()
+    if options.one:
+        print(json.dumps({"fit": fit, "sweep": sweep, "scores": scores, "ends": top}[options.one]()))
         return
     result: dict[str, Any] = {"n": N, "k": K, "q": Q, "environment": environment()}
     for part in ("fit", "sweep", "scores", "ends"):
@@ -55,7 +55,7 @@ def fit() -> dict[str, Any]:
 
 
 def sweep() -> dict[str, Any]:
-    """27 dampings against one, eigenbasis and all, for 200 queries; in turn, the median of three ratios (one at full size)."""
+    """27 dampings against one, with the eigenbasis, for 200 queries; in turn, the median of three ratios (one at full size)."""
     return {f"n={n}, k={k}": swept(n, k, repeats) for n, k, repeats in ((2000, 4096, 3), (N, K, 1))}
 
 
@@ -85,7 +85,7 @@ def scores() -> dict[str, Any]:
 
 
 def top() -> dict[str, Any]:
-    """Top and bottom 50 of 1,000 queries over a million training rows, in blocks; what making the blocks takes is left out."""
+    """Top and bottom 50 of 1,000 queries over a million training rows, in blocks; the time to make the blocks is subtracted."""
     block = np.empty((1000, 20_000), np.float32)
     spent = 0.0
 

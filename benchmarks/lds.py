@@ -1,11 +1,11 @@
-"""What does LDS cost at the papers' size: 1,000 queries, 64 subsets, 50,000 training images, intervals of 1,000 resamples?
+"""The cost of LDS at the papers' size: 1,000 queries, 64 subsets, 50,000 training images, intervals of 1,000 resamples.
 
 Run: .venv/bin/python benchmarks/lds.py. Writes benchmarks/results/lds.json. Every part in a process of its own for its peak memory:
 
 - `lds`: one method, from its scores to both intervals and the standard error;
-- `bootstrap`: that over subsets alone; `ranked_anew`: the slow obvious one that it must equal, from 1 resample in 100;
-- `run`: what `headwater lds` does once the files are read, with the random row, and the ceiling and the oracle of three seeds;
-- `coverage`: how often an interval holds the expected LDS, in a Gaussian world that is drawn anew WORLDS times.
+- `bootstrap`: the one over subsets alone; `ranked_anew`: the slow obvious form that it must equal, from 1 resample in 100;
+- `run`: the work of `headwater lds` after the files are read, with the random row, and the ceiling and the oracle of three seeds;
+- `coverage`: how often an interval holds the expected LDS, in each of WORLDS random Gaussian worlds.
 """
 
 import argparse
@@ -37,9 +37,9 @@ def main() -> None:
     parts = {"lds": one_method, "bootstrap": bootstrap, "run": run, "coverage": coverage}
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--one", choices=parts, help=argparse.SUPPRESS)
-    given = arguments.parse_args()
-    if given.one:
-        print(json.dumps(parts[given.one]()))
+    options = arguments.parse_args()
+    if options.one:
+        print(json.dumps(parts[options.one]()))
         return
     result: dict[str, Any] = {"queries": Q, "subsets": M, "train": N, "resamples": RESAMPLES, "environment": environment()}
     for part in parts:
@@ -55,8 +55,8 @@ def scores() -> np.ndarray:
 
 
 def subsets() -> np.ndarray:
-    kept = np.arange(N) < N // 2
-    return np.array([seeds.stream(0, "subset", m).permutation(kept) for m in range(M)])
+    half = np.arange(N) < N // 2
+    return np.array([seeds.stream(0, "subset", m).permutation(half) for m in range(M)])
 
 
 def outcomes(*shape: int) -> np.ndarray:
@@ -64,12 +64,12 @@ def outcomes(*shape: int) -> np.ndarray:
 
 
 def one_method() -> dict[str, float]:
-    tau, kept, measured = scores(), subsets(), outcomes(M, Q)
+    tau, masks, measured = scores(), subsets(), outcomes(M, Q)
     before = peak()
 
     def figures() -> None:
-        found: LDS = lds(tau, kept, measured)
-        found.mean(), found.mean_over_queries(), found.standard_error()
+        result: LDS = lds(tau, masks, measured)
+        result.mean(), result.mean_over_queries(), result.standard_error()
 
     return {"seconds": round(seconds(figures), 2), "peak_GiB": round(peak(), 2), "peak_GiB_before": round(before, 2)}
 
@@ -94,34 +94,34 @@ def run() -> dict[str, float]:
 
 
 def coverage() -> list[dict[str, float]]:
-    """100 queries, 64 subsets; 30 % of the variance of predictions and outcomes is common to all queries, like a model's luck."""
+    """100 queries, 64 subsets; 30 % of the variance of predictions and outcomes is common to all queries, like a lucky model."""
     rows = []
     for strength in (0.0, 0.3, 0.6, 0.85):
         pairs = [world(strength, i) for i in range(WORLDS)]
-        found = {"subsets": [a.mean() for a, _ in pairs], "queries": [a.mean_over_queries() for a, _ in pairs]}
-        found["difference"] = [difference(a, b) for a, b in pairs]
-        mean, low, high = np.mean(found["subsets"], axis=0)
+        intervals = {"subsets": [a.mean() for a, _ in pairs], "queries": [a.mean_over_queries() for a, _ in pairs]}
+        intervals["difference"] = [difference(a, b) for a, b in pairs]
+        mean, low, high = np.mean(intervals["subsets"], axis=0)
         shift = np.mean([a.means().mean() - a.per_query.mean() for a, _ in pairs])
         row = {"correlation": strength, "lds": round(mean, 3), "width": round(high - low, 4), "resamples_above_by": round(shift, 4)}
-        rows.append(row | {f"covered_by_{name}": covered(each) for name, each in found.items()})
+        rows.append(row | {f"covered_by_{name}": covered(sample) for name, sample in intervals.items()})
     return rows
 
 
 def world(strength: float, i: int) -> tuple[LDS, LDS]:
-    """LDS of predictions that correlate with outcomes by `strength`, and of a copy of them with as much noise added again."""
+    """LDS of predictions that correlate with outcomes by `strength`, and of a copy with as much noise added again."""
 
     def drawn(name: str) -> np.ndarray:
-        common, own = (seeds.normal(shape, 0, name, kind, i) for shape, kind in (((M, 1), "common"), ((M, 100), "own")))
-        return np.sqrt(0.3) * common + np.sqrt(0.7) * own
+        common, single = (seeds.normal(shape, 0, name, kind, i) for shape, kind in (((M, 1), "common"), ((M, 100), "own")))
+        return np.sqrt(0.3) * common + np.sqrt(0.7) * single
 
-    signal, noise, more = (drawn(name) for name in ("signal", "noise", "more"))
+    signal, noise, extra = (drawn(name) for name in ("signal", "noise", "more"))
     outcome = strength * signal + np.sqrt(1 - strength**2) * noise
-    return correlated(signal, outcome), correlated(signal + more, outcome)
+    return correlated(signal, outcome), correlated(signal + extra, outcome)
 
 
 def covered(intervals: list[Interval]) -> float:
-    truth = np.mean([each.mean for each in intervals])
-    return round(float(np.mean([each.low <= truth <= each.high for each in intervals])), 3)
+    truth = np.mean([interval.mean for interval in intervals])
+    return round(float(np.mean([interval.low <= truth <= interval.high for interval in intervals])), 3)
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -1,12 +1,12 @@
-"""How long do the weights of all patches take, beside the convolutional form that NDA was published with, and what memory?
+"""Seconds and memory of the weights of all patches, beside the convolutional form in which NDA was published.
 
 Run: .venv/bin/python benchmarks/patches.py [--data cifar10]. Writes benchmarks/results/patches.json.
 One noisy query against N images, one timestep, one thread, no flips, the 100 heaviest patches of each image. `against`: in turn
 with the convolutional form (float32; all distances of 64 patches by one convolution, a softmax over all images, the largest of
-each) where it fits; `error` is that of scores above 1e-6 of the largest, beside float64. `growth`: over N, in processes of their
-own; bytes are the growth of the peak over the images. 32² are pictures of --data, larger ones parts of the photographs that come
-with scikit-learn.
-Ours compares up to 32 images at once, those that remain in 8, 16 or 32 lanes: `ours_32_at_a_time` has none of them empty.
+each) where it fits; `error` is the relative one of scores above 1e-6 of the largest, against float64. `growth`: over N, in
+processes of their own; bytes are the growth of the peak over the images. 32² are pictures of --data, larger ones parts of the
+photographs that come with scikit-learn.
+Ours compares up to 32 images at once, the last ones in 8, 16 or 32 lanes: in `ours_32_at_a_time` no lane is empty.
 """
 
 import argparse
@@ -34,8 +34,8 @@ from headwater.patches.compiled.displaced import LANES
 from headwater.patches.posterior import Hands, Noisy, Patches, Question, hands
 from headwater.patches.views import Views
 
-TOP, BATCH, MASK = 100, 64, 10.0  # those of the published commands
-SIDES = {32: 100, 64: 25, 128: 5}  # pictures that the convolutional form is given
+TOP, BATCH, MASK = 100, 64, 10.0  # as in the published commands
+SIDES = {32: 100, 64: 25, 128: 5}  # pictures compared by the convolutional form
 SETTINGS = [(7, 100), (7, 500), (15, 100), (15, 500)]  # patch size, timestep
 GROWTH = [1_000, 5_000, 20_000, 50_000]
 NEGLIGIBLE = [0.0, 1e-15, 1e-9]
@@ -47,44 +47,44 @@ def main() -> None:
     arguments.add_argument("--data", default="cifar10")
     arguments.add_argument("--repeats", type=int, default=3)
     arguments.add_argument("--one", nargs=3, type=int, metavar=("N", "PATCH", "T"), help=argparse.SUPPRESS)
-    given = arguments.parse_args()
+    options = arguments.parse_args()
     torch.set_num_threads(1)
-    if given.one:
-        print(json.dumps(growth(given.data, *given.one)))
+    if options.one:
+        print(json.dumps(growth(options.data, *options.one)))
         return
-    found: dict[str, Any] = {"data": given.data, "environment": environment() | {"threads": 1}, "against": [], "growth": []}
+    results: dict[str, Any] = {"data": options.data, "environment": environment() | {"threads": 1}, "against": [], "growth": []}
     path = Path(__file__).parent / "results" / "patches.json"
     for side, n in SIDES.items():
         if side == max(SIDES):  # takes longest
-            grown(given.data, found, path)
+            grown(options.data, results, path)
         for patch, t in SETTINGS:
-            found["against"].append(against(pictures(given.data, side, n + 1), patch, t, given.repeats if side == 32 else 1))
-            print(found["against"][-1], flush=True)
-            path.write_text(json.dumps(found, indent=1))
+            results["against"].append(against(pictures(options.data, side, n + 1), patch, t, options.repeats if side == 32 else 1))
+            print(results["against"][-1], flush=True)
+            path.write_text(json.dumps(results, indent=1))
 
 
-def grown(data: str, found: dict[str, Any], path: Path) -> None:
+def grown(data: str, results: dict[str, Any], path: Path) -> None:
     """Seconds and bytes over N, each in a process of its own."""
     for patch, t in ((7, 100), (15, 300)):
         for n in GROWTH:
             words = [sys.executable, __file__, "--data", data, "--one", str(n), str(patch), str(t)]
             lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
-            found["growth"].append(json.loads(lines[-1]))
-            print(found["growth"][-1], flush=True)
-            path.write_text(json.dumps(found, indent=1))
+            results["growth"].append(json.loads(lines[-1]))
+            print(results["growth"][-1], flush=True)
+            path.write_text(json.dumps(results, indent=1))
 
 
 def pictures(data: str, side: int, n: int) -> UInt8[np.ndarray, "n h w 3"]:
-    """So many pictures of this side."""
+    """n pictures with this side."""
     if side == 32:
         return open_examples(data).images[:n]
     photographs, dice = load_sample_images().images, seeds.stream(0, "parts", side)
-    found = []
+    parts = []
     for i in range(n):
-        whole = photographs[i % len(photographs)]
-        y, x = (int(dice.integers(0, length - side + 1)) for length in whole.shape[:2])
-        found.append(whole[y : y + side, x : x + side])
-    return np.array(found)
+        photograph = photographs[i % len(photographs)]
+        y, x = (int(dice.integers(0, length - side + 1)) for length in photograph.shape[:2])
+        parts.append(photograph[y : y + side, x : x + side])
+    return np.array(parts)
 
 
 def asked(query: UInt8[np.ndarray, "h w c"], t: int) -> Noisy:
@@ -98,21 +98,21 @@ def against(images: UInt8[np.ndarray, "n h w c"], patch: int, t: int, repeats: i
     """Seconds of either form, in turn, and how far apart their scores are. The last picture is the query."""
     train, noisy = images[:-1], asked(images[-1], t)
     questions = {negligible: Question(Patches(patch), TOP, negligible=negligible) for negligible in NEGLIGIBLE}
-    each: dict[Any, list[float]] = {name: [] for name in ["convolutional", *questions]}
+    times: dict[Any, list[float]] = {name: [] for name in ["convolutional", *questions]}
     scores: dict[Any, np.ndarray] = {}
     with hands(1) as workers:
         for turn in range(repeats + 1):  # the first warms up
-            for name in each if turn or repeats > 1 else questions:
+            for name in times if turn or repeats > 1 else questions:
                 start = time.perf_counter()
                 scores[name] = (
                     convolutional(noisy, train, patch)
                     if name == "convolutional"
                     else questions[name].answer(noisy, Views(train), workers).scores
                 )
-                each[name] += [time.perf_counter() - start] * bool(turn)
+                times[name] += [time.perf_counter() - start] * bool(turn)
         full = time_of(questions[1e-15], noisy, images, workers)
         error = errors(noisy, train, questions[0.0], scores, workers) if images.shape[1] <= EXACT else {}
-    middle = {name: statistics.median(seconds) for name, seconds in each.items()}
+    middle = {name: statistics.median(seconds) for name, seconds in times.items()}
     return {
         "side": images.shape[1],
         "n": len(train),
@@ -130,7 +130,9 @@ def against(images: UInt8[np.ndarray, "n h w c"], patch: int, t: int, repeats: i
             {
                 "negligible": name,
                 "ms_per_image": round(1000 * middle[name] / len(train), 3),
-                "times_faster": round(statistics.median(a / b for a, b in zip(each["convolutional"], each[name], strict=True)), 1),
+                "times_faster": round(
+                    statistics.median(a / b for a, b in zip(times["convolutional"], times[name], strict=True)), 1
+                ),
                 "error": error.get(name),
             }
             for name in questions
@@ -140,20 +142,20 @@ def against(images: UInt8[np.ndarray, "n h w c"], patch: int, t: int, repeats: i
 
 def time_of(question: Question, noisy: Noisy, images: UInt8[np.ndarray, "n h w c"], workers: Hands) -> float:
     """Seconds per image where no lane is empty."""
-    whole = np.concatenate([images] * -(-LANES // len(images)))
-    whole = whole[: len(whole) // LANES * LANES]
+    lanes = np.concatenate([images] * -(-LANES // len(images)))
+    lanes = lanes[: len(lanes) // LANES * LANES]
     start = time.perf_counter()
-    question.answer(noisy, Views(whole), workers)
-    return (time.perf_counter() - start) / len(whole)
+    question.answer(noisy, Views(lanes), workers)
+    return (time.perf_counter() - start) / len(lanes)
 
 
 def errors(
     noisy: Noisy, train: UInt8[np.ndarray, "n h w c"], question: Question, scores: dict[Any, np.ndarray], workers: Hands
 ) -> dict[Any, float]:
-    """How far scores above 1e-6 of the largest are from those in float64."""
+    """The largest relative error, against float64, of scores above 1e-6 of the largest."""
     exact = question.answer(noisy._replace(x_t=noisy.x_t.astype(np.float64)), Views(train), workers).scores
-    shown = exact > 1e-6 * exact.max()
-    return {name: float(f"{np.abs(found[shown] / exact[shown] - 1).max():.1e}") for name, found in scores.items()}
+    large = exact > 1e-6 * exact.max()
+    return {name: float(f"{np.abs(values[large] / exact[large] - 1).max():.1e}") for name, values in scores.items()}
 
 
 def convolutional(noisy: Noisy, images: UInt8[np.ndarray, "n h w c"], patch: int) -> Float[np.ndarray, " n"]:

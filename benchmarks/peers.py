@@ -33,6 +33,7 @@ from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.gradients.inputs import drawn
 from headwater.gradients.projected import projected
+from headwater.gradients.spec import GradientSpec
 from headwater.linalg.project import Dense, Sparse, TwoSided
 from headwater.models import loading
 
@@ -44,19 +45,20 @@ def main() -> None:
     bank, machine = open_bank("digits"), environment() | {"threads": 1}
     model, images = loading.load(bank.folder / "model"), bank.train.take(range(N))
     draw = drawn(model, images, slice(None), simple, Draws(K)).draw
+    spec = GradientSpec("simple", Draws(K))
     data = TensorDataset(draw.x_t, draw.t, draw.noise)
     works: dict[str, Callable[[], Any]] = {
-        f"headwater {name}": lambda projector=projector: list(projected(model, images, simple, Draws(K), projector))
+        f"headwater {name}": lambda projector=projector: list(projected(model, images, spec, projector))
         for name, projector in {"gaussian": Dense(WIDTH), "sparse": Sparse(WIDTH), "two-sided": TwoSided(WIDTH)}.items()
     }
     works |= {"traker": lambda: by_traker(model.module, data), "dattri": lambda: by_dattri(model.module, data)}
     seconds = {name: [] for name in works}
     for _ in range(REPEATS + 1):
-        for name, work in works.items():  # in turn, so that a slow minute is everybody's
+        for name, work in works.items():  # in turn, so that a slow minute slows every library
             start = time.perf_counter()
             work()
             seconds[name].append(time.perf_counter() - start)
-    rows = [{"library": name, "seconds": round(statistics.median(each[1:]), 3)} for name, each in seconds.items()]
+    rows = [{"library": name, "seconds": round(statistics.median(times[1:]), 3)} for name, times in seconds.items()]
     for row in rows:
         row["images_per_second"] = round(N / row["seconds"], 1)
         print(row)
@@ -66,7 +68,7 @@ def main() -> None:
 
 
 class Loss(AbstractModelOutput):
-    """traker's idea of a task: the mean training loss of one picture's draws."""
+    """traker's form of a task: the mean training loss of one picture's draws."""
 
     def __init__(self) -> None:
         pass

@@ -1,8 +1,8 @@
-"""What does `headwater plan` say of Stable Diffusion 1.5 at 256 pixels with adapters of rank 128: 5,000 images × 10 timesteps?
+"""The output of `headwater plan` for Stable Diffusion 1.5 at 256 pixels with adapters of rank 128: 5,000 images × 10 timesteps.
 
 Run: .venv/bin/python benchmarks/plan_sd.py FOLDER --tokenizer CLIP. Writes benchmarks/results/plan-sd.json. The pipeline has the
-real one's configuration and random weights, and is made in FOLDER (4.3 GB); pictures are CIFAR-2's at 256 pixels. `plan` times a
-few real gradients, encodings and prompts on this machine; what it says of the whole is extrapolated.
+real one's configuration and random weights, and is built in FOLDER (4.3 GB); pictures are CIFAR-2's at 256 pixels. `plan` times a
+few real gradients, encodings and prompts on this machine and extrapolates to the whole.
 """
 
 import argparse
@@ -53,22 +53,22 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("folder", type=Path)
     arguments.add_argument("--tokenizer", type=Path, required=True, help="folder of CLIP's tokenizer")
-    given = arguments.parse_args()
-    if not (given.folder / "adapters").exists():
-        made(given.folder, given.tokenizer)
+    options = arguments.parse_args()
+    if not (options.folder / "adapters").exists():
+        build(options.folder, options.tokenizer)
     words = ["plan", "--method", "d-trak", "--set", "timesteps=10", "--set", "k=4096", "--caption", "a {group}"]
     places = {"model": "model", "lora": "adapters", "train": "train.npz", "query": "query.npz"}
-    words += [part for name, place in places.items() for part in (f"--{name}", str(given.folder / place))]
+    words += [part for name, place in places.items() for part in (f"--{name}", str(options.folder / place))]
     before = environment() | {"threads": 1}
     run = subprocess.run([str(Path(sys.executable).with_name("headwater")), *words], check=True, capture_output=True, text=True)
-    lines = [line.replace(str(given.folder), "FOLDER") for line in run.stdout.splitlines()]
+    lines = [line.replace(str(options.folder), "FOLDER") for line in run.stdout.splitlines()]
     path = Path(__file__).parent / "results" / "plan-sd.json"
     path.write_text(json.dumps({"environment": before, "plan": lines}, indent=1, ensure_ascii=False) + "\n")
     print("\n".join(lines))
 
 
-def made(folder: Path, tokenizer: Path) -> None:
-    """Pipeline, adapters and pictures."""
+def build(folder: Path, tokenizer: Path) -> None:
+    """Write the pipeline, the adapters and the pictures to `folder`."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         parts = {name: kind(**CONFIGURED[name]) for name, kind in KINDS.items()}
@@ -78,7 +78,7 @@ def made(folder: Path, tokenizer: Path) -> None:
     none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipeline(**parts, text_encoder=text, tokenizer=words, **none).save_pretrained(folder / "model")
     lora.add(unet, RANK, 0)
-    lora.save(unet, folder / "adapters", "unet")
+    lora.save_adapters(unet, folder / "adapters", "unet")
     write_examples(folder / "train.npz", open_examples("cifar2", resize=SIDE))
     write_examples(folder / "query.npz", open_examples("cifar2:val", resize=SIDE).take(range(4)))
 

@@ -1,9 +1,9 @@
-"""What does a projection cost in LDS? Sparse and two-sided against dense Gaussian at equal k, on the digits bank, paired.
+"""The cost of a projection in LDS: sparse and two-sided against dense Gaussian at equal k, on the digits bank, paired.
 
 Run: .venv/bin/python benchmarks/projection.py [--bank digits]. Writes benchmarks/results/projection.json.
-The draws are the same throughout; only the projection's seed changes. For each projector and k the damping is the one that is best,
-in the mean over seeds, on one half of a split's queries, and the figure is of the other half. `difference` is to Gaussian of the
-same k; its interval is a bootstrap over the bank's subsets, paired, of the mean over seeds.
+All runs share their draws; only the projection's seed changes. For each projector and k the damping is the best one, in the mean
+over seeds, on one half of a split's queries, and the figure is computed on the other half. `difference` is to Gaussian of the same
+k; its interval is a paired bootstrap over the bank's subsets, of the mean over seeds.
 """
 
 import argparse
@@ -19,17 +19,17 @@ from headwater.cli.environment import environment
 from headwater.curvature.gram import Gram
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
-from headwater.diffusion.measure import measurement
 from headwater.evaluate.lds import LDS, against, difference
 from headwater.evaluate.tune import tuned
 from headwater.gradients.projected import projected
+from headwater.gradients.spec import GradientSpec
 from headwater.linalg.project import Dense, Identity, Sparse, TwoSided, project
 from headwater.models import loading
 from headwater.scores import dense
 
 WIDTHS = [256, 512, 1024, 2048, 4096, 8192]
 DAMPINGS = [a * 10.0**b for b in range(-4, 1) for a in (1, 3)]
-MEASUREMENT, TIMESTEPS = "avg", 10  # of d-trak's, the best on this bank's validation queries
+MEASUREMENT, TIMESTEPS = "avg", 10  # the best of d-trak's on this bank's validation queries
 
 
 def main() -> None:
@@ -37,36 +37,36 @@ def main() -> None:
     arguments.add_argument("--bank", default="digits")
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
-    given = arguments.parse_args()
-    bank, machine = open_bank(given.bank), environment()
+    options = arguments.parse_args()
+    bank, machine = open_bank(options.bank), environment()
     model = loading.load(bank.folder / "model")
     exact = [rows(model, bank, side, Identity()) for side in ("train", "queries")]
     split, results = np.array(bank.queries.split), []
-    for k in given.widths:
-        found = {name: cross_fitted(bank, model, exact, name, k, given.seeds) for name in ("gaussian", "sparse", "two-sided")}
-        for name, best in found.items():
+    for k in options.widths:
+        fitted = {name: cross_fitted(bank, model, exact, name, k, options.seeds) for name in ("gaussian", "sparse", "two-sided")}
+        for name, best in fitted.items():
             for which, lds in best.items():
                 chosen = split == which
                 row = {"projector": name, "k": k, "split": which, **lds.mean(chosen)._asdict()}
                 if name != "gaussian":
-                    row["difference"] = difference(lds, found["gaussian"][which], chosen)._asdict()
+                    row["difference"] = difference(lds, fitted["gaussian"][which], chosen)._asdict()
                 results.append(row)
                 print(row, flush=True)
-    whole = cross_fitted(bank, model, exact, "none", 0, 1)
-    results += [{"projector": "none", "split": which, **lds.mean(split == which)._asdict()} for which, lds in whole.items()]
-    result = {"bank": bank.folder.name, "measurement": MEASUREMENT, "timesteps": TIMESTEPS, "seeds": given.seeds}
+    unprojected = cross_fitted(bank, model, exact, "none", 0, 1)
+    results += [{"projector": "none", "split": which, **lds.mean(split == which)._asdict()} for which, lds in unprojected.items()]
+    result = {"bank": bank.folder.name, "measurement": MEASUREMENT, "timesteps": TIMESTEPS, "seeds": options.seeds}
     path = Path(__file__).parent / "results" / "projection.json"
     path.write_text(json.dumps(result | {"environment": machine, "rows": results}, indent=1))
 
 
 def rows(model: Denoiser, bank: Bank, side: str, projector: Any) -> torch.Tensor:
     examples = bank.train if side == "train" else bank.queries
-    return torch.cat(list(projected(model, examples, measurement(MEASUREMENT), Draws(TIMESTEPS), projector)))
+    return torch.cat(list(projected(model, examples, GradientSpec(MEASUREMENT, Draws(TIMESTEPS)), projector)))
 
 
 def cross_fitted(bank: Bank, model: Denoiser, exact: list[torch.Tensor], name: str, k: int, count: int) -> dict[str, LDS]:
     """For each split the cross-fitted LDS, the mean over projection seeds."""
-    each: list[dict[float, LDS]] = []
+    by_seed: list[dict[float, LDS]] = []
     for seed in range(count):
         if name == "two-sided":
             train, queries = (rows(model, bank, side, TwoSided(k, seed)).numpy() for side in ("train", "queries"))
@@ -77,15 +77,15 @@ def cross_fitted(bank: Bank, model: Denoiser, exact: list[torch.Tensor], name: s
             train, queries = (project(flat, side).numpy() for side in exact)
         gram = Gram(train)
         blocks = dense(gram.scores(queries, [damping * gram.mean_square for damping in DAMPINGS]))
-        each.append({damping: against(bank, scores) for damping, scores in zip(DAMPINGS, blocks, strict=True)})
-    settings = {(("damping", damping),): mean([seed[damping] for seed in each]) for damping in DAMPINGS}
+        by_seed.append({damping: against(bank, scores) for damping, scores in zip(DAMPINGS, blocks, strict=True)})
+    settings = {(("damping", damping),): mean([seed[damping] for seed in by_seed]) for damping in DAMPINGS}
     split = np.array(bank.queries.split)
     return {which: tuned(settings, split == which).lds for which in ("val", "gen")}
 
 
-def mean(each: list[LDS]) -> LDS:
+def mean(by_seed: list[LDS]) -> LDS:
     """The mean over seeds, resampling by resampling."""
-    return LDS(np.mean([lds.per_query for lds in each], axis=0), lambda: np.mean([lds.bootstrap for lds in each], axis=0))
+    return LDS(np.mean([lds.per_query for lds in by_seed], axis=0), lambda: np.mean([lds.bootstrap for lds in by_seed], axis=0))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Is there a faster way to retrain many small models than one plain process for each core?
 
 Run: .venv/bin/python benchmarks/training.py. Writes benchmarks/results/training.json. The digits bank's network, batch 64. In turn:
-one process a core with a thread each (what `headwater bank build` does), one process with all threads, S models at once in one
-process by torch.func with stacked parameters, and torch.compile. And why: how long a step spends in convolutions, and at what part
-of the rate of a large matrix product.
+one process a core with a thread each (as `headwater bank build` does), one process with all threads, S models at once in one
+process by torch.func with stacked parameters, and torch.compile. And the reason: the time a step spends in convolutions,
+and their rate as a fraction of that of a large matrix product.
 """
 
 import copy
@@ -41,14 +41,14 @@ def main() -> None:
     cores = os.cpu_count() or 1
     result["a process for each core"] = together([["plain", "1"]] * cores)
     result["one process, all threads"] = together([["plain", str(cores)]])
-    base = statistics.median(each["ms"] for each in together([["stacked", "1"]] * cores)["each"])
+    base = statistics.median(run["ms"] for run in together([["stacked", "1"]] * cores)["each"])
     for size in (2, 4, 8):
-        each = together([["stacked", str(size)]] * cores)["each"]
-        result[f"{size} stacked"] = {"each": each, "ratio": round(base / statistics.median(one["ms"] for one in each), 3)}
+        runs = together([["stacked", str(size)]] * cores)["each"]
+        result[f"{size} stacked"] = {"each": runs, "ratio": round(base / statistics.median(run["ms"] for run in runs), 3)}
         print(size, result[f"{size} stacked"], flush=True)
-    each = together([["compiled"]] * cores)["each"]
-    ratio = round(base / statistics.median(one["ms"] for one in each), 3)
-    result["torch.compile"] = {"each": each, "ratio": ratio}
+    runs = together([["compiled"]] * cores)["each"]
+    ratio = round(base / statistics.median(run["ms"] for run in runs), 3)
+    result["torch.compile"] = {"each": runs, "ratio": ratio}
     result["why"] = together([["why"]])["each"][0]
     path = Path(__file__).parent / "results" / "training.json"
     path.write_text(json.dumps(result, indent=1))
@@ -56,11 +56,11 @@ def main() -> None:
 
 def together(words: list[list[str]]) -> dict[str, Any]:
     """Processes side by side."""
-    running = [subprocess.Popen([sys.executable, __file__, *each], stdout=subprocess.PIPE, text=True) for each in words]
-    found = [json.loads((one.communicate()[0] or "").splitlines()[-1]) for one in running]
-    rate = sum(one["trainings_an_hour"] for one in found if "trainings_an_hour" in one)
-    print(words[0], found, flush=True)
-    return {"each": found} | ({"trainings_an_hour": round(rate, 1)} if rate else {})
+    running = [subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True) for arguments in words]
+    results = [json.loads((one.communicate()[0] or "").splitlines()[-1]) for one in running]
+    rate = sum(one["trainings_an_hour"] for one in results if "trainings_an_hour" in one)
+    print(words[0], results, flush=True)
+    return {"each": results} | ({"trainings_an_hour": round(rate, 1)} if rate else {})
 
 
 def plain(threads: int) -> dict[str, float]:
@@ -89,13 +89,13 @@ def stacked(size: int) -> dict[str, float]:
             module.zero_grad()
             module(x[0], t[0]).sample.square().mean().backward()
     else:
-        norm = torch.group_norm  # its batching rule asks for contiguous inputs
+        norm = torch.group_norm  # its batching rule needs contiguous inputs
         torch.nn.functional.group_norm = lambda a, groups, w=None, b=None, eps=1e-5: norm(a.contiguous(), groups, w, b, eps, False)
         modules = [NETWORK.fresh(seed) for seed in range(size)]
         parameters = {name: value.detach().requires_grad_() for name, value in stack_module_state(modules)[0].items()}
 
-        def loss(own: dict[str, torch.Tensor], x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            return functional_call(modules[0], own, (x, t)).sample.square().mean()
+        def loss(weights: dict[str, torch.Tensor], x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return functional_call(modules[0], weights, (x, t)).sample.square().mean()
 
         def step() -> None:
             with sdpa_kernel(SDPBackend.MATH):
@@ -130,7 +130,7 @@ def why() -> dict[str, float]:
         module.zero_grad()
         module(x[0], t[0]).sample.square().mean().backward()
 
-    whole = timed(step)  # before the profiler, which slows what comes after it
+    step_ms = timed(step)  # before the profiler, which slows what comes after it
     with FlopCounterMode(display=False) as counter:
         step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -142,13 +142,13 @@ def why() -> dict[str, float]:
     gemm = 2 * 2048**3 / 1e6 / timed(lambda: a @ a)
     flops = counter.get_total_flops() / 1e9
     return {
-        "ms": round(whole, 2),
+        "ms": round(step_ms, 2),
         "ms_in_convolutions": round(convolutions, 2),
         "GFLOP": round(flops, 3),
         "convolutions_GFLOPS": round(1000 * flops / convolutions, 1),
         "gemm_GFLOPS": round(gemm, 1),
-        "most_if_all_else_were_free": round(whole / convolutions, 2),
-        "most_at_the_rate_of_gemm": round(whole * gemm / flops / 1000, 2),
+        "most_if_all_else_were_free": round(step_ms / convolutions, 2),
+        "most_at_the_rate_of_gemm": round(step_ms * gemm / flops / 1000, 2),
     }
 
 
@@ -156,13 +156,13 @@ def timed(work: Callable[[], Any]) -> float:
     """Milliseconds, the median of some runs."""
     work()
     work()
-    found = []
+    times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
         for _ in range(5):
             work()
-        found.append(1000 * (time.perf_counter() - start) / 5)
-    return statistics.median(found)
+        times.append(1000 * (time.perf_counter() - start) / 5)
+    return statistics.median(times)
 
 
 if __name__ == "__main__":

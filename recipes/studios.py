@@ -29,7 +29,8 @@ from headwater.families.embedding import name_of
 from headwater.linalg.damping import Damping
 from headwater.methods import make
 from headwater.models import adapters as tuning
-from headwater.models.making import Sampling, pictures, train_model
+from headwater.models.create import train_model
+from headwater.models.generate import Sampling, pictures
 from headwater.models.train import LORA, Recipe
 from headwater.scores import dense
 from pages import RESULTS, save
@@ -103,7 +104,7 @@ class Study:
 def adapters(study: Study, base_folder: Path, train: Examples, out: Path, store: FeatureStore) -> Path:
     """The folder of the adapters trained on both studios."""
     with bar("train adapters") as tick:
-        network = tuning.adapters(base_folder, study.rank, train.shape[1:], store)
+        network = tuning.lora_tuning(base_folder, study.rank, train.shape[1:], store)
         train_model(network, train, study.training, out, study.seed, tick=tick)
     return out
 

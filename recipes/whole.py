@@ -10,9 +10,9 @@ from engine import Given, Line, influence
 from headwater.curvature.kfac import Curvature
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
-from headwater.diffusion.measure import simple
 from headwater.examples import Examples
 from headwater.gradients.projected import projected
+from headwater.gradients.spec import GradientSpec
 from headwater.linalg.project import Identity
 
 
@@ -43,4 +43,4 @@ def whole_gradients(given: Given, timesteps: int) -> WholeGradients:
 
 
 def _gradients(model: Denoiser, examples: Examples, draws: Draws, pattern: str) -> Tensor:
-    return torch.cat(list(projected(model, examples, simple, draws, Identity(), pattern=pattern)))
+    return torch.cat(list(projected(model, examples, GradientSpec("simple", draws, pattern), Identity())))

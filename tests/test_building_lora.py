@@ -160,7 +160,7 @@ def test_a_build_killed_in_the_middle_of_a_training_ends_as_an_undisturbed_one(b
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(lora, "written", _once(lora.written, killed))
         list(build(folder, recipe, *sides, place))
-    assert not loading.holds(folder / "model")
+    assert not loading.has_model(folder / "model")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("headwater.retraining.build.queries_of", killed)
         list(build(folder, recipe, *sides, place))

@@ -64,8 +64,8 @@ def refused(command):
 def files(tmp_path_factory) -> Path:
     """A small model, twelve training images and four queries."""
     folder = tmp_path_factory.mktemp("files")
-    unet.save(unet.new(unet.configuration("digits", **SMALL), seed=0), folder / "model")
-    unet.save(unet.new(unet.configuration("digits", **SMALL, num_class_embeds=3), seed=0), folder / "conditional")
+    unet.save_pipeline(unet.new(unet.configuration("digits", **SMALL), seed=0), folder / "model")
+    unet.save_pipeline(unet.new(unet.configuration("digits", **SMALL, num_class_embeds=3), seed=0), folder / "conditional")
     random = np.random.Generator(np.random.Philox(1))
     np.savez(folder / "train.npz", images=random.integers(0, 256, (12, 8, 8), dtype=np.uint8), labels=np.arange(12) % 3)
     np.savez(folder / "query.npz", images=random.integers(0, 256, (4, 8, 8), dtype=np.uint8))
@@ -138,7 +138,7 @@ def test_features_kept_as_float16_take_half_the_space_and_record_their_error(com
 
 def test_several_models_are_the_mean_of_their_scores(command, attribute, files, tmp_path):
     other = tmp_path / "other"
-    unet.save(unet.new(unet.configuration("digits", **SMALL), seed=9), other)
+    unet.save_pipeline(unet.new(unet.configuration("digits", **SMALL), seed=9), other)
     command(*attribute(out="one"))
     command(*attribute(out="two", model=other, seed=1))  # member s of an ensemble has seed + s
     command(*attribute(out="both"), "--model", other)
@@ -253,7 +253,7 @@ def test_a_caption_that_no_image_can_fill(refused, attribute, tmp_path):
 def test_a_folder_whose_captions_are_no_json(refused, attribute, classes, tmp_path):
     (tmp_path / "train" / "metadata.jsonl").write_text("a red car")
     message = refused(*attribute(train="train"))
-    assert "train/metadata.jsonl, line 1, is no JSON" in message and '"file_name"' in message
+    assert "train/metadata.jsonl, line 1, is not JSON" in message and '"file_name"' in message
 
 
 def test_images_of_another_size_or_channel_count_than_the_models(refused, attribute, files):
@@ -264,7 +264,7 @@ def test_images_of_another_size_or_channel_count_than_the_models(refused, attrib
 
 def damaged(files: Path, tmp_path: Path, change) -> Path:
     model = tmp_path / "damaged"
-    unet.save(loading.load(files / "model"), model)
+    unet.save_pipeline(loading.load(files / "model"), model)
     change(model / "unet" / "diffusion_pytorch_model.safetensors")
     return model
 
@@ -411,12 +411,12 @@ def test_the_python_example_of_the_readme_is_true(tmp_path, monkeypatch):
 
 
 def test_methods_tells_what_each_costs(capsys):
-    from headwater.cost.methods import lines, passes
+    from headwater.cost.methods import as_text, passes_in_words
     from headwater.methods import METHODS
 
-    text = "\n".join(lines())
+    text = as_text()
     for name in METHODS:
-        assert f"\n{name}\n" in f"\n{text}" and passes(name)
+        assert f"\n{name}\n" in f"\n{text}" and passes_in_words(name)
     assert "10 gradients a training image, 50 a query, 50 forward passes a query" in text
 
 

@@ -434,13 +434,13 @@ def test_pictures_without_any_positive_score_still_make_a_page(make):
     assert list(charted(page)) == [{}] and "No training image has a score above 0." in section and "nan" not in section
 
 
-def test_methods_of_one_name_are_told_apart_by_the_fields_they_differ_in(make):
+def test_methods_of_one_name_are_distinguished_by_the_fields_they_differ_in(make):
     ten, hundred = ({"fields": {"timesteps": count, "k": 4096}} for count in (10, 100))
     page = report([make("a", **ten), make("b", **hundred), make("c", title="TRAK", **ten)]).read_text()
     assert "D-TRAK (timesteps 10)" in page and "D-TRAK (timesteps 100)" in page and "TRAK (k" not in page and "/a)" not in page
 
 
-def test_methods_of_one_name_and_fields_are_told_apart_by_their_folders(make):
+def test_methods_of_one_name_and_fields_are_distinguished_by_their_folders(make):
     page = report([make("a"), make("b"), make("c", title="TRAK")]).read_text()
     assert "/a)" in page and "/b)" in page and "/c)" not in page
     assert "Do the methods agree?" in page

@@ -35,13 +35,13 @@ def test_both_ends_of_blocks_are_those_of_a_stable_sort(levels, sizes, k):
 
 def test_a_million_training_images_need_the_memory_of_a_block():
     q, block, count = 100, 20_000, 50
-    made = np.empty((q, block), np.float32)
+    values = np.empty((q, block), np.float32)
 
     def blocks():
         for i in range(count):
-            made[:] = seeds.stream(0, "block", i).random((q, block), dtype=np.float32)
-            made[:, i] = 2 + i  # the best of all, in order
-            yield made
+            values[:] = seeds.stream(0, "block", i).random((q, block), dtype=np.float32)
+            values[:, i] = 2 + i  # the best of all, in order
+            yield values
 
     tracemalloc.start()
     best, worst = ends(blocks(), 10)
@@ -50,7 +50,7 @@ def test_a_million_training_images_need_the_memory_of_a_block():
     assert best.values[0].tolist() == [51.0 - i for i in range(10)]
     assert best.rows[0].tolist() == [block * i + i for i in range(49, 39, -1)]
     assert (worst.values < 1e-4).all()
-    assert peak < 4 * made.nbytes
+    assert peak < 4 * values.nbytes
 
 
 def test_a_run_ranks_its_own_scores():
@@ -63,7 +63,7 @@ def test_a_score_that_is_not_finite_is_named():
         Scores(np.array([[1.0, np.nan]], np.float32), ("q",), ("a", "b"), np.ones(2, np.float32))
 
 
-def test_what_cannot_be_ranked_is_refused():
+def test_no_blocks_and_no_rows_are_refused():
     with pytest.raises(OptionError, match="k is 0"):
         top([np.zeros((1, 3), np.float32)], 0)
     with pytest.raises(OptionError, match="no score blocks"):

@@ -66,7 +66,7 @@ def test_normal_numbers_are_float32_with_mean_0_and_variance_1():
     assert abs(numbers.var() - 1) < 4 * (2 / 100_000) ** 0.5
 
 
-def test_a_key_has_as_many_bits_as_asked_for():
+def test_a_key_has_the_number_of_bits_of_its_argument():
     assert all(seeds.key(s, "bits", bits=64) < 2**64 for s in range(100))
     assert max(seeds.key(s, "bits").bit_length() for s in range(100)) > 120
 

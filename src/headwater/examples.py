@@ -1,4 +1,4 @@
-"""Examples: images with everything known about them. The one container that every layer shares; numpy only."""
+"""Examples: images with their ids, labels, groups and prompts; numpy only."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,18 @@ from jaxtyping import Float32, Int64, UInt8
 
 from headwater.errors import DataError, NonFiniteError
 
-SPACES = ("pixels", "latents")  # what two images can be compared in
+SPACES = ("pixels", "latents")  # in which two images can be compared
 
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """Prompts as a text encoder gave them: row `which[i]` of every table is example i's. Tables have the network's own names."""
+    """Encoded prompts: row `which[i]` of every table is example i's, tables are named as arguments."""
 
     which: Int64[np.ndarray, " n"]
     tables: Mapping[str, Float32[np.ndarray, "..."]]
 
     def take(self, index: Int64[np.ndarray, " b"]) -> "Text":
-        """That of the examples at `index`."""
+        """The text of the examples at `index`."""
         return replace(self, which=self.which[index])
 
 
@@ -30,9 +30,9 @@ class Text:
 class Examples:
     """Images in input order, with optional ids, labels, groups and prompts (one each per image).
 
-    `split` marks queries as `val` or `gen`. `trajectory` holds the states x_t a sampler went through, `[n, s, z, y, x]`
-    in model units, for the timesteps in `trajectory_timesteps` `[s]` (-1 = the finished picture). `latents` and `text` are what
-    an auto-encoder made of the images and a text encoder of the prompts, for a model that is shown those.
+    `split` marks queries as `val` or `gen`. `trajectory` holds the states x_t of a sampler's path, `[n, s, z,
+    y, x]` in model units, for the timesteps in `trajectory_timesteps` `[s]` (-1 = the finished picture).
+    `latents` and `text` are the encoded images and prompts, for a model with those encoders.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
@@ -79,7 +79,7 @@ class Examples:
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """A content hash per image. Equal pixels give equal hashes, so equal images share their random draws."""
+        """A content hash per image; equal pixels have equal hashes, so equal images share their draws."""
         form = str(self.images.shape[1:]).encode()
         return tuple(
             hashlib.blake2b(form + image.tobytes(), digest_size=12).hexdigest() for image in np.ascontiguousarray(self.images)
@@ -87,10 +87,7 @@ class Examples:
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """A hash per image of all that a model sees of it: pixels, label, and its prompt if that was encoded.
-
-        Stored features are found by it.
-        """
+        """A hash per image of pixels, label, and the prompt if encoded: the key of stored features."""
         keys = self.hashes
         if self.labels is not None:
             keys = tuple(f"{pixels}-{label}" for pixels, label in zip(keys, self.labels, strict=True))
@@ -101,7 +98,7 @@ class Examples:
 
     @cached_property
     def path_keys(self) -> tuple[str, ...]:
-        """`keys`, with a hash of each image's trajectory where there is one."""
+        """`keys`, with a hash of each image's trajectory if it has one."""
         if self.trajectory is None or self.trajectory_timesteps is None:
             return self.keys
         times = self.trajectory_timesteps.tobytes()
@@ -118,16 +115,16 @@ class Examples:
         return self.images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1.0
 
     def inputs(self) -> Float32[np.ndarray, "n z y x"]:
-        """What a model is shown: the latents where there are any, else the pixels."""
+        """A model's inputs: the latents if there are any, else the pixels."""
         return self.pixels() if self.latents is None else self.latents
 
-    def seen(self, space: str) -> Float32[np.ndarray, "n z y x"]:
-        """`pixels`, or the `latents` that the model's auto-encoder makes of them; a DataError where there are none."""
+    def in_space(self, space: str) -> Float32[np.ndarray, "n z y x"]:
+        """`pixels`, or the `latents` of the model's auto-encoder; a DataError if there are none."""
         if space == "pixels":
             return self.pixels()
         if self.latents is None:
             raise DataError(
-                "There are no latents to compare: no model with an auto-encoder is given. Give one, or use space=pixels."
+                "There are no latents to compare: they need a model with an auto-encoder. Give one, or use space=pixels."
             )
         return self.latents
 
@@ -146,10 +143,10 @@ class Examples:
 
 
 def labelled_like(queries: Examples, train: Examples) -> Examples:
-    """The queries with the training set's label for each of their group names.
+    """The queries, each labelled as the training images of its group.
 
-    A folder numbers its classes by itself: without this, `dog` is 1 beside `cat` and 0 alone. A group that no training image has
-    gets −1, which a class-conditional model refuses. Queries without groups are left as they are.
+    Every folder numbers its own classes: `dog` is 1 beside `cat` and 0 alone. A group without training images
+    gets −1, which a class-conditional model refuses. Queries without groups are unchanged.
     """
     if queries.groups is None or train.groups is None or train.labels is None:
         return queries
@@ -158,9 +155,9 @@ def labelled_like(queries: Examples, train: Examples) -> Examples:
 
 
 def to_uint8(pixels: Float32[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n h w c"]:
-    """Model units back to 8-bit pictures: clipped to [-1, 1], rounded to the nearest level. NaN is no picture: NonFiniteError."""
+    """8-bit pictures from model units, clipped to [-1, 1] and rounded. Raises NonFiniteError for NaN."""
     if np.isnan(pixels).any():
         row = int(np.argmax(np.isnan(pixels).any(axis=(1, 2, 3))))
-        raise NonFiniteError(f"Picture {row} holds NaN: sampling diverged. Use float32, or look at the model's weights.")
+        raise NonFiniteError(f"Picture {row} holds NaN: sampling diverged. Use float32, or check the model's weights.")
     levels = np.rint((np.clip(pixels, -1.0, 1.0) + 1.0) * 127.5)
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(0, 2, 3, 1))

@@ -1,4 +1,4 @@
-"""Scores τ[q, i]: the estimated rise of query q's loss when training image i is removed. Positive = proponent; numpy only."""
+"""Scores τ[q, i]: the estimated rise of query q's loss without training image i. Positive: proponent."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +20,10 @@ class Ranked(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """All scores of a run, `[query, train]` in input order, with the names of both sides.
+    """All scores of a run, `[query, train]` in input order, with the ids of both.
 
-    `self_scores` are τ[i, i] of the training images, NaN where a method cannot tell; `provenance` is what ran: method, fields,
-    fingerprints, seconds.
+    `self_scores` are τ[i, i] of the training images, NaN for a method without them; `provenance` records the
+    run: method, fields, fingerprints, seconds.
     """
 
     values: Float32[np.ndarray, "q n"]
@@ -50,20 +50,20 @@ class Scores:
         return Ranked(rows, -values)
 
     def credit(self, groups: Sequence[str | int] | np.ndarray) -> Credit:
-        """The scores summed by group: share(q, g) = Σ_{i∈g} max(τ[q, i], 0) / Σ_i max(τ[q, i], 0), and more in `Credit`.
+        """The scores summed by group: share(q, g) = Σ_{i∈g} max(τ[q, i], 0) / Σ_i max(τ[q, i], 0).
 
-        `groups` has one name for each training image, in their order: `train.groups`, `train.labels`, artists, licences …
+        `groups` names each training image's group, in order: `train.groups`, `train.labels`, artists …
         """
         return by_group(self.values, groups)
 
 
 def top(blocks: Iterable[Float[np.ndarray, "q _"]], k: int) -> Ranked:
-    """The k largest scores of each query over blocks of consecutive training rows; equal scores keep input order."""
+    """The k largest scores of each query over consecutive blocks of training rows; ties keep input order."""
     return ends(blocks, k)[0]
 
 
 def ends(blocks: Iterable[Float[np.ndarray, "q _"]], k: int) -> tuple[Ranked, Ranked]:
-    """The k largest and the k smallest scores of each query, from one pass over the blocks; memory for a block and 2qk numbers."""
+    """The k largest and k smallest scores of each query in one pass; memory for a block and 2qk numbers."""
     if k < 1:
         raise OptionError(f"k is {k}; expected 1 or more.")
     best: Ranked | None = None
@@ -79,19 +79,21 @@ def ends(blocks: Iterable[Float[np.ndarray, "q _"]], k: int) -> tuple[Ranked, Ra
 
 
 def _merged(best: Ranked | None, values: Float32[np.ndarray, "q b"], start: int, k: int) -> Ranked:
-    """`best` with what a further block, whose first training row is `start`, adds to it."""
-    rows, found = [], []
+    """`best` merged with a further block, whose first training row is `start`."""
+    rows, scores = [], []
     for q, row in enumerate(values):
-        had = (np.zeros(0, np.int64), np.zeros(0, np.float32)) if best is None else (best.rows[q], best.values[q])
-        if len(had[1]) == k:  # an equal score that comes later does not displace one
-            places = np.flatnonzero(row > had[1][-1])
+        best_rows, best_values = (
+            (np.zeros(0, np.int64), np.zeros(0, np.float32)) if best is None else (best.rows[q], best.values[q])
+        )
+        if len(best_values) == k:  # a later equal score does not displace an earlier one
+            places = np.flatnonzero(row > best_values[-1])
         else:
             places = np.flatnonzero(row >= np.partition(row, -k)[-k]) if len(row) > k else np.arange(len(row))
-        all_rows, all_values = np.concatenate([had[0], places + start]), np.concatenate([had[1], row[places]])
+        all_rows, all_values = np.concatenate([best_rows, places + start]), np.concatenate([best_values, row[places]])
         order = np.argsort(-all_values, kind="stable")[:k]
         rows.append(all_rows[order])
-        found.append(all_values[order])
-    return Ranked(np.stack(rows), np.stack(found))
+        scores.append(all_values[order])
+    return Ranked(np.stack(rows), np.stack(scores))
 
 
 def dense(blocks: Iterable[Float[np.ndarray, "*λ q _"]]) -> Float32[np.ndarray, "*λ q n"]:

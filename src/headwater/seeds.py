@@ -1,7 +1,8 @@
-"""Randomness that is named, not advanced: the same name gives the same numbers, whatever was drawn before.
+"""Randomness that is named, not advanced: equal names give equal numbers, whatever was drawn before.
 
-Every random number of the package comes from here: numpy's Philox, a counter-based generator, keyed by a hash of
-(seed, name). Batch size, order, worker count and device therefore change nothing, and no global generator is touched.
+Every random number of the package comes from here: numpy's Philox, a counter-based generator, keyed by a hash
+of (seed, name). Batch size, order, worker count and device therefore change nothing, and no global generator
+is touched.
 """
 
 import hashlib

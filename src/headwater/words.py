@@ -1,18 +1,18 @@
-"""Numbers as people write them: shares, durations, sizes."""
+"""Numbers in words: shares, durations, sizes."""
 
 
 def number(value: float, decimals: int = 2, sign: str = "-") -> str:
-    """A number with a true minus sign, and with none where it rounds to 0."""
+    """The number with a true minus sign, and without a sign if it rounds to 0."""
     return f"{value:{sign}z.{decimals}f}".replace("-", "−")
 
 
 def percent(share: float) -> str:
-    """A share in percent, with one decimal below 10 % unless it is 0."""
+    """The share in percent, with one decimal below 10 % unless it is 0."""
     return f"{100 * share:.{1 if 0 < share < 0.0995 else 0}f}\N{NO-BREAK SPACE}%"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Seconds, such as 4.2 s, 3 min 20 s or 2 h 5 min."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes:
         return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
@@ -20,7 +20,7 @@ def duration(seconds: float) -> str:
 
 
 def hours_in_words(hours: float) -> str:
-    """In words."""
+    """Hours, such as 3 s, 4.2 min, 5.0 h or 3 days."""
     if hours >= 48:
         return f"{hours / 24:,.0f} days"
     if hours >= 1:
@@ -29,7 +29,7 @@ def hours_in_words(hours: float) -> str:
 
 
 def sized(size: float) -> str:
-    """In words."""
+    """Bytes, such as 3.2 MB."""
     for unit in ("B", "KB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

@@ -1,6 +1,7 @@
-"""The same function on many inputs, each independent of the others: in processes of this machine or on a Ray cluster.
+"""One function on many independent inputs, in this process, in processes of this machine or on a Ray cluster.
 
-A crew gives results as they come, in any order. Every job has one thread, so that its last bits do not depend on who does it.
+A crew yields results as they arrive, in any order. Every job has one thread, so that its last bits do not
+depend on where it runs.
 """
 
 import logging
@@ -20,19 +21,19 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from headwater.errors import OptionError, UserError, WorkerError
 
-Function = Callable[[Any, Any], Any]  # (what all jobs share, one job) → its result
+Function = Callable[[Any, Any], Any]  # (data shared by all jobs, one job) → result
 
 
 @runtime_checkable
 class Crew(Protocol):
-    """Whoever does the jobs."""
+    """The workers that run the jobs."""
 
     def check(self) -> None:
-        """Raise an OptionError where nobody can be reached."""
+        """Raise an OptionError if no worker can be reached."""
         ...
 
     def work(self, function: Function, shared: Any, jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-        """(job, function(shared, job)) for every job, as each is done. `function` is a module's own: others import it."""
+        """(job, function(shared, job)) for every job, in order of completion; workers import `function`."""
         ...
 
 
@@ -50,7 +51,7 @@ class Here:
 
 @dataclass(frozen=True)
 class Pool:
-    """Processes of this machine, which share its cores. They end when the iteration ends, however that comes."""
+    """Processes of this machine, which share its cores. They end with the iteration, also after an error."""
 
     workers: int = 1
 
@@ -60,7 +61,7 @@ class Pool:
     def work(self, function: Function, shared: Any, jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         if not jobs:
             return
-        context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
+        context, existing = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
         with ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin, initargs=(function, shared)) as pool:
             with _deaf_to_interrupts():
                 futures = {pool.submit(_job, job): job for job in jobs}
@@ -69,19 +70,21 @@ class Pool:
                     yield futures[future], future.result()
             except BrokenProcessPool as error:
                 raise WorkerError(
-                    "A process that did a part of the work died: it was killed, or there was too little memory. Run the same "
-                    "command again, it goes on where it stopped; with fewer --workers if memory is short."
+                    "A process that did a part of the work died: it was killed, or there was too little "
+                    "memory. A second run goes on where this one stopped; use fewer workers if memory is "
+                    "short.",
+                    hint="Run the same command again, if memory is short with fewer --workers.",
                 ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for worker in set(multiprocessing.active_children()) - others:
+                for worker in set(multiprocessing.active_children()) - existing:
                     worker.terminate()
                 raise
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster (`pip install headwater[ray]`): Ray places the jobs, and does those of a lost node again.
+    """A Ray cluster (`pip install headwater[ray]`): Ray places the jobs, and repeats the jobs of a lost node.
 
     A job takes a core and `gpus` of a GPU, which may be a fraction: 0.25 lets four jobs share one.
     """
@@ -95,19 +98,19 @@ class Cluster:
     def work(self, function: Function, shared: Any, jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         ray = _ray(self.address)
         remote = ray.remote(on_one_thread).options(num_cpus=1, num_gpus=self.gpus, max_retries=-1)
-        given = ray.put(shared)
-        waiting = {remote.remote(function, given, job): job for job in jobs}
+        reference = ray.put(shared)
+        waiting = {remote.remote(function, reference, job): job for job in jobs}
         try:
             while waiting:
-                (done,), _ = ray.wait(list(waiting), num_returns=1)
+                (finished,), _ = ray.wait(list(waiting), num_returns=1)
                 try:
-                    found = ray.get(done)
+                    result = ray.get(finished)
                 except ray.exceptions.RayTaskError as error:
                     raise (error.cause if isinstance(error.cause, UserError) else error) from None
-                yield waiting.pop(done), found
+                yield waiting.pop(finished), result
         finally:
-            for each in waiting:
-                ray.cancel(each, force=True)
+            for future in waiting:
+                ray.cancel(future, force=True)
 
 
 def _ray(address: str) -> Any:
@@ -115,7 +118,7 @@ def _ray(address: str) -> Any:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
     except ImportError as error:
-        raise OptionError("--ray needs Ray, which is not installed: pip install 'headwater[ray]'.") from error
+        raise OptionError("A cluster needs Ray, which is not installed: pip install 'headwater[ray]'.") from error
     if not ray.is_initialized():
         try:
             _knock(address)
@@ -127,7 +130,7 @@ def _ray(address: str) -> Any:
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes begun within do not hear Ctrl-C, which is for their parent."""
+    """Processes started within ignore Ctrl-C, which is for their parent."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -139,7 +142,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise a ConnectionError where nobody answers at host:port, which Ray itself would wait for many minutes."""
+    """Raise a ConnectionError if nothing answers at host:port; Ray itself would wait many minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return
@@ -157,7 +160,7 @@ _work: tuple[Function, Any] | None = None
 
 
 def _begin(function: Function, shared: Any) -> None:
-    """In a new process, which ends when its parent does, however that ends."""
+    """Set up a new process, which ends with its parent, also if that is killed."""
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -176,7 +179,7 @@ def _job(job: Any) -> Any:
 
 
 def on_one_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """`function(*arguments)` with one thread of torch's, so that its last bits depend on no machine's number of cores."""
+    """`function(*arguments)` with one torch thread: its last bits do not depend on the number of cores."""
     torch = sys.modules.get("torch")  # a function that needs it has imported it
     if torch is None:
         return function(*arguments)
@@ -189,11 +192,11 @@ def on_one_thread(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def in_order(results: Iterable[tuple[slice, Result]], parts: Sequence[slice]) -> Iterator[Result]:
-    """The results of these parts in their order, whatever the order in which they come."""
+    """The results in the order of `parts`, whatever the order in which they arrive."""
     waiting: dict[int, Result] = {}
     following = 0
-    for part, found in results:
-        waiting[part.start] = found
+    for part, result in results:
+        waiting[part.start] = result
         while following < len(parts) and parts[following].start in waiting:
             yield waiting.pop(parts[following].start)
             following += 1

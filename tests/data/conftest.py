@@ -21,7 +21,7 @@ def shared_data():
 
 @pytest.fixture
 def put(tmp_path):
-    """Saves a random picture under the test's folder and gives it back."""
+    """Saves a random picture under the test's folder and returns it."""
 
     def save(path, mode="RGB", size=(4, 4), **options):
         bands = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode]
@@ -42,36 +42,36 @@ def python2():
         text = text.encode("latin1") if isinstance(text, str) else text
         return b"T" + struct.pack("<i", len(text)) + text
 
-    def array(found):
-        shape = b"(" + b"".join(map(value, found.shape)) + b"t"
-        made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + word("b") + b"\x87R"
+    def array(numbers):
+        shape = b"(" + b"".join(map(value, numbers.shape)) + b"t"
+        rebuilt = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + word("b") + b"\x87R"
         kind = b"cnumpy\ndtype\n" + word("u1") + b"K\x00K\x01\x87R(K\x03" + word("|") + b"NNN" + value(-1) * 2 + b"K\x00tb"
-        return made + b"(K\x01" + shape + kind + b"\x89" + word(found.tobytes()) + b"tb"
+        return rebuilt + b"(K\x01" + shape + kind + b"\x89" + word(numbers.tobytes()) + b"tb"
 
-    def value(found):
-        if isinstance(found, np.ndarray):
-            return array(found)
-        if isinstance(found, list):
-            return b"](" + b"".join(map(value, found)) + b"e"
-        return b"J" + struct.pack("<i", found) if isinstance(found, int) else word(found)
+    def value(content):
+        if isinstance(content, np.ndarray):
+            return array(content)
+        if isinstance(content, list):
+            return b"](" + b"".join(map(value, content)) + b"e"
+        return b"J" + struct.pack("<i", content) if isinstance(content, int) else word(content)
 
-    def dumps(found):
-        return b"\x80\x02}(" + b"".join(word(key) + value(found[key]) for key in found) + b"u."
+    def dumps(content):
+        return b"\x80\x02}(" + b"".join(word(key) + value(content[key]) for key in content) + b"u."
 
     return dumps
 
 
 @pytest.fixture
 def batches():
-    """Writes a folder of Python batches, as many images a class in each file, and gives back images and labels by file."""
+    """Writes a folder of Python batches, `count` images a class in each file; returns images and labels by file."""
 
-    def save(folder, classes, each, dumps=pickle.dumps, meta=("batches.meta", "label_names")):
+    def save(folder, classes, count, dumps=pickle.dumps, meta=("batches.meta", "label_names")):
         folder.mkdir(parents=True)
         (folder / meta[0]).write_bytes(dumps({meta[1]: list(classes)}))
         saved = {}
         for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
             random = seeds.stream(0, "batches", name)
-            labels = random.permutation(np.repeat(np.arange(len(classes)), each))
+            labels = random.permutation(np.repeat(np.arange(len(classes)), count))
             images = random.integers(0, 256, (len(labels), 32, 32, 3)).astype(np.uint8)
             rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
             (folder / name).write_bytes(dumps({"data": rows, "labels": labels.tolist()}))
@@ -83,7 +83,7 @@ def batches():
 
 @pytest.fixture
 def hub_folder(tmp_path, monkeypatch, pictures):
-    """A folder that the `datasets` library opens: one random picture for each class name given, and further columns."""
+    """A folder that the `datasets` library opens: one random picture for each class name, and further columns."""
     datasets = pytest.importorskip("datasets", reason="the `datasets` library (the hub extra) is not installed")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)

@@ -9,8 +9,8 @@ from headwater.errors import DataError
 
 
 @pytest.fixture
-def told(tmp_path, put):
-    """Two images, `a.png` and `cat/b.png`, and a `metadata.jsonl` of the lines given: objects, or text as it is."""
+def captions(tmp_path, put):
+    """Two images, `a.png` and `cat/b.png`, and a `metadata.jsonl` of these lines: objects, or raw text."""
     put("a.png")
     put("cat/b.png")
 
@@ -25,8 +25,8 @@ def told(tmp_path, put):
 A, B = {"file_name": "a.png", "text": "a red car"}, {"file_name": "cat/b.png", "text": "ein Käfer, zwei\u2028Zeilen"}
 
 
-def test_captions_are_found_by_file_name_in_any_order(told):
-    assert folder(told(B, A)).prompts == (A["text"], B["text"])
+def test_captions_are_found_by_file_name_in_any_order(captions):
+    assert folder(captions(B, A)).prompts == (A["text"], B["text"])
 
 
 def test_a_folder_without_the_file_has_no_prompts(tmp_path, put):
@@ -34,48 +34,48 @@ def test_a_folder_without_the_file_has_no_prompts(tmp_path, put):
     assert folder(tmp_path).prompts is None
 
 
-def test_classes_and_captions_go_together(told, tmp_path):
-    told({"file_name": "dog/c.png", "text": "a dog"}, B)
+def test_classes_and_captions_go_together(captions, tmp_path):
+    captions({"file_name": "dog/c.png", "text": "a dog"}, B)
     (tmp_path / "dog").mkdir()
     (tmp_path / "a.png").rename(tmp_path / "dog" / "c.png")
-    found = folder(tmp_path)
-    assert found.groups == ("cat", "dog") and found.prompts == (B["text"], "a dog")
+    examples = folder(tmp_path)
+    assert examples.groups == ("cat", "dog") and examples.prompts == (B["text"], "a dog")
 
 
 @pytest.mark.parametrize("name", ["text", "prompt", "caption"])
-def test_the_column_may_have_any_of_three_names_and_others_are_not_read(told, name):
+def test_the_column_may_have_any_of_three_names_and_others_are_not_read(captions, name):
     lines = [{"file_name": file, name: f"a {file}", "width": 4, "tags": ["x"]} for file in ("a.png", "cat/b.png")]
-    assert folder(told(*lines)).prompts == ("a a.png", "a cat/b.png")
+    assert folder(captions(*lines)).prompts == ("a a.png", "a cat/b.png")
 
 
-def test_of_several_columns_of_captions_one_is_read(told):
-    assert folder(told(A | {"caption": "1"}, B | {"caption": "2"})).prompts == ("1", "2")
+def test_of_several_columns_of_captions_one_is_read(captions):
+    assert folder(captions(A | {"caption": "1"}, B | {"caption": "2"})).prompts == ("1", "2")
 
 
-def test_blank_lines_and_paths_from_the_folder_itself_are_fine_and_a_caption_may_be_empty(told):
-    assert folder(told("", {"file_name": "./a.png", "text": ""}, "  ", B, "")).prompts == ("", B["text"])
+def test_blank_lines_and_paths_from_the_folder_itself_are_fine_and_a_caption_may_be_empty(captions):
+    assert folder(captions("", {"file_name": "./a.png", "text": ""}, "  ", B, "")).prompts == ("", B["text"])
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_fine(told, tmp_path):
-    told(A, B)
+def test_a_byte_order_mark_and_windows_line_ends_are_fine(captions, tmp_path):
+    captions(A, B)
     text = (tmp_path / "metadata.jsonl").read_bytes()
     (tmp_path / "metadata.jsonl").write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
     assert folder(tmp_path).prompts == (A["text"], B["text"])
 
 
-def test_resizing_keeps_captions(told):
-    assert open_examples(told(A, B), resize=2).prompts == (A["text"], B["text"])
+def test_resizing_keeps_captions(captions):
+    assert open_examples(captions(A, B), resize=2).prompts == (A["text"], B["text"])
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         ([A], r"no line for 1 of the 2 images, the first cat/b\.png; expected one for each\. Add .*, or remove"),
-        ([A, A, B], r"line 2, is another line for a\.png; expected one for each image\. Keep one"),
-        ([A, B, A | {"file_name": "./a.png"}], r"line 3, is another line for a\.png"),
+        ([A, A, B], r"line 2, is a second line for a\.png; expected one for each image\. Keep one"),
+        ([A, B, A | {"file_name": "./a.png"}], r"line 3, is a second line for a\.png"),
         ([A, B, A | {"file_name": "c.png"}], r"lines for 1 images that are not in the folder, the first c\.png; expected paths"),
-        ([A, "", "{'file_name': 1}"], r"line 3, is no JSON \(Expecting .*\): \{'file_name': 1\}\. Expected an object on one line"),
-        ([A, "[" * 100_000], "line 2, is no JSON"),
+        ([A, "", "{'file_name': 1}"], r"line 3, is not JSON \(Expecting .*\): \{'file_name': 1\}\. Expected an object on one line"),
+        ([A, "[" * 100_000], "line 2, is not JSON"),
         (["[1]"], r"line 1, is \[1\]; expected a JSON object such as"),
         ([A, {"text": "a car"}], r"line 2, has no `file_name`; expected the path of an image"),
         ([A, {"file_name": 7, "text": "a car"}], r"line 2, has the `file_name` 7; expected the path"),
@@ -89,40 +89,40 @@ def test_resizing_keeps_captions(told):
         (['{"file_name": "a.png", "text": "\\ud800"}'], r"line 1, has the `text` \"\\ud800\"; expected text"),
     ],
 )
-def test_what_is_wrong_is_told_with_what_was_expected(told, lines, message):
+def test_an_error_names_the_value_and_the_expected_one(captions, lines, message):
     with pytest.raises(DataError, match=message) as caught:
-        folder(told(*lines))
+        folder(captions(*lines))
     assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
 
 
-def test_words_under_group_or_label_count_in_place_of_the_subfolders(told):
-    found = folder(told(A | {"group": "Monet", "label": 7}, B | {"group": "Hokusai", "label": 7}))
-    assert found.groups == ("Monet", "Hokusai") and found.labels is not None and found.labels.tolist() == [1, 0]
-    assert found.prompts == (A["text"], B["text"])
+def test_words_under_group_or_label_replace_the_subfolders(captions):
+    examples = folder(captions(A | {"group": "Monet", "label": 7}, B | {"group": "Hokusai", "label": 7}))
+    assert examples.groups == ("Monet", "Hokusai") and examples.labels is not None and examples.labels.tolist() == [1, 0]
+    assert examples.prompts == (A["text"], B["text"])
 
 
-def test_groups_may_stand_without_captions_and_an_image_without_a_group_has_no_label(told):
-    found = folder(told({"file_name": "a.png", "label": ""}, {"file_name": "cat/b.png", "label": "Monet"}))
-    assert found.groups == ("", "Monet") and found.labels is not None and found.labels.tolist() == [-1, 0]
-    assert found.prompts is None
+def test_groups_work_without_captions_and_an_image_without_a_group_has_no_label(captions):
+    examples = folder(captions({"file_name": "a.png", "label": ""}, {"file_name": "cat/b.png", "label": "Monet"}))
+    assert examples.groups == ("", "Monet") and examples.labels is not None and examples.labels.tolist() == [-1, 0]
+    assert examples.prompts is None
 
 
-def test_a_label_of_numbers_is_one_of_the_columns_that_are_not_read(told):
-    found = folder(told(A | {"label": 3}, B | {"label": 0}))
-    assert found.groups is None and found.labels is None and found.prompts is not None
+def test_a_label_of_numbers_is_not_read(captions):
+    examples = folder(captions(A | {"label": 3}, B | {"label": 0}))
+    assert examples.groups is None and examples.labels is None and examples.prompts is not None
 
 
-def test_a_template_reads_the_groups(told):
-    where = told({"file_name": "a.png", "group": "Monet"}, {"file_name": "cat/b.png", "group": "Hokusai"})
+def test_a_template_reads_the_groups(captions):
+    where = captions({"file_name": "a.png", "group": "Monet"}, {"file_name": "cat/b.png", "group": "Hokusai"})
     assert open_examples(where, caption="a painting by {group}").prompts == ("a painting by Monet", "a painting by Hokusai")
 
 
-def test_a_csv_file_says_the_same(told, tmp_path):
-    found = folder(told(A | {"group": "x"}, B | {"group": "y"}))
+def test_a_csv_file_gives_the_same(captions, tmp_path):
+    examples = folder(captions(A | {"group": "x"}, B | {"group": "y"}))
     (tmp_path / "metadata.jsonl").unlink()
     rows = f'file_name,width,text,group\ncat/b.png,4,"{B["text"]}",y\na.png,4,{A["text"]},x\n'
     (tmp_path / "metadata.csv").write_text(rows, encoding="utf-8")
-    assert (folder(tmp_path).prompts, folder(tmp_path).groups) == (found.prompts, found.groups)
+    assert (folder(tmp_path).prompts, folder(tmp_path).groups) == (examples.prompts, examples.groups)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_a_csv_file_says_the_same(told, tmp_path):
         ("file_name,text\na.png,x\ncat/b.png\n", r"line 3, has the `text` null; expected text"),
         ("file_name,text\na.png,x,y\n", r"no line for 1 of the 2 images, the first cat/b\.png"),
         ("name,text\na.png,x\n", r"line 2, has no `file_name`"),
-        ('file_name,text\na.png,"x', r"metadata\.csv is no CSV file \(unexpected end of data\)\. Save it with commas"),
+        ('file_name,text\na.png,"x', r"metadata\.csv is not a CSV file \(unexpected end of data\)\. Save it with commas"),
     ],
 )
-def test_what_is_wrong_with_a_csv_file_is_told(tmp_path, put, text, message):
+def test_an_error_in_a_csv_file_names_it(tmp_path, put, text, message):
     put("a.png")
     put("cat/b.png")
     (tmp_path / "metadata.csv").write_text(text)
@@ -143,33 +143,33 @@ def test_what_is_wrong_with_a_csv_file_is_told(tmp_path, put, text, message):
         folder(tmp_path)
 
 
-def test_two_files_of_metadata_are_one_too_many(told, tmp_path):
+def test_two_files_of_metadata_are_refused(captions, tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,text\n")
     with pytest.raises(DataError, match=r"has both metadata\.jsonl and metadata\.csv; expected one of them\. Remove the other"):
-        folder(told(A, B))
+        folder(captions(A, B))
 
 
-def test_captions_are_read_before_any_picture(told, tmp_path):
+def test_captions_are_read_before_any_picture(captions, tmp_path):
     (tmp_path / "a.png").write_text("not a picture")
     with pytest.raises(DataError, match="no line for 1"):
-        folder(told(A))
+        folder(captions(A))
 
 
-def test_a_file_in_another_encoding_is_told(told, tmp_path):
-    told(A, B)
+def test_a_file_in_another_encoding_is_reported(captions, tmp_path):
+    captions(A, B)
     (tmp_path / "metadata.jsonl").write_bytes('{"text": "Käfer"}'.encode("latin1"))
-    with pytest.raises(DataError, match=r"metadata\.jsonl is no text in UTF-8 .* Save it as UTF-8"):
+    with pytest.raises(DataError, match=r"metadata\.jsonl is not text in UTF-8 .* Save it as UTF-8"):
         folder(tmp_path)
 
 
-def test_a_link_that_leads_nowhere_is_told(told, tmp_path):
+def test_a_link_that_leads_nowhere_is_reported(captions, tmp_path):
     (tmp_path / "metadata.jsonl").symlink_to(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"Could not open .*metadata\.jsonl: No such file"):
         folder(tmp_path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX alone")
-def test_a_name_that_is_no_text_is_matched_by_its_id(tmp_path, put):
+def test_a_name_that_is_not_a_text_is_matched_by_its_id(tmp_path, put):
     put("a.png")
     os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/\xff.png")  # noqa: PTH104 - a name of bytes
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "\\ufffd.png", "text": "x"}')

@@ -15,14 +15,14 @@ FROZEN = {"val": ("180736.jpg", "171966.jpg", "167134.jpg"), "train": "136016.jp
 
 
 def face(i):
-    """One of eight random pictures, fine patterns and all."""
+    """One of eight random pictures with fine patterns."""
     blocks = seeds.stream(0, "face", i).integers(0, 256, (109, 89, 3)).astype(np.uint8)
     return Image.fromarray(blocks.repeat(2, 0).repeat(2, 1))
 
 
 @pytest.fixture(scope="session")
 def copy(tmp_path_factory):
-    """All 1,000 files of `val`, named as in CelebA, with eight pictures among them: links, so that it is quickly written."""
+    """All 1,000 files of `val`, named as in CelebA, with eight pictures among them: links, which are quick to write."""
     root = tmp_path_factory.mktemp("celeba") / "celeba"
     images = root / "img_align_celeba"
     images.mkdir(parents=True)
@@ -49,18 +49,18 @@ def labelled(copy, at_hand):
 
 
 def test_val_is_a_thousand_of_the_validation_part(at_hand):
-    found = celeba("val")
-    assert found.images.shape == (1000, 64, 64, 3) and len(set(found.ids)) == 1000
-    assert all("162771.jpg" <= name <= "182637.jpg" for name in found.ids)
-    assert found.labels is None and found.groups is None
-    assert found.ids[:3] == FROZEN["val"]
+    examples = celeba("val")
+    assert examples.images.shape == (1000, 64, 64, 3) and len(set(examples.ids)) == 1000
+    assert all("162771.jpg" <= name <= "182637.jpg" for name in examples.ids)
+    assert examples.labels is None and examples.groups is None
+    assert examples.ids[:3] == FROZEN["val"]
 
 
-def test_a_face_is_its_central_140_pixels_brought_to_64(at_hand, copy):
-    found = celeba("val")
+def test_a_face_is_its_central_140_pixels_scaled_to_64(at_hand, copy):
+    examples = celeba("val")
     for row in range(8):
-        image = Image.open(copy / f"{int(found.ids[row][:6]) % 8}.jpg")
-        assert np.abs(found.images[row] - averaged(np.asarray(image, float)[39:179, 19:159])).max() <= 1
+        image = Image.open(copy / f"{int(examples.ids[row][:6]) % 8}.jpg")
+        assert np.abs(examples.images[row] - averaged(np.asarray(image, float)[39:179, 19:159])).max() <= 1
 
 
 def averaged(crop):
@@ -73,13 +73,13 @@ def averaged(crop):
 
 
 def test_female_is_0_and_male_is_1(labelled):
-    found = celeba("val")
-    male = [int(name[:6]) % 3 != 0 for name in found.ids]
-    assert found.labels is not None and found.labels.tolist() == male
-    assert found.groups == tuple("male" if yes else "female" for yes in male)
+    examples = celeba("val")
+    male = [int(name[:6]) % 3 != 0 for name in examples.ids]
+    assert examples.labels is not None and examples.labels.tolist() == male
+    assert examples.groups == tuple("male" if yes else "female" for yes in male)
 
 
-def test_train_is_drawn_from_the_training_part_and_what_a_copy_lacks_is_told(at_hand):
+def test_train_is_drawn_from_the_training_part_and_a_missing_file_is_an_error(at_hand):
     with pytest.raises(DataError, match=rf"lacks 5000 of the 5000 images of celeba:train \(e\.g\. {FROZEN['train']}\)"):
         celeba("train")
 
@@ -107,13 +107,13 @@ def test_a_picture_of_another_size_is_named(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "1\nYoung\n", "1\nMale\n000001.jpg 1\n", "1\nMale\n000001.jpg x\n", "1\nYoung Male\n1.jpg 1\n"]
 )
-def test_a_list_of_attributes_of_another_kind_is_told(labelled, text):
+def test_a_list_of_attributes_of_another_kind_is_reported(labelled, text):
     labelled.write_text(text)
     with pytest.raises(DataError, match=r"Could not read .*list_attr_celeba\.txt .*expected CelebA's list of attributes"):
         celeba("val")
 
 
-def test_the_hub_serves_where_there_is_no_folder(monkeypatch, tmp_path):
+def test_the_hub_serves_where_there_is_not_a_folder(monkeypatch, tmp_path):
     datasets = pytest.importorskip("datasets", reason="the `datasets` library (the hub extra) is not installed")
     monkeypatch.delenv("HEADWATER_DATA", raising=False)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -125,18 +125,18 @@ def test_the_hub_serves_where_there_is_no_folder(monkeypatch, tmp_path):
     (tmp_path / "hub").mkdir()
     table.to_parquet(tmp_path / "hub" / "train.parquet")
     monkeypatch.setattr(module, "HUB_NAME", str(tmp_path / "hub"))
-    found = celeba("train")
-    assert found.images.shape == (4, 64, 64, 3) and sorted(found.ids) == [f"celeba-train-{i:06d}" for i in range(4)]
-    assert dict(zip(found.ids, found.groups or (), strict=True))["celeba-train-000003"] == "male"
+    examples = celeba("train")
+    assert examples.images.shape == (4, 64, 64, 3) and sorted(examples.ids) == [f"celeba-train-{i:06d}" for i in range(4)]
+    assert dict(zip(examples.ids, examples.groups or (), strict=True))["celeba-train-000003"] == "male"
 
 
-def test_without_folder_and_hub_both_ways_are_told(monkeypatch):
+def test_without_folder_and_hub_both_ways_are_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.delenv("HEADWATER_DATA", raising=False)
     with pytest.raises(DataError, match=r"a folder that has celeba/img_align_celeba.*pip install 'headwater\[hub\]'"):
         celeba()
 
 
-def test_an_unknown_split_is_told():
+def test_an_unknown_split_is_reported():
     with pytest.raises(OptionError, match=r"no split of celeba 'valid'\. Did you mean 'val'\?"):
         celeba("valid")

@@ -8,22 +8,22 @@ from headwater.errors import DataError
 
 def test_images_come_in_the_order_of_their_relative_paths_which_are_their_ids(tmp_path, put):
     saved = {name: np.asarray(put(name)) for name in ("b.png", "sub/a.png", "a.PNG", "sub/deep/c.bmp")}
-    found = folder(tmp_path)
-    assert found.ids == ("a.PNG", "b.png", "sub/a.png", "sub/deep/c.bmp")
-    assert np.array_equal(found.images, [saved[name] for name in found.ids])
-    assert found.labels is None and found.groups is None
+    examples = folder(tmp_path)
+    assert examples.ids == ("a.PNG", "b.png", "sub/a.png", "sub/deep/c.bmp")
+    assert np.array_equal(examples.images, [saved[name] for name in examples.ids])
+    assert examples.labels is None and examples.groups is None
 
 
 def test_outermost_subfolders_are_classes_when_every_image_is_in_one(tmp_path, put):
     for name in ("dog/1.png", "cat/old/2.png", "cat/1.png"):
         put(name)
-    found = folder(tmp_path)
-    assert found.ids == ("cat/1.png", "cat/old/2.png", "dog/1.png")
-    assert found.groups == ("cat", "cat", "dog")
-    assert found.labels is not None and found.labels.tolist() == [0, 0, 1]
+    examples = folder(tmp_path)
+    assert examples.ids == ("cat/1.png", "cat/old/2.png", "dog/1.png")
+    assert examples.groups == ("cat", "cat", "dog")
+    assert examples.labels is not None and examples.labels.tolist() == [0, 0, 1]
 
 
-def test_hidden_files_and_other_kinds_of_file_are_passed_over(tmp_path, put):
+def test_hidden_files_and_other_kinds_of_file_are_skipped(tmp_path, put):
     for name in ("a.png", ".b.png", ".thumbs/c.png"):
         put(name)
     (tmp_path / "notes.txt").write_text("a note")
@@ -43,24 +43,24 @@ def test_grey_images_keep_one_channel(tmp_path, put):
     grey = put("a.png", "L")
     put("b.png", "1")
     put("c.png", "LA")
-    found = folder(tmp_path)
-    assert found.images.shape == (3, 4, 4, 1)
-    assert np.array_equal(found.images[0, ..., 0], np.asarray(grey))
+    examples = folder(tmp_path)
+    assert examples.images.shape == (3, 4, 4, 1)
+    assert np.array_equal(examples.images[0, ..., 0], np.asarray(grey))
 
 
 @pytest.mark.parametrize("colour", ["a.png", "z.png"])
 def test_one_colour_image_makes_all_of_them_rgb(tmp_path, put, colour):
     grey, rgb = put("k.png", "L"), put(colour)
-    found = folder(tmp_path)
-    assert found.images.shape == (2, 4, 4, 3)
-    assert np.array_equal(found.images[found.ids.index(colour)], np.asarray(rgb))
-    assert np.array_equal(found.images[found.ids.index("k.png")], np.repeat(np.asarray(grey)[..., None], 3, axis=2))
+    examples = folder(tmp_path)
+    assert examples.images.shape == (2, 4, 4, 3)
+    assert np.array_equal(examples.images[examples.ids.index(colour)], np.asarray(rgb))
+    assert np.array_equal(examples.images[examples.ids.index("k.png")], np.repeat(np.asarray(grey)[..., None], 3, axis=2))
 
 
 def test_images_of_different_sizes_are_named_with_their_sizes(tmp_path, put):
     put("a.png", size=(8, 6))
     put("b.png", size=(5, 4))
-    with pytest.raises(DataError, match=r"a\.png is 8×6, b\.png is 5×4 .* --resize 4\."):
+    with pytest.raises(DataError, match=r"a\.png is 8×6, b\.png is 5×4 .* resize=4\."):
         folder(tmp_path)
 
 
@@ -70,23 +70,23 @@ def test_resize_brings_different_sizes_to_one_square(tmp_path, put):
     assert folder(tmp_path, resize=4).images.shape == (2, 4, 4, 3)
 
 
-def test_a_missing_folder_is_told(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"Could not list the folder .*nowhere: No such file"):
         folder(tmp_path / "nowhere")
 
 
-def test_an_empty_folder_is_told(tmp_path):
+def test_an_empty_folder_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"is empty; expected images \(\.png"):
         folder(tmp_path)
 
 
-def test_a_folder_of_other_files_is_told(tmp_path):
+def test_a_folder_of_other_files_is_reported(tmp_path):
     (tmp_path / "train.npz").write_bytes(b"")
     with pytest.raises(DataError, match=r"None of the 1 files .*\(e\.g\. train\.npz\)"):
         folder(tmp_path)
 
 
-def test_a_file_that_is_no_image_is_named(tmp_path, put):
+def test_a_file_that_is_not_a_image_is_named(tmp_path, put):
     put("a.png")
     (tmp_path / "b.jpg").write_text("not a picture")
     with pytest.raises(DataError, match=r"Could not read .*b\.jpg as a picture"):
@@ -94,11 +94,11 @@ def test_a_file_that_is_no_image_is_named(tmp_path, put):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.bmp", "a.tif"])
-@pytest.mark.parametrize("kept", [0.0, 0.05, 0.6])
-def test_a_truncated_image_is_named(tmp_path, put, name, kept):
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.6])
+def test_a_truncated_image_is_named(tmp_path, put, name, share):
     put(name, size=(64, 64))
     path = tmp_path / name
-    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(DataError, match=rf"Could not read .*{name} as a picture"):
         folder(tmp_path)
 

@@ -10,25 +10,25 @@ from headwater.errors import DataError
 
 
 def test_images_labels_and_class_names_come_from_the_columns_of_those_types(hub_folder, pictures):
-    found = from_hub(str(hub_folder(["dog", "cat", "dog"])))
-    assert np.array_equal(found.images, pictures(3, channels=3).images)
-    assert found.labels is not None and found.labels.tolist() == [1, 0, 1]
-    assert found.groups == ("dog", "cat", "dog") and found.prompts is None
+    examples = from_hub(str(hub_folder(["dog", "cat", "dog"])))
+    assert np.array_equal(examples.images, pictures(3, channels=3).images)
+    assert examples.labels is not None and examples.labels.tolist() == [1, 0, 1]
+    assert examples.groups == ("dog", "cat", "dog") and examples.prompts is None
 
 
 def test_a_text_column_called_caption_becomes_the_prompts(hub_folder):
-    found = from_hub(str(hub_folder(["a", "a"], caption=["a red car", None], note=["x", "y"])))
-    assert found.prompts == ("a red car", "")
+    examples = from_hub(str(hub_folder(["a", "a"], caption=["a red car", None], note=["x", "y"])))
+    assert examples.prompts == ("a red car", "")
 
 
-def test_a_column_of_numbers_called_text_is_no_prompt(hub_folder):
+def test_a_column_of_numbers_called_text_is_not_a_prompt(hub_folder):
     assert from_hub(str(hub_folder(["a", "a"], text=[1, 2]))).prompts is None
 
 
 def test_an_image_without_label_gets_minus_one(hub_folder):
-    found = from_hub(str(hub_folder(["dog", None])))
-    assert found.labels is not None and found.labels.tolist() == [0, -1]
-    assert found.groups == ("dog", "")
+    examples = from_hub(str(hub_folder(["dog", None])))
+    assert examples.labels is not None and examples.labels.tolist() == [0, -1]
+    assert examples.groups == ("dog", "")
 
 
 def test_a_slice_of_a_split_is_a_split(hub_folder):
@@ -53,20 +53,20 @@ def png(size):
 
 
 @pytest.mark.parametrize(
-    ("cells", "told"),
+    ("cells", "message"),
     [
         ([None], "row 0 has no image; expected one in column image"),
         ([{"bytes": b"no picture", "path": None}], "the image of row 0 cannot be read"),
         ([png((4, 4)), png((4, 5))], r"Images differ in size: row 0 is 4×4, row 1 is 4×5"),
     ],
 )
-def test_unusable_images_are_named_by_row(hub_folder, tmp_path, cells, told):
+def test_unusable_images_are_named_by_row(hub_folder, tmp_path, cells, message):
     datasets = pytest.importorskip("datasets")
     hub_folder(["a"])
     table = datasets.Dataset.from_dict({"image": cells}, datasets.Features({"image": datasets.Image()}))
     (tmp_path / "rows").mkdir()
     table.to_parquet(tmp_path / "rows" / "train.parquet")
-    with pytest.raises(DataError, match=f"hf:.*rows: {told}"):
+    with pytest.raises(DataError, match=f"hf:.*rows: {message}"):
         from_hub(str(tmp_path / "rows"))
 
 
@@ -79,7 +79,7 @@ def test_several_image_columns_are_listed(hub_folder):
         from_hub(str(where))
 
 
-def test_a_table_without_images_is_told(hub_folder, tmp_path):
+def test_a_table_without_images_is_reported(hub_folder, tmp_path):
     datasets = pytest.importorskip("datasets")
     hub_folder(["a"])
     (tmp_path / "numbers").mkdir()
@@ -88,23 +88,23 @@ def test_a_table_without_images_is_told(hub_folder, tmp_path):
         from_hub(str(tmp_path / "numbers"))
 
 
-def test_an_unknown_split_is_told_with_those_there_are(hub_folder):
+def test_an_unknown_split_is_reported_with_those_there_are(hub_folder):
     with pytest.raises(DataError, match=r"split tset: Unknown split \"tset\"\. Should be one of \['train'\]"):
         from_hub(str(hub_folder(["a"])), "tset")
 
 
-def test_a_data_set_that_cannot_be_reached_is_told_in_one_line(hub_folder):
+def test_a_data_set_that_cannot_be_reached_is_reported_in_one_line(hub_folder):
     hub_folder(["a"])
     with pytest.raises(DataError, match="Could not open hf:nobody/nothing, split train: ") as caught:
         from_hub("nobody/nothing")
     assert "\n" not in str(caught.value)
 
 
-def test_without_the_library_the_way_to_install_it_is_told(monkeypatch):
+def test_without_the_library_the_way_to_install_it_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"pip install 'headwater\[hub\]'"):
         from_hub("cifar10")
 
 
-def test_of_several_columns_of_captions_one_is_read_and_lists_of_captions_are_passed_over(hub_folder):
+def test_of_several_columns_of_captions_one_is_read_and_lists_of_captions_are_skipped(hub_folder):
     assert from_hub(str(hub_folder(["a"], caption=[["one", "two"]], prompt=["p"], text=["t"]))).prompts == ("p",)

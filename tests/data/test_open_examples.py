@@ -22,7 +22,7 @@ def test_an_npz_and_a_folder_of_the_same_pictures_agree(tmp_path, put):
     assert open_examples(str(tmp_path / "it.npz")).hashes == open_examples(tmp_path / "folder").hashes
 
 
-def test_a_built_in_name_wins_over_a_folder_called_alike(tmp_path, put, monkeypatch):
+def test_a_built_in_name_wins_over_a_folder_of_the_same_name(tmp_path, put, monkeypatch):
     put("digits/a.png")
     monkeypatch.chdir(tmp_path)
     assert len(open_examples("digits")) == 1000
@@ -38,9 +38,9 @@ def test_a_data_set_opens_by_name_and_split(hub_folder):
 def test_resize_is_the_same_whatever_the_source(tmp_path, put, hub_folder):
     images = np.array([np.asarray(put("folder/a.png", size=(8, 6)))])
     np.savez(tmp_path / "it.npz", images=images)
-    found = open_examples(str(tmp_path / "folder"), resize=4)
-    assert found.images.shape == (1, 4, 4, 3)
-    assert open_examples(str(tmp_path / "it.npz"), resize=4).hashes == found.hashes
+    examples = open_examples(str(tmp_path / "folder"), resize=4)
+    assert examples.images.shape == (1, 4, 4, 3)
+    assert open_examples(str(tmp_path / "it.npz"), resize=4).hashes == examples.hashes
 
 
 def test_resize_keeps_everything_but_the_pixels():
@@ -67,7 +67,7 @@ def test_a_size_below_one_is_refused(resize):
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("digit", "no built-in source 'digit'. Did you mean 'digits'?.*Nor is there a file or folder of that name"),
         ("cifar-10:train", "Did you mean 'cifar10'?"),
@@ -80,26 +80,26 @@ def test_a_size_below_one_is_refused(resize):
         ("hf:", "names no data set; expected hf:NAME"),
     ],
 )
-def test_a_source_that_is_nowhere_is_told(tmp_path, monkeypatch, source, told):
+def test_a_source_that_does_not_exist_is_refused(tmp_path, monkeypatch, source, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         open_examples(source)
 
 
-def test_one_image_file_is_no_source(tmp_path, put):
+def test_one_image_file_is_not_a_source(tmp_path, put):
     put("a.png")
-    with pytest.raises(DataError, match=r"a\.png is no \.npz file"):
+    with pytest.raises(DataError, match=r"a\.png is not an \.npz file"):
         open_examples(str(tmp_path / "a.png"))
 
 
 def test_opening_an_npz_loads_neither_torch_nor_the_libraries_of_other_sources(tmp_path, pictures):
     write_examples(tmp_path / "it.npz", pictures(2))
     code = "import sys; from headwater.data import open_examples; open_examples(sys.argv[1]); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "it.npz")], check=True, capture_output=True, text=True)
-    assert not {"torch", "PIL", "datasets", "sklearn"} & set(done.stdout.split())
+    process = subprocess.run([sys.executable, "-c", code, str(tmp_path / "it.npz")], check=True, capture_output=True, text=True)
+    assert not {"torch", "PIL", "datasets", "sklearn"} & set(process.stdout.split())
 
 
 @pytest.mark.parametrize(("name", "shape"), [("crawl_tiles_32", (3984, 32, 32, 3)), ("emoji_google_64", (3786, 64, 64, 3))])
 def test_real_archives_open(shared_data, name, shape):
-    found = open_examples(str(shared_data / f"{name}.npz"))
-    assert found.images.shape == shape and found.labels is not None
+    examples = open_examples(str(shared_data / f"{name}.npz"))
+    assert examples.images.shape == shape and examples.labels is not None

@@ -27,9 +27,9 @@ def two(pictures):
     ],
 )
 def test_prompts_are_the_template_with_each_images_columns(two, template, prompts):
-    found = captioned(two, template)
-    assert found.prompts == prompts
-    assert replace(found, prompts=None).keys == two.keys and found.groups == two.groups
+    captions = captioned(two, template)
+    assert captions.prompts == prompts
+    assert replace(captions, prompts=None).keys == two.keys and captions.groups == two.groups
 
 
 def test_braces_in_a_group_are_left_as_they_are(two):
@@ -37,8 +37,8 @@ def test_braces_in_a_group_are_left_as_they_are(two):
 
 
 def test_prompts_of_its_own_win(two):
-    own = replace(two, prompts=("mine", ""))
-    assert captioned(own, "a {group} painting").prompts == ("mine", "")
+    prompted = replace(two, prompts=("mine", ""))
+    assert captioned(prompted, "a {group} painting").prompts == ("mine", "")
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_prompts_of_its_own_win(two):
         ("{label[0]}", "no name"),
         ("a {group", r"The caption 'a \{group' cannot be read \(.*\)\. Expected text with \{group\} \{label\} \{id\} in it"),
         ("a } b", "cannot be read"),
-        ("{label:03d}", r"says how to write \{label\}; expected the bare name, one of \{group\} \{label\} \{id\}"),
-        ("{label!r}", "says how to write"),
+        ("{label:03d}", r"formats \{label\}; expected the bare name, one of \{group\} \{label\} \{id\}"),
+        ("{label!r}", "formats"),
     ],
 )
 def test_a_template_that_cannot_be_read_is_refused_whatever_the_prompts(two, template, message):
@@ -61,13 +61,13 @@ def test_a_template_that_cannot_be_read_is_refused_whatever_the_prompts(two, tem
             captioned(examples, template)
 
 
-def test_a_column_that_is_not_there_is_told_with_those_that_are(pictures):
+def test_a_column_that_is_not_there_is_reported_with_those_that_are(pictures):
     with pytest.raises(OptionError, match=r"asks for \{group\}, but the images have no groups; they have \{label\} \{id\}\."):
         captioned(pictures(2, classes=2), "a {group}")
 
 
 @pytest.mark.parametrize(("template", "columns"), [("{label}", {"labels": np.array([3, -1])}), ("{group}", {"groups": ("a", "")})])
-def test_an_image_without_a_group_or_label_is_told_by_its_id(two, template, columns):
+def test_an_image_without_a_group_or_label_is_reported_by_its_id(two, template, columns):
     with pytest.raises(DataError, match=r"which 1 of the 2 images lack, the first with id 'y'; expected one each"):
         captioned(replace(two, **columns), template)
 
@@ -75,8 +75,8 @@ def test_an_image_without_a_group_or_label_is_told_by_its_id(two, template, colu
 def test_open_examples_takes_a_template(tmp_path, put, two):
     put("cats/cat/1.png")
     assert open_examples(tmp_path / "cats", caption="a {group}").prompts == ("a cat",)
-    write_examples(tmp_path / "own.npz", replace(two, prompts=("mine", "mine")))
-    assert open_examples(tmp_path / "own.npz", caption="a {group}", resize=4).prompts == ("mine", "mine")
+    write_examples(tmp_path / "prompted.npz", replace(two, prompts=("mine", "mine")))
+    assert open_examples(tmp_path / "prompted.npz", caption="a {group}", resize=4).prompts == ("mine", "mine")
 
 
 def test_a_template_is_read_before_its_source_is_looked_for():

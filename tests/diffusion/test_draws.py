@@ -1,11 +1,11 @@
-"""Draws: which timesteps, which noise; a function of the picture alone."""
+"""Draws: timesteps and noise are a function of the picture alone."""
 
 import numpy as np
 import pytest
 import torch
 
 from headwater import seeds
-from headwater.diffusion.draws import STRATEGIES, Draws, Sampled, along_trajectory
+from headwater.diffusion.draws import STRATEGIES, Draws, PseudoTargets, along_trajectory
 from headwater.diffusion.schedule import linear
 from headwater.errors import DataError, OptionError
 from headwater.examples import Examples
@@ -43,19 +43,19 @@ def test_antithetic_draws_are_stratified_with_noises_in_pairs_of_both_signs(pict
     plain, paired = (of(Draws(K, strategy, noises), pictures(2)) for strategy in ("stratified", "antithetic"))
     assert torch.equal(paired.t, plain.t)
     assert torch.equal(paired.noise[:, ::2], plain.noise[:, ::2])
-    whole = K * noises // 2 * 2
-    assert torch.equal(paired.noise[:, 1:whole:2], -paired.noise[:, 0:whole:2])
+    even = K * noises // 2 * 2
+    assert torch.equal(paired.noise[:, 1:even:2], -paired.noise[:, 0:even:2])
     assert torch.equal(paired.x_t, linear().noised(paired.x, paired.noise, paired.t))
 
 
 def test_a_sampled_target_changes_the_noise_alone_and_is_named(pictures):
     examples, draws = pictures(2), Draws(3, noises=2, seed=5)
-    plain, sampled = of(draws, examples), of(Sampled(draws, seed=7), examples)
+    plain, sampled = of(draws, examples), of(PseudoTargets(draws, seed=7), examples)
     for name in ("x", "t", "then", "x_t"):
         assert torch.equal(getattr(plain, name), getattr(sampled, name))
     named = seeds.normal((1, 8, 8), 7, "sampled", examples.hashes[1], 333, 1)
     assert torch.equal(sampled.noise[1, 3], torch.as_tensor(named).double())
-    assert (Sampled(draws).count, Sampled(draws).noises) == (6, 2)
+    assert (PseudoTargets(draws).count, PseudoTargets(draws).noises) == (6, 2)
 
 
 def test_random_timesteps_cover_the_schedule_and_differ_between_pictures():
@@ -64,7 +64,7 @@ def test_random_timesteps_cover_the_schedule_and_differ_between_pictures():
     assert len({tuple(row) for row in steps.tolist()}) == 40
 
 
-def test_listed_timesteps_are_used_as_they_stand():
+def test_listed_timesteps_are_used_unchanged():
     assert Draws((5, 3, 3), "random").steps("any", 10).tolist() == [5, 3, 3]
 
 
@@ -84,16 +84,16 @@ def test_a_draw_is_the_noised_picture_of_its_named_noise(pictures):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_draws_of_a_picture_do_not_depend_on_batch_or_place(pictures, strategy):
     examples, draws = pictures(5), Draws(4, strategy, 2)
-    whole = of(draws, examples)
+    together = of(draws, examples)
     for rows in (slice(0, 2), slice(2, 5)):
-        for part, same in zip(of(draws, examples, rows), whole, strict=True):
-            assert torch.equal(part, same[rows])
-    for moved, same in zip(of(draws, examples.take([4, 0])), whole, strict=True):
-        assert torch.equal(moved, same[[4, 0]])
+        for part, column in zip(of(draws, examples, rows), together, strict=True):
+            assert torch.equal(part, column[rows])
+    for moved, column in zip(of(draws, examples.take([4, 0])), together, strict=True):
+        assert torch.equal(moved, column[[4, 0]])
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_equal_pictures_have_equal_draws_and_others_have_not(pictures, strategy):
+def test_equal_pictures_have_equal_draws_and_others_do_not(pictures, strategy):
     images = pictures(3).images.copy()
     images[2] = images[0]
     draw = of(Draws(4, strategy), Examples(images, ids=("train", "other", "query"), labels=np.array([0, 1, 2])))
@@ -109,11 +109,11 @@ def test_another_seed_gives_other_noise_and_other_timesteps(pictures):
 
 def test_the_noise_of_10_timesteps_is_part_of_that_of_100(pictures):
     few, many = of(Draws(10), pictures(2)), of(Draws(100), pictures(2))
-    for column, more in ((few.t, many.t), (few.noise, many.noise), (few.x_t, many.x_t)):
-        assert torch.equal(column, more[:, ::10])
+    for column, longer in ((few.t, many.t), (few.noise, many.noise), (few.x_t, many.x_t)):
+        assert torch.equal(column, longer[:, ::10])
 
 
-def test_the_noises_of_a_timestep_begin_with_those_of_fewer(pictures):
+def test_fewer_noises_of_a_timestep_are_the_first_of_more(pictures):
     few, many = of(Draws(3, noises=1), pictures(1)), of(Draws(3, noises=4), pictures(1))
     assert torch.equal(few.noise, many.noise[:, ::4])
 
@@ -122,7 +122,7 @@ def test_the_noises_of_a_timestep_begin_with_those_of_fewer(pictures):
 def test_no_draw_is_a_copy_of_another(pictures, strategy):
     draws = Draws(60, strategy, 2)  # 60 of 100 at random surely repeat a timestep; a repeated pair (t, ε) would be wasted work
     noise = draws.of(pictures(1), slice(None), linear(T=100), LIKE).noise[0]
-    assert len({each.numpy().tobytes() for each in noise}) == 120
+    assert len({draw.numpy().tobytes() for draw in noise}) == 120
 
 
 def test_global_generators_are_untouched(pictures):

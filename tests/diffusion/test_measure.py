@@ -48,8 +48,8 @@ def target(draw: Draw, prediction: str) -> Tensor:
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_simple_is_the_mean_squared_error_of_the_models_own_target(output, draw, prediction):
-    found = simple(output, draw, linear(prediction=prediction))
-    torch.testing.assert_close(found, ((target(draw, prediction) - pixels(output)) ** 2).sum(-1) / D, **EXACT)
+    values = simple(output, draw, linear(prediction=prediction))
+    torch.testing.assert_close(values, ((target(draw, prediction) - pixels(output)) ** 2).sum(-1) / D, **EXACT)
 
 
 def test_loss_is_another_name_of_simple():
@@ -68,8 +68,8 @@ def test_loss_is_another_name_of_simple():
     ],
 )
 def test_norms_and_means_are_of_the_raw_output(output, draw, name, closed, prediction):
-    found = measurement(name)(output, draw, linear(prediction=prediction))
-    torch.testing.assert_close(found, closed(pixels(output)), **EXACT)
+    values = measurement(name)(output, draw, linear(prediction=prediction))
+    torch.testing.assert_close(values, closed(pixels(output)), **EXACT)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -84,8 +84,8 @@ def test_elbo_weighs_the_error_of_the_noise_by_beta_over_2_alpha_1_minus_alpha_b
         "sample": (x_t - a.sqrt() * out) / (1 - a).sqrt(),
         "v_prediction": a.sqrt() * out + (1 - a).sqrt() * x_t,
     }[prediction]
-    found = measurement("elbo")(output, draw, linear(prediction=prediction))
-    torch.testing.assert_close(found, weight * ((pixels(draw.noise) - noise) ** 2).sum(-1) / D, rtol=1e-9, atol=1e-12)
+    values = measurement("elbo")(output, draw, linear(prediction=prediction))
+    torch.testing.assert_close(values, weight * ((pixels(draw.noise) - noise) ** 2).sum(-1) / D, rtol=1e-9, atol=1e-12)
 
 
 def test_the_elbo_weight_at_the_first_timestep_is_one_half_over_alpha(output, draw):
@@ -96,8 +96,8 @@ def test_the_elbo_weight_at_the_first_timestep_is_one_half_over_alpha(output, dr
 def gradient(name: str, output: Tensor, draw: Draw, prediction: str) -> Tensor:
     """∂m/∂output of each draw, `[b, d, pixels]`."""
     leaf = output.clone().requires_grad_()
-    (found,) = torch.autograd.grad(measurement(name)(leaf, draw, linear(prediction=prediction)).sum(), leaf)
-    return pixels(found)
+    (slope,) = torch.autograd.grad(measurement(name)(leaf, draw, linear(prediction=prediction)).sum(), leaf)
+    return pixels(slope)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -117,11 +117,11 @@ def test_eta_is_half_of_simple_at_one_half_and_square_at_one(output, draw):
 
 
 @pytest.mark.parametrize("name", [*MEASUREMENTS, "eta:0.3"])
-def test_a_perfect_model_is_never_measured_worse_than_another_by_a_loss(output, draw, name):
-    found = measurement(name)(output, draw, linear())
-    assert found.shape == (2, 3) and found.isfinite().all()
+def test_a_perfect_model_has_the_least_loss(output, draw, name):
+    values = measurement(name)(output, draw, linear())
+    assert values.shape == (2, 3) and values.isfinite().all()
     if name in ("simple", "loss", "elbo"):
-        assert (measurement(name)(draw.noise, draw, linear()) == 0).all() and (found > 0).all()
+        assert (measurement(name)(draw.noise, draw, linear()) == 0).all() and (values > 0).all()
 
 
 @pytest.mark.parametrize("name", ["eta:", "eta:2", "eta:-0.1", "eta:nan", "eta:x", "sqare", "", "ETA:0.3"])
@@ -135,10 +135,10 @@ def test_an_unknown_measurement_is_refused_by_name(name):
 
 def path_of(model, pictures, steps=12, labels=None):
     """Two pictures sampled by ddpm, as queries that carry their path."""
-    told = None if labels is None else conditioned(model, {"class_labels": labels})
-    found = sample(model, range(2), 3, sampler="ddpm", steps=steps, keep_path=True, predict=told)
-    assert found.path is not None
-    return found, pictures(2, trajectory=found.path.float().numpy(), trajectory_timesteps=found.timesteps)
+    predict = None if labels is None else conditioned(model, {"class_labels": labels})
+    samples = sample(model, range(2), 3, sampler="ddpm", steps=steps, keep_path=True, predict=predict)
+    assert samples.path is not None
+    return samples, pictures(2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps)
 
 
 def minus_log_p(model, path: Tensor, times: list[int]) -> Tensor:
@@ -165,13 +165,13 @@ def minus_log_p(model, path: Tensor, times: list[int]) -> Tensor:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_trajectory_is_minus_log_p_of_the_path_up_to_a_constant(tiny, pictures, prediction):
     model = tiny(prediction=prediction)
-    found, queries = path_of(model, pictures)
+    samples, queries = path_of(model, pictures)
     like = torch.zeros((), dtype=torch.float64)
     draw = along_trajectory(queries, slice(None), model.schedule, like)
     with torch.no_grad():
         output = model.predict(draw.x_t.flatten(0, 1), draw.t.flatten()).view_as(draw.x_t)
         value = measurement("trajectory")(output, draw, model.schedule).sum(1)
-        direct = minus_log_p(model, torch.as_tensor(queries.trajectory).double(), found.timesteps.tolist())
+        direct = minus_log_p(model, torch.as_tensor(queries.trajectory).double(), samples.timesteps.tolist())
     torch.testing.assert_close(value, direct, rtol=1e-9, atol=0)
 
 
@@ -188,19 +188,19 @@ class Halving(nn.Module):
 
 def test_where_nothing_is_clipped_trajectory_is_half_the_squared_noise_that_the_sampler_added(pictures):
     model = Denoiser(Halving(), linear(prediction="sample"), (1, 8, 8), "")
-    found, queries = path_of(model, pictures)
+    samples, queries = path_of(model, pictures)
     draw = along_trajectory(queries, slice(None), model.schedule, torch.zeros((), dtype=torch.float64))
     with torch.no_grad():
         output = model.predict(draw.x_t.flatten(0, 1), draw.t.flatten()).view_as(draw.x_t)
         value = measurement("trajectory")(output, draw, model.schedule).sum(1)
-    added = [[seeds.normal((1, 8, 8), 3, "sample", i, f"step-{t}") for t in found.timesteps[:-2]] for i in range(2)]
+    added = [[seeds.normal((1, 8, 8), 3, "sample", i, f"step-{t}") for t in samples.timesteps[:-2]] for i in range(2)]
     np.testing.assert_allclose(value, 0.5 * np.square(np.array(added, np.float64)).sum((1, 2, 3, 4)), rtol=1e-5)
 
 
 def test_along_a_path_states_are_as_stored_and_the_last_step_is_left_out(tiny, pictures):
-    found, queries = path_of(tiny(), pictures, steps=5)
+    samples, queries = path_of(tiny(), pictures, steps=5)
     draw = along_trajectory(queries, slice(None), linear(), torch.zeros((), dtype=torch.float64))
-    assert found.timesteps.tolist() == [800, 600, 400, 200, 0, -1]
+    assert samples.timesteps.tolist() == [800, 600, 400, 200, 0, -1]
     assert draw.t.tolist() == [[800, 600, 400, 200]] * 2 and draw.then.tolist() == [[600, 400, 200, 0]] * 2
     assert torch.equal(draw.x_t, torch.as_tensor(queries.trajectory[:, :4]).double())
     assert torch.equal(draw.x, torch.as_tensor(queries.trajectory[:, -1:]).double())

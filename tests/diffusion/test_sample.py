@@ -10,7 +10,7 @@ from headwater import seeds
 from headwater.diffusion.sample import conditioned, sample
 from headwater.errors import OptionError
 
-BOUNDED = {"rtol": 1e-4, "atol": 1e-4}  # their ᾱ is a float32 product of up to 1,000 factors
+BOUNDED = {"rtol": 1e-4, "atol": 1e-4}  # diffusers' ᾱ is a float32 product of up to 1,000 factors
 
 
 def chain(model, scheduler, x, steps):
@@ -29,9 +29,9 @@ def chain(model, scheduler, x, steps):
 def test_ddim_is_diffusers_ddim(tiny, smallest, prediction, steps):
     model = tiny(prediction=prediction, **smallest)
     ours = sample(model, range(2), 0, steps=steps, keep_path=True)
-    times, theirs = chain(model, DDIMScheduler(prediction_type=prediction, clip_sample=True), ours.path[:, 0], steps)
+    times, expected = chain(model, DDIMScheduler(prediction_type=prediction, clip_sample=True), ours.path[:, 0], steps)
     assert ours.timesteps.tolist() == [*times, -1]
-    torch.testing.assert_close(ours.path, theirs, **BOUNDED)
+    torch.testing.assert_close(ours.path, expected, **BOUNDED)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -41,39 +41,39 @@ def test_ddpm_is_diffusers_ddpm_with_the_same_noise(tiny, smallest, monkeypatch,
     named = iter([np.stack([seeds.normal((1, 8, 8), 0, "sample", i, f"step-{t}") for i in range(2)]) for t in ours.timesteps])
     monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, **__: torch.as_tensor(next(named)).double())
     scheduler = DDPMScheduler(prediction_type=prediction, timestep_spacing="leading")
-    times, theirs = chain(model, scheduler, ours.path[:, 0], steps)
+    times, expected = chain(model, scheduler, ours.path[:, 0], steps)
     assert ours.timesteps.tolist() == [*times, -1]
-    torch.testing.assert_close(ours.path, theirs, **BOUNDED)
+    torch.testing.assert_close(ours.path, expected, **BOUNDED)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
-def test_a_picture_is_the_same_in_whatever_batch_it_is_made(tiny, sampler):
+def test_a_picture_does_not_depend_on_its_batch(tiny, sampler):
     model = tiny(classes=3)
     labels = torch.tensor([0, 2, 1, 2])
-    all_four, third = (conditioned(model, {"class_labels": each}) for each in (labels, labels[2:3]))
-    whole = sample(model, range(4), 5, sampler=sampler, steps=4, predict=all_four, keep_path=True)
+    all_four, third = (conditioned(model, {"class_labels": rows}) for rows in (labels, labels[2:3]))
+    together = sample(model, range(4), 5, sampler=sampler, steps=4, predict=all_four, keep_path=True)
     alone = sample(model, range(2, 3), 5, sampler=sampler, steps=4, predict=third, keep_path=True)
-    torch.testing.assert_close(alone.path, whole.path[2:3], rtol=0, atol=1e-9)
-    torch.testing.assert_close(alone.pictures, whole.pictures[2:3], rtol=0, atol=1e-9)
+    torch.testing.assert_close(alone.path, together.path[2:3], rtol=0, atol=1e-9)
+    torch.testing.assert_close(alone.pictures, together.pictures[2:3], rtol=0, atol=1e-9)
 
 
 def test_another_seed_label_or_number_makes_another_picture(tiny):
     model = tiny(classes=3)
     zero, one = (conditioned(model, {"class_labels": torch.full((2,), label)}) for label in (0, 1))
-    kept = sample(model, range(2), 0, steps=2, predict=zero).pictures
-    for other in (sample(model, range(2), 1, steps=2, predict=zero), sample(model, range(2), 0, steps=2, predict=one)):
-        assert not torch.allclose(other.pictures, kept)
-    assert not torch.allclose(kept[0], kept[1])
+    pictures = sample(model, range(2), 0, steps=2, predict=zero).pictures
+    for samples in (sample(model, range(2), 1, steps=2, predict=zero), sample(model, range(2), 0, steps=2, predict=one)):
+        assert not torch.allclose(samples.pictures, pictures)
+    assert not torch.allclose(pictures[0], pictures[1])
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
 def test_the_path_starts_with_named_noise_and_ends_with_the_picture(tiny, sampler):
-    found = sample(tiny(), range(3, 5), 7, sampler=sampler, steps=4, keep_path=True)
-    assert found.path.shape == (2, 5, 1, 8, 8)
-    assert found.timesteps.tolist() == [750, 500, 250, 0, -1]
-    assert np.array_equal(found.path[1, 0].float().numpy(), seeds.normal((1, 8, 8), 7, "sample", 4, "start"))
-    assert torch.equal(found.path[:, -1], found.pictures)
-    assert found.pictures.abs().max() <= 1  # the last step gives the clipped picture
+    samples = sample(tiny(), range(3, 5), 7, sampler=sampler, steps=4, keep_path=True)
+    assert samples.path.shape == (2, 5, 1, 8, 8)
+    assert samples.timesteps.tolist() == [750, 500, 250, 0, -1]
+    assert np.array_equal(samples.path[1, 0].float().numpy(), seeds.normal((1, 8, 8), 7, "sample", 4, "start"))
+    assert torch.equal(samples.path[:, -1], samples.pictures)
+    assert samples.pictures.abs().max() <= 1  # the last step gives the clipped picture
 
 
 def test_without_keep_path_there_is_none(tiny):
@@ -81,9 +81,9 @@ def test_without_keep_path_there_is_none(tiny):
 
 
 def test_every_step_is_reported(tiny):
-    told = []
-    sample(tiny(), range(1), 0, steps=3, on_step=lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    reports = []
+    sample(tiny(), range(1), 0, steps=3, on_step=lambda step, total: reports.append((step, total)))
+    assert reports == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_the_global_generator_is_untouched(tiny):

@@ -28,7 +28,7 @@ def test_the_linear_schedule_keeps_as_much_signal_as_ddpm_says():
 
 
 def test_the_linear_schedule_is_diffusers_default_one():
-    assert np.allclose(linear().alpha_bar, DDPMScheduler().alphas_cumprod, rtol=3e-5)  # theirs is a float32 product of 1000
+    assert np.allclose(linear().alpha_bar, DDPMScheduler().alphas_cumprod, rtol=3e-5)  # expected is a float32 product of 1000
 
 
 def test_beta_rises_linearly_from_1e_4_to_2e_2():
@@ -45,15 +45,15 @@ def test_signal_and_noise_have_the_variance_of_1(noisy):
 
 def test_noised_pictures_are_those_of_diffusers(noisy):
     x, noise, t = noisy
-    theirs = DDPMScheduler().add_noise(x, noise, t)
-    assert torch.allclose(linear().noised(x, noise, t), theirs, rtol=1e-5, atol=1e-5)
+    expected = DDPMScheduler().add_noise(x, noise, t)
+    assert torch.allclose(linear().noised(x, noise, t), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_target_is_that_of_diffusers(noisy, prediction):
     x, noise, t = noisy
-    theirs = {"epsilon": noise, "sample": x, "v_prediction": DDPMScheduler().get_velocity(x, noise, t)}[prediction]
-    assert torch.allclose(linear(prediction=prediction).target(x, noise, t), theirs, rtol=1e-5, atol=1e-5)
+    expected = {"epsilon": noise, "sample": x, "v_prediction": DDPMScheduler().get_velocity(x, noise, t)}[prediction]
+    assert torch.allclose(linear(prediction=prediction).target(x, noise, t), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

@@ -144,7 +144,7 @@ def test_compressed_queries_score_nearly_the_same(kind, least, model, train, que
 def test_conjugate_gradients_at_convergence_are_the_dense_solve_of_the_exact_matrix(model, train, queries, store):
     notes = []
     method, index = fitted("ek-fac", model, train, store, absolute_damping=1e-2, refine=60)
-    values = dense(method.score(index, queries, replace(store, told=notes.append)))
+    values = dense(method.score(index, queries, replace(store, warn=notes.append)))
     G = ggn(model, in_order_of_content(train), Draws(2, "antithetic"), pattern=index.curvature.pattern)
     g_q, g_i = (
         torch.cat(list(gradients(model, x, measurement("simple"), method.draws(), pattern=index.curvature.pattern)))
@@ -181,7 +181,7 @@ def test_damaged_curvature_is_noted_and_computed_again(model, train, queries, st
     (path,) = store.root.glob("curvature/*/k-fac.safetensors")
     path.write_bytes(path.read_bytes()[:-9] + b"\x01" * 9)
     notes = []
-    fitted("k-fac", model, train, replace(store, told=notes.append))
+    fitted("k-fac", model, train, replace(store, warn=notes.append))
     assert len(notes) == 1 and "damaged" in notes[0]
     np.testing.assert_array_equal(scores("k-fac", model, train, queries, store), before)
 
@@ -280,5 +280,5 @@ def test_damage_in_the_header_is_noticed(model, train, queries, store):
     for path in store.root.glob("curvature/*/sums.safetensors"):
         raw = path.read_bytes()
         path.write_bytes(raw.replace(b"counts", b"cuonts", 1))
-    fitted("ek-fac", model, train, replace(store, told=notes.append))
+    fitted("ek-fac", model, train, replace(store, warn=notes.append))
     assert notes and "damaged" in notes[0]

@@ -1,4 +1,4 @@
-"""The hook engine: the same rows as torch.func, in one pass, whatever the layers and how often they are called."""
+"""The hook engine gives the rows of torch.func in one pass, for all kinds of layers called any number of times."""
 
 import pytest
 import torch
@@ -21,8 +21,8 @@ def rows(engine, model, examples, name="simple", draws=DRAWS, **options):
     return torch.cat(list(engine.gradients(model, examples, measurement(name), draws, **options)))
 
 
-def relative(found, expected):
-    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
+def relative(actual, expected):
+    return float(((actual - expected).norm(dim=1) / expected.norm(dim=1)).max())
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
@@ -43,8 +43,8 @@ def test_rows_of_other_kinds_of_model_are_those_of_torch_func(tiny, pictures, pr
 
 def test_rows_along_a_path_are_those_of_torch_func(tiny, pictures):
     model = tiny()
-    found = sample(model, range(2), 0, sampler="ddpm", steps=4, keep_path=True)
-    queries = pictures(2, trajectory=found.path.float().numpy(), trajectory_timesteps=found.timesteps)
+    samples = sample(model, range(2), 0, sampler="ddpm", steps=4, keep_path=True)
+    queries = pictures(2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps)
     assert relative(rows(hooks, model, queries, "trajectory"), rows(vmap, model, queries, "trajectory")) < 1e-10
 
 
@@ -56,9 +56,9 @@ def test_a_pattern_picks_the_columns_of_the_matching_parameters(tiny, pictures, 
 
 def test_batch_size_changes_nothing_beyond_rounding(tiny, pictures):
     model, examples = tiny(), pictures(5)
-    whole = rows(hooks, model, examples)
+    all_rows = rows(hooks, model, examples)
     assert [len(block) for block in hooks.gradients(model, examples, simple, DRAWS, batch=2)] == [2, 2, 1]
-    assert relative(rows(hooks, model, examples, batch=2), whole) < 1e-10
+    assert relative(rows(hooks, model, examples, batch=2), all_rows) < 1e-10
 
 
 def test_the_model_is_left_as_it_was(tiny, pictures):
@@ -73,46 +73,46 @@ def test_the_model_is_left_as_it_was(tiny, pictures):
 
 def test_layers_come_as_the_backward_pass_reaches_them(tiny, pictures):
     model = tiny()
-    given, seen = drawn(model, pictures(2), slice(None), simple, DRAWS), []
-    hooks.stream(model, simple, given, layers_of(model), lambda gradient: seen.append(gradient.layer.name))
-    assert seen[0] == "conv_out" and len(seen) == len(set(seen)) == len(layers_of(model))
-    assert seen.index("conv_norm_out") < seen.index("mid_block.resnets.0.conv1") < seen.index("conv_in")
+    inputs, names = drawn(model, pictures(2), slice(None), simple, DRAWS), []
+    hooks.stream(model, simple, inputs, layers_of(model), lambda gradient: names.append(gradient.layer.name))
+    assert names[0] == "conv_out" and len(names) == len(set(names)) == len(layers_of(model))
+    assert names.index("conv_norm_out") < names.index("mid_block.resnets.0.conv1") < names.index("conv_in")
 
 
 def test_both_sides_have_a_row_for_every_draw_of_every_example(tiny, pictures):
     model = tiny()
-    given, shapes = drawn(model, pictures(2), slice(None), simple, DRAWS), {}
+    inputs, shapes = drawn(model, pictures(2), slice(None), simple, DRAWS), {}
 
     def visit(gradient):
         ((a, g),) = gradient.sides
         shapes[gradient.layer.name] = (a.shape, g.shape)
 
-    hooks.stream(model, simple, given, layers_of(model, "conv_in.*|*.to_q.*|time_embedding.linear_1.*"), visit)
+    hooks.stream(model, simple, inputs, layers_of(model, "conv_in.*|*.to_q.*|time_embedding.linear_1.*"), visit)
     assert shapes["conv_in"] == ((12, 1, 8, 8), (12, 8, 8, 8))
     assert {name: (a[0], g[0]) for name, (a, g) in shapes.items()} == dict.fromkeys(shapes, (12, 12))
 
 
 def second_moments(model, examples):
-    """Σ ã ãᵀ and Σ g gᵀ of every layer over rows and positions: another consumer, as curvature will be."""
-    given, found = drawn(model, examples, slice(None), simple, DRAWS), {}
+    """Σ ã ãᵀ and Σ g gᵀ of every layer over rows and positions: another consumer of the stream, like curvature."""
+    batch, moments = drawn(model, examples, slice(None), simple, DRAWS), {}
 
     def visit(gradient):
         ((a, g),) = gradient.sides
         inputs, outputs = gradient.layer.inputs(a), gradient.layer.outputs(g)
-        found[gradient.layer.name] = [side.flatten(0, 1).mT @ side.flatten(0, 1) for side in (inputs, outputs)]
+        moments[gradient.layer.name] = [side.flatten(0, 1).mT @ side.flatten(0, 1) for side in (inputs, outputs)]
 
-    hooks.stream(model, simple, given, [layer for layer in layers_of(model) if layer.matrix], visit)
-    return found
+    hooks.stream(model, simple, batch, [layer for layer in layers_of(model) if layer.matrix], visit)
+    return moments
 
 
 def test_second_moments_of_both_sides_add_up_over_examples(tiny, pictures):
     model, examples = tiny(classes=3), pictures(3, classes=3)
-    whole, parts = second_moments(model, examples), [second_moments(model, examples.take([i])) for i in range(3)]
-    for name, sides in whole.items():
-        rows, columns = next(layer for layer in layers_of(model) if layer.name == name).matrix
-        for side, found, size in zip((0, 1), sides, (columns, rows), strict=True):
-            assert found.shape == (size, size)
-            torch.testing.assert_close(found.double(), sum(part[name][side].double() for part in parts), rtol=1e-9, atol=1e-9)
+    together, parts = second_moments(model, examples), [second_moments(model, examples.take([i])) for i in range(3)]
+    for name, sides in together.items():
+        o, i = next(layer for layer in layers_of(model) if layer.name == name).matrix
+        for side, moments, size in zip((0, 1), sides, (i, o), strict=True):
+            assert moments.shape == (size, size)
+            torch.testing.assert_close(moments.double(), sum(part[name][side].double() for part in parts), rtol=1e-9, atol=1e-9)
 
 
 class Net(nn.Module):
@@ -140,7 +140,7 @@ def net(**options):
 
 
 @pytest.mark.parametrize("options", [{"times": 3}, {"leave": True}, {"times": 0}], ids=["called thrice", "unused", "never called"])
-def test_a_layer_counts_as_often_as_it_is_called(pictures, options):
+def test_every_call_of_a_layer_counts(pictures, options):
     model, examples = net(**options), pictures(3)
     assert relative(rows(hooks, model, examples), rows(vmap, model, examples)) < 1e-10
 

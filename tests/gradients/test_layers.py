@@ -1,4 +1,4 @@
-"""Each kind of layer: the gradient read off its two sides is autograd's, and the sides themselves multiply to it."""
+"""Every kind of layer: the gradient read off its two sides is autograd's, and the product of the sides."""
 
 import pytest
 import torch
@@ -64,8 +64,8 @@ def by_autograd(module, a, g, parts):
     """Each example's gradient, one backward pass an example."""
     rows = []
     for a_i, g_i in zip(a.chunk(B), g.chunk(B), strict=True):
-        found = torch.autograd.grad((module(a_i) * g_i).sum(), [getattr(module, part) for part in parts])
-        rows.append([each.flatten() for each in found])
+        gradients = torch.autograd.grad((module(a_i) * g_i).sum(), [getattr(module, part) for part in parts])
+        rows.append([gradient.flatten() for gradient in gradients])
     return {part: torch.stack([row[i] for row in rows]) for i, part in enumerate(parts)}
 
 
@@ -74,10 +74,10 @@ def test_the_gradient_is_autograds(case):
     parts = [name for name, _ in module.named_parameters()]
     expected = by_autograd(module, a, g, parts)
     for chosen in (parts, parts[:1], parts[-1:]):
-        found = dict(layer_of(module, chosen).gradient(a, g, B))
-        assert list(found) == chosen
+        gradients = dict(layer_of(module, chosen).gradient(a, g, B))
+        assert list(gradients) == chosen
         for part in chosen:
-            torch.testing.assert_close(found[part], expected[part], rtol=1e-11, atol=1e-11)
+            torch.testing.assert_close(gradients[part], expected[part], rtol=1e-11, atol=1e-11)
 
 
 def test_the_two_sides_multiply_to_the_gradient(case):
@@ -89,16 +89,16 @@ def test_the_two_sides_multiply_to_the_gradient(case):
         return
     expected = by_autograd(module, a, g, parts)
     weight = torch.stack([layer.oriented(row.view_as(module.weight)) for row in expected["weight"]])
-    whole = torch.cat([weight, expected["bias"][..., None]], 2) if "bias" in parts else weight
-    each = layer.outputs(g).mT @ layer.inputs(a).to(g.dtype)
-    assert each.shape[1:] == layer.matrix
-    torch.testing.assert_close(each.view(B, D, *layer.matrix).sum(1), whole, rtol=1e-11, atol=1e-11)
-    left = torch.randn(3, layer.matrix[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    torch.testing.assert_close(layer.through(a, left), layer.inputs(a).to(g.dtype) @ left.T, rtol=1e-11, atol=1e-11)
+    matrices = torch.cat([weight, expected["bias"][..., None]], 2) if "bias" in parts else weight
+    products = layer.outputs(g).mT @ layer.inputs(a).to(g.dtype)
+    assert products.shape[1:] == layer.matrix
+    torch.testing.assert_close(products.view(B, D, *layer.matrix).sum(1), matrices, rtol=1e-11, atol=1e-11)
+    short = torch.randn(3, layer.matrix[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(layer.through(a, short), layer.inputs(a).to(g.dtype) @ short.T, rtol=1e-11, atol=1e-11)
 
 
 class Net(nn.Module):
-    """A model of whatever parts, called one after the other."""
+    """A model of the given parts, whose output is its input."""
 
     def __init__(self, **parts):
         super().__init__()
@@ -129,9 +129,10 @@ def test_frozen_layers_are_left_out():
     assert [layer.name for layer in layers_of(model)] == ["b"]
 
 
-def test_what_cannot_be_seen_is_refused_by_name():
-    with pytest.raises(ModelError, match=r"odd\.weight.*parameters=PATTERN"):
+def test_parameters_of_other_layers_are_refused_by_name():
+    with pytest.raises(ModelError, match=r"odd\.weight.*name pattern") as error:
         layers_of(denoiser(fine=nn.Linear(2, 2), odd=nn.Conv1d(1, 1, 3)))
+    assert "--set parameters=PATTERN" in error.value.hint
     assert layers_of(denoiser(fine=nn.Linear(2, 2), odd=nn.Conv1d(1, 1, 3)), "fine.*")
 
 

@@ -1,4 +1,4 @@
-"""Projected rows are the projections of the exact gradients, however the work is cut up."""
+"""Projected rows are the projections of the exact gradients, in batches of any size."""
 
 import pytest
 import torch
@@ -9,22 +9,23 @@ from headwater.diffusion.sample import sample
 from headwater.gradients import vmap
 from headwater.gradients.layers import layers_of
 from headwater.gradients.projected import gathered, power_of_two, projected
+from headwater.gradients.spec import GradientSpec
 from headwater.linalg.project import Dense, Identity, Sparse, TwoSided, project
 
 DRAWS = Draws(3, "uniform", 2)
 PROJECTORS = [Dense(64, 1), Sparse(500, 1), Sparse(500, 1, 3), Identity(), TwoSided(500, 1)]
 
 
-def rows(model, examples, projector, name="simple", draws=DRAWS, **options):
-    return torch.cat(list(projected(model, examples, measurement(name), draws, projector, **options)))
+def rows(model, examples, projector, name="simple", draws=DRAWS, rows=None, **fields):
+    return torch.cat(list(projected(model, examples, GradientSpec(name, draws, **fields), projector, rows=rows)))
 
 
 def exact(model, examples, name="simple", draws=DRAWS, **options):
     return torch.cat(list(vmap.gradients(model, examples, measurement(name), draws, **options)))
 
 
-def relative(found, expected):
-    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
+def relative(actual, expected):
+    return float(((actual - expected).norm(dim=1) / expected.norm(dim=1)).max())
 
 
 def two_sided(model, flat, projector):
@@ -37,12 +38,12 @@ def two_sided(model, flat, projector):
             blocks += parts.values()
             continue
         weight = torch.stack([layer.oriented(row.view_as(layer.module.weight)) for row in parts["weight"]])
-        whole = torch.cat([weight, parts["bias"][..., None]], 2) if "bias" in parts else weight
-        left, right = (
+        matrices = torch.cat([weight, parts["bias"][..., None]], 2) if "bias" in parts else weight
+        rows, columns = (
             torch.as_tensor(projector.matrix(side, length, layer.name, end)).to(flat)
             for length, end in zip(layer.matrix, ("left", "right"), strict=True)
         )
-        blocks.append((left @ whole @ right.T).flatten(1))
+        blocks.append((rows @ matrices @ columns.T).flatten(1))
     return project(projector.fold, torch.cat(blocks, 1))
 
 
@@ -58,23 +59,23 @@ def test_rows_are_the_projections_of_exact_gradients(tiny, pictures, projector):
 @pytest.mark.parametrize("normalize", [False, True])
 def test_how_many_draws_go_through_at_once_changes_nothing_beyond_rounding(tiny, pictures, projector, normalize):
     model, examples = tiny(), pictures(3)
-    whole = rows(model, examples, projector, normalize=normalize)
+    at_once = rows(model, examples, projector, normalize=normalize)
     for count in (1, 4, 7):
-        assert relative(rows(model, examples, projector, normalize=normalize, rows=count), whole) < 1e-10
+        assert relative(rows(model, examples, projector, normalize=normalize, rows=count), at_once) < 1e-10
 
 
 @pytest.mark.parametrize("projector", PROJECTORS, ids=str)
 def test_normalised_rows_are_means_of_unit_vectors_of_each_timestep(tiny, pictures, projector):
     model, examples = tiny(), pictures(2)
-    each = [rows(model, examples, projector, draws=Draws((t,), noises=2)) for t in (0, 333, 666)]
-    expected = torch.stack([row / row.norm(dim=1, keepdim=True) for row in each]).mean(0)
+    by_timestep = [rows(model, examples, projector, draws=Draws((t,), noises=2)) for t in (0, 333, 666)]
+    expected = torch.stack([row / row.norm(dim=1, keepdim=True) for row in by_timestep]).mean(0)
     assert relative(rows(model, examples, projector, draws=Draws((0, 333, 666), noises=2), normalize=True), expected) < 1e-10
 
 
 def test_a_path_cut_into_pieces_is_still_a_sum_over_its_steps(tiny, pictures):
     model = tiny()
-    found = sample(model, range(2), 0, sampler="ddpm", steps=6, keep_path=True)
-    queries = pictures(2, trajectory=found.path.float().numpy(), trajectory_timesteps=found.timesteps)
+    samples = sample(model, range(2), 0, sampler="ddpm", steps=6, keep_path=True)
+    queries = pictures(2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps)
     expected = exact(model, queries, "trajectory")
     for count in (1, 2, 64):
         assert relative(rows(model, queries, Identity(), "trajectory", rows=count), expected) < 1e-10
@@ -83,35 +84,33 @@ def test_a_path_cut_into_pieces_is_still_a_sum_over_its_steps(tiny, pictures):
 def test_a_pattern_projects_the_chosen_parameters_only(tiny, pictures):
     model, examples = tiny(), pictures(2)
     pattern = "conv_out.*|*.to_q.*|*norm*"
-    assert (
-        relative(rows(model, examples, Sparse(100), pattern=pattern), project(Sparse(100), exact(model, examples, pattern=pattern)))
-        < 1e-10
-    )
+    expected = project(Sparse(100), exact(model, examples, pattern=pattern))
+    assert relative(rows(model, examples, Sparse(100), pattern=pattern), expected) < 1e-10
 
 
 def test_half_precision_adds_up_in_single(tiny, pictures):
     model, examples = tiny(torch.bfloat16), pictures(2)
-    found = rows(model, examples, Sparse(500))
-    assert found.dtype == torch.float32
-    assert relative(found.double(), project(Sparse(500), exact(tiny(), examples))) < 0.2
+    actual = rows(model, examples, Sparse(500))
+    assert actual.dtype == torch.float32
+    assert relative(actual.double(), project(Sparse(500), exact(tiny(), examples))) < 0.2
 
 
 def test_two_sided_rows_keep_inner_products_in_the_mean(tiny, pictures):
     model, examples = tiny(), pictures(2)
     flat = exact(model, examples)
     truth = float(flat[0] @ flat[1])
-    found = torch.tensor([float(torch.prod(rows(model, examples, TwoSided(300, seed)), 0).sum()) for seed in range(60)])
-    assert abs(float(found.mean()) - truth) < 4 * float(found.std()) / len(found) ** 0.5
+    products = torch.tensor([float(torch.prod(rows(model, examples, TwoSided(300, seed)), 0).sum()) for seed in range(60)])
+    assert abs(float(products.mean()) - truth) < 4 * float(products.std()) / len(products) ** 0.5
 
 
 def test_gathered_blocks_hold_the_same_rows():
     blocks = [torch.arange(4.0).view(2, 2) + 100 * i for i in range(5)]
-    found = list(gathered(iter(blocks), 4))
-    assert [len(block) for block in found] == [4, 4, 2]
-    assert torch.equal(torch.cat(found), torch.cat(blocks))
+    high = list(gathered(iter(blocks), 4))
+    assert [len(block) for block in high] == [4, 4, 2]
+    assert torch.equal(torch.cat(high), torch.cat(blocks))
 
 
-def test_a_slow_block_is_handed_on_as_it_is(monkeypatch):
+def test_a_slow_block_is_handed_on_before_it_is_full(monkeypatch):
     monkeypatch.setattr("headwater.gradients.projected.PATIENCE", -1.0)
     assert [len(block) for block in gathered([torch.zeros(2, 3)] * 3, 4)] == [2, 2, 2]
 
@@ -125,14 +124,14 @@ def test_powers_of_two(size, power):
 def test_a_block_is_the_same_bit_for_bit_whatever_came_before_it(tiny, pictures, monkeypatch, projector):
     monkeypatch.setattr("headwater.gradients.projected.BLOCK", 4)
     model, examples = tiny(torch.float32), pictures(7)
-    whole = rows(model, examples, projector)
-    assert torch.equal(rows(model, examples.take([4, 5, 6]), projector), whole[4:])
+    uncut = rows(model, examples, projector)
+    assert torch.equal(rows(model, examples.take([4, 5, 6]), projector), uncut[4:])
 
 
-def test_whoever_goes_on_after_any_block_gets_the_same_bits(tiny, pictures, monkeypatch):
+def test_a_run_resumed_after_any_block_gets_the_same_bits(tiny, pictures, monkeypatch):
     model, examples = tiny(torch.float32), pictures(7)
-    whole = rows(model, examples, Sparse(100), rows=13)
+    uninterrupted = rows(model, examples, Sparse(100), rows=13)
     monkeypatch.setattr("headwater.gradients.projected.PATIENCE", -1.0)
-    first = next(projected(model, examples, measurement("simple"), DRAWS, Sparse(100), rows=13))
-    assert len(first) == 2 and torch.equal(first, whole[:2])
-    assert torch.equal(rows(model, examples.take(range(2, 7)), Sparse(100), rows=13), whole[2:])
+    first = next(projected(model, examples, GradientSpec("simple", DRAWS), Sparse(100), rows=13))
+    assert len(first) == 2 and torch.equal(first, uninterrupted[:2])
+    assert torch.equal(rows(model, examples.take(range(2, 7)), Sparse(100), rows=13), uninterrupted[2:])

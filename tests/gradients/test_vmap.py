@@ -24,7 +24,7 @@ def rows(model, examples, name="simple", draws=DRAWS, **options):
 def by_backward(model, examples, name="simple", draws=DRAWS):
     """The same rows by torch.autograd: one example, one batch of its draws, one mean, one backward pass."""
     parameters = list(model.module.parameters())
-    found = []
+    gradients = []
     for i in range(len(examples)):
         one = slice(i, i + 1)
         if name == "trajectory":
@@ -34,15 +34,15 @@ def by_backward(model, examples, name="simple", draws=DRAWS):
         draw = Draw(*(field[0] for field in draw))
         labels = None if model.classes is None else torch.full((len(draw.t),), int(examples.labels[i]))
         output = model.module(draw.x_t, draw.t, class_labels=labels).sample
-        each = measurement(name)(output, draw, model.schedule)
-        loss = each.sum() if name == "trajectory" else each.mean()
-        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
-    return torch.stack(found)
+        values = measurement(name)(output, draw, model.schedule)
+        loss = values.sum() if name == "trajectory" else values.mean()
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
+    return torch.stack(gradients)
 
 
-def relative(found, expected):
+def relative(actual, expected):
     """The largest error of a row, in units of that row's norm."""
-    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
+    return float(((actual - expected).norm(dim=1) / expected.norm(dim=1)).max())
 
 
 @pytest.mark.parametrize("name", ["simple", "square", "linf", "eta:0.3"])
@@ -59,31 +59,31 @@ def test_rows_of_other_kinds_of_model_are_those_of_a_backward_pass(tiny, picture
 
 def test_rows_along_a_path_are_those_of_a_backward_pass(tiny, pictures):
     model = tiny()
-    found = sample(model, range(2), 0, sampler="ddpm", steps=4, keep_path=True)
-    queries = pictures(2, trajectory=found.path.float().numpy(), trajectory_timesteps=found.timesteps)
+    samples = sample(model, range(2), 0, sampler="ddpm", steps=4, keep_path=True)
+    queries = pictures(2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps)
     assert relative(rows(model, queries, "trajectory"), by_backward(model, queries, "trajectory")) < 1e-10
 
 
 def test_in_float32_rows_agree_to_rounding(tiny, pictures):
     model, examples = tiny(torch.float32, classes=3), pictures(3, classes=3)
-    found = rows(model, examples)
-    assert found.dtype == torch.float32
-    assert relative(found, by_backward(model, examples)) < 1e-5
-    assert relative(found.double(), rows(tiny(classes=3), examples)) < 1e-4
+    actual = rows(model, examples)
+    assert actual.dtype == torch.float32
+    assert relative(actual, by_backward(model, examples)) < 1e-5
+    assert relative(actual.double(), rows(tiny(classes=3), examples)) < 1e-4
 
 
 def test_a_row_is_the_mean_over_its_draws(tiny, pictures):
     model, examples = tiny(), pictures(2)
-    each = torch.stack([rows(model, examples, draws=Draws((t,))) for t in (0, 333, 999)])
-    assert relative(rows(model, examples, draws=Draws((0, 333, 999))), each.mean(0)) < 1e-10
+    by_timestep = torch.stack([rows(model, examples, draws=Draws((t,))) for t in (0, 333, 999)])
+    assert relative(rows(model, examples, draws=Draws((0, 333, 999))), by_timestep.mean(0)) < 1e-10
 
 
 def test_batch_size_and_order_change_nothing_beyond_rounding(tiny, pictures):
     model, examples = tiny(classes=3), pictures(5, classes=3)
-    whole = rows(model, examples)
-    assert relative(rows(model, examples, batch=1), whole) < 1e-10
-    assert relative(rows(model, examples, batch=2), whole) < 1e-10
-    assert relative(rows(model, examples.take([4, 1])), whole[[4, 1]]) < 1e-10
+    at_once = rows(model, examples)
+    assert relative(rows(model, examples, batch=1), at_once) < 1e-10
+    assert relative(rows(model, examples, batch=2), at_once) < 1e-10
+    assert relative(rows(model, examples.take([4, 1])), at_once[[4, 1]]) < 1e-10
 
 
 def test_blocks_come_in_order_and_a_batch_high(tiny, pictures):
@@ -94,12 +94,12 @@ def test_blocks_come_in_order_and_a_batch_high(tiny, pictures):
 def test_a_pattern_picks_the_columns_of_the_matching_parameters(tiny, pictures):
     model, examples = tiny(), pictures(2)
     sizes = [parameter.numel() for parameter in model.parameters().values()]
-    whole = dict(zip(model.parameters(), rows(model, examples).split(sizes, 1), strict=True))
+    columns = dict(zip(model.parameters(), rows(model, examples).split(sizes, 1), strict=True))
     for pattern in ("conv_out.*", "*.attentions.*", "*bias|conv_in.weight"):
         chosen = list(model.parameters(pattern))
-        assert 0 < len(chosen) < len(whole)
-        found = rows(model, examples, pattern=pattern).detach()
-        assert relative(found, torch.cat([whole[name] for name in chosen], 1)) < 1e-10
+        assert 0 < len(chosen) < len(columns)
+        actual = rows(model, examples, pattern=pattern).detach()
+        assert relative(actual, torch.cat([columns[name] for name in chosen], 1)) < 1e-10
 
 
 @pytest.mark.parametrize("pattern", ["*", "conv_out.*"])
@@ -157,5 +157,5 @@ def test_labels_are_needed_by_a_conditional_model_only(tiny, pictures):
     plain, labelled = pictures(2), pictures(2, classes=3)
     assert np.array_equal(plain.images, labelled.images)
     assert torch.equal(rows(tiny(), plain), rows(tiny(), labelled))
-    other = rows(tiny(classes=3), pictures(2, labels=1 - labelled.labels.clip(0, 1)))
-    assert not torch.allclose(rows(tiny(classes=3), labelled), other)
+    relabelled = rows(tiny(classes=3), pictures(2, labels=1 - labelled.labels.clip(0, 1)))
+    assert not torch.allclose(rows(tiny(classes=3), labelled), relabelled)

@@ -60,12 +60,12 @@ def test_solve_is_the_dense_solve_with_absolute_and_with_dimensionless_damping(o
 
 def test_a_grid_of_dampings_is_an_elementwise_scale_of_coordinates_rotated_once(operator):
     v, w = vectors(operator, 3), vectors(operator, 7)
-    u, other = operator.coordinates(v), operator.coordinates(w)
-    torch.testing.assert_close(u @ other.T, v @ w.T)
-    torch.testing.assert_close(operator.back(u), v)
+    u, z = operator.coordinates(v), operator.coordinates(w)
+    torch.testing.assert_close(u @ z.T, v @ w.T)
+    torch.testing.assert_close(operator.to_parameters(u), v)
     for damping in DAMPINGS:
         expected = operator.solve(v, Damping(damping)) @ w.T
-        torch.testing.assert_close((u * operator.inverse(Damping(damping))) @ other.T, expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close((u * operator.inverse(Damping(damping))) @ z.T, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_eigenvalues_lie_where_coordinates_put_theirs(operator):
@@ -80,9 +80,9 @@ def test_a_dead_block_gives_zero_and_leaves_the_others_alone(operator):
     broken, v = Kronecker((first, dead, second)), vectors(operator)
     assert broken.dead == ("first.bias",) and operator.dead == ()
     for absolute in (False, True):
-        found = broken.solve(v, Damping(0.1, absolute))
-        assert not found[:, 12:15].any()
-        torch.testing.assert_close(found[:, :12], operator.solve(v, Damping(0.1, absolute))[:, :12])
+        x = broken.solve(v, Damping(0.1, absolute))
+        assert not x[:, 12:15].any()
+        torch.testing.assert_close(x[:, :12], operator.solve(v, Damping(0.1, absolute))[:, :12])
 
 
 def test_no_damping_is_allowed_where_the_inverse_exists_and_refused_by_name_where_not(operator):

@@ -1,4 +1,4 @@
-"""Projectors: unbiased, with the variance they promise, and a function of their seed alone.
+"""Projectors are unbiased, have the promised variance, and depend on their seed alone.
 
 Monte Carlo over SEEDS seeds with COPIES disjoint sets of coordinates each; a mean and a variance may be 5 of their standard
 errors off (about 1 in 2 million).
@@ -32,15 +32,15 @@ def matrix(flat, p=P):
 def products(make, g, h):
     """N independent values of ⟨Rg, Rh⟩."""
     spread = [torch.kron(torch.eye(COPIES, dtype=torch.float64), v[None]) for v in (g, h)]
-    each = [(project(make(s), spread[0]) * project(make(s), spread[1])).sum(1) for s in range(SEEDS)]
-    return torch.cat(each)
+    draws = [(project(make(s), spread[0]) * project(make(s), spread[1])).sum(1) for s in range(SEEDS)]
+    return torch.cat(draws)
 
 
-def has_mean_and_variance(found, mean, variance):
-    n = len(found)
-    assert abs(float(found.mean()) - mean) < 5 * (variance / n) ** 0.5
-    fourth = float(((found - found.mean()) ** 4).mean())
-    assert abs(float(found.var()) - variance) < 5 * ((fourth - variance**2) / n) ** 0.5
+def has_mean_and_variance(samples, mean, variance):
+    n = len(samples)
+    assert abs(float(samples.mean()) - mean) < 5 * (variance / n) ** 0.5
+    fourth = float(((samples - samples.mean()) ** 4).mean())
+    assert abs(float(samples.var()) - variance) < 5 * ((fourth - variance**2) / n) ** 0.5
 
 
 CASES = [
@@ -57,11 +57,11 @@ def test_inner_products_are_kept_in_expectation_with_the_promised_variance(make,
 
 def test_a_sparse_sketch_keeps_inner_products_with_the_promised_variance():
     g, h = vectors(2)
-    found = torch.stack([project(Sparse(K, seed), torch.stack([g, h])).prod(0).sum() for seed in range(4000)])
+    samples = torch.stack([project(Sparse(K, seed), torch.stack([g, h])).prod(0).sum() for seed in range(4000)])
     stretch = torch.arange(P) // K
     apart = (stretch[:, None] != stretch).double()
     promised = (g**2) @ apart @ (h**2) + (g * h) @ apart @ (g * h)
-    has_mean_and_variance(found, float(g @ h), float(promised) / K)
+    has_mean_and_variance(samples, float(g @ h), float(promised) / K)
 
 
 def test_a_sparse_sketch_of_no_more_coordinates_than_places_is_an_isometry():
@@ -81,21 +81,19 @@ def orthonormal(n, s):
 def test_two_sides_keep_inner_products_with_the_variance_of_random_directions():
     rows, columns, side = 7, 9, 4
     G, H = (v.view(rows, columns) for v in vectors(2, rows * columns))
-    found = []
+    samples = []
     for seed in range(6000):
         two = TwoSided(4, seed)
-        left, right = (
-            torch.as_tensor(two.matrix(side, n, "layer", end)).double() for n, end in ((rows, "left"), (columns, "right"))
-        )
-        found.append(((left @ G @ right.T) * (left @ H @ right.T)).sum())
+        L, R = (torch.as_tensor(two.matrix(side, n, "layer", end)).double() for n, end in ((rows, "left"), (columns, "right")))
+        samples.append(((L @ G @ R.T) * (L @ H @ R.T)).sum())
     (a, c), (e, f) = orthonormal(rows, side), orthonormal(columns, side)
     A, B, C, D = H.T @ G, H.T @ G, H.T @ H, G.T @ G
     trace = torch.trace
     squared = e * trace(A) ** 2 + f * (trace(A @ A.T) + trace(A @ A))
-    one = e * trace(D @ C) + f * (trace(D @ C) + trace(C) * trace(D))
-    other = e * trace(B @ B) + f * (trace(B @ B.T) + trace(B) ** 2)
+    first = e * trace(D @ C) + f * (trace(D @ C) + trace(C) * trace(D))
+    second = e * trace(B @ B) + f * (trace(B @ B.T) + trace(B) ** 2)
     mean = float((G * H).sum())
-    has_mean_and_variance(torch.stack(found), mean, float(a * squared + c * (one + other)) - mean**2)
+    has_mean_and_variance(torch.stack(samples), mean, float(a * squared + c * (first + second)) - mean**2)
 
 
 def test_a_side_that_is_short_enough_is_left_as_it_is():
@@ -113,8 +111,8 @@ def test_the_sides_of_all_layers_make_four_times_k(k, layers, side):
 @pytest.mark.parametrize("nonzeros", [2, 3, 4])
 def test_more_nonzeros_keep_inner_products_too(nonzeros):
     g, h = vectors(2)
-    found = products(lambda seed: Sparse(K, seed, nonzeros), g, h)
-    assert abs(float(found.mean() - g @ h)) < 5 * float(found.std()) / N**0.5
+    samples = products(lambda seed: Sparse(K, seed, nonzeros), g, h)
+    assert abs(float(samples.mean() - g @ h)) < 5 * float(samples.std()) / N**0.5
 
 
 @pytest.mark.parametrize("name", FLAT)
@@ -155,12 +153,12 @@ def test_each_column_of_a_sparse_matrix_has_s_entries_one_in_each_part_of_k(nonz
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_row_does_not_depend_on_its_batch(flat, dtype):
     g = vectors(7, BLOCK + 100, dtype)
-    whole, alone = project(flat, g), project(flat, g[3:4])
-    assert whole.dtype == dtype and whole.shape == (7, 64)
+    together, alone = project(flat, g), project(flat, g[3:4])
+    assert together.dtype == dtype and together.shape == (7, 64)
     if isinstance(flat, Sparse):
-        assert torch.equal(whole[3:4], alone)  # additions in the order of the coordinates
+        assert torch.equal(together[3:4], alone)  # additions in the order of the coordinates
     else:
-        torch.testing.assert_close(alone, whole[3:4], **({"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}))
+        torch.testing.assert_close(alone, together[3:4], **({"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}))
 
 
 @pytest.mark.parametrize("name", FLAT)
@@ -190,19 +188,19 @@ FROZEN = {
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_the_matrix_of_a_seed_is_frozen(name):
-    made = projector(name, 10, 7)
-    if isinstance(made, Sparse):
-        numbers = made.offsets(0, 10, 100).tobytes() + made.signs(0, 3, SIGNS + 5).tobytes()
-    elif isinstance(made, TwoSided):
-        numbers = np.rint(1000 * made.matrix(3, 20, "layer", "left")).astype(np.int64).tobytes()  # QR rounds as it likes
+    drawn = projector(name, 10, 7)
+    if isinstance(drawn, Sparse):
+        numbers = drawn.offsets(0, 10, 100).tobytes() + drawn.signs(0, 3, SIGNS + 5).tobytes()
+    elif isinstance(drawn, TwoSided):
+        numbers = np.rint(1000 * drawn.matrix(3, 20, "layer", "left")).astype(np.int64).tobytes()  # QR rounds as it likes
     else:
-        numbers = made.rows(0, BLOCK).tobytes() + made.rows(1, 5).tobytes()
+        numbers = drawn.rows(0, BLOCK).tobytes() + drawn.rows(1, 5).tobytes()
     assert hashlib.blake2b(numbers, digest_size=8).hexdigest() == FROZEN[name]
 
 
 def test_projectors_are_called_by_their_names():
-    made = [Dense(5, 2), Dense(5, 2, "rademacher"), Sparse(5, 2), TwoSided(5, 2), Identity()]
-    assert [projector(name, 5, 2) for name in PROJECTORS] == made
+    expected = [Dense(5, 2), Dense(5, 2, "rademacher"), Sparse(5, 2), TwoSided(5, 2), Identity()]
+    assert [projector(name, 5, 2) for name in PROJECTORS] == expected
     g = vectors(2)
     assert torch.equal(project(Identity(), g), g)
 

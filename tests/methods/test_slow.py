@@ -200,7 +200,7 @@ def test_a_method_makes_the_passes_that_it_says(model, train, queries, tmp_path,
 
 
 def test_a_journey_needs_a_path(model, train, tmp_path):
-    with pytest.raises(DataError, match="--trajectory"):
+    with pytest.raises(DataError, match="keep_path=True"):
         scores("journey-trak", model, train, train, tmp_path)
 
 

@@ -71,7 +71,7 @@ def columns(family):
 FAMILIES = ["stable", "latent", "dit", "sd3"]
 
 
-def shown(model, family, store):
+def inputs_of(model, family, store):
     return encoded(model, images(**columns(family)), store)
 
 
@@ -80,19 +80,19 @@ def shown(model, family, store):
 def test_hooks_give_the_gradients_of_the_slow_engine(pipelines, store, family, name):
     model = load(pipelines / family)
     model.module.double()
-    examples, draws = shown(model, family, store), Draws((5, 500))
-    what = measurement(name)
-    slow = torch.cat(list(vmap.gradients(model, examples, what, draws)))
-    fast = torch.cat(list(hooks.gradients(model, examples, what, draws)))
+    examples, draws = inputs_of(model, family, store), Draws((5, 500))
+    measure = measurement(name)
+    slow = torch.cat(list(vmap.gradients(model, examples, measure, draws)))
+    fast = torch.cat(list(hooks.gradients(model, examples, measure, draws)))
     assert slow.abs().max() > 0
     torch.testing.assert_close(fast, slow, rtol=1e-7, atol=1e-9 * float(slow.abs().max()))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_loaded_is_shaped_as_its_latents_and_makes_its_pictures(pipelines, store, family):
+def test_a_loaded_model_has_the_shape_of_its_latents_and_pictures(pipelines, store, family):
     model = load(pipelines / family)
     assert model.shape == (2, 8, 8) and model.pictures == (3, 16, 16)
-    examples = shown(model, family, store)
+    examples = inputs_of(model, family, store)
     assert examples.inputs().shape == (3, 2, 8, 8) and examples.shape == (3, 16, 16)
     assert model.fingerprint == load(pipelines / family).fingerprint
 
@@ -100,31 +100,31 @@ def test_what_is_loaded_is_shaped_as_its_latents_and_makes_its_pictures(pipeline
 def test_stable_diffusion_predicts_as_its_pipeline(pipelines):
     """Without guidance: one step of the pipeline's own loop, its network watched."""
     model, pipeline = load(pipelines / "stable"), StableDiffusionPipeline.from_pretrained(pipelines / "stable", safety_checker=None)
-    seen = watched(pipeline.unet)
+    outputs = watched(pipeline.unet)
     x = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     pipeline(list(PROMPTS[:2]), num_inference_steps=1, guidance_scale=1.0, latents=x, output_type="latent")
     with torch.no_grad():
         ours = model.predict(x, torch.full((2,), 1), model.text.embed(PROMPTS[:2]))
-    torch.testing.assert_close(ours, seen[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours, outputs[0], rtol=0, atol=1e-6)
 
 
 def test_stable_diffusion_samples_as_its_pipeline_with_guidance(pipelines):
     model, pipeline = load(pipelines / "stable"), StableDiffusionPipeline.from_pretrained(pipelines / "stable", safety_checker=None)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, steps_offset=0)
-    told = model.text.embed(["a cat"])
-    noise = sample(model, range(1), 3, steps=5, predict=conditioned(model, told), keep_path=True).path[:, 0]
-    theirs = pipeline(["a cat"], num_inference_steps=5, guidance_scale=4.0, latents=noise, output_type="latent").images
-    ours = sample(model, range(1), 3, steps=5, predict=conditioned(model, told, 4.0)).pictures
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    prompt = model.text.embed(["a cat"])
+    noise = sample(model, range(1), 3, steps=5, predict=conditioned(model, prompt), keep_path=True).path[:, 0]
+    expected = pipeline(["a cat"], num_inference_steps=5, guidance_scale=4.0, latents=noise, output_type="latent").images
+    ours = sample(model, range(1), 3, steps=5, predict=conditioned(model, prompt, 4.0)).pictures
+    torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_dit_predicts_as_its_pipeline(pipelines):
     model, pipeline = load(pipelines / "dit"), DiTPipeline.from_pretrained(pipelines / "dit")
     x, t, labels = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([7, 600]), torch.tensor([2, 0])
     with torch.no_grad():
-        theirs = pipeline.transformer.eval()(x, timestep=t, class_labels=labels).sample[:, :2]
+        expected = pipeline.transformer.eval()(x, timestep=t, class_labels=labels).sample[:, :2]
         ours = model.predict(x, t, {"class_labels": labels})
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
     assert model.classes == 3
 
 
@@ -133,7 +133,7 @@ def test_stable_diffusion_3_predicts_as_its_pipeline(pipelines):
         load(pipelines / "sd3"),
         StableDiffusion3Pipeline.from_pretrained(pipelines / "sd3", **NONE),
     )
-    seen = watched(pipeline.transformer)
+    outputs = watched(pipeline.transformer)
     x = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     settings = {"num_inference_steps": 1, "guidance_scale": 1.0, "latents": x, "output_type": "latent", "height": 16, "width": 16}
     pipeline(list(PROMPTS[:2]), **settings)
@@ -141,16 +141,16 @@ def test_stable_diffusion_3_predicts_as_its_pipeline(pipelines):
     assert model.schedule.beta[-1] == pytest.approx(sigma)  # its first step is at the schedule's last timestep
     with torch.no_grad():
         ours = model.predict(x, torch.full((2,), 999), model.text.embed(PROMPTS[:2]))
-    torch.testing.assert_close(ours, seen[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours, outputs[0], rtol=0, atol=1e-6)
 
 
 def watched(network):
-    """What a network puts out from now on."""
-    seen = []
+    """The list of a network's further outputs."""
+    outputs = []
     network.register_forward_hook(
-        lambda module, args, output: seen.append(output[0] if isinstance(output, tuple) else output.sample)
+        lambda module, args, output: outputs.append(output[0] if isinstance(output, tuple) else output.sample)
     )
-    return seen
+    return outputs
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -159,22 +159,22 @@ def test_latents_are_those_of_the_pipelines_auto_encoder_in_its_units(pipelines,
     kind, part = (VQModel, "vqvae") if family == "latent" else (AutoencoderKL, "vae")
     vae = kind.from_pretrained(pipelines / family, subfolder=part)
     with torch.no_grad():
-        made = vae.encode(torch.as_tensor(examples.pixels()))
-        raw = made.latents if family == "latent" else made.latent_dist.mode()
+        encoding = vae.encode(torch.as_tensor(examples.pixels()))
+        raw = encoding.latents if family == "latent" else encoding.latent_dist.mode()
         decoded = vae.decode(raw).sample
     shift = vae.config.get("shift_factor") or 0.0
-    found = torch.as_tensor(encoded(model, examples, store).latents)
-    torch.testing.assert_close(found, (raw - shift) * vae.config.scaling_factor, rtol=1e-5, atol=1e-6)
+    latents = torch.as_tensor(encoded(model, examples, store).latents)
+    torch.testing.assert_close(latents, (raw - shift) * vae.config.scaling_factor, rtol=1e-5, atol=1e-6)
     with torch.no_grad():
-        torch.testing.assert_close(model.latent.decode(found), decoded, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.latent.decode(latents), decoded, rtol=1e-4, atol=1e-5)
 
 
-def test_the_latents_of_a_mirror_image_are_not_the_mirrored_latents(pipelines, store):
+def test_the_latents_of_a_mirror_image_are_not_the_flipped(pipelines, store):
     model, examples = load(pipelines / "stable"), images(prompts=PROMPTS)
     mirror = Examples(np.ascontiguousarray(examples.images[:, :, ::-1]), prompts=PROMPTS)
-    found = posteriors(model, examples, store, mirrored=True)
-    np.testing.assert_allclose(found, posteriors(model, mirror, store), rtol=1e-5, atol=1e-6)
-    assert np.abs(found[:, 0] - posteriors(model, examples, store)[:, 0, :, :, ::-1]).max() > 1e-3
+    flipped = posteriors(model, examples, store, mirrored=True)
+    np.testing.assert_allclose(flipped, posteriors(model, mirror, store), rtol=1e-5, atol=1e-6)
+    assert np.abs(flipped[:, 0] - posteriors(model, examples, store)[:, 0, :, :, ::-1]).max() > 1e-3
 
 
 def test_latents_and_prompts_are_encoded_once(pipelines, store, monkeypatch):
@@ -188,29 +188,29 @@ def test_latents_and_prompts_are_encoded_once(pipelines, store, monkeypatch):
     assert first.text.which.tolist() == [0, 1, 0] and len(first.text.tables["encoder_hidden_states"]) == 2
 
 
-def test_the_prompt_is_part_of_what_features_are_kept_by(pipelines, store):
+def test_the_prompt_is_part_of_the_key_of_features(pipelines, store):
     model = load(pipelines / "stable")
-    one, other = (encoded(model, images(1, prompts=(prompt,)), store) for prompt in ("a cat", "a dog"))
-    assert one.hashes == other.hashes and one.keys != other.keys
+    one, two = (encoded(model, images(1, prompts=(prompt,)), store) for prompt in ("a cat", "a dog"))
+    assert one.hashes == two.hashes and one.keys != two.keys
 
 
-def test_prompts_that_are_missing_are_told_before_anything_is_computed(pipelines, store):
+def test_missing_prompts_are_reported_before_anything_is_computed(pipelines, store):
     from headwater import Pixel, attribute
 
-    with pytest.raises(DataError, match=r"conditioned on prompts.*none.*--caption"):
+    with pytest.raises(DataError, match=r"conditioned on prompts.*none.*`caption`"):
         attribute(load(pipelines / "stable"), images(), images(), method=Pixel(), store=store)
 
 
 @pytest.mark.parametrize("name", ["nda", "optimal-score"])
 def test_latents_are_compared_with_those_of_the_images_and_of_their_mirror_images(pipelines, store, name):
-    """A training image leads in itself, its mirror image too where flips count; pixels have other scores."""
+    """A training image leads for itself, with flips also for its mirror image; pixels have other scores."""
     model = load(pipelines / "stable")
     train = images(4, prompts=("a",) * 4)
     queries = replace(train.take([2]), images=train.images[[2], :, ::-1])
     fields = {"space": "latents", "timesteps": (10,), "noises": 0}
 
-    def scores(queries, **more):
-        method, shown = make(name, fields | more), encoded(model, train, store)
+    def scores(queries, **changes):
+        method, shown = make(name, fields | changes), encoded(model, train, store)
         return dense(method.score(method.fit(model, shown, store), encoded(model, queries, store), store))[0]
 
     assert scores(train.take([2])).argmax() == 2
@@ -219,7 +219,7 @@ def test_latents_are_compared_with_those_of_the_images_and_of_their_mirror_image
     assert not np.allclose(scores(train.take([2]), space="pixels"), scores(train.take([2])))
 
 
-def test_latents_are_asked_for_where_there_are_none(store):
+def test_latents_without_an_auto_encoder_are_refused(store):
     with pytest.raises(DataError, match="There are no latents to compare"):
         make("nda", {"space": "latents"}).fit(None, images(3), store)
     with pytest.raises(OptionError, match="no space 'latent'"):
@@ -240,7 +240,7 @@ def test_maps_of_latents_lie_in_the_picture(pipelines, store):
 def test_a_flow_has_no_bound_and_no_ddpm(pipelines, store):
     model = load(pipelines / "sd3")
     with pytest.raises(OptionError, match="'elbo'"):
-        list(vmap.gradients(model, shown(model, "sd3", store), measurement("elbo"), Draws((5,))))
+        list(vmap.gradients(model, inputs_of(model, "sd3", store), measurement("elbo"), Draws((5,))))
     with pytest.raises(OptionError, match="'ddpm'"):
         sample(model, range(1), 0, sampler="ddpm", steps=2)
 
@@ -267,8 +267,8 @@ def test_a_missing_component_is_named(pipelines, tmp_path, part):
 def test_code_of_a_models_own_is_refused(pipelines, tmp_path):
     shutil.copytree(pipelines / "stable", tmp_path / "model")
     index = tmp_path / "model" / "model_index.json"
-    told = json.loads(index.read_text())
-    index.write_text(json.dumps(told | {"unet": ["my_unet", "MyUNet"]}))
+    content = json.loads(index.read_text())
+    index.write_text(json.dumps(content | {"unet": ["my_unet", "MyUNet"]}))
     with pytest.raises(ModelError, match="never runs code"):
         load(tmp_path / "model")
 
@@ -296,41 +296,41 @@ def tuned(pipelines):
 
 
 def test_adapters_are_the_only_parameters_and_features_are_of_them(pipelines, tuned, store, tmp_path):
-    lora.save(tuned.module, tmp_path / "lora", "unet")
+    lora.save_adapters(tuned.module, tmp_path / "lora", "unet")
     model = load(pipelines / "stable", lora=tmp_path / "lora")
     names = list(model.parameters())
     assert names and all("lora_" in name for name in names)
     model.module.double()
-    examples, draws, what = shown(model, "stable", store), Draws((5, 500)), measurement("simple")
-    slow = torch.cat(list(vmap.gradients(model, examples, what, draws)))
-    fast = torch.cat(list(hooks.gradients(model, examples, what, draws)))
+    examples, draws, measure = inputs_of(model, "stable", store), Draws((5, 500)), measurement("simple")
+    slow = torch.cat(list(vmap.gradients(model, examples, measure, draws)))
+    fast = torch.cat(list(hooks.gradients(model, examples, measure, draws)))
     torch.testing.assert_close(fast, slow, rtol=1e-7, atol=1e-9 * float(slow.abs().max()))
 
 
 @pytest.mark.parametrize("pattern", ["*attn2*", "mid_block*|up_blocks*"])
-def test_a_pattern_takes_some_of_the_adapters(pipelines, tuned, store, pattern):
+def test_a_pattern_selects_adapters(pipelines, tuned, store, pattern):
     tuned.module.double()
     chosen = list(tuned.parameters(pattern))
     assert 0 < len(chosen) < len(tuned.parameters()) and all("lora_" in name for name in chosen)
-    examples, draws, what = shown(tuned, "stable", store), Draws((5,)), measurement("simple")
-    whole, part = (torch.cat(list(hooks.gradients(tuned, examples, what, draws, pattern=each))) for each in ("*", pattern))
+    examples, draws, measure = inputs_of(tuned, "stable", store), Draws((5,)), measurement("simple")
+    everything, part = (torch.cat(list(hooks.gradients(tuned, examples, measure, draws, pattern=p))) for p in ("*", pattern))
     sizes = [p.numel() for p in tuned.parameters().values()]
-    kept = torch.cat([torch.full((size,), name in chosen) for name, size in zip(tuned.parameters(), sizes, strict=True)])
-    torch.testing.assert_close(part, whole[:, kept], rtol=1e-9, atol=1e-12)
+    mask = torch.cat([torch.full((size,), name in chosen) for name, size in zip(tuned.parameters(), sizes, strict=True)])
+    torch.testing.assert_close(part, everything[:, mask], rtol=1e-9, atol=1e-12)
 
 
 def test_saved_adapters_load_in_diffusers_and_here_to_the_same_prediction(pipelines, tuned, tmp_path):
-    lora.save(tuned.module, tmp_path / "lora", "unet")
+    lora.save_adapters(tuned.module, tmp_path / "lora", "unet")
     pipeline = StableDiffusionPipeline.from_pretrained(pipelines / "stable", safety_checker=None)
     pipeline.load_lora_weights(tmp_path / "lora")
     x, t = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([7, 600])
     model = load(pipelines / "stable", lora=tmp_path / "lora")
-    told = model.text.embed(PROMPTS[:2])
+    prompts = model.text.embed(PROMPTS[:2])
     with torch.no_grad():
-        expected = tuned.predict(x, t, told)
-        assert torch.equal(model.predict(x, t, told), expected)
-        torch.testing.assert_close(pipeline.unet(x, t, **told).sample, expected, rtol=0, atol=1e-6)
-        assert not torch.allclose(load(pipelines / "stable").predict(x, t, told), expected, atol=1e-3)
+        expected = tuned.predict(x, t, prompts)
+        assert torch.equal(model.predict(x, t, prompts), expected)
+        torch.testing.assert_close(pipeline.unet(x, t, **prompts).sample, expected, rtol=0, atol=1e-6)
+        assert not torch.allclose(load(pipelines / "stable").predict(x, t, prompts), expected, atol=1e-3)
 
 
 def test_adapters_that_diffusers_saved_load_here(pipelines, tuned, tmp_path):
@@ -340,12 +340,12 @@ def test_adapters_that_diffusers_saved_load_here(pipelines, tuned, tmp_path):
     x, t = torch.ones(1, 2, 8, 8), torch.tensor([7])
     model = load(pipelines / "stable", lora=tmp_path / "lora")
     with torch.no_grad():
-        told = model.text.embed(["a cat"])
-        assert torch.equal(model.predict(x, t, told), tuned.predict(x, t, told))
+        prompt = model.text.embed(["a cat"])
+        assert torch.equal(model.predict(x, t, prompt), tuned.predict(x, t, prompt))
 
 
 def test_adapters_of_another_base_are_refused(pipelines, tuned, tmp_path):
-    lora.save(tuned.module, tmp_path / "lora", "unet")
+    lora.save_adapters(tuned.module, tmp_path / "lora", "unet")
     with pytest.raises(ModelError, match="also changes unet"):
         load(pipelines / "sd3", lora=tmp_path / "lora")
     shutil.copytree(pipelines / "stable", tmp_path / "wide")
@@ -358,7 +358,7 @@ def test_adapters_of_another_base_are_refused(pipelines, tuned, tmp_path):
         load(tmp_path / "wide", lora=tmp_path / "lora")
 
 
-def test_a_folder_without_adapters_is_told(pipelines, tmp_path):
+def test_a_folder_without_adapters_is_reported(pipelines, tmp_path):
     Path(tmp_path / "bare").mkdir()
     with pytest.raises(ModelError, match=r"no pytorch_lora_weights.safetensors"):
         load(pipelines / "stable", lora=tmp_path / "bare")
@@ -372,7 +372,7 @@ def test_a_bare_network_without_a_scheduler_has_the_linear_schedule(pipelines, t
 
 
 def test_from_captions_to_credit_by_the_command_line(pipelines, tmp_path, monkeypatch, capsys):
-    """Adapters trained on two studios' pictures, pictures of prompts, whose they are: and all of it kept."""
+    """Adapters trained on two studios' pictures, pictures of prompts, and their attribution."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEADWATER_STORE", str(tmp_path / "store"))
     base = str(pipelines / "stable")
@@ -385,16 +385,16 @@ def test_from_captions_to_credit_by_the_command_line(pipelines, tmp_path, monkey
     assert json.loads(Path("lora/base.json").read_text()) == {"base": base, "size": [16, 16]}
     assert load("lora", checkpoints=2).fingerprint == load(base, lora="lora").fingerprint
     assert "another training run" in refused(capsys, "train", *data, "--epochs", "3", "--out", "lora")
-    made = ["--prompt", "a one p", "--prompt", "a other p", "--guidance", "2", "--steps", "3"]
-    ran("sample", base, "--lora", "lora", "--count", "3", *made, "--out", "q.npz")
+    options = ["--prompt", "a one p", "--prompt", "a other p", "--guidance", "2", "--steps", "3"]
+    ran("sample", base, "--lora", "lora", "--count", "3", *options, "--out", "q.npz")
     with np.load("q.npz") as queries:
         assert queries["prompts"].tolist() == ["a one p", "a other p", "a one p"]
         assert queries["latents"].shape == (3, 2, 8, 8)
-    asked = ["--model", base, "--lora", "lora", "--train", "train.npz", "--caption", "a {group} p", "--query", "q.npz"]
+    sources = ["--model", base, "--lora", "lora", "--train", "train.npz", "--caption", "a {group} p", "--query", "q.npz"]
     for method in ("d-trak", "k-fac", "pixel", "nda"):
         ran(
             "attribute",
-            *asked,
+            *sources,
             "--method",
             method,
             *([] if method in ("pixel", "nda") else ["--set", "timesteps=2"]),
@@ -402,9 +402,9 @@ def test_from_captions_to_credit_by_the_command_line(pipelines, tmp_path, monkey
             method,
         )
         assert np.isfinite(np.load(f"{method}/scores.npy")).all()
-    ran("attribute", *asked, "--method", "tracin", "--set", "timesteps=2", "--set", "checkpoints=2", "--out", "tracin")
-    told = json.loads(Path("tracin/run.json").read_text())
-    assert len(told["settings"]["checkpoints"][0]) == 2
+    ran("attribute", *sources, "--method", "tracin", "--set", "timesteps=2", "--set", "checkpoints=2", "--out", "tracin")
+    record = json.loads(Path("tracin/run.json").read_text())
+    assert len(record["settings"]["checkpoints"][0]) == 2
     assert "--prompt" in refused(capsys, "sample", base, "--count", "1", "--out", "no.npz")
     assert "belong together" in refused(capsys, "train", "--data", "train.npz", "--lora", "--out", "no")
     bare = ["--model", base, "--train", "train.npz", "--query", "q.npz", "--method", "d-trak", "--out", "no"]
@@ -422,7 +422,7 @@ def ran(*words):
 
 
 def refused(capsys, *words):
-    """What is told of a command that is refused."""
+    """The error text of a refused command."""
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["headwater", *words])
@@ -434,13 +434,13 @@ def refused(capsys, *words):
 
 def test_frozen_weights_are_shared_and_keep_their_values(pipelines, store):
     base = load(pipelines / "stable")
-    before = {name: each.clone() for name, each in base.module.state_dict().items()}
+    before = {name: weight.clone() for name, weight in base.module.state_dict().items()}
     recipe = Recipe(steps=3, batch=2, learning_rate=0.1, checkpoints=1)
     tuned = train(Tuning(base, store, 2), images(prompts=PROMPTS), recipe, 0)
-    assert all(torch.equal(each, before[name]) for name, each in base.module.state_dict().items())
-    own = dict(base.module.named_parameters())
+    assert all(torch.equal(weight, before[name]) for name, weight in base.module.state_dict().items())
+    parameters = dict(base.module.named_parameters())
     frozen = {name.replace(".base_layer", ""): p for name, p in tuned.module.named_parameters() if "lora_" not in name}
-    assert frozen.keys() == own.keys() and all(frozen[name].data_ptr() == own[name].data_ptr() for name in own)
+    assert frozen.keys() == parameters.keys() and all(frozen[name].data_ptr() == parameters[name].data_ptr() for name in parameters)
     ups = [p for name, p in tuned.module.named_parameters() if "lora_B" in name]
     assert all(p.abs().max() > 0 for p in ups)
     again = train(Tuning(base, store, 2), images(prompts=PROMPTS), recipe, 0)
@@ -453,23 +453,23 @@ def test_all_weights_can_be_trained_further_and_latents_are_drawn_from_their_pos
     assert list(tuned.parameters()) == list(base.parameters()) and tuned.fingerprint != base.fingerprint
     material = Tuning(base, store).material(images(prompts=PROMPTS), "cpu", flips=True)
     x = [material.shown(torch.arange(3), 0, step, flips=False) for step in range(400)]
-    mode, deviation = (torch.as_tensor(each) for each in posteriors(base, images(prompts=PROMPTS), store).swapaxes(0, 1))
+    mode, deviation = (torch.as_tensor(part) for part in posteriors(base, images(prompts=PROMPTS), store).swapaxes(0, 1))
     torch.testing.assert_close((torch.stack(x).std(0) / deviation).mean(), torch.tensor(1.0), rtol=0.05, atol=0)
     assert ((torch.stack(x).mean(0) - mode) / deviation).abs().max() < 6 / 400**0.5
 
 
 def test_only_attention_drops_while_adapters_are_trained(pipelines, store, monkeypatch):
-    seen = {}
+    dropouts = {}
 
     def looked(path, module, *rest):
-        seen.update({name: layer.p for name, layer in module.named_modules() if isinstance(layer, torch.nn.Dropout)})
+        dropouts.update({name: layer.p for name, layer in module.named_modules() if isinstance(layer, torch.nn.Dropout)})
         return 0
 
     monkeypatch.setattr("headwater.models.train._resume", looked)
     recipe = Recipe(steps=1, batch=2, checkpoints=1, dropout=0.25)
     tuned = train(Tuning(load(pipelines / "stable"), store, 2), images(prompts=PROMPTS), recipe, 0)
-    assert {p for name, p in seen.items() if "attn" in name} == {0.25}
-    assert {p for name, p in seen.items() if "attn" not in name} == {0.0}
+    assert {p for name, p in dropouts.items() if "attn" in name} == {0.25}
+    assert {p for name, p in dropouts.items() if "attn" not in name} == {0.0}
     assert all(layer.p == 0 for layer in tuned.module.modules() if isinstance(layer, torch.nn.Dropout))
 
 
@@ -477,11 +477,11 @@ def test_adapters_stay_in_float32_beside_a_base_in_bfloat16(pipelines, store, tm
     recipe = Recipe(steps=3, batch=2, checkpoints=1)
     half = train(Tuning(load(pipelines / "stable", dtype="bfloat16"), store, 2), images(prompts=PROMPTS), recipe, 0)
     assert {p.dtype for p in half.parameters().values()} == {torch.float32} and half.dtype == torch.bfloat16
-    lora.save(half.module, tmp_path / "lora", "unet")
+    lora.save_adapters(half.module, tmp_path / "lora", "unet")
     again = load(pipelines / "stable", lora=tmp_path / "lora", dtype="bfloat16")
     assert again.fingerprint == half.fingerprint
-    whole, draws, what = load(pipelines / "stable", lora=tmp_path / "lora"), Draws((5, 500)), measurement("simple")
-    rows = [torch.cat(list(hooks.gradients(each, shown(each, "stable", store), what, draws))) for each in (whole, again)]
+    single, draws, measure = load(pipelines / "stable", lora=tmp_path / "lora"), Draws((5, 500)), measurement("simple")
+    rows = [torch.cat(list(hooks.gradients(model, inputs_of(model, "stable", store), measure, draws))) for model in (single, again)]
     assert torch.nn.functional.cosine_similarity(*rows).min() > 0.98 and rows[1].dtype == torch.float32
 
 
@@ -490,7 +490,9 @@ def test_every_family_runs_in_bfloat16(pipelines, store, family):
     rows = []
     for dtype in ("float32", "bfloat16"):
         model = load(pipelines / family, dtype=dtype)
-        rows.append(torch.cat(list(hooks.gradients(model, shown(model, family, store), measurement("simple"), Draws((5, 500))))))
+        rows.append(
+            torch.cat(list(hooks.gradients(model, inputs_of(model, family, store), measurement("simple"), Draws((5, 500)))))
+        )
     assert torch.nn.functional.cosine_similarity(*rows).min() > 0.98
 
 
@@ -498,35 +500,35 @@ def test_checkpoints_of_adapters_share_the_weights_of_their_base(pipelines, stor
     base, home = load(pipelines / "stable"), tmp_path / "lora"
     for step in (1, 2):
         tuned = train(Tuning(base, store, 2), images(prompts=PROMPTS), Recipe(steps=step, batch=2, checkpoints=1, warmup=0.0), 0)
-        lora.save(tuned.module, home / "checkpoints" / f"step-{step}", "unet")
-    lora.save(tuned.module, home, "unet")
+        lora.save_adapters(tuned.module, home / "checkpoints" / f"step-{step}", "unet")
+    lora.save_adapters(tuned.module, home, "unet")
     model = load(pipelines / "stable", checkpoints=2, lora=home)
     one, two = model.checkpoints
     assert one.fingerprint != two.fingerprint == model.fingerprint
     assert one.fingerprint == load(pipelines / "stable", lora=home / "checkpoints" / "step-1").fingerprint
-    assert all(each.latent is model.latent and each.text is model.text for each in model.checkpoints)
-    for (name, p), (_, other) in zip(one.module.named_parameters(), two.module.named_parameters(), strict=True):
-        assert (p.data_ptr() == other.data_ptr()) == ("lora_" not in name), name
+    assert all(checkpoint.latent is model.latent and checkpoint.text is model.text for checkpoint in model.checkpoints)
+    for (name, p), (_, q) in zip(one.module.named_parameters(), two.module.named_parameters(), strict=True):
+        assert (p.data_ptr() == q.data_ptr()) == ("lora_" not in name), name
 
 
 def test_a_plan_counts_exactly_and_times_the_runs_own_images(pipelines, tmp_path, monkeypatch, capsys):
-    """Gradients taken, bytes kept: those that the attribution itself comes to."""
+    """Gradients and stored bytes equal those of the attribution itself."""
     monkeypatch.chdir(tmp_path)
     np.savez("train.npz", images=images(6).images, prompts=np.array(["a cat", "a dog"] * 3))
-    np.savez("query.npz", images=images(2).images[1:], prompts=np.array(["a cow"]))  # one that is among the training images
+    np.savez("query.npz", images=images(2).images[1:], prompts=np.array(["a cow"]))  # its picture is among the training images
     words = ["--model", str(pipelines / "stable"), "--train", "train.npz", "--query", "query.npz", "--method", "d-trak"]
     words += ["--set", "timesteps=3", "--set", "k=32"]
     monkeypatch.setattr("headwater.cost.attribution.PATIENCE", 0.5)
     capsys.readouterr()
     ran("plan", *words, "--json")
-    found = json.loads(capsys.readouterr().out)
-    counts, model = found["counts"], load(pipelines / "stable")
+    plan = json.loads(capsys.readouterr().out)
+    counts, model = plan["counts"], load(pipelines / "stable")
     assert (counts["n"], counts["queries"], counts["pictures"], counts["prompts"]) == (6, 1, 6, 3)
     assert counts["parameters"] == sum(p.numel() for p in model.module.parameters()) == counts["bytes_of_weights"] / 4
-    assert found["gradients"] == {"train": 3, "query": 3, "train_forward": 0, "query_forward": 0}
-    took = found["seconds_a_picture"]
-    assert found["seconds"]["features"] == pytest.approx(7 * 3 * took["gradient"]) and took["gradient"] > 0
-    assert found["seconds"]["encoding"] == pytest.approx(6 * took["latents"] + 3 * took["prompt"])
+    assert plan["gradients"] == {"train": 3, "query": 3, "train_forward": 0, "query_forward": 0}
+    took = plan["seconds_a_picture"]
+    assert plan["seconds"]["features"] == pytest.approx(7 * 3 * took["gradient"]) and took["gradient"] > 0
+    assert plan["seconds"]["encoding"] == pytest.approx(6 * took["latents"] + 3 * took["prompt"])
     ran("plan", *words)
     text = capsys.readouterr().out
     assert "6, and 1 queries; to encode 6 pictures, 3 prompts" in text and "d-trak: 3 an image, 3 a query" in text
@@ -534,17 +536,17 @@ def test_a_plan_counts_exactly_and_times_the_runs_own_images(pipelines, tmp_path
     rows = {path.parent.name: [] for path in Path("store").rglob("*.npy")}
     for path in Path("store").rglob("*.npy"):
         rows[path.parent.name].append(np.load(path, mmap_mode="r").nbytes)
-    assert sorted(map(sum, rows.values())) == sorted(found["bytes"].values())
+    assert sorted(map(sum, rows.values())) == sorted(plan["bytes"].values())
 
 
-def test_a_plan_of_neither_or_both_is_told(capsys):
+def test_a_plan_of_neither_or_both_is_reported(capsys):
     assert "expected one of them" in refused(capsys, "plan")
     assert "expected one of them" in refused(capsys, "plan", "digits", "--method", "trak")
     pixel = ["plan", "--method", "pixel", "--train", "digits", "--query", "digits:val"]
     assert "has no gradients to foretell" in refused(capsys, *pixel)
 
 
-def test_more_pictures_than_the_first_are_timed_without_what_is_done_once(monkeypatch):
+def test_the_time_of_a_picture_leaves_out_setup(monkeypatch):
     import time as clock
 
     from headwater.cost import attribution as foresight

@@ -1,4 +1,4 @@
-"""Training: a function of (network, images, recipe, seed), whatever stops it on the way."""
+"""Training: a function of (network, images, recipe, seed), also when it is interrupted."""
 
 import itertools
 import signal
@@ -46,33 +46,35 @@ def uninterrupted(network, pictures):
 
 
 def stop_at(last):
-    def step(done, total):
-        if done == last:
+    def step(finished, total):
+        if finished == last:
             raise KeyboardInterrupt
 
     return step
 
 
 @pytest.mark.parametrize("last", [3, 4])
-def test_stopped_and_gone_on_with_is_uninterrupted_bit_for_bit(network, pictures, uninterrupted, tmp_path, last):
+def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(network, pictures, uninterrupted, tmp_path, last):
     state, steps = tmp_path / "state", []
     with pytest.raises(KeyboardInterrupt):
         train(network, pictures(10), Recipe(**FULL), 3, watch=Watch(state, step=stop_at(last)))
-    resumed = train(network, pictures(10), Recipe(**FULL), 3, watch=Watch(state, step=lambda done, total: steps.append(done)))
+    resumed = train(
+        network, pictures(10), Recipe(**FULL), 3, watch=Watch(state, step=lambda finished, total: steps.append(finished))
+    )
     assert steps[0] == (last - 1) // 2 * 2 + 1  # from the last checkpoint that was complete
     assert same(resumed, uninterrupted) and resumed.fingerprint == uninterrupted.fingerprint
 
 
 def test_being_watched_changes_nothing_and_a_finished_training_is_not_repeated(network, pictures, uninterrupted, tmp_path):
-    seen, steps = [], []
-    watch = Watch(tmp_path / "state", lambda *step: seen.append(step), lambda step, model: seen.append(model.fingerprint))
+    events, steps = [], []
+    watch = Watch(tmp_path / "state", lambda *step: events.append(step), lambda step, model: events.append(model.fingerprint))
     assert same(train(network, pictures(10), Recipe(**FULL), 3, watch=watch), uninterrupted)
-    assert seen[0] == (1, 8) and seen[-1] == uninterrupted.fingerprint
+    assert events[0] == (1, 8) and events[-1] == uninterrupted.fingerprint
     again = train(network, pictures(10), Recipe(**FULL), 3, watch=Watch(tmp_path / "state", step=lambda *step: steps.append(step)))
     assert steps == [] and same(again, uninterrupted)
 
 
-def test_a_state_cut_short_is_told(network, pictures, tmp_path):
+def test_a_state_cut_short_is_reported(network, pictures, tmp_path):
     state = tmp_path / "state"
     train(network, pictures(4), Recipe(**PLAIN), 0, watch=Watch(state))
     state.write_bytes(state.read_bytes()[:1000])
@@ -92,22 +94,22 @@ def test_the_seed_decides_all_and_the_global_generator_nothing(network, pictures
 # the same stream for every subset
 
 
-def test_models_of_one_seed_start_alike_whatever_the_subset(network, pictures):
+def test_models_of_one_seed_start_from_equal_weights_whatever_the_subset(network, pictures):
     still = Recipe(**PLAIN | {"learning_rate": 0.0})
-    whole = train(network, pictures(6), still, 5)
+    full = train(network, pictures(6), still, 5)
     half = train(network, pictures(6), still, 5, keep=np.array([True, False] * 3))
-    assert same(whole, half)
-    assert all(torch.equal(w, weights(whole)[n]) for n, w in network.fresh(5).state_dict().items())
-    assert not same(whole, train(network, pictures(6), still, 6))
+    assert same(full, half)
+    assert all(torch.equal(w, weights(full)[n]) for n, w in network.fresh(5).state_dict().items())
+    assert not same(full, train(network, pictures(6), still, 6))
 
 
 def test_slot_b_has_the_same_timestep_and_noise_whatever_the_subset(network):
-    """All pictures are equal here, so that x_t tells t and ε."""
-    grey, seen = Examples(np.full((7, 8, 8, 1), 90, np.uint8)), []
+    """All pictures are equal here, so that x_t determines t and ε."""
+    grey, pairs = Examples(np.full((7, 8, 8, 1), 90, np.uint8)), []
 
     def look(module, inputs):
         if isinstance(module, UNet2DModel):
-            seen.append((inputs[0].clone(), inputs[1].clone()))
+            pairs.append((inputs[0].clone(), inputs[1].clone()))
 
     handle = nn.modules.module.register_module_forward_pre_hook(look)
     try:
@@ -115,7 +117,7 @@ def test_slot_b_has_the_same_timestep_and_noise_whatever_the_subset(network):
             train(network, grey, Recipe(**PLAIN | {"steps": 2}), 0, keep=np.arange(7) < count)
     finally:
         handle.remove()
-    (x0, t0), (x1, t1), (y0, s0), (y1, s1) = seen
+    (x0, t0), (x1, t1), (y0, s0), (y1, s1) = pairs
     assert torch.equal(x0, y0) and torch.equal(t0, s0)
     assert len(x1) == 3 and len(y1) == 1 and torch.equal(x1[:1], y1) and torch.equal(t1[:1], s1)
     assert not torch.equal(x0[0], x0[1]) and not torch.equal(x0[0], x1[0])
@@ -126,30 +128,30 @@ def epochs(keep, batch, count, seed=0):
     n = int(keep.sum())
     sizes = [min(batch, n - start) for start in range(0, n, batch)]
     rows = [rows.tolist() for _, rows in _batches(keep, batch, seed, 0, count * len(sizes))]
-    assert [len(each) for each in rows] == sizes * count
+    assert [len(batch_rows) for batch_rows in rows] == sizes * count
     return [list(itertools.chain(*rows[i * len(sizes) : (i + 1) * len(sizes)])) for i in range(count)]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 100])
 def test_an_epoch_visits_every_kept_image_exactly_once(batch):
     keep = np.array([True, False, True, True, True, False, True])
-    found = epochs(keep, batch, 3)
-    assert all(sorted(each) == np.flatnonzero(keep).tolist() for each in found)
-    assert found[0] != found[1] != found[2]
+    three = epochs(keep, batch, 3)
+    assert all(sorted(epoch) == np.flatnonzero(keep).tolist() for epoch in three)
+    assert three[0] != three[1] != three[2]
 
 
 def test_kept_images_come_in_the_same_order_in_every_subset():
-    whole, half = epochs(np.ones(9, bool), 4, 3), epochs(np.arange(9) % 2 == 0, 2, 3)
-    assert half == [[row for row in each if row % 2 == 0] for each in whole]
+    full, half = epochs(np.ones(9, bool), 4, 3), epochs(np.arange(9) % 2 == 0, 2, 3)
+    assert half == [[row for row in epoch if row % 2 == 0] for epoch in full]
 
 
-def test_batches_taken_up_later_are_those_of_the_whole():
+def test_batches_from_a_later_step_are_the_same():
     keep = np.arange(7) != 3
-    whole = [(step, rows.tolist()) for step, rows in _batches(keep, 4, 0, 0, 7)]
-    assert [(step, rows.tolist()) for step, rows in _batches(keep, 4, 0, 3, 7)] == whole[3:]
+    batches = [(step, rows.tolist()) for step, rows in _batches(keep, 4, 0, 0, 7)]
+    assert [(step, rows.tolist()) for step, rows in _batches(keep, 4, 0, 3, 7)] == batches[3:]
 
 
-def test_a_recipe_counts_steps_by_epochs_unless_told():
+def test_a_recipe_counts_steps_by_epochs_by_default():
     assert Recipe(epochs=200, batch=128).total(5000) == 8000  # CIFAR-2, D-TRAK paper
     assert Recipe(epochs=3, batch=4).total(9) == 9
     assert Recipe(epochs=3, batch=4, steps=5).total(9) == 5
@@ -178,17 +180,17 @@ def test_steps_are_adamw_on_the_clipped_gradient_of_the_models_own_loss(smallest
             p.grad *= min(1.0, 1.0 / (norm + 1e-6))
         optimizer.param_groups[0]["lr"] = 1e-2 * part
         optimizer.step()
-    found = train(network, examples, recipe, 2)
+    trained = train(network, examples, recipe, 2)
     for name, weight in module.state_dict().items():
-        torch.testing.assert_close(weights(found)[name], weight, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(weights(trained)[name], weight, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(8000, 0.1), (1000, 0.1), (7, 0.3), (10, 0.0), (5, 1.0), (1, 0.1)])
 def test_the_rate_is_diffusers_cosine_with_warmup(total, warmup):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
-    (theirs,) = get_cosine_schedule_with_warmup(optimizer, int(np.ceil(warmup * total)), total).lr_lambdas
+    (expected,) = get_cosine_schedule_with_warmup(optimizer, int(np.ceil(warmup * total)), total).lr_lambdas
     for step in {*range(0, total, max(1, total // 97)), total - 1}:
-        assert rate(step, total, warmup) == pytest.approx(theirs(step), abs=1e-12)
+        assert rate(step, total, warmup) == pytest.approx(expected(step), abs=1e-12)
 
 
 def test_without_decay_the_rate_stays_at_its_peak():
@@ -200,23 +202,23 @@ def test_the_averaging_decays_as_diffusers_ema_does(power):
     from diffusers.training_utils import EMAModel
 
     warm = {} if power is None else {"use_ema_warmup": True, "power": power}
-    theirs = EMAModel([nn.Parameter(torch.zeros(1))], decay=0.999, **warm)
+    reference = EMAModel([nn.Parameter(torch.zeros(1))], decay=0.999, **warm)
     ours = Recipe(ema=0.999, ema_power=power)
-    for step in (0, 1, 5, 100, 10_000, 100_000):  # theirs counts the step that was just made
-        assert ours.averaging(step) == pytest.approx(theirs.get_decay(step + 1), abs=1e-12)
+    for step in (0, 1, 5, 100, 10_000, 100_000):  # diffusers counts the step that was just made
+        assert ours.averaging(step) == pytest.approx(reference.get_decay(step + 1), abs=1e-12)
 
 
-def test_a_flip_mirrors_some_pictures_and_leaves_the_others():
+def test_flips_mirror_about_half_of_the_pictures():
     x = torch.arange(400 * 6.0).view(400, 1, 2, 3)
 
     def flipped(x, seed, step):
         return Material(x).shown(torch.arange(len(x)), seed, step, flips=True)
 
-    found = flipped(x, 0, 5)
-    mirrored = (found == x.flip(-1)).flatten(1).all(1)
-    assert (mirrored | (found == x).flatten(1).all(1)).all()
+    result = flipped(x, 0, 5)
+    mirrored = (result == x.flip(-1)).flatten(1).all(1)
+    assert (mirrored | (result == x).flatten(1).all(1)).all()
     assert 150 < mirrored.sum() < 250  # 200 ± 5 standard deviations
-    assert torch.equal(flipped(x, 0, 5), found) and not torch.equal(flipped(x, 0, 6), found)
+    assert torch.equal(flipped(x, 0, 5), result) and not torch.equal(flipped(x, 0, 6), result)
 
 
 def test_averaged_weights_are_the_exponential_average_of_every_steps(network, pictures):
@@ -226,9 +228,9 @@ def test_averaged_weights_are_the_exponential_average_of_every_steps(network, pi
     train(network, pictures(5), Recipe(**recipe | {"ema": None}), 1, watch=watch)
     averaged = weights(train(network, pictures(5), Recipe(**recipe | {"ema": 0.3}), 1))
     average = dict(network.fresh(1).state_dict())
-    for step, each in enumerate(raw):
+    for step, state in enumerate(raw):
         decay = min(0.3, (1 + step) / (10 + step)) if step else 0.0
-        average = {name: decay * average[name] + (1 - decay) * each[name] for name in average}
+        average = {name: decay * average[name] + (1 - decay) * state[name] for name in average}
     assert len(raw) == 6
     for name in average:
         torch.testing.assert_close(averaged[name], average[name], rtol=1e-4, atol=1e-6)
@@ -236,8 +238,8 @@ def test_averaged_weights_are_the_exponential_average_of_every_steps(network, pi
 
 def test_dropout_acts_in_training_and_never_after(network, pictures):
     changes = {"dropout": 0.5, "steps": 2}
-    dropped, kept = (train(network, pictures(4), Recipe(**PLAIN | c), 0) for c in (changes, changes | {"dropout": 0.0}))
-    assert not same(dropped, kept)
+    dropped, plain = (train(network, pictures(4), Recipe(**PLAIN | c), 0) for c in (changes, changes | {"dropout": 0.0}))
+    assert not same(dropped, plain)
     assert not dropped.module.training
     x, t = torch.ones(2, 1, 8, 8), torch.tensor([5, 5])
     with torch.no_grad():
@@ -251,11 +253,11 @@ def test_dropout_acts_in_training_and_never_after(network, pictures):
 
 @pytest.mark.parametrize(("steps", "count", "marks"), [(8, 4, [2, 4, 6, 8]), (5, 1, [5]), (6, 3, [2, 4, 6]), (2, 4, [1, 2])])
 def test_checkpoints_lie_evenly_and_the_last_is_the_model(network, pictures, steps, count, marks):
-    seen = {}
+    saved = {}
     recipe = Recipe(**FULL | {"steps": steps, "checkpoints": count})
-    model = train(network, pictures(4), recipe, 0, watch=Watch(checkpoint=lambda step, model: seen.update({step: model})))
-    assert [step for step in seen if step > 0] == marks
-    assert same(seen[steps], model) and len({each.fingerprint for each in seen.values()}) == len(seen)
+    model = train(network, pictures(4), recipe, 0, watch=Watch(checkpoint=lambda step, model: saved.update({step: model})))
+    assert [step for step in saved if step > 0] == marks
+    assert same(saved[steps], model) and len({checkpoint.fingerprint for checkpoint in saved.values()}) == len(saved)
 
 
 def test_training_lowers_the_loss(network, pictures):
@@ -273,15 +275,15 @@ def test_training_lowers_the_loss(network, pictures):
 def test_a_label_reaches_a_conditional_network(smallest, pictures):
     network = Network(smallest | {"num_class_embeds": 3})
     labelled = pictures(4, classes=3)
-    other = Examples(labelled.images, labels=(labelled.labels + 1) % 3)
-    models = [train(network, examples, Recipe(**PLAIN), 0) for examples in (labelled, other)]
+    relabelled = Examples(labelled.images, labels=(labelled.labels + 1) % 3)
+    models = [train(network, examples, Recipe(**PLAIN), 0) for examples in (labelled, relabelled)]
     assert models[0].classes == 3 and not same(*models)
 
 
 # what cannot be
 
 
-def test_a_diverged_training_is_told(network, pictures):
+def test_a_diverged_training_is_reported(network, pictures):
     with pytest.raises(NonFiniteError, match=r"loss is .* at step .*smaller learning rate"):
         train(network, pictures(4), Recipe(**PLAIN | {"learning_rate": 1e30, "warmup": 0.0}), 0)
 

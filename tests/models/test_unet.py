@@ -49,10 +49,10 @@ def same(a, b):
 
 def test_initial_weights_are_a_function_of_the_seed(config):
     first, before = unet.new(config, 0), torch.get_rng_state()
-    again, other = unet.new(config, 0), unet.new(config, 1)
+    again, another = unet.new(config, 0), unet.new(config, 1)
     assert torch.equal(torch.get_rng_state(), before)
     assert same(weights(first), weights(again)) and first.fingerprint == again.fingerprint
-    assert not same(weights(first), weights(other)) and first.fingerprint != other.fingerprint
+    assert not same(weights(first), weights(another)) and first.fingerprint != another.fingerprint
 
 
 def test_the_fingerprint_sees_every_weight_the_schedule_and_the_prediction(config):
@@ -77,21 +77,21 @@ def test_a_model_is_in_eval_mode_and_knows_its_shape(config):
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_saved_and_loaded_is_the_same_model_bit_for_bit(tiny, tmp_path, prediction):
     model = tiny(torch.float32, classes=3, prediction=prediction)
-    unet.save(model, tmp_path / "model")
+    unet.save_pipeline(model, tmp_path / "model")
     loaded = loading.load(tmp_path / "model")
     assert same(weights(loaded), weights(model))
     assert (loaded.shape, loaded.classes, loaded.schedule.prediction) == (model.shape, 3, prediction)
     assert np.array_equal(loaded.schedule.alpha_bar, model.schedule.alpha_bar)
     assert loaded.fingerprint == model.fingerprint
-    x, t, told = torch.zeros(2, 1, 8, 8), torch.tensor([3, 999]), {"class_labels": torch.tensor([0, 2])}
+    x, t, labels = torch.zeros(2, 1, 8, 8), torch.tensor([3, 999]), {"class_labels": torch.tensor([0, 2])}
     with torch.no_grad():
-        assert torch.equal(loaded.predict(x, t, told), model.predict(x, t, told))
+        assert torch.equal(loaded.predict(x, t, labels), model.predict(x, t, labels))
 
 
 @pytest.mark.parametrize("schedule", [linear(T=20, start=0.01, end=0.3), linear(prediction="v_prediction")], ids=["short", "v"])
-def test_diffusers_own_pipeline_loads_what_is_saved(tiny, tmp_path, schedule):
+def test_diffusers_own_pipeline_loads_a_saved_model(tiny, tmp_path, schedule):
     model = unet.of_module(tiny(torch.float32).module, schedule)
-    unet.save(model, tmp_path / "model")
+    unet.save_pipeline(model, tmp_path / "model")
     pipeline = DDPMPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
     assert same(pipeline.unet.state_dict(), weights(model))
     assert np.allclose(pipeline.scheduler.alphas_cumprod, schedule.alpha_bar, rtol=3e-5)
@@ -99,8 +99,8 @@ def test_diffusers_own_pipeline_loads_what_is_saved(tiny, tmp_path, schedule):
     assert pipeline.scheduler.config.prediction_type == schedule.prediction
     x, t = torch.ones(1, 1, 8, 8), torch.tensor([7])
     with torch.no_grad():
-        found = pipeline.unet(x, t).sample  # of the same weights at another place in memory, which decides the last bits
-        torch.testing.assert_close(found, model.predict(x, t), rtol=0, atol=1e-5)
+        output = pipeline.unet(x, t).sample  # of the same weights at another place in memory, which decides the last bits
+        torch.testing.assert_close(output, model.predict(x, t), rtol=0, atol=1e-5)
 
 
 SCHEDULERS = [
@@ -113,7 +113,7 @@ SCHEDULERS = [
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=["linear", "scaled", "cosine", "zero-snr"])
 def test_the_schedule_of_a_diffusers_folder_is_kept(tiny, smallest, tmp_path, scheduler):
-    unet.save(tiny(torch.float32, **smallest), tmp_path)
+    unet.save_pipeline(tiny(torch.float32, **smallest), tmp_path)
     scheduler.save_pretrained(tmp_path / "scheduler")
     schedule = loading.load(tmp_path).schedule
     np.testing.assert_allclose(schedule.alpha_bar, scheduler.alphas_cumprod, rtol=3e-5, atol=1e-12)
@@ -122,13 +122,13 @@ def test_the_schedule_of_a_diffusers_folder_is_kept(tiny, smallest, tmp_path, sc
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=["linear", "scaled", "cosine", "zero-snr"])
 def test_a_schedule_of_any_kind_survives_saving_bit_for_bit(tiny, smallest, tmp_path, scheduler):
-    unet.save(tiny(torch.float32, **smallest), tmp_path / "a")
+    unet.save_pipeline(tiny(torch.float32, **smallest), tmp_path / "a")
     scheduler.save_pretrained(tmp_path / "a" / "scheduler")
     once = loading.load(tmp_path / "a")
-    unet.save(once, tmp_path / "b")
+    unet.save_pipeline(once, tmp_path / "b")
     twice = loading.load(tmp_path / "b")
     assert np.array_equal(twice.schedule.alpha_bar, once.schedule.alpha_bar)
-    assert twice.fingerprint == once.fingerprint  # else every stored feature would be computed anew
+    assert twice.fingerprint == once.fingerprint  # else every stored feature would be computed again
 
 
 def test_a_bare_unet_has_the_linear_schedule(tiny, tmp_path):
@@ -149,12 +149,12 @@ def rewritten(folder, change):
 @pytest.fixture
 def saved(tiny, smallest, tmp_path):
     """A small model in a folder of diffusers' format."""
-    unet.save(tiny(torch.float32, **smallest), tmp_path / "model")
+    unet.save_pipeline(tiny(torch.float32, **smallest), tmp_path / "model")
     return tmp_path / "model"
 
 
 def test_attention_weights_under_the_names_of_diffusers_0_16_load(tiny, tmp_path):
-    unet.save(tiny(torch.float32), saved := tmp_path / "model")
+    unet.save_pipeline(tiny(torch.float32), saved := tmp_path / "model")
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
     def renamed(state):
@@ -189,7 +189,7 @@ def test_a_save_that_fails_leaves_no_folder_under_its_name(tiny, tmp_path, monke
 
     monkeypatch.setattr(DDPMScheduler, "save_pretrained", fails)
     with pytest.raises(KeyboardInterrupt):
-        unet.save(tiny(torch.float32), tmp_path / "checkpoints" / "step-10")
+        unet.save_pipeline(tiny(torch.float32), tmp_path / "checkpoints" / "step-10")
     assert not list((tmp_path / "checkpoints").glob("step-*"))  # what half of a save leaves is not taken for a checkpoint
 
 
@@ -205,7 +205,7 @@ def test_a_save_killed_while_its_parts_are_moved_is_no_model_or_the_whole_one(ti
 
     monkeypatch.setattr(type(tmp_path), "replace", fails)
     with pytest.raises(KeyboardInterrupt):
-        unet.save(model, tmp_path / "model")
+        unet.save_pipeline(model, tmp_path / "model")
     try:
         assert loading.load(tmp_path / "model").fingerprint == model.fingerprint
     except ModelError as error:
@@ -213,11 +213,11 @@ def test_a_save_killed_while_its_parts_are_moved_is_no_model_or_the_whole_one(ti
 
 
 def test_saving_into_a_folder_replaces_the_model_and_leaves_the_rest(tiny, smallest, tmp_path):
-    unet.save(tiny(torch.float32, **smallest), tmp_path / "model")
-    unet.save(tiny(torch.float32, seed=1, **smallest), tmp_path / "model" / "checkpoints" / "step-1")
+    unet.save_pipeline(tiny(torch.float32, **smallest), tmp_path / "model")
+    unet.save_pipeline(tiny(torch.float32, seed=1, **smallest), tmp_path / "model" / "checkpoints" / "step-1")
     (tmp_path / "model" / "notes.txt").write_text("mine")
     second = tiny(torch.float32, seed=2, **smallest)
-    unet.save(second, tmp_path / "model")
+    unet.save_pipeline(second, tmp_path / "model")
     assert loading.load(tmp_path / "model").fingerprint == second.fingerprint
     assert loading.load(tmp_path / "model" / "checkpoints" / "step-1").fingerprint != second.fingerprint
     names = {path.name for path in (tmp_path / "model").iterdir()}
@@ -232,10 +232,10 @@ def edited(path, **changes):
     path.write_text(json.dumps({k: v for k, v in (config | changes).items() if v != "gone"}))
 
 
-@pytest.mark.parametrize("kept", [0, 4, 100, 5000, -1])
-def test_weights_cut_short_are_told_with_their_path(saved, kept):
+@pytest.mark.parametrize("length", [0, 4, 100, 5000, -1])
+def test_weights_cut_short_are_reported_with_their_path(saved, length):
     path = saved / "unet" / WEIGHTS
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ModelError, match=rf"{WEIGHTS} is damaged or incomplete.*again"):
         loading.load(saved)
 
@@ -254,7 +254,7 @@ def test_a_pickle_under_the_name_of_safetensors_is_refused(saved):
         loading.load(saved)
 
 
-def test_missing_weights_are_told(saved):
+def test_missing_weights_are_reported(saved):
     (saved / "unet" / WEIGHTS).unlink()
     with pytest.raises(ModelError, match=rf"no {WEIGHTS} in .*unet"):
         loading.load(saved)
@@ -295,7 +295,7 @@ def test_another_kind_of_model_is_named(saved):
     [{"block_out_channels": [8, 16, 32]}, {"down_block_types": ["None", "None"]}, {"norm_num_groups": 5}, {"sample_size": None}],
     ids=lambda changes: next(iter(changes)),
 )
-def test_a_configuration_that_makes_no_network_is_told(saved, changes):
+def test_a_configuration_of_no_network_is_refused(saved, changes):
     edited(saved / "unet" / "config.json", **changes)
     with pytest.raises(ModelError, match=r"unet|model"):
         loading.load(saved)
@@ -308,7 +308,7 @@ def test_a_network_that_also_predicts_variances_is_refused(smallest, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["unet/config.json", "scheduler/scheduler_config.json"])
-def test_a_damaged_or_missing_configuration_is_told_with_its_path(saved, file):
+def test_a_damaged_or_missing_configuration_is_reported_with_its_path(saved, file):
     path = saved / file
     path.write_text('{"half": ')
     with pytest.raises(ModelError, match=rf"{path.name} is not valid JSON"):
@@ -318,7 +318,7 @@ def test_a_damaged_or_missing_configuration_is_told_with_its_path(saved, file):
         loading.load(saved)
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(ModelError, match=r"no model folder .*nowhere.*diffusers"):
         loading.load(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
@@ -326,7 +326,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path):
         loading.load(tmp_path / "file")
 
 
-def test_a_scheduler_that_predicts_something_else_is_refused(saved):
+def test_a_scheduler_with_another_prediction_type_is_refused(saved):
     edited(saved / "scheduler" / "scheduler_config.json", prediction_type="flow_prediction")
     with pytest.raises(ModelError, match="'flow_prediction'; expected one of epsilon"):
         loading.load(saved)
@@ -345,17 +345,19 @@ def test_a_scheduler_without_betas_is_not_taken_for_ddpm(saved):
 
 
 def test_checkpoints_within_a_model_are_its_own_and_those_beside_it_only_if_the_last_has_its_weights(tmp_path, config):
-    one, two, other = (unet.new(config, seed) for seed in (1, 2, 3))
-    unet.save(two, tmp_path / "model")
+    one, two, three = (unet.new(config, seed) for seed in (1, 2, 3))
+    unet.save_pipeline(two, tmp_path / "model")
     for step, model in ((5, one), (10, two)):
-        unet.save(model, tmp_path / "checkpoints" / f"step-{step}")
-    found = loading.load(tmp_path / "model", checkpoints=4)
-    assert [each.fingerprint for each in found.checkpoints] == [one.fingerprint, two.fingerprint]
-    assert [each.fingerprint for each in loading.load(tmp_path / "model", checkpoints=1).checkpoints] == [two.fingerprint]
-    unet.save(other, tmp_path / "other")
-    assert loading.load(tmp_path / "other", checkpoints=4).checkpoints == ()
+        unet.save_pipeline(model, tmp_path / "checkpoints" / f"step-{step}")
+    loaded = loading.load(tmp_path / "model", checkpoints=4)
+    assert [checkpoint.fingerprint for checkpoint in loaded.checkpoints] == [one.fingerprint, two.fingerprint]
+    assert [checkpoint.fingerprint for checkpoint in loading.load(tmp_path / "model", checkpoints=1).checkpoints] == [
+        two.fingerprint
+    ]
+    unet.save_pipeline(three, tmp_path / "three")
+    assert loading.load(tmp_path / "three", checkpoints=4).checkpoints == ()
     for step, model in ((5, one), (10, two)):
-        unet.save(model, tmp_path / "other" / "checkpoints" / f"step-{step}")
-    inside = loading.load(tmp_path / "other", checkpoints=4)  # as of averaged weights, which no checkpoint has
-    assert [each.fingerprint for each in inside.checkpoints] == [one.fingerprint, other.fingerprint]
+        unet.save_pipeline(model, tmp_path / "three" / "checkpoints" / f"step-{step}")
+    inside = loading.load(tmp_path / "three", checkpoints=4)  # as of averaged weights, which no checkpoint has
+    assert [checkpoint.fingerprint for checkpoint in inside.checkpoints] == [one.fingerprint, three.fingerprint]
     assert loading.load(tmp_path / "model").checkpoints == ()

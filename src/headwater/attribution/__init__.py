@@ -1,0 +1,1 @@
+"""`attribute`, an experiment that becomes a run folder, and sweeps of fields."""

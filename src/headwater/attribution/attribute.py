@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from headwater.data import open_examples
-from headwater.diffusion.denoiser import Denoiser, check_fits
-from headwater.diffusion.draws import kept_path
+from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import stored_path
 from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore, default_root
 from headwater.examples import Examples, labelled_like
@@ -83,7 +83,7 @@ def scores_of_sets(
     for model in models:
         for examples in (train, *sets):
             if model is not None:
-                check_fits(model, examples)
+                model.check(examples)
     with clock.stage("encode"):
         inputs = [[encoded(model, examples, store) for examples in (train, *sets)] for model in models]
     for model, (_, *query_sets) in zip(models, inputs, strict=True):
@@ -106,7 +106,7 @@ def scores_of_sets(
 def check_paths(method: Method, models: Sequence[Denoiser], queries: Examples) -> None:
     """Raise a DataError where the method needs the path that made each query and there is none, or none of the model's."""
     if isinstance(method, PathBound) and method.along_path:
-        kept_path(queries, min((model.schedule.T for model in models), default=None))
+        stored_path(queries, min((model.schedule.T for model in models), default=None))
 
 
 def members(models: Sequence[Denoiser | None], method: Method) -> Iterator[tuple[Denoiser | None, Method]]:

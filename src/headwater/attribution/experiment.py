@@ -10,7 +10,7 @@ from typing import Any
 
 from headwater.attribution.attribute import Clock, scores_of_sets
 from headwater.bank import Bank
-from headwater.diffusion.denoiser import Denoiser, check_fits
+from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
@@ -40,8 +40,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for model in self.models:
-            check_fits(model, self.train)
-            check_fits(model, self.queries)
+            model.check(self.train)
+            model.check(self.queries)
         if self.bank is not None:
             self.bank.check_made_from(self.train)
 
@@ -105,11 +105,11 @@ def run(experiment: Experiment, out: Path, store: FeatureStore, *, force: bool =
 def _is_new(out: Path, method: Method, settings: Mapping[str, Any], drawn: bool, force: bool) -> bool:
     """Whether this run is still to be made in `out`; a run with other settings there is refused without `force`."""
     existing = existing_info(out)
-    same = existing is not None and existing.get("settings") == settings
+    repeated = existing is not None and existing.get("settings") == settings
     known = not isinstance(method, Embedding) or method.fingerprint is not None  # an unknown embedder may have changed
-    if same and known and holds_run(out, maps=drawn) and not force:
+    if repeated and known and holds_run(out, maps=drawn) and not force:
         return False
-    if existing is not None and not same and not force:
+    if existing is not None and not repeated and not force:
         raise OptionError(
             f"{out} already holds a run of {existing.get('method', 'another method')} with other settings. Name another folder.",
             hint="Name another folder with --out, or overwrite it with --force.",

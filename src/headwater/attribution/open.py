@@ -200,7 +200,7 @@ def _opened(models: Models, size: tuple[int, int], machine: Machine, checkpoints
     """The models in these folders with their checkpoints, for pictures of this height and width."""
     if not models.folders:
         return Loaded([], [], [])
-    folders = [hub.place(folder, hub.pipeline) for folder in models.folders]
+    folders = [hub.place(folder, hub.pipeline_files) for folder in models.folders]
     notes = [note for folder in folders for note in loading.notes_on(folder)]
     notes += note_on_halves(machine.dtype, machine.device)
     options: dict[str, Any] = {"lora": models.lora, "size": size, "dtype": machine.dtype}

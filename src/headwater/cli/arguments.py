@@ -85,7 +85,7 @@ def bank_recipe(bank: Path, name: str | None, changes: Mapping[str, Any]) -> Ban
 def _adapters(found: BankRecipe, given: Mapping[str, Any]) -> dict[str, Any]:
     """What becomes of the recipe with another base or rank: adapters in place of a network of its own are trained as D-TRAK's."""
     if "base" in given:
-        given = {**given, "base": loading.named(given["base"])}
+        given = {**given, "base": loading.absolute_name(given["base"])}
     if found.adapters is not None:
         return {"adapters": replace(found.adapters, **given)}
     if "base" not in given:

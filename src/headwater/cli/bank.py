@@ -48,10 +48,10 @@ def bank_build(
     changes |= {"learning": learning, "generated": generated, "steps": steps, "measurements": measurements, "common": common}
     plan = bank_recipe(bank, recipe, changes | {"base": base, "rank": rank, "caption": caption})
     place = bank_place(workers, ray, gpus, device, model_cache(models) if keep else None, feature_store(store))
-    more = None if add_queries is None else replace(plan.held_out, name=add_queries, count=None).open()
+    added = None if add_queries is None else replace(plan.held_out, name=add_queries, count=None).open()
     with bar("models") as tick:
-        for done, total in build(bank, plan, plan.data.open(), plan.held_out.open(), place, more=more, told=say):
-            tick(done, total)
+        for finished, total in build(bank, plan, plan.data.open(), plan.held_out.open(), place, more=added, told=say):
+            tick(finished, total)
     print(bank)
 
 
@@ -94,8 +94,8 @@ def counterfactual(
     place = bank_place(workers, ray, gpus, device, model_cache(models) if keep else None, feature_store(store))
     embed = embedding(embedder, device)
     with bar("retraining") as tick:
-        for done, total in removals(plan, out, place):
-            tick(done, total)
+        for finished, total in removals(plan, out, place):
+            tick(finished, total)
     effects = collected(plan, out, place, embed)
     say(str(page(out)))
     print(json.dumps(effects) if as_json else "\n".join(lines(effects)))

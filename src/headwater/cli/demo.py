@@ -10,7 +10,8 @@ from headwater.data import open_examples
 from headwater.disk.npz import write_examples
 from headwater.disk.store import FeatureStore
 from headwater.models import loading
-from headwater.models.making import network, pictures, train_model
+from headwater.models.create import network, train_model
+from headwater.models.generate import pictures
 from headwater.models.train import DIGITS
 from headwater.pages.page import report
 

@@ -44,9 +44,9 @@ def train(
     Run again, it goes on from its last checkpoint.
     """
     from headwater.attribution.open import read
-    from headwater.models.adapters import adapters
+    from headwater.models.adapters import lora_tuning
+    from headwater.models.create import network, train_model
     from headwater.models.device import available
-    from headwater.models.making import network, train_model
     from headwater.models.train import LORA, Recipe
 
     if lora != (model is not None):
@@ -62,7 +62,7 @@ def train(
     examples = read(data, "images", resize=resize, caption=caption, warn=note)
     with bar("training") as tick:
         if model is not None:
-            trainable = adapters(model, rank, examples.shape[1:], feature_store(store), available(device), dtype)
+            trainable = lora_tuning(model, rank, examples.shape[1:], feature_store(store), available(device), dtype)
         else:
             trainable = network(config, examples, prediction=prediction, conditional=conditional)
         train_model(trainable, examples, recipe, out, seed, device=available(device), tick=tick)
@@ -91,7 +91,7 @@ def sample(
     from headwater.disk.npz import write_examples
     from headwater.models import loading
     from headwater.models.device import available
-    from headwater.models.making import Sampling, pictures
+    from headwater.models.generate import Sampling, pictures
 
     loaded = loading.load(model, available(device), lora=lora, dtype=dtype)
     with bar("sampling") as tick:

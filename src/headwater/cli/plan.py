@@ -40,22 +40,20 @@ def plan(
     if method is not None:
         from headwater.attribution.open import Machine, Models, Sources, open_experiment
         from headwater.cli.arguments import parsed_fields
-        from headwater.cost.attribution import foreseen
-        from headwater.cost.attribution import lines as as_text
+        from headwater.cost.attribution import as_text, plan_attribution
 
         fields, sources = parsed_fields(method, set_ or [], None), Sources(train, query, resize, caption)
         models, machine = Models(model or [], lora=lora), Machine(device, memory, dtype)
         experiment = open_experiment(method, fields, sources, models, None, machine, note)
-        cost = foreseen(experiment)
-        print(json.dumps(cost) if as_json else "\n".join(as_text(experiment, cost)))
+        attribution = plan_attribution(experiment)
+        print(json.dumps(attribution.as_json()) if as_json else as_text(experiment, attribution))
         return
     from headwater.cli.arguments import bank_recipe
-    from headwater.cost.bank import lines
-    from headwater.cost.bank import plan as planned
+    from headwater.cost.bank import as_text, plan_bank
     from headwater.models.device import available
 
     folder = Path(recipe or "")
     is_bank = (folder / "bank.json").exists()
     chosen = bank_recipe(folder, None if is_bank else recipe, {"subsets": subsets, "seeds": seeds})
-    costs = planned(chosen, {"data": chosen.data.size(), "held_out": chosen.held_out.size()}, available(device), workers)
-    print(json.dumps(costs) if as_json else "\n".join(lines(recipe or "", chosen, costs)))
+    costs = plan_bank(chosen, {"data": chosen.data.size(), "held_out": chosen.held_out.size()}, available(device), workers)
+    print(json.dumps(costs.as_json()) if as_json else as_text(recipe or "", chosen, costs))

@@ -19,7 +19,7 @@ class Rate(ProgressColumn):
 
 @contextmanager
 def bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields tick(done, total). The bar appears at the first tick; a new total begins a new bar."""
+    """Yields tick(finished, total). The bar appears at the first tick; a new total begins a new bar."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -33,9 +33,9 @@ def bar(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         tasks: list[tuple[int, int]] = []
 
-        def tick(done: int, total: int) -> None:
+        def tick(finished: int, total: int) -> None:
             if not tasks or tasks[-1][1] != total:
                 tasks.append((progress.add_task(title, total=total), total))
-            progress.update(progress.task_ids[-1], completed=done)
+            progress.update(progress.task_ids[-1], completed=finished)
 
         yield tick

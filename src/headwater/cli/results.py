@@ -78,6 +78,6 @@ def credit(
 @app.command()
 def methods() -> None:
     """List the methods with their equations, fields and costs."""
-    from headwater.cost.methods import lines
+    from headwater.cost.methods import as_text
 
-    print("\n".join(lines()))
+    print(as_text())

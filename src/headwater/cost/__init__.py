@@ -1,0 +1,1 @@
+"""What a bank, an attribution or a method will cost, before it runs."""

@@ -1,8 +1,8 @@
-"""What an attribution will cost before it runs: counts that are exact, and seconds from a few of its own images, timed here."""
+"""The cost of an attribution before it runs: exact counts, and seconds timed on this machine on a few of its own images."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from math import prod
 from pathlib import Path
@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from headwater.attribution.experiment import Experiment
-from headwater.cost.bank import Measured, cost, peak
+from headwater.cost.bank import Cost, Rates, cost, peak
 from headwater.curvature.parameters import factor_numbers
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
-from headwater.diffusion.encoding import embedded, encoded, posteriors
-from headwater.diffusion.measure import measurement
+from headwater.diffusion.encoding import embedded_prompts, encoded, posteriors
+from headwater.diffusion.measure import simple
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.examples import Examples
@@ -31,15 +31,14 @@ from headwater.gradients.projected import projected
 from headwater.linalg.project import Sparse
 from headwater.words import hours_in_words, sized
 
-PATIENCE = 20.0  # seconds for each thing measured, if one picture takes no longer
-SIDES = (("train", "an image"), ("query", "a query"))
-FEW = 8  # pictures that a measurement takes at most, beside the first
+PATIENCE = 20.0  # seconds for each timing, if one picture takes no longer
+FEW = 8  # pictures timed at most, after the first
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What an attribution asks for, exactly: images and queries, the pictures and prompts among them that differ, numbers of the
-    network that have a gradient, of its factors, and bytes of weights, of latents and of embedded prompts."""
+class AttributionCounts:
+    """Exact counts of an attribution: images and queries, distinct pictures and prompts to encode, parameters that have a gradient,
+    numbers in their factors, and bytes of weights, of latents and of embedded prompts."""
 
     n: int
     queries: int
@@ -52,93 +51,143 @@ class Counts:
     bytes_of_prompts: int
 
 
-def counts(run: Experiment) -> Counts:
-    """Those of the run's images and its (first) model."""
-    model, both = run.models[0], (run.train, run.queries)
-    pictures = len({content for each in both for content in each.hashes})
-    prompts = len({word for each in both for word in each.prompts or ()}) if model.text is not None else 0
-    told = 0
+@dataclass(frozen=True)
+class Encoding:
+    """Seconds to encode one picture and to embed one prompt."""
+
+    latents: float = 0.0
+    prompt: float = 0.0
+
+
+@dataclass(frozen=True)
+class AttributionPlan:
+    """The counts, the timed rates, and the seconds and bytes that follow. `cost` is for one of the `models`; `rows` go through it
+    at once and hold `activations` bytes."""
+
+    counts: AttributionCounts
+    models: int
+    dtype: str
+    encoding: Encoding
+    rates: Rates
+    cost: Cost
+    rows: int
+    activations: int
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of encoding, and of the features of all models."""
+        counts, encoding = self.counts, self.encoding
+        return {
+            "encoding": encoding.latents * counts.pictures + encoding.prompt * counts.prompts,
+            "features": self.models * self.cost.seconds,
+        }
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Bytes on disk of latents, of embedded prompts, and of the features of all models."""
+        counts = self.counts
+        return {
+            "latents": counts.bytes_of_latents,
+            "prompts": counts.bytes_of_prompts,
+            "features": self.models * self.cost.bytes,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as `headwater plan --method … --json` prints it."""
+        names = ("train", "query", "train_forward", "query_forward")
+        return {
+            "counts": asdict(self.counts),
+            "models": self.models,
+            "dtype": self.dtype,
+            "seconds_a_picture": asdict(self.encoding) | {"gradient": self.rates.gradient, "forward": self.rates.forward},
+            "seconds": self.seconds,
+            "gradients": {name: getattr(self.cost, name) for name in names},
+            "memory": {"activations": self.activations, "rows": self.rows, "peak": self.rates.peak},
+            "bytes": self.bytes,
+        }
+
+
+def attribution_counts(run: Experiment) -> AttributionCounts:
+    """The counts of the run's images and its first model."""
+    model, sides = run.models[0], (run.train, run.queries)
+    pictures = len({content for side in sides for content in side.hashes}) if model.latent is not None else 0
+    prompts = bytes_of_prompt = 0
     if model.text is not None:
+        prompts = len({prompt for side in sides for prompt in side.prompts or ()})
         with torch.no_grad():
-            told = sum(4 * each[0].numel() for each in model.text.embed([""]).values())
-    return Counts(
+            bytes_of_prompt = sum(4 * table[0].numel() for table in model.text.embed([""]).values())
+    return AttributionCounts(
         n=len(run.train),
         queries=len(run.queries),
-        pictures=pictures if model.latent is not None else 0,
+        pictures=pictures,
         prompts=prompts,
         parameters=sum(p.numel() for p in model.parameters().values()),
         factors=factor_numbers(model),
         bytes_of_weights=sum(p.numel() * p.element_size() for p in model.module.parameters()),
         bytes_of_latents=0 if model.latent is None else 8 * prod(model.shape) * pictures,  # mode and deviation
-        bytes_of_prompts=told * prompts,
+        bytes_of_prompts=bytes_of_prompt * prompts,
     )
 
 
-def foreseen(run: Experiment) -> dict[str, Any]:
-    """The counts, the measurement, and the seconds and bytes that follow."""
+def plan_attribution(run: Experiment) -> AttributionPlan:
+    """The plan of a run. Raises an OptionError for a run without a model."""
     if not run.models:
-        raise OptionError(f"{run.method} without a model has no gradients to foretell. Name one with --model.")
-    model, method, found = run.models[0], run.built(), counts(run)
+        raise OptionError(f"{run.method} without a model has no gradients to plan for.", hint="Name a model with --model.")
+    model, method, counts = run.models[0], run.built(), attribution_counts(run)
     with TemporaryDirectory() as folder:
-        rate, encoding = _measured(run, model, method, folder)
-    each = cost(method, found, rate, model.schedule.T, model.memory)
+        rates, encoding = _rates(run, model, method, folder)
     rows, activations = _pass(run, model)
-    many = len(run.models)
-    return {
-        "counts": vars(found),
-        "models": many,
-        "dtype": str(model.dtype)[6:],
-        "seconds_a_picture": encoding | {"gradient": rate.gradient, "forward": rate.forward},
-        "seconds": {
-            "encoding": encoding["latents"] * found.pictures + encoding["prompt"] * found.prompts,
-            "features": many * each["seconds"],
-        },
-        "gradients": {name: int(each[name]) for name in ("train", "query", "train_forward", "query_forward")},
-        "memory": {"activations": activations, "rows": rows, "peak": rate.peak},
-        "bytes": {"latents": found.bytes_of_latents, "prompts": found.bytes_of_prompts, "features": many * int(each["bytes"])},
-    }
+    return AttributionPlan(
+        counts=counts,
+        models=len(run.models),
+        dtype=str(model.dtype)[6:],
+        encoding=encoding,
+        rates=rates,
+        cost=cost(method, counts, rates, model.schedule.T, model.memory),
+        rows=rows,
+        activations=activations,
+    )
 
 
-def _measured(run: Experiment, model: Denoiser, method: Any, folder: str) -> tuple[Measured, dict[str, float]]:
-    """Seconds of a gradient and a forward pass, and of encoding a picture and a prompt: of the run's own."""
-    some, places = run.train.take(range(min(len(run.train), FEW + 1))), count()
+def _rates(run: Experiment, model: Denoiser, method: Any, folder: str) -> tuple[Rates, Encoding]:
+    """Seconds of a gradient and a forward pass, and of encoding a picture and a prompt, timed on the run's own images."""
+    sample, places = run.train.take(range(min(len(run.train), FEW + 1))), count()
 
     def store() -> FeatureStore:
-        return FeatureStore(Path(folder) / str(next(places)))  # an empty one each time: nothing is found there
+        return FeatureStore(Path(folder) / str(next(places)))  # a new, empty one each time, so that every timing computes
 
-    encoding = {"latents": 0.0, "prompt": 0.0}
+    latents = prompt = gradient = forward = 0.0
     if model.latent is not None:
-        encoding["latents"] = _seconds(lambda size: posteriors(model, some.take(range(size)), store()), len(some))
-    if (text := model.text) is not None and some.prompts is not None:
-        words = list(dict.fromkeys(some.prompts))
-        encoding["prompt"] = _seconds(lambda size: embedded(text, words[:size], store()), len(words))
-    gradient = forward = 0.0
+        latents = _seconds(lambda size: posteriors(model, sample.take(range(size)), store()), len(sample))
+    if (text := model.text) is not None and sample.prompts is not None:
+        prompts = list(dict.fromkeys(sample.prompts))
+        prompt = _seconds(lambda size: embedded_prompts(text, prompts[:size], store()), len(prompts))
     if isinstance(method, Gradients):
-        shown, draws = encoded(model, some, store()), method.draws()
-        gradient = _seconds(lambda size: _gradients(model, shown.take(range(size)), method), len(shown)) / draws.count
+        images, draws = encoded(model, sample, store()), method.draws()
+        gradient = _seconds(lambda size: _gradients(model, images.take(range(size)), method), len(images)) / draws.count
         few = Draws(min(10, model.schedule.T))
-        forward = _seconds(lambda size: list(values(model, shown.take(range(size)), ["simple"], few)), len(shown)) / few.count
-    return Measured(step=0.0, forward=forward, gradient=gradient, draw=0.0, peak=peak(str(model.device))), encoding
+        forward = _seconds(lambda size: list(values(model, images.take(range(size)), ["simple"], few)), len(images)) / few.count
+    rates = Rates(step=0.0, forward=forward, gradient=gradient, draw=0.0, peak=peak(str(model.device)))
+    return rates, Encoding(latents, prompt)
 
 
 def _gradients(model: Denoiser, examples: Examples, method: Gradients) -> None:
-    """The method's gradients, projected as it does it; of one that projects none, as sparse does."""
-    project = method.projecting() if isinstance(method, GradientFeatures) else Sparse(4096)
-    what = measurement("simple" if method.along_path else method.measurement)
-    for _ in projected(model, examples, what, method.draws(), project, pattern=method.parameters, normalize=method.normalize):
+    """Compute the method's gradients, with its own projection; sparse where it has none."""
+    projector = method.projecting() if isinstance(method, GradientFeatures) else Sparse(4096)
+    for _ in projected(model, examples, method.spec(), projector):
         pass
 
 
 def _seconds(work: Callable[[int], object], most: int) -> float:
-    """Seconds of one picture more, after a first that warms up: what is done once is not multiplied. Where the clock's noise is
-    larger than that, the mean of all."""
+    """Seconds of each further picture after a first that warms up, so that one-time work is not multiplied. Where the clock's
+    noise exceeds that, the mean over all pictures."""
     work(1)
     once = _timed(work, 1)
-    more = min(most - 1, FEW, max(1, int(PATIENCE / once)))
-    if more < 1:
+    further = min(most - 1, FEW, max(1, int(PATIENCE / once)))
+    if further < 1:
         return once
-    whole = _timed(work, 1 + more)
-    return (whole - once) / more if whole > once else whole / (1 + more)
+    total = _timed(work, 1 + further)
+    return (total - once) / further if total > once else total / (1 + further)
 
 
 def _timed(work: Callable[[int], object], size: int) -> float:
@@ -148,30 +197,33 @@ def _timed(work: Callable[[int], object], size: int) -> float:
 
 
 def _pass(run: Experiment, model: Denoiser) -> tuple[int, int]:
-    """How many rows go through the model at once, and the bytes they leave behind."""
+    """The rows that go through the model at once, and the bytes they hold."""
     with TemporaryDirectory() as folder:
-        shown = encoded(model, run.train.take([0]), FeatureStore(Path(folder)))
-    one, layers = drawn(model, shown, slice(0, 1), measurement("simple"), Draws((0,))), layers_of(model)
-    rows = draws_that_fit(model, measurement("simple"), one, layers, as_it_is)
-    return rows, int(WORKSPACE * rows * bytes_of_a_draw(model, measurement("simple"), one, layers, as_it_is))
+        image = encoded(model, run.train.take([0]), FeatureStore(Path(folder)))
+    inputs, layers = drawn(model, image, slice(0, 1), simple, Draws((0,))), layers_of(model)
+    rows = draws_that_fit(model, simple, inputs, layers, as_it_is)
+    return rows, int(WORKSPACE * rows * bytes_of_a_draw(model, simple, inputs, layers, as_it_is))
 
 
-def lines(run: Experiment, found: dict[str, Any]) -> list[str]:
+def as_text(run: Experiment, plan: AttributionPlan) -> str:
     """The plan in words."""
-    many, took, kept, memory = found["counts"], found["seconds_a_picture"], found["bytes"], found["memory"]
-    each, names = found["gradients"], ", ".join(str(name) for name in run.sources.get("models", ()))
-    shown = {name: f"{1000 * value:.3g} ms" for name, value in took.items()}
-    encoding, features = (hours_in_words(found["seconds"][name] / 3600) for name in ("encoding", "features"))
-    forward = [f", {each[f'{side}_forward']:,} forward passes {what}" for side, what in SIDES if each[f"{side}_forward"]]
-    return [
-        f"model       {names}: {many['parameters'] / 1e6:.3g} M parameters with a gradient, {found['dtype']}"
-        + (f"; {found['models']} of them" if found["models"] > 1 else ""),
-        f"images      {many['n']:,}, and {many['queries']:,} queries; to encode {many['pictures']:,} pictures, "
-        f"{many['prompts']:,} prompts",
-        f"gradients   {run.method}: {each['train']:,} an image, {each['query']:,} a query" + "".join(forward),
-        f"measured    {shown['gradient']} a gradient, {shown['latents']} to encode a picture, {shown['prompt']} a prompt",
-        f"time        encoding {encoding}, features {features}",
-        f"memory      {sized(many['bytes_of_weights'])} of weights, {sized(memory['activations'])} for {memory['rows']} rows at "
-        f"once; {sized(memory['peak'])} the process, as measured",
-        f"disk        {sized(kept['latents'])} latents, {sized(kept['prompts'])} prompts, {sized(kept['features'])} of the method",
+    counts, cost, seconds, sizes = plan.counts, plan.cost, plan.seconds, plan.bytes
+    names = ", ".join(str(name) for name in run.sources.get("models", ()))
+    timings = (plan.rates.gradient, plan.encoding.latents, plan.encoding.prompt)
+    gradient, latents, prompt = (f"{1000 * value:.3g} ms" for value in timings)
+    forward = [(cost.train_forward, "an image"), (cost.query_forward, "a query")]
+    lines = [
+        f"model       {names}: {counts.parameters / 1e6:.3g} M parameters with a gradient, {plan.dtype}"
+        + (f"; {plan.models} of them" if plan.models > 1 else ""),
+        f"images      {counts.n:,}, and {counts.queries:,} queries; to encode {counts.pictures:,} pictures, "
+        f"{counts.prompts:,} prompts",
+        f"gradients   {run.method}: {cost.train:,} an image, {cost.query:,} a query"
+        + "".join(f", {passes:,} forward passes {image}" for passes, image in forward if passes),
+        f"measured    {gradient} a gradient, {latents} to encode a picture, {prompt} a prompt",
+        f"time        encoding {hours_in_words(seconds['encoding'] / 3600)}, features {hours_in_words(seconds['features'] / 3600)}",
+        f"memory      {sized(counts.bytes_of_weights)} of weights, {sized(plan.activations)} for {plan.rows} rows at "
+        f"once; {sized(plan.rates.peak)} the process, as measured",
+        f"disk        {sized(sizes['latents'])} latents, {sized(sizes['prompts'])} prompts, "
+        f"{sized(sizes['features'])} of the method",
     ]
+    return "\n".join(lines)

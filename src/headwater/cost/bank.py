@@ -1,14 +1,14 @@
-"""What a bank will cost before any of it runs: trainings, steps, hours here, memory, disk; and what each method costs on it.
+"""The cost of a bank before any of it runs: trainings, steps, hours on this machine, memory, disk; and each method's cost on it.
 
 Counts are exact; seconds come from a measurement of a few steps of the recipe's own network on this machine, on random pictures.
-(The counts of evaluations are those of Zheng et al. 2023, D-TRAK, arXiv:2311.00500, appendix A.4.)
+(Evaluations are counted as in Zheng et al. 2023, D-TRAK, arXiv:2311.00500, appendix A.4.)
 """
 
 import os
 import resource
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -34,13 +34,13 @@ from headwater.retraining.outcomes import BINS
 from headwater.retraining.recipe import BankRecipe
 from headwater.words import hours_in_words, sized
 
-PATIENCE = 3.0  # seconds for each thing measured
-MOST = 64  # pictures that a measurement takes together
+PATIENCE = 3.0  # seconds for each timing
+MOST = 64  # pictures timed together
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Seconds a picture on one thread (or the device): training step, forward pass, gradient, draw. And the process's peak."""
+class Rates:
+    """Seconds a picture on one thread (or the device), by kind of work, and the peak bytes of the process."""
 
     step: float
     forward: float
@@ -50,9 +50,9 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What a recipe asks for, exactly. `pictures` are training pictures seen, over all steps of all models; `factors` the numbers
-    of K-FAC's factors."""
+class BankCounts:
+    """Exact counts of a recipe's work. `pictures`: training pictures over all steps of all models; `factors`: the numbers in
+    K-FAC's factors."""
 
     trainings: int
     steps: int
@@ -67,19 +67,19 @@ class Counts:
     bytes_of_bank: int
 
 
-def counts(recipe: BankRecipe, n: int, held_out: int, parameters: int, factors: int = 0) -> Counts:
-    """The counts for n training images, of which a subset keeps `part`, and a network of so many parameters and factors."""
+def bank_counts(recipe: BankRecipe, n: int, held_out: int, parameters: int, factors: int = 0) -> BankCounts:
+    """The counts for n training images, of which a subset keeps `part`, and a network with this many parameters and factors."""
     jobs, half = jobs_of(recipe), round(recipe.part * n)
     full = sum(subset < 0 for subset, _ in jobs)
     steps = {True: recipe.training.total(n), False: recipe.subset_training.total(half)}
     queries, draws = held_out + recipe.generated, recipe.outcome_draws
     every = draws.timesteps if isinstance(draws.timesteps, int) else len(draws.timesteps)
     outcome = 4 * len(dict.fromkeys(("simple", *recipe.measurements))) + 2 * BINS
-    return Counts(
+    return BankCounts(
         trainings=len(jobs),
         steps=full * steps[True] + (len(jobs) - full) * steps[False],
-        pictures=full * seen(n, steps[True], recipe.training.batch)
-        + (len(jobs) - full) * seen(half, steps[False], recipe.training.batch),
+        pictures=full * pictures_seen(n, steps[True], recipe.training.batch)
+        + (len(jobs) - full) * pictures_seen(half, steps[False], recipe.training.batch),
         sampling=recipe.generated * recipe.sample_steps * (1 if recipe.guidance == 1 else 2),
         measuring=len(jobs) * queries * every * draws.noises,
         parameters=parameters,
@@ -91,27 +91,26 @@ def counts(recipe: BankRecipe, n: int, held_out: int, parameters: int, factors: 
     )
 
 
-def seen(n: int, steps: int, batch: int) -> int:
-    """Pictures in so many steps over n images: the last batch of an epoch is short."""
-    each = -(-n // batch)
-    epochs, rest = divmod(steps, each)
+def pictures_seen(n: int, steps: int, batch: int) -> int:
+    """Pictures in this many steps over n images: the last batch of an epoch is short."""
+    epochs, rest = divmod(steps, -(-n // batch))
     return epochs * n + min(n, rest * batch)
 
 
-def measured(recipe: BankRecipe, device: str = "cpu") -> Measured:
+def timed_rates(recipe: BankRecipe, device: str = "cpu") -> Rates:
     """A few steps, forward passes and gradients of the recipe's network, timed on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         model = untrained(recipe, device)
-        found = {name: seconds(work) for name, work in _works(model, device).items()}
+        rates = {name: seconds(work) for name, work in _works(model, device).items()}
     finally:
         torch.set_num_threads(threads)
-    return Measured(**found, peak=peak(device))
+    return Rates(**rates, peak=peak(device))
 
 
 def untrained(recipe: BankRecipe, device: str = "cpu") -> Denoiser:
-    """What the recipe trains, as it begins; adapters of a pipeline for pictures of the recipe's size, else of its own."""
+    """The recipe's model before training; a pipeline takes pictures of the recipe's size, or of its own if the recipe has none."""
     side = recipe.data.resize
     network = trainable(recipe, None if side is None else (side, side), FeatureStore(default_root()), device)
     model = network.finished(network.fresh(0))
@@ -120,7 +119,7 @@ def untrained(recipe: BankRecipe, device: str = "cpu") -> Denoiser:
 
 
 def seconds(work: Callable[[int], None], patience: float = PATIENCE, most: int = MOST) -> float:
-    """Seconds a picture, from the largest number of pictures together that fits the patience; the first call only warms up."""
+    """Seconds a picture, timed on the largest batch that fits the patience; the first call only warms up."""
     work(1)
     size, took = 1, 0.0
     while True:
@@ -138,14 +137,14 @@ def _works(model: Denoiser, device: str) -> dict[str, Callable[[int], None]]:
     optimizer = torch.optim.AdamW([p for p in model.module.parameters() if p.requires_grad], 1e-6, fused=True)
     x = torch.as_tensor(examples.inputs(), device=device)
     t = torch.as_tensor(np.arange(MOST) * model.schedule.T // MOST, device=device)
-    given = condition(model, examples.labels, examples.prompts)
+    tables = condition(model, examples.labels, examples.prompts)
 
     def wait() -> None:
         if device.startswith("cuda"):
             torch.cuda.synchronize()
 
     def step(size: int) -> None:
-        loss = model.predict(x[:size], t[:size], {name: each[:size] for name, each in given.items()}).square().mean()
+        loss = model.predict(x[:size], t[:size], {name: table[:size] for name, table in tables.items()}).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -153,15 +152,15 @@ def _works(model: Denoiser, device: str) -> dict[str, Callable[[int], None]]:
 
     def forward(size: int) -> None:
         with torch.no_grad():
-            model.predict(x[:size], t[:size], {name: each[:size] for name, each in given.items()})
+            model.predict(x[:size], t[:size], {name: table[:size] for name, table in tables.items()})
         wait()
 
     def gradient(size: int) -> None:
-        out, project = x.new_zeros(size, 4096), Sparse(4096)
+        out, projector = x.new_zeros(size, 4096), Sparse(4096)
 
-        def visit(found: LayerGradient) -> None:
-            for part, block in found.parameters(size):
-                project.add(out, block, found.layer.places[part])
+        def visit(layer_gradient: LayerGradient) -> None:
+            for part, block in layer_gradient.parameters(size):
+                projector.add(out, block, layer_gradient.layer.places[part])
 
         stream(model, simple, drawn(model, examples, slice(size), simple, Draws((500,))), layers, visit)
         wait()
@@ -173,43 +172,80 @@ def _works(model: Denoiser, device: str) -> dict[str, Callable[[int], None]]:
 
 
 def _random(model: Denoiser) -> Examples:
-    """Random pictures, or latents, with labels and prompts as far as the model takes those."""
+    """Random pictures, or latents, with the labels and prompts that the model takes."""
     random, (c, h, w) = seeds.stream(0, "plan"), model.pictures
     images = random.integers(0, 256, size=(MOST, h, w, c), dtype=np.uint8)
     latents = None if model.latent is None else random.standard_normal((MOST, *model.shape), dtype=np.float32)
     labels = None if model.classes is None else np.arange(MOST) % model.classes
     if model.text is None:
         return Examples(images, labels=labels, latents=latents)
-    told = condition(model, None, [""])
-    text = Text(np.zeros(MOST, np.int64), {name: each.float().cpu().numpy() for name, each in told.items()})
+    embedded = condition(model, None, [""])
+    text = Text(np.zeros(MOST, np.int64), {name: table.float().cpu().numpy() for name, table in embedded.items()})
     return Examples(images, labels=labels, latents=latents, prompts=("",) * MOST, text=text)
 
 
-def plan(recipe: BankRecipe, examples: Mapping[str, int], device: str = "cpu", workers: int | None = None) -> dict[str, Any]:
-    """The counts, the measurement, and the hours and bytes that follow; `examples` says how many images each side has."""
+@dataclass(frozen=True)
+class Hours:
+    """Hours of one process for training, sampling and measuring; `in_all` with this many workers, of which sampling uses one."""
+
+    training: float
+    sampling: float
+    measuring: float
+    in_all: float
+    workers: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One method: passes through the model for a training image and a query, seconds for all of them, bytes in the store."""
+
+    train: int
+    query: int
+    train_forward: int
+    query_forward: int
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class BankPlan:
+    """The counts, the timed rates, and the hours and bytes that follow."""
+
+    counts: BankCounts
+    rates: Rates
+    hours: Hours
+    methods: Mapping[str, Cost]
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as `headwater plan --json` prints it."""
+        rates = asdict(self.rates)
+        peak = rates.pop("peak")
+        return {
+            "counts": asdict(self.counts),
+            "seconds_a_picture": rates,
+            "hours": asdict(self.hours),
+            "peak_of_a_process": peak,
+            "methods": {name: asdict(cost) for name, cost in self.methods.items()},
+        }
+
+
+def plan_bank(recipe: BankRecipe, sizes: Mapping[str, int], device: str = "cpu", workers: int | None = None) -> BankPlan:
+    """The plan of a bank whose sides, `data` and `held_out`, have these sizes."""
     workers = workers or (os.cpu_count() or 1 if device == "cpu" else 1)
-    rate = measured(recipe, device)
+    rates = timed_rates(recipe, device)
     model = untrained(recipe)
     parameters = sum(p.numel() for p in model.parameters().values())
-    found = counts(recipe, examples["data"], examples["held_out"], parameters, factor_numbers(model))
-    hours = {
-        "training": found.pictures * rate.step / 3600,
-        "sampling": found.sampling * rate.forward / 3600,
-        "measuring": found.measuring * (rate.forward + rate.draw) / 3600,
-    }
-    total = (hours["training"] + hours["measuring"]) / workers + hours["sampling"]
-    return {
-        "counts": vars(found),
-        "seconds_a_picture": {"step": rate.step, "forward": rate.forward, "gradient": rate.gradient, "draw": rate.draw},
-        "hours": hours | {"in_all": total, "workers": workers},
-        "peak_of_a_process": rate.peak,
-        "methods": {name: cost(make(name, {}), found, rate) for name in METHODS},
-    }
+    counts = bank_counts(recipe, sizes["data"], sizes["held_out"], parameters, factor_numbers(model))
+    training = counts.pictures * rates.step / 3600
+    sampling = counts.sampling * rates.forward / 3600
+    measuring = counts.measuring * (rates.forward + rates.draw) / 3600
+    hours = Hours(training, sampling, measuring, (training + measuring) / workers + sampling, workers)
+    return BankPlan(counts, rates, hours, {name: cost(make(name, {}), counts, rates) for name in METHODS})
 
 
 @runtime_checkable
-class Asked(Protocol):
-    """What a method's cost is counted from."""
+class CostInputs(Protocol):
+    """The counts that a method's cost depends on."""
 
     @property
     def n(self) -> int: ...
@@ -224,42 +260,41 @@ class Asked(Protocol):
     def factors(self) -> int: ...
 
 
-def cost(method: Any, found: Asked, rate: Measured, T: int = 1000, memory: int = Denoiser.memory) -> dict[str, float]:
-    """Passes through the model for a training image and a query, seconds for all of them, and bytes in the store."""
-    each, n, q = Passes(0, 0), found.n, found.queries
+def cost(method: Any, counts: CostInputs, rates: Rates, T: int = 1000, memory: int = Denoiser.memory) -> Cost:
+    """The cost of a method for these counts, on a model of T timesteps with `memory` bytes to work in."""
+    passes, n, q = Passes(0, 0), counts.n, counts.queries
     if isinstance(method, Gradients):
-        each, again = method.passes(T), method.streams(q, found.parameters, memory) - 1
-        each = each._replace(train=each.train + again * method.draws().count)
-    seconds = (n * each.train + q * each.query) * rate.gradient + (n * each.train_forward + q * each.query_forward) * rate.forward
-    size = method.bytes_kept(n, q, found.parameters, found.factors) if isinstance(method, Costed) else 0
-    return {**each._asdict(), "seconds": seconds, "bytes": size}
+        passes, repeats = method.passes(T), method.streams(q, counts.parameters, memory) - 1
+        passes = passes._replace(train=passes.train + repeats * method.draws().count)
+    gradients, forward = n * passes.train + q * passes.query, n * passes.train_forward + q * passes.query_forward
+    size = method.bytes_kept(n, q, counts.parameters, counts.factors) if isinstance(method, Costed) else 0
+    return Cost(*passes, seconds=gradients * rates.gradient + forward * rates.forward, bytes=size)
 
 
-def lines(name: str, recipe: BankRecipe, found: Mapping[str, Any]) -> list[str]:
-    """The plan in words."""
-    many, hours = found["counts"], found["hours"]
-    each = {key: f"{1000 * value:.3g} ms" for key, value in found["seconds_a_picture"].items()}
+def as_text(name: str, recipe: BankRecipe, plan: BankPlan) -> str:
+    """The plan in words, with a table of the methods."""
+    counts, hours, rates = plan.counts, plan.hours, plan.rates
+    step, forward, gradient = (f"{1000 * value:.3g} ms" for value in (rates.step, rates.forward, rates.gradient))
     rows = [
-        f"recipe      {name}: {many['parameters'] / 1e6:.3g} M parameters, {many['n']:,} images, {many['queries']:,} queries",
-        f"trainings   {many['trainings']:,} ({recipe.seeds} of all data, {recipe.subsets} subsets × {recipe.seeds} seeds"
+        f"recipe      {name}: {counts.parameters / 1e6:.3g} M parameters, {counts.n:,} images, {counts.queries:,} queries",
+        f"trainings   {counts.trainings:,} ({recipe.seeds} of all data, {recipe.subsets} subsets × {recipe.seeds} seeds"
         + (f", {recipe.learning} × {recipe.learning_seeds} to learn from)" if recipe.learning else ")"),
-        f"steps       {many['steps']:,} of batch {recipe.training.batch}: {many['pictures']:,} pictures",
-        f"outcomes    {many['measuring']:,} forward passes; sampling {many['sampling']:,}",
-        f"measured    a picture takes {each['step']} in a training step, {each['forward']} forward, {each['gradient']} for its "
-        "gradient",
-        f"time        {hours_in_words(hours['in_all'])} with {hours['workers']} at once (training "
-        f"{hours_in_words(hours['training'])}, measuring {hours_in_words(hours['measuring'])}, "
-        f"sampling {hours_in_words(hours['sampling'])} on one)",
-        f"memory      {sized(found['peak_of_a_process'])} a process, as measured",
-        f"disk        {sized(many['bytes_of_bank'])} bank, {sized(many['bytes_of_models'])} kept models",
+        f"steps       {counts.steps:,} of batch {recipe.training.batch}: {counts.pictures:,} pictures",
+        f"outcomes    {counts.measuring:,} forward passes; sampling {counts.sampling:,}",
+        f"measured    a picture takes {step} in a training step, {forward} forward, {gradient} for its gradient",
+        f"time        {hours_in_words(hours.in_all)} with {hours.workers} at once (training "
+        f"{hours_in_words(hours.training)}, measuring {hours_in_words(hours.measuring)}, "
+        f"sampling {hours_in_words(hours.sampling)} on one)",
+        f"memory      {sized(rates.peak)} a process, as measured",
+        f"disk        {sized(counts.bytes_of_bank)} bank, {sized(counts.bytes_of_models)} kept models",
         "",
         f"{'method':14}{'gradients an image':>20}{'a query':>9}{'time on one':>14}{'kept':>12}",
     ]
     rows += [
-        f"{method:14}{each['train']:20d}{each['query']:9d}{hours_in_words(each['seconds'] / 3600):>14}{sized(each['bytes']):>12}"
-        for method, each in found["methods"].items()
+        f"{method:14}{cost.train:20d}{cost.query:9d}{hours_in_words(cost.seconds / 3600):>14}{sized(cost.bytes):>12}"
+        for method, cost in plan.methods.items()
     ]
-    return rows
+    return "\n".join(rows)
 
 
 def peak(device: str) -> int:

@@ -1,4 +1,4 @@
-"""The methods in words: equation, fields, and what each costs, counted and as measured on the digits bank."""
+"""The methods in words: equation, fields, and cost, as counted and as measured on the digits bank."""
 
 import dataclasses
 import json
@@ -9,29 +9,30 @@ from headwater.diffusion.schedule import linear
 from headwater.families.protocol import Costed
 from headwater.methods import METHODS, make, method_class, needs_bank, settings_of
 
-MEASURED = Path(__file__).with_suffix(".json")  # of benchmarks/costs.py
+MEASURED = Path(__file__).with_suffix(".json")  # written by benchmarks/costs.py
 
 
-def lines() -> list[str]:
+def as_text() -> str:
     """Every method: its name, equation, fields with their defaults, cost."""
-    found = json.loads(MEASURED.read_text()) if MEASURED.exists() else {"methods": {}}
-    text = []
-    if found["methods"]:
-        text = [
-            f"Seconds and megabytes are of the bank {found['bank']}: {found['images']:,} images, {found['queries']} queries, "
-            f"{found['parameters']:,} parameters; {found['cores']} cores of {found['processor']}."
+    measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {"methods": {}}
+    lines = []
+    if measured["methods"]:
+        lines = [
+            f"Seconds and megabytes are of the bank {measured['bank']}: {measured['images']:,} images, "
+            f"{measured['queries']} queries, {measured['parameters']:,} parameters; "
+            f"{measured['cores']} cores of {measured['processor']}."
         ]
     for name in METHODS:
         kind = method_class(name)
         defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-        text += ["", name, f"    {' '.join((kind.__doc__ or '').split(chr(10) * 2)[0].split())}"]
-        text.append("    " + "  ".join(f"{field}={_shown(defaults[field])}" for field in settings_of(kind)))
-        text.append(f"    cost: {passes(name)}{_measured(found['methods'].get(name))}")
-    return text
+        lines += ["", name, f"    {' '.join((kind.__doc__ or '').split(chr(10) * 2)[0].split())}"]
+        lines.append("    " + "  ".join(f"{field}={_shown(defaults[field])}" for field in settings_of(kind)))
+        lines.append(f"    cost: {passes_in_words(name)}{_measured(measured['methods'].get(name))}")
+    return "\n".join(lines)
 
 
-def passes(name: str) -> str:
-    """What a method asks of models, in words."""
+def passes_in_words(name: str) -> str:
+    """A method's passes through models, in words."""
     kind = method_class(name)
     if needs_bank(kind):
         return "as many trainings as there are subsets to learn from, then none"

@@ -1,0 +1,1 @@
+"""Scores by group: shares, groups, accuracy. No torch."""

@@ -17,7 +17,7 @@ from headwater.curvature.fisher import Fisher, finite, gradient_passes, gradient
 from headwater.curvature.kfac import Curvature
 from headwater.curvature.parameters import factored
 from headwater.curvature.sums import Sums
-from headwater.diffusion.denoiser import Denoiser, check_fits
+from headwater.diffusion.denoiser import Denoiser
 from headwater.errors import ModelError, OptionError
 from headwater.examples import Examples
 from headwater.gradients.hooks import LayerGradient, as_it_is, stream
@@ -42,7 +42,7 @@ def squares(
     with N gradients of kurtosis κ the variance is (2·group + κ − 3)Λ²/N in place of (κ − 1)Λ²/N. `group` = 1 uses no
     signs: the exact mean.
     """
-    check_fits(model, examples)
+    model.check(examples)
     if group < 1:
         raise OptionError(f"group is {group}; expected a whole number of 1 or more.")
     if basis.about["model"] != model.fingerprint:

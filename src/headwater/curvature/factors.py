@@ -21,7 +21,7 @@ from headwater.curvature.fisher import Fisher, finite, gradient_passes, gradient
 from headwater.curvature.moments import assembled, of_maps, overlaps, summed
 from headwater.curvature.parameters import Factored, columns_of, factored
 from headwater.curvature.sums import Sums
-from headwater.diffusion.denoiser import Denoiser, check_fits
+from headwater.diffusion.denoiser import Denoiser
 from headwater.errors import unknown
 from headwater.examples import Examples
 from headwater.gradients.hooks import LayerGradient, stream
@@ -50,7 +50,7 @@ def factors(
     """
     if variant not in VARIANTS:
         raise unknown("K-FAC variant", variant, VARIANTS)
-    check_fits(model, examples)
+    model.check(examples)
     chosen = factored(model, pattern)
     height = rows or gradients_that_fit(model, examples, fisher, chosen.layers, _nothing)
     total = FactorSums(chosen, fisher, variant, joint, model.device)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.draws import Draw, Draws, Sampled
+from headwater.diffusion.draws import Draw, Draws, PseudoTargets
 from headwater.diffusion.measure import Measurement, pseudo, simple
 from headwater.errors import NonFiniteError, OptionError, unknown
 from headwater.examples import Examples
@@ -56,7 +56,7 @@ class Fisher:
 
     def drawn(self, model: Denoiser, examples: Examples, rows: slice) -> Drawn:
         """The draws of `examples[rows]`, one gradient a row: [u, r]."""
-        draws = Sampled(self.draws, self.seed) if self.kind == "model" else self.draws
+        draws = PseudoTargets(self.draws, self.seed) if self.kind == "model" else self.draws
         (draw, condition), r = drawn(model, examples, rows, self.measurement, draws), self.rows
         x = draw.x.expand_as(draw.x_t) if r == 1 else draw.x
         parts = [part.reshape(-1, min(r, part.shape[1]), *part.shape[2:]) for part in (x, *draw[1:])]

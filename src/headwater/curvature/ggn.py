@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, func
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from headwater.diffusion.denoiser import Condition, Denoiser, Parameters, check_fits
+from headwater.diffusion.denoiser import Condition, Denoiser, Parameters
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.errors import OptionError
@@ -75,7 +75,7 @@ def _batches(
     model: Denoiser, examples: Examples, draws: Draws, pattern: str, batch: int
 ) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor, Condition]]:
     """The parameters, with inputs, timesteps and conditions of all draws of `batch` examples at a time."""
-    check_fits(model, examples)
+    model.check(examples)
     parameters = model.parameters(pattern)
     # Fused attention has neither a batching rule nor second derivatives.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):

@@ -19,10 +19,10 @@ from headwater.curvature.dampings import DampingGrid, damping_grid
 from headwater.curvature.kfac import Curvature
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
-from headwater.diffusion.measure import simple
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
 from headwater.gradients.projected import BLOCK, gathered, projected
+from headwater.gradients.spec import GradientSpec
 from headwater.linalg.damping import Damping
 from headwater.linalg.project import Identity
 from headwater.workers import in_order
@@ -97,8 +97,8 @@ class Streamed(NamedTuple):
     def products(self, images: slice) -> Iterator[Float[Tensor, "b _"]]:
         """A row for each of these images: its products with each side, one side after the other."""
         chosen = self.examples.take(np.arange(len(self.examples))[images])
-        pattern = self.curvature.pattern
-        for block in projected(self.model, chosen, simple, self.draws, Identity(), pattern=pattern, normalize=self.normalize):
+        spec = GradientSpec("simple", self.draws, self.curvature.pattern, self.normalize)
+        for block in projected(self.model, chosen, spec, Identity()):
             u = self.curvature.coordinates(block)
             yield torch.cat([side.products(u) for side in self.sides], 1)
 

@@ -48,9 +48,9 @@ class ExactSolver:
         steps: int,
         store: FeatureStore,
     ) -> Float[Tensor, "q p"]:
-        """(G + diag λ)⁻¹ v after this number of steps. The store's `told` hears the cost before they begin."""
+        """(G + diag λ)⁻¹ v after this number of steps. `store.warn` gets the cost before they begin."""
         passes = (steps + 1) * len(v) * len(self.examples) * self.draws.count
-        store.told(
+        store.warn(
             f"Conjugate gradients: {steps} steps for {len(v)} queries over {len(self.examples):,} images × {self.draws.count} "
             f"draws take {passes:,} products with a Jacobian and as many with its transpose."
         )

@@ -148,5 +148,5 @@ def _known(path: Path, load: Callable[[], Loaded], store: FeatureStore) -> Loade
         return load()
     except StorageError as damage:
         path.unlink(missing_ok=True)
-        store.told(f"{damage}")
+        store.warn(f"{damage}")
         return None

@@ -1,4 +1,4 @@
-"""Where images come from: one source a file, and `open_examples`, which tells from a word which source is meant."""
+"""Image sources, one a file, and `open_examples`, which opens the source that a word names."""
 
 import re
 from pathlib import Path
@@ -14,26 +14,27 @@ BUILT_IN = ("digits", "cifar10", "cifar2", "celeba", *ARTBENCH)
 def open_examples(source: str | Path, *, resize: int | None = None, caption: str | None = None) -> Examples:
     """The images that `source` names.
 
-    One of BUILT_IN, also with a split (`digits:val`); `hf:name` or `hf:name:split`, a data set of the hub; an `.npz` file; a
-    folder of images. A built-in name wins over a folder called alike: write `./digits` for the folder.
-    `resize` brings the shorter side to that many pixels (bicubic, antialiased) and keeps the central square, whatever the
-    source; of `celeba` it is the side that the paper's crop is brought to. What cannot be used is a DataError.
-    `caption`, such as "a {group} painting", makes the prompts of a source that has none (`headwater.data.template`).
+    One of BUILT_IN, also with a split (`digits:val`); `hf:name` or `hf:name:split`, a data set of the hub; an
+    `.npz` file; a folder of images. A built-in name wins over a folder of the same name: write `./digits` for
+    the folder. `resize` scales the shorter side to this many pixels (bicubic, antialiased) and keeps the
+    central square; for `celeba` it is the side of the paper's crop. `caption`, such as "a {group} painting",
+    makes the prompts of a source that has none (`headwater.data.template`). Raises DataError for a source
+    that cannot be used.
     """
     if resize is not None and resize < 1:
         raise OptionError(f"resize is {resize}; expected a number of pixels, 1 or more.")
     if caption is not None:
         names_in(caption)
-    examples = _brought(_opened(str(source), resize), source, resize)
+    examples = _resized(_opened(str(source), resize), source, resize)
     return examples if caption is None else captioned(examples, caption)
 
 
-def _brought(examples: Examples, source: str | Path, resize: int | None) -> Examples:
-    """The examples with images of `resize` × `resize`, where that is asked for."""
+def _resized(examples: Examples, source: str | Path, resize: int | None) -> Examples:
+    """The examples at `resize` × `resize` pixels; unchanged for None."""
     if resize is None or examples.images.shape[1:3] == (resize, resize):
         return examples
     if examples.trajectory is not None:
-        raise DataError(f"{source} holds sampler trajectories, which cannot be resized along with the images. Leave resize out.")
+        raise DataError(f"{source} holds sampler trajectories, which cannot be resized with the images. Leave resize out.")
     from dataclasses import replace
 
     from headwater.data.decode import resized
@@ -42,7 +43,7 @@ def _brought(examples: Examples, source: str | Path, resize: int | None) -> Exam
 
 
 def _opened(source: str, resize: int | None) -> Examples:
-    """The source's own images. Those that may differ in size, or are large, are resized already, as they were read."""
+    """The source's images. A source whose images may differ in size, or are large, resizes while it reads."""
     name, _, split = source.partition(":")
     if name in BUILT_IN:
         return _built_in(name, split or "train", resize)
@@ -86,17 +87,17 @@ def _existing(source: str) -> Path:
         path = Path(source).expanduser()
         if source and path.exists():
             return path
-    except (OSError, RuntimeError):  # a name that is too long, a folder that may not be searched, the home of nobody
+    except (OSError, RuntimeError):  # a name that is too long, a folder that may not be searched, a home folder of no user
         pass
-    raise _nowhere(source)
+    raise _no_such_source(source)
 
 
-def _nowhere(source: str) -> DataError:
-    """The error for a source that is neither there nor known."""
+def _no_such_source(source: str) -> DataError:
+    """The error for a source that neither exists nor is built in."""
     if re.search(r"[/\\]|^[.~]|\.\w+$", source):
         hub = f" A data set of the hub is written hf:{source}." if re.fullmatch(r"[\w-]+/[\w.-]+", source) else ""
         return DataError(f"There is no file or folder {source}; expected a folder of images or an .npz file.{hub}")
     return DataError(
-        f"{unknown('built-in source', source.partition(':')[0], BUILT_IN)} Nor is there a file or folder of that name. "
-        "A data set of the hub is written hf:NAME."
+        f"{unknown('built-in source', source.partition(':')[0], BUILT_IN)} Nor is there a file or folder of "
+        "that name. A data set of the hub is written hf:NAME."
     )

@@ -1,11 +1,11 @@
-"""What a pickle holds, if it holds only words, numbers, lists, dictionaries and numpy arrays.
+"""A reader of pickles that hold only words, numbers, lists, dictionaries and numpy arrays.
 
-CIFAR-10 and ArtBench-10 are handed out as pickles. A pickle names functions that rebuild its content; this reader has the
-four that rebuild an array, looks none up, and refuses every other name, so that nothing else is ever called. Nothing else
-in the package reads pickles.
+CIFAR-10 and ArtBench-10 are published as pickles. A pickle names functions that rebuild its content; this
+reader has the four that rebuild an array, looks none up, and refuses every other name, so that nothing else
+is ever called. No other module reads pickles.
 """
 
-import pickle  # noqa: TID251 - only to derive from Unpickler the one below, which finds nothing but ADMITTED
+import pickle  # noqa: TID251 - only to derive an Unpickler that finds nothing but ADMITTED
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +31,22 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) not in ADMITTED:
             raise DataError(
                 f"it asks for {module}.{name}, which rebuilds no array; loading never runs code from a file. "
-                "Fetch the file anew, from its authors"
+                "Download the file again, from its authors"
             )
         return ADMITTED[module, name]
 
 
 def unpickled(path: Path) -> dict[str, Any]:
-    """The dictionary in a pickle of Python 2 or 3; every kind of damage, and any other content, is a DataError."""
+    """The dictionary in a pickle of Python 2 or 3; damage or any other content is a DataError."""
     try:
         with path.open("rb") as file:
-            found = _ArraysOnly(file, encoding="latin1").load()  # the words of Python 2 are bytes, array contents among them
+            content = _ArraysOnly(file, encoding="latin1").load()  # strings of Python 2 are bytes, array contents too
     except OSError as error:
         raise DataError(f"Could not open {path}: {error.strerror}.") from error
     except DataError as error:
         raise DataError(f"{path} is refused: {error}.") from error
     except Exception as error:  # a damaged pickle raises nearly anything
-        raise DataError(f"Could not read {path}: it is damaged ({first_line(error)}). Fetch the file anew.") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path} holds a {type(found).__name__}; expected a dictionary. Fetch the file anew.")
-    return found
+        raise DataError(f"Could not read {path}: it is damaged ({first_line(error)}). Download the file again.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}; expected a dictionary. Download the file again.")
+    return content

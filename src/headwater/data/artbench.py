@@ -1,7 +1,8 @@
-"""ArtBench-10 (Liao et al. 2022, arXiv:2206.11404): paintings of ten styles, 5,000 + 1,000 each; and D-TRAK's subsets of it.
+"""ArtBench-10 (Liao et al. 2022, arXiv:2206.11404): ten styles of paintings, 5,000 + 1,000 each; and subsets.
 
-Read from `$HEADWATER_DATA/artbench-10-imagefolder-split` (256×256 JPEG), or, where `-32` ends the name, from the 32×32 Python
-batches in `$HEADWATER_DATA/artbench-10-python/artbench-10-batches-py`. The two differ in order, so their draws differ too.
+Read from `$HEADWATER_DATA/artbench-10-imagefolder-split` (256×256 JPEG), or, for a name that ends in `-32`,
+from the 32×32 Python batches in `$HEADWATER_DATA/artbench-10-python/artbench-10-batches-py`. The two differ
+in order, so their draws differ too.
 """
 
 from dataclasses import replace
@@ -13,8 +14,8 @@ from jaxtyping import Int64, UInt8
 
 from headwater.data.cifar_batches import from_batches
 from headwater.data.decode import fitted, opened, stacked
-from headwater.data.root import local, wanted
-from headwater.data.splits import DataSet, Part
+from headwater.data.root import local, remedy
+from headwater.data.splits import DataSet, LazySplit
 from headwater.errors import DataError
 from headwater.examples import Examples
 
@@ -30,40 +31,41 @@ SETS = {
 
 
 def artbench(name: str, split: str = "train", *, resize: int | None = None) -> Examples:
-    """The split, as many images of each style, each with the prompt "a {style} painting".
+    """The split: equally many images of each style, each with the prompt "a {style} painting".
 
-    `train`: 5,000 of artbench2's 10,000 training images, 12,500 of artbench5's 25,000, all 50,000 of artbench10. `val`: 1,000
-    test images. `test`: the other test images; all 10,000 of artbench10. Sizes and prompts are those of D-TRAK,
-    arXiv:2311.00500; the draw is our own. `resize` applies to each picture as it is read: 50,000 of 256×256 are 9.2 GiB.
+    `train`: 5,000 of artbench2's 10,000 training images, 12,500 of artbench5's 25,000, all 50,000 of
+    artbench10. `val`: 1,000 test images. `test`: the other test images; all 10,000 of artbench10. Sizes and
+    prompts follow D-TRAK, arXiv:2311.00500; the draw is our own. `resize` applies to each picture as it is
+    read: 50,000 of 256×256 are 9.2 GiB.
     """
     base, small, _ = name.partition("-")
-    found = SETS[base].examples(split, _from_batches if small else partial(_from_folder, resize=resize))
-    return replace(found, prompts=tuple(f"a {group.replace('_', ' ')} painting" for group in found.groups or ()))
+    examples = SETS[base].examples(split, _from_batches if small else partial(_from_folder, resize=resize))
+    return replace(examples, prompts=tuple(f"a {group.replace('_', ' ')} painting" for group in examples.groups or ()))
 
 
-def _from_batches(part: str) -> Part:
+def _from_batches(part: str) -> LazySplit:
     path = local(BATCHES)
     if path is None:
-        raise DataError(f"ArtBench-10 of 32×32 is not at hand. {wanted(BATCHES)}")
+        raise DataError(f"ArtBench-10 at 32×32 was not found. {remedy(BATCHES)}")
     return from_batches(path, part, "artbench10", meta="meta", key="styles")
 
 
-def _from_folder(part: str, *, resize: int | None) -> Part:
+def _from_folder(part: str, *, resize: int | None) -> LazySplit:
     """The images below train/ or test/, style by style in the order of their names; an id is style/name."""
     root = local(f"{FOLDER}/{part}")
     if root is None:
-        raise DataError(f"ArtBench-10 is not at hand. {wanted(f'{FOLDER}/{part}')}")
+        raise DataError(f"ArtBench-10 was not found. {remedy(f'{FOLDER}/{part}')}")
     files = [f"{style}/{file}" for style in STYLES for file in _files(root / style)]
 
     def decoded(rows: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b h w c"]:
-        chosen = (files[row] for row in rows)
-        return stacked(((file, fitted(opened(root / file, str(root / file)), resize)) for file in chosen), len(rows))
+        names = (files[row] for row in rows)
+        return stacked(((file, fitted(opened(root / file, str(root / file)), resize)) for file in names), len(rows))
 
-    return Part(files, np.array([file.partition("/")[0] for file in files]), decoded)
+    return LazySplit(files, np.array([file.partition("/")[0] for file in files]), decoded)
 
 
 def _files(folder: Path) -> list[str]:
-    found = sorted(path.name for path in folder.glob("[!.]*.jpg"))
-    if not found:
-        raise DataError(f"There are no images in {folder}; expected ArtBench-10's ten styles as .jpg. Unpack the archive anew.")
-    return found
+    names = sorted(path.name for path in folder.glob("[!.]*.jpg"))
+    if not names:
+        raise DataError(f"There are no images in {folder}; expected ArtBench-10's ten styles as .jpg. Unpack the archive again.")
+    return names

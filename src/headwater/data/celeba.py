@@ -1,11 +1,14 @@
-"""CelebA (Liu et al. 2015): photographs of faces, cropped to their central 140×140 and brought to 64×64, as D-TRAK has them.
+"""CelebA (Liu et al. 2015): photographs of faces, their central 140×140 scaled to 64×64, as in D-TRAK.
 
-Read from `$HEADWATER_DATA/celeba/img_align_celeba` (178×218 JPEG), with female = 0 and male = 1 from `list_attr_celeba.txt`
-beside it where that exists; else from the hub, in another order. CelebA's official parts are stretches of its file numbers.
+Read from `$HEADWATER_DATA/celeba/img_align_celeba` (178×218 JPEG), with female = 0 and male = 1 from
+`list_attr_celeba.txt` beside it if present; else from the hub, in another order. CelebA's official parts are
+ranges of its file numbers.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -13,10 +16,13 @@ from PIL import Image
 
 from headwater import seeds
 from headwater.data.decode import opened, stacked
-from headwater.data.root import local, wanted
-from headwater.data.splits import Part
+from headwater.data.root import local, remedy
+from headwater.data.splits import LazySplit
 from headwater.errors import DataError, unknown
 from headwater.examples import Examples
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 FOLDER, ATTRIBUTES = "celeba/img_align_celeba", "celeba/list_attr_celeba.txt"
 HUB_NAME = "flwrlabs/celeba"
@@ -28,10 +34,11 @@ WIDTH, HEIGHT, CROP, SIZE = 178, 218, 140, 64
 
 
 def celeba(split: str = "train", *, resize: int | None = None) -> Examples:
-    """`train`: 5,000 images of CelebA's training part; `val`: 1,000 of its validation part; `all`: 202,599, in their order.
+    """`train`: 5,000 images of CelebA's training part; `val`: 1,000 of its validation part; `all`: 202,599.
 
-    Sizes and crop are those of D-TRAK, arXiv:2311.00500 (whose code takes `val` from the validation part, though the paper says
-    test); the draw is our own. `resize` replaces 64 as the side that the crop is brought to (bilinear, antialiased).
+    Sizes and crop follow D-TRAK, arXiv:2311.00500 (whose code takes `val` from the validation part, though
+    the paper says test); the draw is our own. `resize` replaces 64 as the side of the scaled crop (bilinear,
+    antialiased).
     """
     if split not in PARTS:
         raise unknown("split of celeba", split, PARTS)
@@ -44,60 +51,80 @@ def celeba(split: str = "train", *, resize: int | None = None) -> Examples:
     return part.examples(rows, GROUPS)
 
 
-def _from_folder(root: Path, split: str, size: int) -> Part:
-    """Every number of the part, whether or not its file is there: the draw does not depend on what a copy lacks."""
+@dataclass(frozen=True)
+class _FolderFaces:
+    """Faces from JPEG files, decoded by row."""
+
+    root: Path
+    split: str
+    files: list[str]
+    size: int
+
+    def decoded(self, rows: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b s s 3"]:
+        """The faces at `rows`; a DataError where the copy lacks one."""
+        files = [self.files[row] for row in rows]
+        present = {path.name for path in self.root.iterdir()}
+        missing = [file for file in files if file not in present]
+        if missing:
+            raise DataError(
+                f"{self.root} lacks {len(missing)} of the {len(files)} images of celeba:{self.split} (e.g. "
+                f"{missing[0]}); expected all of 000001.jpg to 202599.jpg. Unpack img_align_celeba.zip "
+                "again."
+            )
+        return stacked(((file, _face(opened(self.root / file, file), file, self.size)) for file in files), len(rows))
+
+
+@dataclass(frozen=True)
+class _HubFaces:
+    """Faces from the hub's table, decoded by row."""
+
+    table: "Dataset"
+    size: int
+
+    def decoded(self, rows: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b s s 3"]:
+        """The faces at `rows`."""
+        return stacked(self._faces(rows), len(rows))
+
+    def _faces(self, rows: Int64[np.ndarray, " b"]) -> Iterator[tuple[str, Image.Image]]:
+        from headwater.data.hub import picture_of
+
+        for row in rows.tolist():
+            yield f"row {row}", _face(picture_of(self.table, row, "image"), f"row {row} of hf:{HUB_NAME}", self.size)
+
+
+def _from_folder(root: Path, split: str, size: int) -> LazySplit:
+    """Every number of the part, present or not: the draw does not depend on what a copy lacks."""
     files = [f"{number:06d}.jpg" for number in PARTS[split]]
     attributes = local(ATTRIBUTES)
     groups = _groups(attributes, files) if attributes else None
-
-    def decoded(rows: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b s s 3"]:
-        chosen = [files[row] for row in rows]
-        there = {path.name for path in root.iterdir()}
-        missing = [file for file in chosen if file not in there]
-        if missing:
-            raise DataError(
-                f"{root} lacks {len(missing)} of the {len(chosen)} images of celeba:{split} (e.g. {missing[0]}); expected all of "
-                "000001.jpg to 202599.jpg. Unpack img_align_celeba.zip anew."
-            )
-        return stacked(((file, _face(opened(root / file, file), file, size)) for file in chosen), len(rows))
-
-    return Part(files, groups, decoded)
+    return LazySplit(files, groups, _FolderFaces(root, split, files, size).decoded)
 
 
-def _from_hub(split: str, size: int) -> Part:
+def _from_hub(split: str, size: int) -> LazySplit:
     try:
-        from headwater.data.hub import opened_table, picture_of
+        from headwater.data.hub import opened_table
 
         table = opened_table(HUB_NAME, HUB_PARTS[split]).select_columns(["image", "Male"])
         male = np.array(table["Male"], np.int64)
     except (DataError, ValueError) as error:
-        raise DataError(f"CelebA is not at hand. {wanted(FOLDER)} From the hub it did not come either: {error}") from error
-
-    def decoded(rows: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b s s 3"]:
-        images = table.select_columns(["image"])
-
-        def faces() -> Iterator[tuple[str, Image.Image]]:
-            for row in rows.tolist():
-                yield f"row {row}", _face(picture_of(images, row, "image"), f"row {row} of hf:{HUB_NAME}", size)
-
-        return stacked(faces(), len(rows))
-
-    return Part([f"celeba-{split}-{row:06d}" for row in range(len(male))], np.array(GROUPS)[male], decoded)
+        raise DataError(f"CelebA was not found. {remedy(FOLDER)} Nor could the hub be read: {error}") from error
+    ids = [f"celeba-{split}-{row:06d}" for row in range(len(male))]
+    return LazySplit(ids, np.array(GROUPS)[male], _HubFaces(table.select_columns(["image"]), size).decoded)
 
 
 def _face(image: Image.Image, name: str, size: int) -> Image.Image:
-    """The central 140×140, brought to `size`. Faces are aligned, so that any other picture would be cropped wrongly."""
+    """The central 140×140, scaled to `size`. The crop fits only CelebA's aligned faces."""
     if image.size != (WIDTH, HEIGHT):
         raise DataError(
-            f"{name} is {image.width}×{image.height}; expected {WIDTH}×{HEIGHT}, CelebA's aligned and cropped images. "
-            "Open a folder of other faces by its path."
+            f"{name} is {image.width}×{image.height}; expected {WIDTH}×{HEIGHT}, CelebA's aligned and "
+            "cropped images. Open a folder of other faces by its path."
         )
-    left, top = (WIDTH - CROP) // 2, (HEIGHT - CROP) // 2
-    return image.crop((left, top, left + CROP, top + CROP)).resize((size, size), Image.Resampling.BILINEAR)
+    x, y = (WIDTH - CROP) // 2, (HEIGHT - CROP) // 2
+    return image.crop((x, y, x + CROP, y + CROP)).resize((size, size), Image.Resampling.BILINEAR)
 
 
 def _groups(path: Path, files: list[str]) -> np.ndarray:
-    """Female or male for each file: a count, the names of the attributes, then a line of 1 and -1 for each file."""
+    """Female or male for each file. The list: a count, the attributes' names, a line of 1 and -1 a file."""
     try:
         _, names, *lines = path.read_text().splitlines()
         column = names.split().index("Male") + 1
@@ -105,6 +132,7 @@ def _groups(path: Path, files: list[str]) -> np.ndarray:
         return np.array([GROUPS[values[file] == 1] for file in files])
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise DataError(
-            f"Could not read {path} ({type(error).__name__}: {error}); expected CelebA's list of attributes, with the column Male "
-            "and a line for each image. Fetch it anew, or remove it to go without labels."
+            f"Could not read {path} ({type(error).__name__}: {error}); expected CelebA's list of "
+            "attributes, with the column Male and a line for each image. Download it again, or remove it "
+            "to go without labels."
         ) from error

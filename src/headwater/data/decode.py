@@ -1,4 +1,4 @@
-"""A picture as 8-bit grey or RGB pixels: alpha on white, upright, resized. What every source of files has in common."""
+"""Pictures decoded to 8-bit grey or RGB: alpha on white, upright, resized; shared by all sources of files."""
 
 from collections.abc import Iterable
 from io import BytesIO
@@ -10,13 +10,13 @@ from PIL import Image, ImageOps
 
 from headwater.errors import DataError, UserError
 
-# Named, so that a file of another kind is refused: Pillow hands PostScript to an interpreter, for instance.
+# A list, so that any other format is refused: Pillow hands PostScript to an interpreter, for instance.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 GREY = ("1", "L", "LA")
 
 
 def opened(file: Path | BytesIO, name: str) -> Image.Image:
-    """The (first) picture in a file, as `eight_bit` leaves it; `name` is what an error calls it."""
+    """The (first) picture in a file, converted by `eight_bit`; errors call it `name`."""
     try:
         with Image.open(file, formats=FORMATS) as image:
             return eight_bit(image, name)
@@ -24,13 +24,13 @@ def opened(file: Path | BytesIO, name: str) -> Image.Image:
         raise
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error and more
         raise DataError(
-            f"Could not read {name} as a picture ({first_line(error)}). Expected a whole PNG, JPEG, WebP, BMP, GIF or TIFF: "
-            "replace or remove it."
+            f"Could not read {name} as a picture ({first_line(error)}). Expected a whole PNG, JPEG, WebP, "
+            "BMP, GIF or TIFF: replace or remove it."
         ) from error
 
 
 def eight_bit(image: Image.Image, name: str) -> Image.Image:
-    """The picture in mode L (grey) or RGB, turned as its EXIF tag says, transparent parts laid on white."""
+    """The picture in mode L (grey) or RGB, rotated by its EXIF tag, transparent parts on white."""
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16"):
@@ -45,19 +45,19 @@ def eight_bit(image: Image.Image, name: str) -> Image.Image:
 
 
 def fitted(image: Image.Image, size: int | None) -> Image.Image:
-    """The shorter side brought to `size` (bicubic, antialiased), then the central `size` × `size`. None leaves it as it is."""
+    """The central square of the picture, its shorter side scaled to `size` (bicubic); None: unchanged."""
     if size is None or image.size == (size, size):
         return image
     short = min(image.size)
     width, height = (side * size // short for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+    x, y = (width - size) // 2, (height - size) // 2
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((x, y, x + size, y + size))
 
 
 def stacked(pictures: Iterable[tuple[str, Image.Image]], n: int) -> UInt8[np.ndarray, "n h w c"]:
     """`n` named pictures of one size as one array: one channel while all are grey, else three.
 
-    The array is allocated at the first picture (and once more if colour follows grey), so no picture is held twice.
+    The array is allocated at the first picture (again if colour follows grey), so no picture is held twice.
     """
     first, size, out = "", (0, 0), np.empty((0, 0, 0, 1), np.uint8)
     for row, (name, image) in enumerate(pictures):
@@ -66,8 +66,10 @@ def stacked(pictures: Iterable[tuple[str, Image.Image]], n: int) -> UInt8[np.nda
             out = _room(n, image)
         if image.size != size:
             raise DataError(
-                f"Images differ in size: {first} is {size[0]}×{size[1]}, {name} is {image.width}×{image.height} (width × height); "
-                f"expected one size. Bring them to one, e.g. with --resize {min(*size, *image.size)}."
+                f"Images differ in size: {first} is {size[0]}×{size[1]}, {name} is "
+                f"{image.width}×{image.height} (width × height); expected one size. Resize them, e.g. "
+                f"resize={min(*size, *image.size)}.",
+                hint=f"Use --resize {min(*size, *image.size)}.",
             )
         if image.mode == "RGB" and out.shape[3] == 1:
             grey, out = out, _room(n, image)
@@ -77,7 +79,7 @@ def stacked(pictures: Iterable[tuple[str, Image.Image]], n: int) -> UInt8[np.nda
 
 
 def resized(images: UInt8[np.ndarray, "n h w c"], size: int) -> UInt8[np.ndarray, "n s s c"]:
-    """Images already in memory, each `fitted`."""
+    """Images in memory, each `fitted` to `size`."""
     if images.shape[3] not in (1, 3):
         raise DataError(f"Images have {images.shape[3]} channels; resizing expects 1 or 3. Resize them before saving.")
     pictures = (Image.fromarray(image[..., 0] if image.shape[2] == 1 else image) for image in images)
@@ -85,7 +87,7 @@ def resized(images: UInt8[np.ndarray, "n h w c"], size: int) -> UInt8[np.ndarray
 
 
 def first_line(error: Exception) -> str:
-    """What another library's error says first, to be quoted within a sentence."""
+    """The first line of another library's error, to be quoted within a sentence."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
@@ -95,6 +97,7 @@ def _room(n: int, image: Image.Image) -> UInt8[np.ndarray, "n h w c"]:
         return np.empty(shape, np.uint8)
     except MemoryError as error:
         raise DataError(
-            f"{n} images of {image.width}×{image.height} need {np.prod(shape, dtype=float) / 2**30:.0f} GiB of memory, more than "
-            "there is. Make them smaller with --resize N."
+            f"{n} images of {image.width}×{image.height} need {np.prod(shape, dtype=float) / 2**30:.0f} GiB "
+            "of memory, more than there is. Make them smaller with resize=N.",
+            hint="Use --resize N.",
         ) from error

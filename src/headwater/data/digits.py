@@ -12,7 +12,7 @@ SPLITS = {"train": slice(0, 1000), "val": slice(1000, 1100), "rest": slice(1100,
 
 
 def digits(split: str = "train") -> Examples:
-    """The named split, in an order shuffled once and for all; the id of a digit is its place in scikit-learn's file."""
+    """The named split, in a fixed shuffled order; the id of a digit is its place in scikit-learn's file."""
     import sklearn
 
     if split not in SPLITS:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from headwater.data.captions import COLUMNS
+from headwater.data.captions import CAPTION_COLUMNS
 from headwater.data.decode import eight_bit, first_line, fitted, stacked
 from headwater.errors import DataError, UserError
 from headwater.examples import Examples
@@ -20,9 +20,9 @@ TEXT = ("string", "large_string")
 def from_hub(name: str, split: str = "train", *, resize: int | None = None) -> Examples:
     """One split of the data set `name`; a slice such as `train[:1000]` works too.
 
-    Images are its one column of type Image. Labels are the column of type ClassLabel (`label` if there are several, else the
-    first), the names of its classes the groups; no label is -1 and "". Prompts are the first text column called caption,
-    prompt or text. Ids are places in the split.
+    Images are its one column of type Image. Labels are the column of type ClassLabel (of several, `label` or
+    else the first), groups the names of its classes; a missing label is -1 and "". Prompts are the first text
+    column called caption, prompt or text. Ids are positions in the split.
     """
     table = opened_table(name, split)
     kinds = {column: type(feature).__name__ for column, feature in table.features.items()}
@@ -33,14 +33,14 @@ def from_hub(name: str, split: str = "train", *, resize: int | None = None) -> E
         values = [-1 if value is None else value for value in table[labels[0]]]
         columns["labels"] = np.array(values, np.int64)
         columns["groups"] = tuple(classes[value] if value >= 0 else "" for value in values)
-    prompts = [column for column in COLUMNS if getattr(table.features.get(column), "dtype", None) in TEXT]  # of lists, none
+    prompts = [column for column in CAPTION_COLUMNS if getattr(table.features.get(column), "dtype", None) in TEXT]  # of lists, none
     if prompts:
         columns["prompts"] = tuple(text or "" for text in table[prompts[0]])
     return Examples(_images(table, name, _image_column(kinds, name), resize), **columns)
 
 
 def opened_table(name: str, split: str) -> "Dataset":
-    """The rows of one split, whose images are decoded only when one is taken."""
+    """The rows of one split; an image is decoded when its row is read."""
     try:
         import datasets
     except ImportError as error:
@@ -59,13 +59,13 @@ def opened_table(name: str, split: str) -> "Dataset":
 
 
 def _image_column(kinds: dict[str, str], name: str) -> str:
-    found = [column for column, kind in kinds.items() if kind == "Image"]
-    if len(found) == 1:
-        return found[0]
-    seen = ", ".join(f"{column} ({kind})" for column, kind in kinds.items())
+    images = [column for column, kind in kinds.items() if kind == "Image"]
+    if len(images) == 1:
+        return images[0]
+    listed = ", ".join(f"{column} ({kind})" for column, kind in kinds.items())
     raise DataError(
-        f"hf:{name} has {len(found) or 'no'} columns of type Image; expected one. It has: {seen}. "
-        "Save the images you mean as a folder or an .npz file."
+        f"hf:{name} has {len(images) or 'no'} columns of type Image; expected one. It has: {listed}. "
+        "Save the images as a folder or an .npz file."
     )
 
 
@@ -79,7 +79,7 @@ def _images(table: "Dataset", name: str, column: str, resize: int | None) -> np.
     try:
         return stacked(pictures(), len(table))
     except UserError as error:
-        raise DataError(f"hf:{name}: {error}") from error
+        raise DataError(f"hf:{name}: {error}", hint=error.hint) from error
 
 
 def picture_of(table: "Dataset", row: int, column: str) -> Image.Image:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 
 def local(name: str) -> Path | None:
-    """The file or folder `name` under `$HEADWATER_DATA`, where it exists."""
+    """The file or folder `name` under `$HEADWATER_DATA`; None where there is none."""
     folder = os.environ.get("HEADWATER_DATA")
     path = Path(folder).expanduser() / name if folder else None
     return path if path and path.exists() else None
 
 
-def wanted(*names: str) -> str:
-    """What to do when none of `names` is there, as a sentence of an error."""
+def remedy(*names: str) -> str:
+    """The sentence of an error that says where `names` are expected."""
     folder = os.environ.get("HEADWATER_DATA") or "not set"
-    return f"HEADWATER_DATA is {folder}: name a folder that has {' or '.join(names)} (docs/data.md says where to get it)."
+    contents = " or ".join(names)
+    return f"HEADWATER_DATA is {folder}: name a folder that has {contents} (docs/data.md says where to get it)."

@@ -1,4 +1,4 @@
-"""Parts of a data set (train, test), decoded only where asked for, and the splits that are drawn from them by class."""
+"""Parts of a data set (train, test), decoded lazily, and the splits that are drawn from them by class."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from headwater.examples import Examples
 
 
 @dataclass(frozen=True)
-class Part:
-    """What is known of each image of a part, and a function that decodes the images at some rows of it."""
+class LazySplit:
+    """The ids and groups of a part's images, and a function that decodes the images at given rows."""
 
     ids: list[str]
     groups: Shaped[np.ndarray, " n"] | None
@@ -25,34 +25,34 @@ class Part:
         if self.groups is None:
             return Examples(self.decoded(rows), ids=ids)
         groups = tuple(self.groups[rows].tolist())
-        strange = sorted(set(groups) - set(classes))
-        if strange:
-            raise DataError(f"{ids[groups.index(strange[0])]} is of class '{strange[0]}'; expected one of {', '.join(classes)}.")
+        unknowns = sorted(set(groups) - set(classes))
+        if unknowns:
+            raise DataError(f"{ids[groups.index(unknowns[0])]} is of class '{unknowns[0]}'; expected one of {', '.join(classes)}.")
         labels = np.array([classes.index(group) for group in groups], np.int64)
         return Examples(self.decoded(rows), ids=ids, labels=labels, groups=groups)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Some classes, and splits: each one stretch (as shares) of each class of a part, or None for the part as it is."""
+    """Classes and splits. A split is a range (in shares) of each class of a part; None: the whole part."""
 
     name: str
     classes: tuple[str, ...]
     splits: Mapping[str, tuple[str, tuple[float, float] | None]]
 
-    def examples(self, split: str, part: Callable[[str], Part]) -> Examples:
-        """The split, in an order shuffled once and for all; a part as it is keeps its own order."""
+    def examples(self, split: str, part_of: Callable[[str], LazySplit]) -> Examples:
+        """The split, in a fixed shuffled order; a whole part keeps its own order."""
         if split not in self.splits:
             raise unknown(f"split of {self.name}", split, self.splits)
         name, stretch = self.splits[split]
-        found = part(name)
+        part = part_of(name)
         if stretch is None:
-            return found.examples(np.arange(len(found.ids)), self.classes)
-        chosen = [self._stretch(found, name, group, *stretch) for group in self.classes]
-        rows = seeds.stream(0, self.name, split, "order").permutation(np.concatenate(chosen))
-        return found.examples(rows, self.classes)
+            return part.examples(np.arange(len(part.ids)), self.classes)
+        drawn = [self._stretch(part, name, group, *stretch) for group in self.classes]
+        rows = seeds.stream(0, self.name, split, "order").permutation(np.concatenate(drawn))
+        return part.examples(rows, self.classes)
 
-    def _stretch(self, part: Part, name: str, group: str, start: float, stop: float) -> Int64[np.ndarray, " b"]:
+    def _stretch(self, part: LazySplit, name: str, group: str, start: float, stop: float) -> Int64[np.ndarray, " b"]:
         rows = np.flatnonzero(part.groups == group)
         rows = seeds.stream(0, self.name, name, group).permutation(rows)
         return rows[int(len(rows) * start) : int(len(rows) * stop)]

@@ -1,0 +1,1 @@
+"""Denoiser, schedules, draws, measurements, samplers, encoding."""

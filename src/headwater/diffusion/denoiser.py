@@ -1,4 +1,4 @@
-"""The model, as everything above sees it: parameters, a prediction, a schedule, a fingerprint."""
+"""The model as all other rooms see it: parameters, a prediction, a schedule, a fingerprint."""
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +15,12 @@ from headwater.errors import DataError, OptionError
 from headwater.examples import Examples
 
 Parameters = Mapping[str, Tensor]
-Condition = Mapping[str, Tensor]  # what conditions a network, under the names of its own arguments; nothing where nothing does
+Condition = Mapping[str, Tensor]  # a network's further arguments by name; empty for an unconditional one
 T = TypeVar("T")
 
 
 class Posterior(NamedTuple):
-    """What an auto-encoder makes of pictures: the mode of the latents, and their standard deviation (0 where it has none)."""
+    """The latents of pictures: their mode and standard deviation (0 for a deterministic auto-encoder)."""
 
     mode: Float[Tensor, "b c h w"]
     deviation: Float[Tensor, "b c h w"]
@@ -28,7 +28,7 @@ class Posterior(NamedTuple):
 
 @runtime_checkable
 class AutoEncoder(Protocol):
-    """Pictures of `shape`, in model units, to the latents that a network is shown, and back."""
+    """Pictures of `shape`, in model units, to the latents that a network takes, and back."""
 
     @property
     def shape(self) -> tuple[int, int, int]: ...
@@ -43,7 +43,7 @@ class AutoEncoder(Protocol):
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Prompts to what conditions a network, under the names of its own arguments."""
+    """Prompts to the arguments that condition a network, by name."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -52,22 +52,22 @@ class TextEncoder(Protocol):
 
 
 class Family:
-    """How networks of one kind are called, and what of their output is the prediction. This one: most of diffusers' UNets."""
+    """The calling convention of one kind of network. This one fits most of diffusers' UNets."""
 
     def inputs(self, x_t: Tensor, time: Tensor, condition: Condition) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and named arguments."""
         return (x_t, time), dict(condition)
 
-    def output(self, made: Any, x_t: Tensor) -> Tensor:
+    def output(self, result: Any, x_t: Tensor) -> Tensor:
         """The prediction, shaped as x_t."""
-        return getattr(made, "sample", made)
+        return getattr(result, "sample", result)
 
     def prediction(
         self, network: Callable[..., Any], dtype: torch.dtype, x_t: Tensor, time: Tensor, condition: Condition
     ) -> Tensor:
-        """What the network of that dtype makes of (x_t, time, condition), in the dtype of x_t."""
-        told = {name: each.to(dtype) if each.is_floating_point() else each for name, each in condition.items()}
-        inputs, named = self.inputs(x_t.to(dtype), time, told)
+        """The prediction at (x_t, time, condition) of a network of this dtype, in the dtype of x_t."""
+        cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in condition.items()}
+        inputs, named = self.inputs(x_t.to(dtype), time, cast)
         return self.output(network(*inputs, **named), x_t).to(x_t.dtype)
 
 
@@ -78,10 +78,10 @@ DIFFUSERS = Family()
 class Denoiser:
     """One model at one checkpoint, in eval mode.
 
-    `shape` is what the network is shown: a picture, or with an auto-encoder (`latent`) the latents of one. `classes` is the number
-    of labels of a class-conditional model, `text` the encoder of one that takes prompts. `memory` is how many bytes the
-    activations of one pass may take: it decides how many pictures go through at once, and nothing else. `checkpoints` are the
-    same model on its way through training, the earliest first, where a method wants them.
+    `shape` is the network's input: a picture, or with an auto-encoder (`latent`) its latents. `classes` is
+    the number of labels of a class-conditional model, `text` the encoder of a model that takes prompts.
+    `memory`: bytes that the activations of one pass may take; it decides only how many pictures pass at once.
+    `checkpoints` are earlier states of the model in training, the earliest first.
     """
 
     module: nn.Module
@@ -108,25 +108,25 @@ class Denoiser:
 
     @property
     def like(self) -> Tensor:
-        """An empty tensor of the kind that pictures, noise and measurements are: the weights', but never narrower than float32."""
+        """An empty tensor with the device and dtype of pictures, noise and measurements: at least float32."""
         return torch.empty(0, device=self.device, dtype=torch.promote_types(self.dtype, torch.float32))
 
     @property
     def pictures(self) -> tuple[int, int, int]:
-        """(channels, height, width) of the pictures that the model makes."""
+        """(channels, height, width) of the model's pictures."""
         return self.shape if self.latent is None else self.latent.shape
 
     def parameters(self, pattern: str = "*") -> dict[str, Tensor]:
-        """The trainable parameters whose name matches the shell pattern (several: separated by `|`)."""
-        chosen = {
+        """The trainable parameters whose name matches a shell pattern (or several, separated by `|`)."""
+        matches = {
             name: parameter.detach()
             for name, parameter in self.module.named_parameters()
             if parameter.requires_grad and any(fnmatch.fnmatchcase(name, part) for part in pattern.split("|"))
         }
-        if not chosen:
-            some = ", ".join([name for name, parameter in self.module.named_parameters() if parameter.requires_grad][:3])
-            raise OptionError(f"No trainable parameter of the model matches '{pattern}'. Parameters are named like {some}.")
-        return chosen
+        if not matches:
+            names = ", ".join([name for name, parameter in self.module.named_parameters() if parameter.requires_grad][:3])
+            raise OptionError(f"No trainable parameter of the model matches '{pattern}'. Parameters are named like {names}.")
+        return matches
 
     def predict(
         self,
@@ -135,7 +135,7 @@ class Denoiser:
         condition: Condition | None = None,
         parameters: Parameters | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """The network's output, without guidance; with `parameters`, those replace the model's own (for torch.func)."""
+        """The network's output, without guidance; `parameters` replace the model's (for torch.func)."""
 
         def network(*inputs: Any, **named: Any) -> Any:
             return functional_call(self.module, dict(parameters or {}), inputs, named)
@@ -146,41 +146,42 @@ class Denoiser:
         """A finished picture as samplers clip it: pixels to [−1, 1], latents not at all."""
         return x.clamp(-1, 1) if self.latent is None else x
 
+    def check(self, examples: Examples) -> None:
+        """Raise a DataError for images of another shape or without the model's prompts or labels."""
+        if examples.shape != self.pictures:
+            (c, h, w), (mc, mh, mw) = examples.shape, self.pictures
+            raise DataError(
+                f"The images are {h}×{w} with {c} channel{'s' * (c > 1)}; the model takes {mh}×{mw} with "
+                f"{mc}. Convert or resize them.",
+                hint="For a folder of images use --resize.",
+            )
+        if self.text is not None and examples.prompts is None:
+            raise DataError(
+                "The model is conditioned on prompts and the images have none. Give an .npz with `prompts`, "
+                "a folder with captions in its metadata.jsonl, or a template as `caption`.",
+                hint="The template is --caption.",
+            )
+        if self.classes is not None:
+            if examples.labels is None:
+                raise DataError(
+                    f"The model is class-conditional ({self.classes} classes) and the images have no labels. "
+                    "Give an .npz with `labels`, or a folder with one subfolder per class."
+                )
+            if examples.labels.min() < 0 or examples.labels.max() >= self.classes:
+                raise DataError(
+                    f"Labels run from {examples.labels.min()} to {examples.labels.max()}; "
+                    f"the model has classes 0 … {self.classes - 1}."
+                )
+
 
 def evenly(checkpoints: Sequence[T], count: int) -> list[T]:
-    """`count` of the checkpoints, evenly spaced, the last among them; all where there are fewer."""
+    """`count` of the checkpoints, evenly spaced, ending with the last; all of them if there are fewer."""
     n = len(checkpoints)
     return [checkpoints[(i + 1) * n // count - 1] for i in range(count)] if count < n else list(checkpoints)
 
 
-def needed(model: Denoiser | None) -> Denoiser:
-    """The model, of a method that cannot do without one."""
+def require_model(model: Denoiser | None) -> Denoiser:
+    """The model; an OptionError for None."""
     if model is None:
-        raise OptionError("This method needs a model. Name one with --model FOLDER.")
+        raise OptionError("This method needs a model; expected one, not None.", hint="Name one with --model FOLDER.")
     return model
-
-
-def check_fits(model: Denoiser, examples: Examples) -> None:
-    """Raise a DataError where these images cannot be shown to this model."""
-    if examples.shape != model.pictures:
-        (c, h, w), (mc, mh, mw) = examples.shape, model.pictures
-        raise DataError(
-            f"The images are {h}×{w} with {c} channel{'s' * (c > 1)}; the model takes {mh}×{mw} with {mc}. "
-            f"Convert them, or for a folder of images use --resize."
-        )
-    if model.text is not None and examples.prompts is None:
-        raise DataError(
-            "The model is conditioned on prompts and the images have none. Give an .npz with `prompts`, a folder with captions in "
-            "its metadata.jsonl, or a template with --caption."
-        )
-    if model.classes is not None:
-        if examples.labels is None:
-            raise DataError(
-                f"The model is class-conditional ({model.classes} classes) and the images have no labels. "
-                "Give an .npz with `labels`, or a folder with one subfolder per class."
-            )
-        if examples.labels.min() < 0 or examples.labels.max() >= model.classes:
-            raise DataError(
-                f"Labels run from {examples.labels.min()} to {examples.labels.max()}; "
-                f"the model has classes 0 … {model.classes - 1}."
-            )

@@ -1,4 +1,4 @@
-"""Draws: which timesteps and which noise each example gets, a pure function of (seed, content hash, draw)."""
+"""Draws: the timesteps and noise of each example, a pure function of (seed, content hash, draw)."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ STRATEGIES = ("uniform", "cumulative", "stratified", "antithetic", "random")
 class Draw(NamedTuple):
     """The d draws of b examples. Leading axes may be [b, d], or [d] inside a per-example transformation."""
 
-    x: Float[Tensor, "*b _ c h w"]  # one picture for all draws, or one for each
+    x: Float[Tensor, "*b _ c h w"]  # one picture for all draws, or one per draw
     t: Int64[Tensor, "*b d"]
-    then: Int64[Tensor, "*b d"]  # the timestep that a sampler's step from t leads to; t − 1 unless a path says otherwise
+    then: Int64[Tensor, "*b d"]  # the timestep after t on a sampler's path; else t − 1
     noise: Float[Tensor, "*b d c h w"]
     x_t: Float[Tensor, "*b d c h w"]
 
@@ -32,10 +32,11 @@ class Draw(NamedTuple):
 class Draws:
     """K timesteps × `noises` noises per example.
 
-    uniform: t = ⌊iT/K⌋ for i < K (K = 10, T = 1000: 0, 100, …, 900); cumulative: 0 … K−1; stratified: one t at random in each
-    of K equal strata; antithetic: those timesteps, and every second draw has the noise of the one before it with the other sign;
-    random: K times at random. A tuple of timesteps is used as it stands. Noise is called (seed, content hash, t, j): K = 10 and
-    K = 100 share what they have in common, and equal images share everything.
+    uniform: t = ⌊iT/K⌋ for i < K (K = 10, T = 1000: 0, 100, …, 900); cumulative: 0 … K−1; stratified: one t
+    at random in each of K equal strata; antithetic: the same timesteps, and every second draw has the noise
+    of the one before it with the opposite sign; random: K times at random. A tuple of timesteps is used
+    unchanged. Noise is named (seed, content hash, t, j): K = 10 and K = 100 share the noise of common
+    timesteps, and equal images share all of it.
     """
 
     timesteps: int | tuple[int, ...] = 10
@@ -57,7 +58,7 @@ class Draws:
         return (self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)) * self.noises
 
     def check(self, T: int, name: str = "timesteps") -> None:
-        """Raise an OptionError where a schedule of T timesteps has not those asked for as `name`."""
+        """Raise an OptionError if a schedule of T timesteps lacks these; the error calls them `name`."""
         steps = self.timesteps
         if isinstance(steps, int):
             if steps > T and self.strategy != "random":
@@ -96,24 +97,24 @@ class Draws:
 
 @dataclass(frozen=True)
 class Journey:
-    """At every timestep t of a sampler's path, the picture x̂₀ that the model saw coming there, noised anew to that t.
+    """The picture x̂₀ predicted at each timestep t of a sampler's path, noised again to t.
 
-    x̂₀ is the prediction from the stored x_t, clipped as the sampler clips it. Noise is called as in `Draws`.
+    x̂₀ is the prediction from the stored x_t, clipped as the sampler clips it. Noise is named as in `Draws`.
     (Georgiev et al. 2023, arXiv:2312.06205; D-TRAK paper, appendix A.3.)
     """
 
     noises: int = 1
     seed: int = 0
-    along: str = "journey"  # tells it from Draws, in the store
+    along: str = "journey"  # distinguishes it from Draws in the store
 
     def of(self, examples: Examples, rows: slice, model: Denoiser, condition: Condition, like: Tensor) -> Draw:
-        """The draws of `examples[rows]`; of the `condition` of a conditional model there is one row for each example, [b, 1, …]."""
+        """The draws of `examples[rows]`; `condition` has one row for each example, [b, 1, …]."""
         x_t, times = path(examples, rows, like.device)
         steps = times[times >= 0]
-        seen = x_t[:, : len(steps)].to(like)
-        t = steps.expand(len(seen), -1)
-        given = {name: each.expand(-1, t.shape[1], *each.shape[2:]).flatten(0, 1) for name, each in condition.items()}
-        x = _pictures(model, seen.flatten(0, 1), t.reshape(-1), given).view_as(seen).repeat_interleave(self.noises, 1)
+        states = x_t[:, : len(steps)].to(like)
+        t = steps.expand(len(states), -1)
+        repeated = {name: v.expand(-1, t.shape[1], *v.shape[2:]).flatten(0, 1) for name, v in condition.items()}
+        x = _pictures(model, states.flatten(0, 1), t.reshape(-1), repeated).view_as(states).repeat_interleave(self.noises, 1)
         t = t.repeat_interleave(self.noises, 1)
         noise = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], t.cpu().numpy())
         epsilon = torch.as_tensor(noise).to(like)
@@ -121,10 +122,10 @@ class Journey:
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """`draws` with their noise replaced, as the target alone, by η ~ N(0, I) called (seed, content hash, t, j); x_t stays.
+class PseudoTargets:
+    """`draws` with the same x_t, and η ~ N(0, I) named (seed, content hash, t, j) for the target noise.
 
-    A target sampled from the model is ε_mod = ε_θ + η, and a Monte-Carlo Fisher needs nothing of it but η.
+    A target sampled from the model is ε_mod = ε_θ + η, of which a Monte-Carlo Fisher needs only η.
     (Mlodozieniec et al. 2025, arXiv:2410.13850, equation 10.)
     """
 
@@ -133,7 +134,7 @@ class Sampled:
 
     @property
     def noises(self) -> int:
-        """Noises of one timestep."""
+        """Noises per timestep."""
         return self.draws.noises
 
     @property
@@ -142,54 +143,54 @@ class Sampled:
         return self.draws.count
 
     def of(self, examples: Examples, rows: slice, schedule: Schedule, like: Tensor) -> Draw:
-        """The draws of `examples[rows]`, η in the place of their noise."""
+        """The draws of `examples[rows]`, with η for their noise."""
         draw = self.draws.of(examples, rows, schedule, like)
         eta = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], draw.t.cpu().numpy(), "sampled")
         return draw._replace(noise=torch.as_tensor(eta).to(like))
 
 
-AnyDraws = Draws | Journey | Sampled
+AnyDraws = Draws | Journey | PseudoTargets
 
 
 def _pictures(model: Denoiser, x_t: Tensor, t: Tensor, condition: Condition, together: int = 64) -> Float[Tensor, "b c h w"]:
     """x̂₀ of each state, clipped as the sampler clips it, `together` at a time."""
-    found = []
+    pictures = []
     with torch.no_grad():
         for low in range(0, len(x_t), together):
-            here = slice(low, low + together)
-            output = model.predict(x_t[here], t[here], {name: each[here] for name, each in condition.items()})
-            found.append(model.clipped(model.schedule.picture_and_noise(output, x_t[here], t[here])[0]))
-    return torch.cat(found)
+            part = slice(low, low + together)
+            output = model.predict(x_t[part], t[part], {name: value[part] for name, value in condition.items()})
+            pictures.append(model.clipped(model.schedule.picture_and_noise(output, x_t[part], t[part])[0]))
+    return torch.cat(pictures)
 
 
 def _named_noise(
-    seed: int, shape: tuple[int, int, int], contents: tuple[str, ...], t: Int64[np.ndarray, "b d"], what: str = "noise"
+    seed: int, shape: tuple[int, int, int], contents: tuple[str, ...], t: Int64[np.ndarray, "b d"], kind: str = "noise"
 ) -> Float[np.ndarray, "b d c h w"]:
-    """The noise called (seed, content hash, t, how often t came before)."""
+    """The noise named (seed, content hash, t, number of earlier draws at t)."""
     return np.stack(
         [
-            [seeds.normal(shape, seed, what, content, step, j) for step, j in _counted(steps.tolist())]
+            [seeds.normal(shape, seed, kind, content, step, j) for step, j in _counted(steps.tolist())]
             for content, steps in zip(contents, t, strict=True)
         ]
     )
 
 
 def _counted(steps: list[int]) -> list[tuple[int, int]]:
-    """Each timestep with how often it came before: a timestep drawn twice gets two noises."""
+    """Each timestep with the number of its earlier occurrences: a timestep drawn twice gets two noises."""
     before: Counter[int] = Counter()
-    found = []
+    pairs = []
     for step in steps:
-        found.append((step, before[step]))
+        pairs.append((step, before[step]))
         before[step] += 1
-    return found
+    return pairs
 
 
 def along_trajectory(examples: Examples, rows: slice, schedule: Schedule, like: Tensor) -> Draw:
-    """The stored states of a sampler's path as draws: x_t as it was, with the noise that its step to x_{t'} implies.
+    """The stored states of a sampler's path as draws: x_t with the noise that its step to x_{t'} implies.
 
-    From the DDPM step's mean, x_{t'} = μ(x_t, ε) solves to ε = (x_t − √(ᾱ_t/ᾱ_{t'}) x_{t'}) √(1−ᾱ_t)/(1−ᾱ_t/ᾱ_{t'}), so that
-    ‖x_{t'} − μ_θ‖² is a multiple of ‖ε − ε_θ‖². The last step, to the picture itself, adds no noise and has no density:
-    it is left out.
+    From the DDPM step's mean, x_{t'} = μ(x_t, ε) solves to ε = (x_t − √(ᾱ_t/ᾱ_{t'}) x_{t'})
+    √(1−ᾱ_t)/(1−ᾱ_t/ᾱ_{t'}), so that ‖x_{t'} − μ_θ‖² is a multiple of ‖ε − ε_θ‖². The last step, to the
+    picture, adds no noise and has no density: it is left out.
     """
     states, times = path(examples, rows, like.device)
     keep = int((times >= 0).sum()) - 1
@@ -205,28 +206,30 @@ def along_trajectory(examples: Examples, rows: slice, schedule: Schedule, like: 
 
 
 def path(examples: Examples, rows: slice, device: torch.device) -> tuple[Float[Tensor, "b s c h w"], Int64[Tensor, " s"]]:
-    """The states that a sampler went through, in double (near t = 0 their differences are tiny), and their timesteps."""
-    states, times = kept_path(examples)
+    """The states of a sampler's path, in double (differences are tiny near t = 0), and their timesteps."""
+    states, times = stored_path(examples)
     return torch.as_tensor(states[rows], device=device).double(), torch.as_tensor(times, device=device)
 
 
-def kept_path(examples: Examples, T: int | None = None) -> tuple[Float[np.ndarray, "n s c h w"], Int64[np.ndarray, " s"]]:
-    """The path that these pictures came with; a DataError where there is none, or none that a sampler of T timesteps goes."""
+def stored_path(examples: Examples, T: int | None = None) -> tuple[Float[np.ndarray, "n s c h w"], Int64[np.ndarray, " s"]]:
+    """The pictures' sampler path; a DataError if there is none, or if it does not fit T timesteps."""
     if examples.trajectory is None or examples.trajectory_timesteps is None:
         raise DataError(
-            "This needs the sampler's path, and the queries hold none. Make them with `headwater sample … --trajectory` "
-            "(for the measurement 'trajectory' also with `--sampler ddpm`)."
+            "This needs the sampler's path, and the queries have no `trajectory`. Sample them with "
+            "keep_path=True (for the measurement 'trajectory' also with sampler='ddpm').",
+            hint="That is `headwater sample … --trajectory` (and `--sampler ddpm`).",
         )
     states, times = examples.trajectory, examples.trajectory_timesteps
     if states.shape[2:] != examples.input_shape:
         raise DataError(
-            f"The path's states are {list(states.shape[2:])}; expected [c, h, w] of what the model is shown, "
+            f"The path's states are {list(states.shape[2:])}; expected [c, h, w] of the model's inputs, "
             f"{list(examples.input_shape)}."
         )
-    most = np.inf if T is None else T - 1
-    if not (len(times) and (np.diff(times) < 0).all() and times[-1] >= -1 and 0 <= times[0] <= most):
+    largest = np.inf if T is None else T - 1
+    if not (len(times) and (np.diff(times) < 0).all() and times[-1] >= -1 and 0 <= times[0] <= largest):
         raise DataError(
-            f"trajectory_timesteps run {times[:3].tolist()} … {times[-1:].tolist()}; expected falling timesteps from at most "
-            f"{'the last' if T is None else T - 1} down to 0 or to -1, the finished picture."
+            f"trajectory_timesteps run {times[:3].tolist()} … {times[-1:].tolist()}; expected decreasing "
+            f"timesteps from at most {'the last' if T is None else T - 1} down to 0 or to -1, the finished "
+            "picture."
         )
     return states, times

@@ -1,8 +1,9 @@
-"""Measurements: a function of (network output, draws, schedule) to one number per draw; a picture's value is the mean over draws,
-or for a path (`trajectory`) the sum over its steps.
+"""Measurements: functions of (network output, draws, schedule) with one number per draw. A picture's value is
+the mean over draws, or for a path (`trajectory`) the sum over its steps.
 
-All are loss-like: smaller is better for the picture. Formulas: Zheng et al., D-TRAK, arXiv:2311.00500, section 3.
-`d` below is the number of pixel values; ε̂ and the raw output are the same for a noise-predicting model.
+All are loss-like: a smaller value fits the picture better. Formulas: Zheng et al., D-TRAK, arXiv:2311.00500,
+section 3. `d` below is the number of pixel values; ε̂ and the raw output are the same for a noise-predicting
+model.
 """
 
 from collections.abc import Callable
@@ -18,12 +19,12 @@ from headwater.diffusion.schedule import Flow, Schedule
 from headwater.errors import OptionError, unknown
 
 Measurement = Callable[[Tensor, Draw, Schedule], Tensor]
-PIXELS = (-3, -2, -1)
+PIXEL_AXES = (-3, -2, -1)
 
 
 def simple(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
-    """‖target − output‖²/d: the training loss (equation 2), in the model's own target (ε, v or x)."""
-    return (output - schedule.target(draw.x, draw.noise, draw.t)).square().mean(PIXELS)
+    """‖target − output‖²/d: the training loss (equation 2), in the model's target (ε, v or x)."""
+    return (output - schedule.target(draw.x, draw.noise, draw.t)).square().mean(PIXEL_AXES)
 
 
 def elbo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
@@ -32,32 +33,32 @@ def elbo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> F
     _, epsilon = schedule.picture_and_noise(output, draw.x_t, draw.t)
     beta = schedule.beta
     weight = schedule.at(beta / (2 * (1 - beta) * (1 - schedule.alpha_bar)), draw.t, output)
-    return weight[..., 0, 0, 0] * (draw.noise - epsilon).square().mean(PIXELS)
+    return weight[..., 0, 0, 0] * (draw.noise - epsilon).square().mean(PIXEL_AXES)
 
 
 def square(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
-    """‖output‖²/d: D-TRAK's measurement. Not a likelihood: it ranks training images for one query, not queries."""
-    return output.square().mean(PIXELS)
+    """‖output‖²/d: D-TRAK's measurement. No likelihood: it ranks training images for a query, not queries."""
+    return output.square().mean(PIXEL_AXES)
 
 
 def avg(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """The mean of the output."""
-    return output.mean(PIXELS)
+    return output.mean(PIXEL_AXES)
 
 
 def l1(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """‖output‖₁ (a sum over pixels)."""
-    return output.abs().sum(PIXELS)
+    return output.abs().sum(PIXEL_AXES)
 
 
 def l2(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """‖output‖₂."""
-    return output.square().sum(PIXELS).sqrt()
+    return output.square().sum(PIXEL_AXES).sqrt()
 
 
 def linf(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """‖output‖_∞."""
-    return output.abs().amax(PIXELS)
+    return output.abs().amax(PIXEL_AXES)
 
 
 def interpolation(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule, *, eta: float) -> Float[Tensor, "*b"]:
@@ -72,9 +73,9 @@ def interpolation(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Sched
 def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
     """Σ_t ‖x_{t'} − μ_θ(x_t, t)‖²/(2σ_t²) along a stored DDPM path: −log p of the path, up to a constant.
 
-    σ_t² = (1−ᾱ_{t'})/(1−ᾱ_t) · (1−ᾱ_t/ᾱ_{t'}), the sampler's own variance. Here one step's term, a sum over pixels; a picture's
-    value is their sum. DDIM with η = 0 has no density. The sampler clips x̂₀ and μ_θ here does not: where it clipped, mostly near
-    t = 0, the value is somewhat too large.
+    σ_t² = (1−ᾱ_{t'})/(1−ᾱ_t) · (1−ᾱ_t/ᾱ_{t'}), the sampler's own variance. Returned is one step's term, a sum
+    over pixels; a picture's value is the sum over steps. DDIM with η = 0 has no density. The sampler clips
+    x̂₀, and μ_θ here is not clipped: where it was, mostly near t = 0, the value is somewhat too large.
     """
     _of_a_diffusion(schedule, "trajectory")
     alpha_bar = torch.as_tensor(schedule.alpha_bar, device=output.device)  # in double: 1 − α is tiny near t = 0
@@ -83,21 +84,22 @@ def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule
     variance = (1 - then) / (1 - now) * (1 - alpha)
     weight = (1 - alpha).square() / (2 * variance * alpha * (1 - now))
     _, epsilon = schedule.picture_and_noise(output, draw.x_t, draw.t)
-    return weight.to(output) * (draw.noise - epsilon).square().sum(PIXELS)
+    return weight.to(output) * (draw.noise - epsilon).square().sum(PIXEL_AXES)
 
 
 def _of_a_diffusion(schedule: Schedule, name: str) -> None:
     if isinstance(schedule, Flow):
         raise OptionError(
-            f"measurement is '{name}', which weighs steps by β_t; a flow model has none. Use simple, square, l1 or l2."
+            f"measurement is '{name}', which weights steps by β_t; a flow model has none. Use simple, square, l1 or l2."
         )
 
 
 def pseudo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
-    """√(2/d) ⟨output, η⟩ with η the noise of `Sampled` draws: nobody's loss, but E[∇ ∇ᵀ] = Jᵀ(2/d)J, the Gauss–Newton matrix of
-    `simple`. Equation 10 of arXiv:2410.13850 as printed lacks its appendix B's ½, and sums over pixels where losses here are means.
+    """√(2/d) ⟨output, η⟩, η the noise of `PseudoTargets`: E[∇∇ᵀ] = Jᵀ(2/d)J, Gauss–Newton's of `simple`.
+
+    Equation 10 of arXiv:2410.13850 as printed lacks the ½ of its appendix B, and sums over pixels.
     """
-    return (2 / output.shape[PIXELS[0] :].numel()) ** 0.5 * (output * draw.noise).sum(PIXELS)
+    return (2 / output.shape[PIXEL_AXES[0] :].numel()) ** 0.5 * (output * draw.noise).sum(PIXEL_AXES)
 
 
 MEASUREMENTS: dict[str, Measurement] = {
@@ -129,7 +131,7 @@ def measurement(name: str) -> Measurement:
 
 
 def canonical(name: str) -> str:
-    """One name for every measurement: `loss` is `simple`, `eta:0.30` is `eta:0.3`."""
+    """The one name of a measurement: `loss` is `simple`, `eta:0.30` is `eta:0.3`."""
     if name.startswith("eta:"):
         return f"eta:{float(name.removeprefix('eta:')):g}"
     return "simple" if name == "loss" else name

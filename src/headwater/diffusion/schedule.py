@@ -1,4 +1,4 @@
-"""The noise schedule: how much of the picture and how much noise there is at timestep t."""
+"""The noise schedule: the shares of picture and noise at each timestep t."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,20 +36,20 @@ class Schedule:
 
     @property
     def signal(self) -> Float64[np.ndarray, " T"]:
-        """What x is multiplied by."""
+        """√ᾱ_t, the factor of x."""
         return np.sqrt(self.alpha_bar)
 
     @property
     def sigma(self) -> Float64[np.ndarray, " T"]:
-        """What ε is multiplied by."""
+        """√(1−ᾱ_t), the factor of ε."""
         return np.sqrt(1.0 - self.alpha_bar)
 
     def time(self, t: Int64[Tensor, "*b"]) -> Tensor:
-        """What the network is told of timestep t."""
+        """The network's time argument at timestep t."""
         return t
 
     def fingerprinted(self) -> bytes:
-        """All that tells this schedule from another."""
+        """The bytes that identify this schedule."""
         return self.beta.tobytes() + self.prediction.encode()
 
     def at(self, values: Float64[np.ndarray, " T"], t: Int64[Tensor, "*b"], like: Tensor) -> Float[Tensor, "*b 1 1 1"]:
@@ -67,7 +67,7 @@ class Schedule:
         return signal * x + sigma * noise
 
     def target(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network should have predicted: ε, v or x."""
+        """The training target of the network: ε, v or x."""
         if self.prediction == "epsilon":
             return noise
         if self.prediction == "sample":
@@ -87,11 +87,11 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Flow(Schedule):
-    """x_t = (1 − σ_t) x + σ_t ε, and the network outputs the velocity ε − x of the straight path from picture to noise.
+    """x_t = (1 − σ_t) x + σ_t ε; the network outputs ε − x, the velocity of the straight path to noise.
 
-    σ_t rises with t = 0 … T−1 and takes the place of β. The network is told 1000·σ_t. (Rectified flow: Liu et al. 2022,
-    arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206.) `alpha_bar` is that of the same x_t brought to unit variance:
-    (1−σ)²/((1−σ)²+σ²).
+    σ_t rises with t = 0 … T−1 and takes the place of β. The network's time argument is 1000·σ_t. (Rectified
+    flow: Liu et al. 2022, arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206.) `alpha_bar` is for x_t
+    scaled to unit variance: (1−σ)²/((1−σ)²+σ²).
     """
 
     prediction: Prediction = "flow"
@@ -125,11 +125,11 @@ def linear(T: int = 1000, start: float = 1e-4, end: float = 0.02, prediction: Pr
 
 
 def early(timesteps: int | tuple[int, ...], T: int) -> tuple[int, ...]:
-    """The steps themselves, checked; a number of them stands for so many, evenly up to the middle of the schedule."""
+    """Explicit timesteps, validated; or for an integer K, K of them evenly in the schedule's first half."""
     if isinstance(timesteps, int):
-        if timesteps > (most := max(1, T // 2)):
+        if timesteps > (limit := max(1, T // 2)):
             raise OptionError(
-                f"timesteps is {timesteps}; the first half of the schedule has {most} steps. Expected at most {most}."
+                f"timesteps is {timesteps}; the first half of the schedule has {limit} steps. Expected at most {limit}."
             )
         return tuple(T * (i + 1) // (2 * timesteps) for i in range(timesteps))
     if min(timesteps) < 0 or max(timesteps) >= T:
@@ -138,7 +138,7 @@ def early(timesteps: int | tuple[int, ...], T: int) -> tuple[int, ...]:
 
 
 def early_noisy(timesteps: int | tuple[int, ...], alpha_bar: Float64[np.ndarray, " T"]) -> tuple[int, ...]:
-    """`early`, for those who divide by σ²: a step without noise is refused."""
+    """`early` without steps where σ = 0, for callers that divide by σ²: an OptionError for such a step."""
     steps = early(timesteps, len(alpha_bar))
     for t in steps:
         if alpha_bar[t] == 1:

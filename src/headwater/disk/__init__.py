@@ -1,0 +1,1 @@
+"""Files that appear whole, shards, the feature store, .npz."""

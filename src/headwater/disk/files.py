@@ -1,4 +1,4 @@
-"""Files that appear only when whole, and folders in which one process works at a time: a kill or a full disk breaks neither."""
+"""Files that appear only when complete, and folders locked by one process at a time."""
 
 import contextlib
 import errno
@@ -15,9 +15,10 @@ FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.E
 
 @contextlib.contextmanager
 def written(path: Path, mode: str = "w+b") -> Iterator[IO]:
-    """A file that appears under `path` only when complete: `.part` → fsync → rename. A full disk is told plainly.
+    """A file that appears under `path` only when complete: `.part` → fsync → rename.
+    A full disk is a StorageError.
 
-    Binary files are opened for reading too: numpy's C code writes past a write-only file object, and then a full disk is silent.
+    Binary files are opened for reading too: numpy bypasses a write-only file object, which hides a full disk.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -32,8 +33,9 @@ def written(path: Path, mode: str = "w+b") -> Iterator[IO]:
         if error.errno not in FULL_OR_CLOSED:
             raise
         raise StorageError(
-            f"Could not write {path}: {error.strerror}. Free some space or name another folder, then run the same command "
-            "again: it goes on where it stopped."
+            f"Could not write {path}: {error.strerror}. Free some space or name another folder; a second "
+            "run goes on where this one stopped.",
+            hint="Then run the same command again.",
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -42,30 +44,28 @@ def written(path: Path, mode: str = "w+b") -> Iterator[IO]:
 
 @contextlib.contextmanager
 def locked(folder: Path, wait: bool = True) -> Iterator[None]:
-    """One process at a time in `folder`; what a killed one left half-written there is removed.
+    """A lock on `folder` for one process at a time; half-written files of a killed process are removed.
 
-    Another process waits for its turn; with `wait=False` it is refused. A kill gives the lock back.
+    Another process waits for the lock, or with `wait=False` is refused. A kill releases it.
     """
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context((folder / "lock").open("a"))
+            lock = stack.enter_context((folder / "lock").open("a"))
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            sweep(folder)
+            remove_partial(folder)
         except BlockingIOError as error:
-            raise StorageError(
-                f"Another process is at work in {folder}. Wait until it ends, then run the same command again."
-            ) from error
+            raise StorageError(f"Another process is at work in {folder}. Wait until it ends, then try again.") from error
         except OSError as error:  # network disks may have no locks: two writers would then mix their files
             raise StorageError(
-                f"Could not lock the folder {folder}: {error.strerror}. Name one on a local disk that can be written; "
-                "features are kept where --store says."
+                f"Could not lock the folder {folder}: {error.strerror}. Use a folder on a local disk that can be written.",
+                hint="For stored features: --store FOLDER.",
             ) from error
         yield
 
 
-def sweep(folder: Path) -> None:
-    """Remove the files that a killed process left half-written in a folder where nobody else is at work."""
+def remove_partial(folder: Path) -> None:
+    """Remove half-written files of a killed process from a folder where no other process works."""
     for part in folder.glob(".*.part"):
         if part.is_file():
             part.unlink()

@@ -1,4 +1,4 @@
-"""Examples as an `.npz` file: what a user brings, what `sample` writes, what a bank keeps. numpy only, never unpickled."""
+"""Examples as an `.npz` file, of a user, of `sample` or of a bank. numpy only, never unpickled."""
 
 import zipfile
 from collections.abc import Iterable
@@ -13,43 +13,43 @@ from headwater.disk.files import written
 from headwater.errors import DataError
 from headwater.examples import Examples
 
-WORDS = ("ids", "groups", "prompts", "split")
-PATHS = ("trajectory", "trajectory_timesteps")
+TEXT_COLUMNS = ("ids", "groups", "prompts", "split")
+PATH_COLUMNS = ("trajectory", "trajectory_timesteps")
 
 
 def read_examples(path: str | Path) -> Examples:
-    """The Examples in an `.npz`: `images` uint8 `[n, h, w, c]` or `[n, h, w]`, and any of the other fields of Examples.
+    """The Examples in an `.npz`: `images` uint8 `[n, h, w, c]` or `[n, h, w]`, and further fields.
 
-    Labels that are words become groups, and their places among the sorted words become the labels; ids of any type become
+    Labels that are words become groups, and the words' sorted positions the labels; ids of any type become
     text. Arrays with other names are not read.
     """
     path = Path(path)
-    have = arrays(path, ("images", "labels", *WORDS, *PATHS))
-    if "images" not in have:
+    columns = arrays(path, ("images", "labels", *TEXT_COLUMNS, *PATH_COLUMNS))
+    if "images" not in columns:
         raise DataError(f"{path} has no array `images`; expected uint8 [n, height, width, channels] under that name.")
-    images = _images(path, have["images"])
-    for name in ("labels", *WORDS):
-        if name in have and have[name].shape != (len(images),):
-            shape = list(have[name].shape)
+    images = _images(path, columns["images"])
+    for name in ("labels", *TEXT_COLUMNS):
+        if name in columns and columns[name].shape != (len(images),):
+            shape = list(columns[name].shape)
             raise DataError(f"`{name}` in {path} has shape {shape}; expected [{len(images)}], one for each image.")
-    columns: dict[str, Any] = {name: _words(have[name]) for name in WORDS if name in have}
-    if "labels" in have:
-        labels, words = _labels(path, have["labels"])
-        columns = {"groups": words, **columns, "labels": labels}
-    return Examples(images, **columns, **_trajectory(path, have, len(images)))
+    fields: dict[str, Any] = {name: _words(columns[name]) for name in TEXT_COLUMNS if name in columns}
+    if "labels" in columns:
+        labels, words = _labels(path, columns["labels"])
+        fields = {"groups": words, **fields, "labels": labels}
+    return Examples(images, **fields, **_trajectory(path, columns, len(images)))
 
 
-def write_examples(path: str | Path, examples: Examples, **also: np.ndarray) -> None:
-    """Write examples as a compressed `.npz` that `read_examples`, and so any command, takes back.
+def write_examples(path: str | Path, examples: Examples, **further: np.ndarray) -> None:
+    """Write examples as a compressed `.npz` that `read_examples` reads.
 
-    It also keeps the latents that generated pictures were decoded from and whatever is given by name, for whoever looks there:
-    `read_examples` does not, for a picture's latents are always those that the auto-encoder makes of its 8-bit pixels.
+    The latents of generated pictures and the `further` arrays are written too, but `read_examples` skips
+    them: a picture's latents are always the encoding of its 8-bit pixels.
     """
-    columns: dict[str, Any] = {"images": examples.images, **also}
-    for name in ("labels", "latents", *PATHS):
+    columns: dict[str, Any] = {"images": examples.images, **further}
+    for name in ("labels", "latents", *PATH_COLUMNS):
         if getattr(examples, name) is not None:
             columns[name] = getattr(examples, name)
-    for name in WORDS:
+    for name in TEXT_COLUMNS:
         if getattr(examples, name) is not None:
             columns[name] = np.array(getattr(examples, name))
     with written(Path(path)) as file:
@@ -57,55 +57,55 @@ def write_examples(path: str | Path, examples: Examples, **also: np.ndarray) -> 
 
 
 def arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Those of the named arrays that the `.npz` holds; every kind of damage is a DataError."""
+    """The named arrays that are in the `.npz`; every kind of damage is a DataError."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise DataError(f"Could not open {path}: {error.strerror}.") from error
     with file:
         if not zipfile.is_zipfile(file):
-            raise DataError(f"{path} is no .npz file, or is cut short. Expected one that numpy.savez(path, images=...) wrote.")
+            raise DataError(f"{path} is not an .npz file, or is cut short. Expected one that numpy.savez(path, images=...) wrote.")
         file.seek(0)
         return _members(path, file, names)
 
 
 def _members(path: Path, file: BufferedReader, names: Iterable[str]) -> dict[str, np.ndarray]:
-    name, have = "it", {}
+    name, members = "it", {}
     try:
         with np.load(file, allow_pickle=False) as archive:
             for name in (n for n in names if n in archive.files):
-                have[name] = archive[name]
-    except Exception as error:  # zipfile, zlib, struct and numpy each raise their own; whatever it is, the file is at fault
+                members[name] = archive[name]
+    except Exception as error:  # zipfile, zlib, struct and numpy each raise their own; the file is at fault
         if "Object arrays" in str(error):
             raise DataError(
-                f"`{name}` in {path} holds Python objects; loading never unpickles. Save it as plain numbers or text, "
-                "without dtype=object."
+                f"`{name}` in {path} holds Python objects; loading never unpickles. Save it as plain "
+                "numbers or text, without dtype=object."
             ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(f"Could not read {path}: {name} is damaged ({reason}). Make the file anew.") from error
-    for name, column in have.items():
-        if not isinstance(column, np.ndarray):  # numpy hands out the bytes of a member that is no .npy file
+        raise DataError(f"Could not read {path}: {name} is damaged ({reason}). Write the file again.") from error
+    for name, column in members.items():
+        if not isinstance(column, np.ndarray):  # numpy returns the bytes of a member that is not an .npy file
             raise DataError(f"`{name}` in {path} is not an array; expected a file that numpy.savez wrote.")
-    return have
+    return members
 
 
 def _images(path: Path, images: np.ndarray) -> UInt8[np.ndarray, "n h w c"]:
-    seen = f"{images.dtype} {list(images.shape)}"
+    form = f"{images.dtype} {list(images.shape)}"
     if images.dtype != np.uint8:
         between = f" between {images.min():g} and {images.max():g}" if images.size and images.dtype.kind in "fiu" else ""
         raise DataError(
-            f"The images in {path} are {seen}{between}; expected uint8. Scale them to 0…255, round them, and save them with "
-            ".astype(numpy.uint8)."
+            f"The images in {path} are {form}{between}; expected uint8. Scale them to 0…255, round them, "
+            "and save them with .astype(numpy.uint8)."
         )
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or not images.size:
         raise DataError(
-            f"The images in {path} are {seen}; expected at least one, as [n, height, width, channels] or [n, height, width]."
+            f"The images in {path} are {form}; expected at least one, as [n, height, width, channels] or [n, height, width]."
         )
     if images.shape[3] > 4:
         advice = "Put the channels last: images.transpose(0, 2, 3, 1)." if images.shape[1] <= 4 else "Save 1 or 3 channels."
-        raise DataError(f"The images in {path} are {seen}, so with {images.shape[3]} channels; expected 1 to 4. {advice}")
+        raise DataError(f"The images in {path} are {form}, so with {images.shape[3]} channels; expected 1 to 4. {advice}")
     return np.ascontiguousarray(images)
 
 
@@ -129,14 +129,14 @@ def _labels(path: Path, column: np.ndarray) -> tuple[Int64[np.ndarray, " n"], tu
         return np.array([place[word] for word in words], np.int64), words
 
 
-def _trajectory(path: Path, have: dict[str, np.ndarray], n: int) -> dict[str, Any]:
-    """The states a sampler went through, float32 `[n, s, c, h, w]`, and their timesteps, int64 `[s]`: both, or neither."""
-    if not set(PATHS) & set(have):
+def _trajectory(path: Path, columns: dict[str, np.ndarray], n: int) -> dict[str, Any]:
+    """The states of a sampler's path, `[n, s, c, h, w]`, and their timesteps, `[s]`: both, or neither."""
+    if not set(PATH_COLUMNS) & set(columns):
         return {}
-    if not set(PATHS) <= set(have):
-        missing = next(name for name in PATHS if name not in have)
+    if not set(PATH_COLUMNS) <= set(columns):
+        missing = next(name for name in PATH_COLUMNS if name not in columns)
         raise DataError(f"{path} has no `{missing}`; expected `trajectory` and `trajectory_timesteps` both, or neither.")
-    states, steps = (have[name] for name in PATHS)
+    states, steps = (columns[name] for name in PATH_COLUMNS)
     if states.dtype.kind != "f" or states.ndim != 5 or len(states) != n:
         raise DataError(f"`trajectory` in {path} is {states.dtype} {list(states.shape)}; expected floats [{n}, s, c, h, w].")
     if steps.dtype.kind not in "iu" or steps.shape != (states.shape[1],):

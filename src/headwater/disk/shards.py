@@ -1,7 +1,8 @@
-"""A shard: a block of rows in `rows-<i>.npy`, and `rows-<i>.json` that says whose they are. A flipped bit in either is found.
+"""A shard: a block of rows in `rows-<i>.npy` and their keys in `rows-<i>.json`, both with checksums.
 
-The `.json` is written last, and a shard without it does not exist. It holds the keys, shape and dtype of the rows, the checksum
-of the `.npy` file, and a checksum of itself. float16 rows are kept as row · 2^−e, with one exponent e for each row in the `.json`.
+The `.json` is written last, and a shard without it does not exist. It holds the keys, shape and dtype of the
+rows, the checksum of the `.npy` file, and a checksum of itself. float16 rows are stored as row · 2^−e, with
+one exponent e for each row in the `.json`.
 """
 
 import errno
@@ -20,18 +21,18 @@ from headwater.disk.files import written
 from headwater.errors import NonFiniteError, StorageError
 
 Rows = Float32[np.ndarray, "n k"]
-DTYPES = {"float32": "<f4", "float16": "<f2"}
-LOST = (errno.ENOENT, errno.EACCES, errno.EIO, errno.EBADMSG)  # any other failure to read may pass, and the file is left alone
-TOP = 15  # the largest entry of a float16 row is kept below 2^15; float16 ends at 65,504
+ENCODINGS = {"float32": "<f4", "float16": "<f2"}
+LOST = (errno.ENOENT, errno.EACCES, errno.EIO, errno.EBADMSG)  # any other failure may be temporary: the file is left alone
+TOP = 15  # the largest entry of a float16 row stays below 2^15; float16 ends at 65,504
 
 
 class Damaged(Exception):
-    """A shard that does not hold what was written."""
+    """A shard whose content is not what was written."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard on disk: `path` is that of its `.json`, `about` what the `.json` says."""
+    """A shard on disk: the path of its `.json`, and the content of the `.json`."""
 
     path: Path
     about: Mapping[str, Any]
@@ -47,9 +48,9 @@ class Shard:
         raw = _read(path)
         if _checksum(raw) != self.about["npy"]:
             raise Damaged(f"The stored features in {path} are damaged (their checksum is wrong).")
-        size = shape[0] * shape[1] * np.dtype(DTYPES[dtype]).itemsize
-        kept = np.frombuffer(raw, DTYPES[dtype], offset=len(raw) - size).reshape(shape)
-        return kept if dtype == "float32" else restored(kept, np.array(self.about["exponents"]))
+        size = shape[0] * shape[1] * np.dtype(ENCODINGS[dtype]).itemsize
+        stored = np.frombuffer(raw, ENCODINGS[dtype], offset=len(raw) - size).reshape(shape)
+        return stored if dtype == "float32" else restored(stored, np.array(self.about["exponents"]))
 
 
 def shards(folder: Path) -> list[Path]:
@@ -61,7 +62,7 @@ def shards(folder: Path) -> list[Path]:
 
 
 def open_shard(path: Path) -> Shard:
-    """The shard of that `.json`; its rows are not read yet."""
+    """The shard of a `.json`; its rows are not read yet."""
     raw = _read(path)
     try:
         about = dict(json.loads(raw))
@@ -78,18 +79,18 @@ def write_shard(path: Path, keys: Sequence[str], rows: Rows, dtype: str) -> Rows
     if len(keys) != len(rows):
         raise ValueError(f"There are {len(rows)} rows for {len(keys)} keys.")
     about: dict[str, Any] = {"keys": list(keys), "shape": list(rows.shape), "dtype": dtype}
-    kept = rows = np.ascontiguousarray(rows, "<f4")
+    stored = rows = np.ascontiguousarray(rows, "<f4")
     if dtype == "float16":
-        kept, exponents = halved(rows)
-        back = restored(kept, exponents)
+        stored, exponents = to_float16(rows)
+        back = restored(stored, exponents)
         about |= {"exponents": exponents.tolist(), "relative_error": _relative_error(rows, back)}
         rows = back
     head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(kept))
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(stored))
     with written(path.with_suffix(".npy")) as file:
         file.write(head.getvalue())
-        file.write(kept.data)
-    about["npy"] = _checksum(head.getvalue(), kept.data)  # of what should be on disk, not of what a second look finds there
+        file.write(stored.data)
+    about["npy"] = _checksum(head.getvalue(), stored.data)  # of the intended bytes, not of a second read
     with written(path, "w") as file:
         file.write(_signed(about))
     return rows
@@ -104,20 +105,21 @@ def delete_shard(path: Path) -> None:
             raise StorageError(f"{file} is damaged and could not be deleted: {error.strerror}. Delete it.") from error
 
 
-def halved(rows: Rows) -> tuple[Float16[np.ndarray, "n k"], Int[np.ndarray, " n"]]:
-    """(row · 2^−e in float16, e), with e such that each row's largest entry comes near the top of float16's range.
+def to_float16(rows: Rows) -> tuple[Float16[np.ndarray, "n k"], Int[np.ndarray, " n"]]:
+    """(row · 2^−e in float16, e), with each row's largest entry near the top of float16's range.
 
-    A power of two loses nothing, so the error is float16's rounding: 2^−11 of an entry, for entries above 2^−29 of the largest.
+    A power of two is exact, so the error is float16's rounding: 2^−11 of an entry, for entries above 2^−29 of
+    the largest.
     """
     if not np.isfinite(rows).all():
-        raise NonFiniteError("A row of features has a NaN or an infinity; float16 keeps finite numbers only. Look at the weights.")
+        raise NonFiniteError("A row of features has a NaN or an infinity; float16 holds finite numbers only. Check the weights.")
     exponents = np.frexp(np.abs(rows).max(axis=1))[1] - TOP
     return np.ldexp(rows, -exponents[:, None]).astype("<f2"), exponents
 
 
-def restored(kept: Float16[np.ndarray, "n k"], exponents: Int[np.ndarray, " n"]) -> Rows:
-    """The float32 rows that `halved` made these of, but for its rounding."""
-    return np.ldexp(kept.astype(np.float32), exponents[:, None])
+def restored(scaled: Float16[np.ndarray, "n k"], exponents: Int[np.ndarray, " n"]) -> Rows:
+    """row = scaled · 2^e: the inverse of `to_float16`, up to its rounding."""
+    return np.ldexp(scaled.astype(np.float32), exponents[:, None])
 
 
 def _relative_error(rows: Rows, back: Rows) -> float:
@@ -127,7 +129,7 @@ def _relative_error(rows: Rows, back: Rows) -> float:
 
 
 def _signed(about: Mapping[str, Any]) -> str:
-    """The text of a `.json`, with the checksum of all the rest as its last field."""
+    """The text of a `.json`, whose last field is the checksum of the others."""
     return json.dumps({**about, "json": _checksum(json.dumps(about).encode())})
 
 
@@ -143,5 +145,5 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         if error.errno not in LOST:
-            raise StorageError(f"Could not read {path}: {error.strerror}. Run the same command again.") from error
+            raise StorageError(f"Could not read {path}: {error.strerror}. Try again.") from error
         raise Damaged(f"The stored features in {path} cannot be read ({error.strerror}).") from error

@@ -1,7 +1,7 @@
-"""Rows of numbers on disk, found by what they were computed from: get or compute, shard by shard; a kill loses at most one shard.
+"""Rows of numbers on disk, addressed by their settings: get or compute; a kill loses at most one shard.
 
-A folder holds the rows of one setting (model, measurement, draws, projector) in one dtype; a row is found by its example's
-content hash. Damage is found on reading, told, and computed anew.
+A folder holds the rows of one setting (model, measurement, draws, projector) in one dtype; the key of a row
+is its example's content hash. A damaged shard is detected on reading, reported, and computed again.
 """
 
 import hashlib
@@ -16,46 +16,47 @@ from pathlib import Path
 import numpy as np
 
 from headwater.disk.files import locked, written
-from headwater.disk.shards import DTYPES, Damaged, Rows, delete_shard, open_shard, shards, write_shard
+from headwater.disk.shards import ENCODINGS, Damaged, Rows, delete_shard, open_shard, shards, write_shard
 from headwater.errors import unknown
 from headwater.workers import Crew
 
 
 def default_root() -> Path:
     """`$HEADWATER_STORE`, else `headwater` in the user's cache folder."""
-    named = os.environ.get("HEADWATER_STORE")
-    if named:
-        return Path(named)
+    folder = os.environ.get("HEADWATER_STORE")
+    if folder:
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headwater"
 
 
 def to_stderr(line: str) -> None:
-    """One line to whoever looks on."""
+    """Print one line to stderr."""
     print(line, file=sys.stderr)
 
 
-def unheard(done: int, total: int) -> None:
-    """Progress that nobody is told of."""
+def unheard(count: int, total: int) -> None:
+    """Ignore progress."""
 
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Feature rows under one root folder, kept as float32, or as float16 in half the space.
+    """Feature rows under one root folder, stored as float32, or as float16 in half the space.
 
-    `progress` is told (rows done, rows to do) while rows are computed; `told` one line about each damaged shard. `crew` computes
-    what is missing (None: this process). `memory`: bytes that a method may hold which has no model to say so.
+    `progress` is called with (rows done, rows to do) while rows are computed, `warn` with one line for each
+    damaged shard. `crew` computes missing rows (None: this process). `memory`: bytes that a method without a
+    model may hold.
     """
 
     root: Path
-    progress: Callable[[int, int], None] = unheard  # by name, so that other processes can be given the store
-    told: Callable[[str], None] = to_stderr
+    progress: Callable[[int, int], None] = unheard  # named functions, so that the store can be pickled for other processes
+    warn: Callable[[str], None] = to_stderr
     dtype: str = "float32"
     crew: Crew | None = None
     memory: int = 2**30
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise unknown("dtype", self.dtype, DTYPES)
+        if self.dtype not in ENCODINGS:
+            raise unknown("dtype", self.dtype, ENCODINGS)
 
     def rows(
         self,
@@ -63,9 +64,9 @@ class FeatureStore:
         keys: Sequence[str],
         compute: Callable[[list[int]], Iterable[Rows]],
     ) -> Rows:
-        """The float32 rows of `keys`, in that order; those not on disk come from `compute(positions)`, a block at a time.
+        """The float32 rows of `keys`, in order; missing rows come from `compute(positions)`, in blocks.
 
-        Each block is kept as soon as it exists, so a killed run repeats at most one. Equal keys are computed once.
+        Each block is written at once, so a killed run repeats at most one. Equal keys are computed once.
         """
         gathered = _Gathered(keys)
         with self.place("features", settings, f"-{self.dtype}") as folder:
@@ -77,7 +78,7 @@ class FeatureStore:
 
     @contextmanager
     def place(self, kind: str, settings: Mapping[str, object], suffix: str = "") -> Iterator[Path]:
-        """The folder of what was computed from these settings, which it tells; one process at a time is in it."""
+        """The locked folder of these settings, which its `settings.json` records."""
         folder = self.root / kind / f"{_name(settings)}{suffix}"
         with locked(folder):
             if not (folder / "settings.json").exists():
@@ -86,7 +87,7 @@ class FeatureStore:
             yield folder
 
     def _read(self, folder: Path, gathered: "_Gathered") -> None:
-        """Gather what is on disk. A damaged shard is told and deleted: its rows are missing, and so computed."""
+        """Gather rows from disk. A damaged shard is reported and deleted, so that its rows are computed."""
         for path in shards(folder):
             try:
                 shard = open_shard(path)
@@ -94,43 +95,43 @@ class FeatureStore:
                     gathered.put(shard.keys, shard.rows())
             except Damaged as damage:
                 delete_shard(path)
-                self.told(f"{damage} They are computed anew.")
+                self.warn(f"{damage} They are computed again.")
 
     def _compute(self, folder: Path, gathered: "_Gathered", keys: list[str], blocks: Iterable[Rows]) -> None:
-        """Keep and gather the rows of `keys` as they are computed."""
-        done, first = 0, max((_number(path) for path in shards(folder)), default=-1) + 1
+        """Write and gather the rows of `keys` as they are computed."""
+        count, first = 0, max((_number(path) for path in shards(folder)), default=-1) + 1
         for number, block in enumerate(blocks, first):
-            block_keys = keys[done : done + len(block)]
+            block_keys = keys[count : count + len(block)]
             gathered.put(block_keys, write_shard(folder / f"rows-{number:06d}.json", block_keys, block, self.dtype))
-            done += len(block)
-            self.progress(done, len(keys))
-        if done < len(keys):
-            raise ValueError(f"There are rows for {done} of {len(keys)} keys; expected one for each.")
+            count += len(block)
+            self.progress(count, len(keys))
+        if count < len(keys):
+            raise ValueError(f"There are rows for {count} of {len(keys)} keys; expected one for each.")
 
 
 class _Gathered:
-    """The rows of `keys` as they are found: allocated once, when the width is known, and filled shard by shard."""
+    """The rows of `keys`, allocated once, when the width is known, and filled shard by shard."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self.places: dict[str, list[int]] = {}
         for place, key in enumerate(keys):
             self.places.setdefault(key, []).append(place)
-        self.rows, self.found = np.empty((len(keys), 0), np.float32), set[str]()
+        self.rows, self.filled = np.empty((len(keys), 0), np.float32), set[str]()
 
     def put(self, keys: Sequence[str], rows: Rows) -> None:
-        """Copy each row to wherever its key stands."""
-        if not self.found:
+        """Copy each row to every place of its key."""
+        if not self.filled:
             self.rows = np.empty((len(self.rows), rows.shape[1]), np.float32)
         if rows.shape[1] != self.rows.shape[1]:
             raise ValueError(f"A row of {rows.shape[1]} numbers among rows of {self.rows.shape[1]}: settings must fix the width.")
         pairs = [(place, row) for row, key in enumerate(keys) for place in self.places.get(key, ())]
         to, of = np.array(pairs, np.int64).reshape(-1, 2).T
         self.rows[to] = rows[of]
-        self.found.update(keys)
+        self.filled.update(keys)
 
     def missing(self) -> list[int]:
         """The first place of each key without a row."""
-        return [places[0] for key, places in self.places.items() if key not in self.found]
+        return [places[0] for key, places in self.places.items() if key not in self.filled]
 
 
 def _number(path: Path) -> int:

@@ -1,0 +1,1 @@
+"""Scores against retraining: LDS, tuning, counterfactual figures. No torch."""

@@ -1,0 +1,1 @@
+"""What methods of one kind share: gradients, kernel, influence, learning, pictures."""

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from headwater.diffusion.denoiser import Denoiser, needed
+from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError, unknown
 from headwater.examples import Examples
 from headwater.gradients.features import Features, features
+from headwater.gradients.spec import GradientSpec
 from headwater.linalg.project import PROJECTORS, AnyProjector, projector
 
 
@@ -54,6 +55,11 @@ class Gradients:
         timesteps = self.timesteps if not query or self.query_timesteps is None else self.query_timesteps
         return Draws(timesteps, self.strategy, self.noises, self.seed)
 
+    def spec(self, *, query: bool = False) -> GradientSpec:
+        """The gradient of a training image, or of a query. Training images have no path: `simple` replaces `trajectory`."""
+        name = "simple" if self.measurement == "trajectory" and not query else self.measurement
+        return GradientSpec(name, self.draws(query=query), self.parameters, self.normalize)
+
     def check_schedule(self, T: int) -> None:
         """Raise an OptionError if a schedule of T timesteps lacks one of the steps."""
         self.draws().check(T)
@@ -93,15 +99,13 @@ class GradientFeatures(Gradients):
         return 4 * (n + q) * (parameters if self.projector == "none" else self.k)
 
     def train(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
-        """Φ `[n, k]` of the training images. They have no sampler's path: their loss stands in for `trajectory`."""
-        self.check_schedule(needed(model).schedule.T)
-        trained = "simple" if self.measurement == "trajectory" else self.measurement
-        return features(model, examples, trained, self.draws(), self.projecting(), store, self.parameters, self.normalize)
+        """Φ `[n, k]` of the training images."""
+        self.check_schedule(require_model(model).schedule.T)
+        return features(model, examples, self.spec(), self.projecting(), store)
 
     def query(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
         """Φ `[q, k]` of the queries."""
-        draws = self.draws(query=True)
-        return features(model, examples, self.measurement, draws, self.projecting(), store, self.parameters, self.normalize)
+        return features(model, examples, self.spec(query=True), self.projecting(), store)
 
     def projecting(self) -> AnyProjector:
         """The projector that the fields describe."""

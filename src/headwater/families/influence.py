@@ -1,7 +1,7 @@
 """Influence functions: the inverse curvature of the training loss between a query's gradient and every training image's."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from typing import ClassVar
 
@@ -17,9 +17,9 @@ from headwater.curvature.kfac import Curvature
 from headwater.curvature.products import Side, Streamed, query_sides, refined_side
 from headwater.curvature.refinement import ExactSolver
 from headwater.curvature.stored import Factors, in_order_of_content, kfac_of
-from headwater.diffusion.denoiser import Denoiser, check_fits, needed
+from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
-from headwater.diffusion.measure import canonical, measurement
+from headwater.diffusion.measure import canonical
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError, unknown
 from headwater.examples import Examples
@@ -104,8 +104,8 @@ class Influence(Gradients):
         return kfac_of(factors, store)
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> InfluenceIndex:
-        model = needed(model)
-        check_fits(model, train)
+        model = require_model(model)
+        model.check(train)
         self.check_schedule(model.schedule.T)
         return InfluenceIndex(model, train, store, self.curvature(model, train, store))
 
@@ -117,7 +117,7 @@ class Influence(Gradients):
     ) -> Iterator[Float[np.ndarray, "λ q n"]]:
         """Scores at each damping, from one stream of the training images' gradients."""
         check_dampings(dampings)
-        check_fits(index.model, queries)
+        index.model.check(queries)
         keys = queries.path_keys if self.along_path else queries.keys
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         distinct = sorted(first)  # equal queries once, in a fixed order: stored scores hit in any order
@@ -210,8 +210,8 @@ class Influence(Gradients):
         curvature = index.curvature
         if queries is None:
             return query_sides(curvature, [], dampings)
-        measured, draws = measurement(self.measurement), self.draws(query=True)
-        blocks = projected(index.model, queries, measured, draws, Identity(), pattern=curvature.pattern, normalize=self.normalize)
+        spec = replace(self.spec(query=True), pattern=curvature.pattern)
+        blocks = projected(index.model, queries, spec, Identity())
         if not self.refine:
             return query_sides(curvature, blocks, dampings, compression=self.compression)
         gradients = torch.cat(list(blocks))

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from headwater.diffusion.denoiser import Denoiser, evenly, needed
+from headwater.diffusion.denoiser import Denoiser, evenly, require_model
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.examples import Examples
@@ -34,7 +34,7 @@ class InnerProduct(GradientFeatures):
         return [model]
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> list[Checkpoint]:
-        stages = self.models(needed(model))
+        stages = self.models(require_model(model))
         return [Checkpoint(stage, self._sized(self.train(stage, train, store))) for stage in stages]
 
     def score(self, index: list[Checkpoint], queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q n"]]:

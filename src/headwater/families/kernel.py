@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headwater.curvature.gram import Gram
-from headwater.diffusion.denoiser import Denoiser, needed
+from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
 from headwater.families.gradients import GradientFeatures
@@ -45,7 +45,7 @@ class Kernel(GradientFeatures):
         return damping_of(self.damping, self.absolute_damping, Damping(self.usual))
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> KernelIndex:
-        return KernelIndex(needed(model), self.gram(model, train, store))
+        return KernelIndex(require_model(model), self.gram(model, train, store))
 
     def gram(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Gram:
         """The operator of the training images' features."""

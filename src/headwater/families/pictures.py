@@ -12,7 +12,7 @@ def views(model: Denoiser | None, examples: Examples, space: str, store: Feature
     """The examples' pixels, or the latents that they carry; if `mirrored`, also the latents of the mirror images."""
     if space == "pixels":
         return Views(examples.images)
-    values = examples.seen(space)
+    values = examples.in_space(space)
     if not mirrored:
         return Views(values)
     if model is None:

@@ -1,0 +1,1 @@
+"""Gradients of each example, by two engines, and projected features through the store."""

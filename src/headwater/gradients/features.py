@@ -7,60 +7,53 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from headwater.diffusion.denoiser import Denoiser, check_fits, needed
-from headwater.diffusion.draws import AnyDraws, Draws, Journey
-from headwater.diffusion.measure import canonical, measurement
+from headwater.diffusion.denoiser import Denoiser, require_model
+from headwater.diffusion.draws import Draws
+from headwater.diffusion.measure import canonical
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
 from headwater.gradients.forward import values
 from headwater.gradients.projected import BLOCK, projected
+from headwater.gradients.spec import GradientSpec
 from headwater.linalg.project import AnyProjector
 from headwater.workers import in_order
 
 Features = Float32[np.ndarray, "n k"]
-VERSION = 2  # of the numbers that given settings stand for
+VERSION = 2  # of the numbers that the same settings stand for
 
 
 def features(
-    model: Denoiser | None,
-    examples: Examples,
-    measurement_name: str,
-    draws: AnyDraws,
-    project: AnyProjector,
-    store: FeatureStore,
-    pattern: str = "*",
-    normalize: bool = False,
+    model: Denoiser | None, examples: Examples, spec: GradientSpec, projector: AnyProjector, store: FeatureStore
 ) -> Features:
-    """φ(x) = R ∇_θ m(x) for all examples, from the store or computed: p numbers an example are never kept, only k."""
-    model = needed(model)
-    check_fits(model, examples)
+    """φ(x) = R ∇_θ m(x) for all examples, from the store or computed. Only k numbers an example are ever stored, not p."""
+    model = require_model(model)
+    model.check(examples)
     settings = {
         "model": model.fingerprint,
-        "measurement": canonical(measurement_name),
-        "draws": asdict(draws),
-        "projector": {"name": type(project).__name__, **asdict(project)},
-        "parameters": pattern,
-        "normalize": normalize,
+        "measurement": canonical(spec.measurement),
+        "draws": asdict(spec.draws),
+        "projector": {"name": type(projector).__name__, **asdict(projector)},
+        "parameters": spec.pattern,
+        "normalize": spec.normalize,
         "dtype": str(model.dtype),
         "version": VERSION,
     }
 
     def compute(positions: list[int]) -> Iterator[Features]:
-        what = Wanted(model, examples.take(positions), measurement_name, draws, project, pattern, normalize)
+        rows = FeatureRows(model, examples.take(positions), spec, projector)
         if store.crew is None:
-            yield from what.blocks(slice(None))
+            yield from rows.blocks(slice(None))
         else:
             parts = [slice(low, low + BLOCK) for low in range(0, len(positions), BLOCK)]
-            yield from in_order(store.crew.work(_block, what, parts), parts)
+            yield from in_order(store.crew.work(_block, rows, parts), parts)
 
-    along = measurement_name == "trajectory" or isinstance(draws, Journey)
-    return store.rows(settings, examples.path_keys if along else examples.keys, compute)
+    return store.rows(settings, examples.path_keys if spec.along_path else examples.keys, compute)
 
 
 def losses(model: Denoiser | None, examples: Examples, draws: Draws, store: FeatureStore) -> Float32[np.ndarray, "n d"]:
     """The training loss of every draw of each example, from the store or computed: forward passes alone."""
-    model = needed(model)
-    check_fits(model, examples)
+    model = require_model(model)
+    model.check(examples)
     settings = {"model": model.fingerprint, "losses": asdict(draws), "dtype": str(model.dtype), "version": VERSION}
 
     def compute(positions: list[int]) -> Iterator[Features]:
@@ -69,24 +62,20 @@ def losses(model: Denoiser | None, examples: Examples, draws: Draws, store: Feat
     return store.rows(settings, examples.keys, compute)
 
 
-class Wanted(NamedTuple):
-    """The rows wanted: which gradient of which examples, projected how."""
+class FeatureRows(NamedTuple):
+    """The rows to compute, as they travel to a worker process."""
 
     model: Denoiser
     examples: Examples
-    measurement: str
-    draws: AnyDraws
-    project: AnyProjector
-    pattern: str
-    normalize: bool
+    spec: GradientSpec
+    projector: AnyProjector
 
     def blocks(self, rows: slice) -> Iterator[Features]:
         """The features of the examples at `rows`, block by block."""
-        chosen = self.examples.take(np.arange(len(self.examples))[rows])
-        what = measurement(self.measurement)
-        found = projected(self.model, chosen, what, self.draws, self.project, pattern=self.pattern, normalize=self.normalize)
-        yield from (block.float().cpu().numpy() for block in found)
+        examples = self.examples.take(np.arange(len(self.examples))[rows])
+        blocks = projected(self.model, examples, self.spec, self.projector)
+        yield from (block.float().cpu().numpy() for block in blocks)
 
 
-def _block(what: Wanted, rows: slice) -> Features:
-    return np.concatenate(list(what.blocks(rows)))
+def _block(features: FeatureRows, rows: slice) -> Features:
+    return np.concatenate(list(features.blocks(rows)))

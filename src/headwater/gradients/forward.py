@@ -1,4 +1,4 @@
-"""What a model makes of draws, without gradients: measurements of every draw, as many draws at a time as make sense."""
+"""Measurements of every draw by forward passes alone, as many draws at a time as are worth while."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class Values(NamedTuple):
 def values(model: Denoiser, examples: Examples, names: Sequence[str], draws: Draws) -> Iterator[Values]:
     """The named measurements of every draw of all examples, some examples at a time, in order.
 
-    With `trajectory` among them the draws are the steps of the path that each picture came by.
+    With `trajectory` among them the draws are the steps of the path by which each picture was sampled.
     """
     height = max(1, rows_at_once(model) // draws.count)
     for start in range(0, len(examples), height):
@@ -36,18 +36,19 @@ def values(model: Denoiser, examples: Examples, names: Sequence[str], draws: Dra
 
 
 def rows_at_once(model: Denoiser) -> int:
-    """How many draws go through the model together, without a graph."""
+    """The number of draws that go through the model together, without a graph."""
     return max(1, min(ROWS, PIXELS // int(np.prod(model.shape))))
 
 
 def _values(model: Denoiser, examples: Examples, rows: slice, names: Sequence[str], draws: Draws) -> Values:
     along = "trajectory" if "trajectory" in names else "simple"
-    given = drawn(model, examples, rows, measurement(along), draws)
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
-    for part in given.parts(rows_at_once(model)):
+    inputs = drawn(model, examples, rows, measurement(along), draws)
+    values: dict[str, list[Tensor]] = {name: [] for name in names}
+    for part in inputs.parts(rows_at_once(model)):
         draw = part.draw
         with torch.no_grad():
             output = model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1), part.flat).view_as(draw.x_t)
             for name in names:
-                found[name].append(measurement(name)(output, draw, model.schedule))
-    return Values({name: torch.cat(each, 1).float().cpu().numpy() for name, each in found.items()}, given.draw.t.cpu().numpy())
+                values[name].append(measurement(name)(output, draw, model.schedule))
+    arrays = {name: torch.cat(parts, 1).float().cpu().numpy() for name, parts in values.items()}
+    return Values(arrays, inputs.draw.t.cpu().numpy())

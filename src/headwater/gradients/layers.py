@@ -1,4 +1,4 @@
-"""Layers whose gradients factor: what entered a layer, what came back to its output, and how the two multiply.
+"""Layers whose gradients factor into their input and the gradient of their output.
 
 Both sides have one row per (example, draw). For every kind of layer here the gradient of a row is a sum over positions s,
 g_s ã_sᵀ with ã the input (a convolution's: the patch under the kernel; a 1 appended for the bias), or for a norm g_s ⊙ â_s.
@@ -20,7 +20,7 @@ from headwater.errors import ModelError
 
 @dataclass(frozen=True, eq=False)
 class Layer(ABC):
-    """One module with the parameters asked for: `places` maps `weight` and `bias` to their first flat coordinate."""
+    """One module and its chosen parameters: `places` maps `weight` and `bias` to their first flat coordinate."""
 
     name: str
     module: nn.Module
@@ -28,7 +28,7 @@ class Layer(ABC):
 
     @property
     def size(self) -> int:
-        """How many parameters were asked for."""
+        """The number of chosen parameters."""
         return sum(cast(Tensor, getattr(self.module, part)).numel() for part in self.places)
 
     @property
@@ -64,27 +64,27 @@ class MatrixLayer(Layer):
         return g.reshape(len(g), -1, g.shape[-1])
 
     @abstractmethod
-    def through(self, a: Tensor, left: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
-        """`inputs(a)` leftᵀ, without building the former."""
+    def through(self, a: Tensor, matrix: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
+        """`inputs(a)` matrixᵀ, without building `inputs(a)`."""
 
 
 class LinearLayer(MatrixLayer):
     """y = Wx + b at every position."""
 
     def gradient(self, a: Tensor, g: Tensor, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
-        each = g.reshape(b, -1, g.shape[-1])
+        outputs = g.reshape(b, -1, g.shape[-1])
         if "weight" in self.places:
-            yield "weight", (each.mT @ a.reshape(b, -1, a.shape[-1])).flatten(1)
+            yield "weight", (outputs.mT @ a.reshape(b, -1, a.shape[-1])).flatten(1)
         if "bias" in self.places:
-            yield "bias", each.sum(1)
+            yield "bias", outputs.sum(1)
 
     def inputs(self, a: Tensor) -> Float[Tensor, "r s i"]:
         flat = a.reshape(len(a), -1, a.shape[-1])
         return F.pad(flat, (0, 1), value=1.0) if "bias" in self.places else flat
 
-    def through(self, a: Tensor, left: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
+    def through(self, a: Tensor, matrix: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
         flat = a.reshape(len(a), -1, a.shape[-1])
-        return F.linear(flat, left[:, : flat.shape[-1]], left[:, -1] if "bias" in self.places else None)
+        return F.linear(flat, matrix[:, : flat.shape[-1]], matrix[:, -1] if "bias" in self.places else None)
 
 
 class ConvLayer(MatrixLayer):
@@ -95,7 +95,7 @@ class ConvLayer(MatrixLayer):
         return super().matrix if cast(nn.Conv2d, self.module).groups == 1 else None
 
     def padded(self, a: Tensor) -> tuple[Tensor, list[int]]:
-        """The input and the zeros still to be put around it; other paddings are made here."""
+        """The input and the zeros that are still to be padded; other paddings are done here."""
         conv = cast(nn.Conv2d, self.module)
         if conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
             return a, list(conv.padding)
@@ -106,15 +106,15 @@ class ConvLayer(MatrixLayer):
         if "weight" in self.places:
             conv = cast(nn.Conv2d, self.module)
             a, padding = self.padded(a)
-            # The library's own weight gradient, an example at a time: its draws are the batch, and nothing is unfolded.
-            each = [
+            # torch's weight gradient, one example at a time: its draws are the batch, and nothing is unfolded.
+            weights = [
                 torch.ops.aten.convolution_backward(
                     g_i, a_i, conv.weight.detach().to(g), None, conv.stride, padding, conv.dilation, False, [0, 0], conv.groups,
                     [False, True, False],
                 )[1]
                 for a_i, g_i in zip(a.chunk(b), g.chunk(b), strict=True)
             ]  # fmt: skip
-            yield "weight", torch.stack(each).flatten(1)
+            yield "weight", torch.stack(weights).flatten(1)
         if "bias" in self.places:
             yield "bias", g.sum((2, 3)).view(b, -1, g.shape[1]).sum(1)
 
@@ -127,11 +127,11 @@ class ConvLayer(MatrixLayer):
     def outputs(self, g: Tensor) -> Float[Tensor, "r s o"]:
         return g.flatten(2).mT
 
-    def through(self, a: Tensor, left: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
+    def through(self, a: Tensor, matrix: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
         conv = cast(nn.Conv2d, self.module)
         a, padding = self.padded(a)
-        kernel = left[:, : conv.weight[0].numel()].reshape(-1, *conv.weight.shape[1:])
-        bias = left[:, -1].contiguous() if "bias" in self.places else None
+        kernel = matrix[:, : conv.weight[0].numel()].reshape(-1, *conv.weight.shape[1:])
+        bias = matrix[:, -1].contiguous() if "bias" in self.places else None
         return F.conv2d(a, kernel, bias, cast(Any, conv.stride), cast(Any, padding), cast(Any, conv.dilation)).flatten(2).mT
 
 
@@ -153,7 +153,7 @@ class NormLayer(Layer):
         return F.rms_norm(a, norm.normalized_shape, eps=norm.eps)
 
     def _summed(self, values: Tensor, b: int) -> Float[Tensor, "b w"]:
-        """Over positions and draws. A GroupNorm's channels come second, the others' features last."""
+        """The sum over positions and draws. A GroupNorm's channels come second, the features of other norms last."""
         if isinstance(self.module, nn.GroupNorm):
             return values.reshape(*values.shape[:2], -1).sum(2).view(b, -1, values.shape[1]).sum(1)
         width = cast(Tensor, self.module.weight).numel()
@@ -161,7 +161,7 @@ class NormLayer(Layer):
 
 
 class EmbeddingLayer(MatrixLayer):
-    """y = W[index]: the gradient of a row is the output's, put at the index. As a matrix it is [features, words]."""
+    """y = W[index]: the gradient of the output, added at the index. As a matrix it is [features, words]."""
 
     def oriented(self, weight: Tensor) -> Tensor:
         return weight.mT
@@ -176,8 +176,8 @@ class EmbeddingLayer(MatrixLayer):
         weight = cast(Tensor, self.module.weight)
         return F.one_hot(a.reshape(len(a), -1), len(weight)).to(torch.promote_types(weight.dtype, torch.float32))
 
-    def through(self, a: Tensor, left: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
-        return left.T[a.reshape(len(a), -1)]
+    def through(self, a: Tensor, matrix: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
+        return matrix.T[a.reshape(len(a), -1)]
 
 
 KINDS: dict[type[nn.Module], type[Layer]] = {
@@ -191,23 +191,26 @@ KINDS: dict[type[nn.Module], type[Layer]] = {
 
 
 def layers_of(model: Denoiser, pattern: str = "*") -> list[Layer]:
-    """The layers that hold the model's trainable parameters of that name pattern. What cannot be seen is refused by name."""
+    """The layers that hold the model's trainable parameters of this name pattern.
+
+    Raises a ModelError that names the parameters that belong to no such layer.
+    """
     _refuse_checkpointing(model.module)
     first, place = {}, 0
     for name, parameter in model.parameters(pattern).items():
         first[name], place = place, place + parameter.numel()
-    found, seen = [], set()
+    layers, covered = [], set()
     for name, module in model.module.named_modules():
-        own = {part: f"{name}.{part}" if name else part for part, _ in module.named_parameters(recurse=False)}
-        places = {part: first[whole] for part, whole in own.items() if whole in first}
+        names = {part: f"{name}.{part}" if name else part for part, _ in module.named_parameters(recurse=False)}
+        places = {part: first[path] for part, path in names.items() if path in first}
         kind = next((layer for base, layer in KINDS.items() if isinstance(module, base)), None)
         if places and kind is not None:
-            found.append(kind(name, module, places))
-            seen |= {own[part] for part in places}
-    unseen = [name for name in first if name not in seen]
+            layers.append(kind(name, module, places))
+            covered |= {names[part] for part in places}
+    unseen = [name for name in first if name not in covered]
     if unseen:
         raise unseen_parameters(unseen)
-    return found
+    return layers
 
 
 def parameters_of(layers: Sequence[Layer]) -> dict[str, Tensor]:
@@ -221,11 +224,12 @@ def parameters_of(layers: Sequence[Layer]) -> dict[str, Tensor]:
 
 def unseen_parameters(names: list[str]) -> ModelError:
     """The error for parameters whose gradient cannot be read off a layer's input and output."""
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    first = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     kinds = ", ".join(kind.__name__ for kind in KINDS)
     return ModelError(
-        f"Per-example gradients of {shown} cannot be computed: expected parameters of {kinds}, each used by its own layer alone. "
-        "Choose others with --set parameters=PATTERN."
+        f"Per-example gradients of {first} cannot be computed: expected parameters of {kinds}, each used by its own layer alone. "
+        "Choose other parameters by a name pattern.",
+        hint="On the command line: --set parameters=PATTERN.",
     )
 
 

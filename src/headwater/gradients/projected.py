@@ -1,4 +1,4 @@
-"""Projected per-example gradients, row by row: consumers of the layers' gradients that never hold more than one layer's."""
+"""Projected per-example gradients, row by row: they consume the layers' gradients and never hold more than one layer's."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
@@ -10,23 +10,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.draws import AnyDraws
 from headwater.diffusion.measure import Measurement
 from headwater.examples import Examples
 from headwater.gradients.hooks import LayerGradient, check, stream, wide
 from headwater.gradients.inputs import Drawn, divisor, drawn
 from headwater.gradients.layers import Layer, MatrixLayer, layers_of, parameters_of
 from headwater.gradients.memory import draws_that_fit
+from headwater.gradients.spec import GradientSpec
 from headwater.gradients.vmap import non_finite
 from headwater.linalg.project import AnyProjector, Dense, Identity, Sparse, TwoSided, project
 
-BLOCK = 128  # examples whose rows are handed on, and kept on disk, together
-PATIENCE = 20.0  # seconds after which a block is handed on as it is
-SLAB = 2**28  # numbers of whole gradients held at once (1 GiB)
+BLOCK = 128  # examples whose rows are handed on, and written to disk, together
+PATIENCE = 20.0  # seconds after which a block is handed on before it is full
+SLAB = 2**28  # numbers of unprojected gradients held at once (1 GiB)
 
 
-class Exact:
-    """The gradient itself, in the order of the model's parameters, and then a projection of it."""
+class Unprojected:
+    """The gradient itself, in the order of the model's parameters, which `fold` then projects."""
 
     def __init__(self, layers: Sequence[Layer], projector: Dense | Sparse | Identity) -> None:
         self.layers, self.fold = layers, projector
@@ -43,16 +43,16 @@ class Exact:
 class TwoSides:
     """L G Rᵀ for every layer whose gradient is a matrix G = Σ g ãᵀ: both sides are shortened before they are multiplied.
 
-    The input is shortened in the forward pass (for a convolution by a small convolution), and is all that is kept of it.
+    The input is shortened in the forward pass (for a convolution by a small convolution), and only the short input is held.
     """
 
-    def __init__(self, layers: Sequence[Layer], given: TwoSided) -> None:
-        self.layers, self.fold = layers, given.fold
+    def __init__(self, layers: Sequence[Layer], projector: TwoSided) -> None:
+        self.layers, self.fold = layers, projector.fold
         self.left: dict[str, Tensor] = {}
         self.right: dict[str, Tensor] = {}
         self.places: dict[str, int] = {}
         self.width = 0
-        side = given.side(sum(layer.matrix is not None for layer in layers))
+        side = projector.side(sum(layer.matrix is not None for layer in layers))
         for layer in layers:
             self.places[layer.name] = self.width
             if layer.matrix is None:
@@ -60,8 +60,8 @@ class TwoSides:
                 continue
             rows, columns = layer.matrix
             like = wide(next(layer.module.parameters()).detach())
-            self.left[layer.name] = torch.as_tensor(given.matrix(side, rows, layer.name, "left")).to(like)
-            self.right[layer.name] = torch.as_tensor(given.matrix(side, columns, layer.name, "right")).to(like)
+            self.left[layer.name] = torch.as_tensor(projector.matrix(side, rows, layer.name, "left")).to(like)
+            self.right[layer.name] = torch.as_tensor(projector.matrix(side, columns, layer.name, "right")).to(like)
             self.width += min(side, rows) * min(side, columns)
 
     def keep(self, layer: Layer, a: Tensor) -> Tensor:
@@ -75,79 +75,66 @@ class TwoSides:
                 place += block.shape[1]
             return
         for short, g in gradient.sides:
-            each = self.left[layer.name] @ layer.outputs(g).mT @ short
-            yield place, each.view(b, -1, *each.shape[1:]).sum(1).flatten(1)
+            rows = self.left[layer.name] @ layer.outputs(g).mT @ short
+            yield place, rows.view(b, -1, *rows.shape[1:]).sum(1).flatten(1)
+
+
+Sketch = Unprojected | TwoSides
 
 
 def projected(
-    model: Denoiser,
-    examples: Examples,
-    measurement: Measurement,
-    draws: AnyDraws,
-    projector: AnyProjector,
-    *,
-    pattern: str = "*",
-    normalize: bool = False,
-    rows: int | None = None,
+    model: Denoiser, examples: Examples, spec: GradientSpec, projector: AnyProjector, *, rows: int | None = None
 ) -> Iterator[Float[Tensor, "b k"]]:
     """φ(x) = R ∇_θ mean over draws of m, for all examples in order, in blocks of at most BLOCK rows and, unprojected,
     at most SLAB numbers.
 
     `rows` draws go through the model at once (None: as many as fit `model.memory`), of a power of two of examples, never from two
-    blocks: whoever goes on after a block gets the same numbers. With `normalize`, φ(x) = mean over timesteps of φ_t(x)/‖φ_t(x)‖,
-    each φ_t the sum over the noises of one timestep.
+    blocks: a caller that resumes after a block gets the same numbers. With `spec.normalize`, φ(x) = mean over timesteps of
+    φ_t(x)/‖φ_t(x)‖, each φ_t the sum over the noises of one timestep.
     """
-    layers = layers_of(model, pattern)
-    long = min(BLOCK, power_of_two(SLAB / sum(layer.size for layer in layers)))  # rows of whole gradients held together
-    if isinstance(projector, Dense) and not normalize:  # its entries are costly to make: many examples share them
-        flat = _blocks(model, examples, measurement, draws, Exact(layers, Identity()), rows, long)
+    layers = layers_of(model, spec.pattern)
+    height = min(BLOCK, power_of_two(SLAB / sum(layer.size for layer in layers)))  # unprojected rows held together
+    if isinstance(projector, Dense) and not spec.normalize:  # its entries are costly to draw: many examples share them
+        flat = _blocks(model, examples, spec, Unprojected(layers, Identity()), rows, height)
         yield from (project(projector, block) for block in flat)
-    else:
-        sketch = TwoSides(layers, projector) if isinstance(projector, TwoSided) else Exact(layers, projector)
-        height = long if isinstance(projector, Identity) else BLOCK
-        yield from _blocks(model, examples, measurement, draws, sketch, rows, height, normalize)
+        return
+    sketch = TwoSides(layers, projector) if isinstance(projector, TwoSided) else Unprojected(layers, projector)
+    yield from _blocks(model, examples, spec, sketch, rows, height if isinstance(projector, Identity) else BLOCK)
 
 
 def _blocks(
-    model: Denoiser,
-    examples: Examples,
-    measurement: Measurement,
-    draws: AnyDraws,
-    sketch: Exact | TwoSides,
-    rows: int | None,
-    block: int,
-    normalize: bool = False,
+    model: Denoiser, examples: Examples, spec: GradientSpec, sketch: Sketch, rows: int | None, block: int
 ) -> Iterator[Float[Tensor, "b k"]]:
+    measurement, draws = spec.function, spec.draws
     first = drawn(model, examples, slice(0, 1), measurement, draws)
     check(model, measurement, first, sketch.layers)
     rows = rows or draws_that_fit(model, measurement, first.one(0, 0), sketch.layers, sketch.keep)
     d = first.draw.t.shape[1]
 
-    def of(here: slice) -> Float[Tensor, "b k"]:
-        given = drawn(model, examples, here, measurement, draws)
-        pieces = given.parts(max(1, rows // draws.noises) * draws.noises)
-        if normalize:
-            found = _sum(_normalised(model, measurement, part, sketch, draws.noises) for part in pieces) * draws.noises / d
+    def of(part: slice) -> Float[Tensor, "b k"]:
+        inputs = drawn(model, examples, part, measurement, draws)
+        pieces = inputs.parts(max(1, rows // draws.noises) * draws.noises)
+        if spec.normalize:
+            out = _sum(_normalised(model, measurement, piece, sketch, draws.noises) for piece in pieces) * draws.noises / d
         else:
-            found = _sum(_rows(model, measurement, part, sketch, len(part.draw.t)) for part in pieces) / divisor(measurement, d)
-        if not torch.isfinite(found).all():
-            raise non_finite(model, measurement, *given, parameters_of(sketch.layers), examples.ids[here])
-        return found
+            sums = (_rows(model, measurement, piece, sketch, len(piece.draw.t)) for piece in pieces)
+            out = _sum(sums) / divisor(measurement, d)
+        if not torch.isfinite(out).all():
+            raise non_finite(model, measurement, *inputs, parameters_of(sketch.layers), examples.ids[part])
+        return out
 
     height = min(block, power_of_two(rows / d))
-    batches = (slice(low, min(low + height, len(examples))) for low in range(0, len(examples), height))
-    yield from gathered((of(here) for here in batches), block)
+    parts = (slice(low, min(low + height, len(examples))) for low in range(0, len(examples), height))
+    yield from gathered((of(part) for part in parts), block)
 
 
 def _sum(rows: Iterable[Float[Tensor, "b k"]]) -> Float[Tensor, "b k"]:
     return reduce(Tensor.add_, rows)
 
 
-def _rows(
-    model: Denoiser, measurement: Measurement, given: Drawn, sketch: Exact | TwoSides, count: int
-) -> Float[Tensor, "count k"]:
+def _rows(model: Denoiser, measurement: Measurement, inputs: Drawn, sketch: Sketch, count: int) -> Float[Tensor, "count k"]:
     """The folded sketch of Σ m in `count` rows, each a sum over its equal share of the draws."""
-    like = given.draw.x_t
+    like = inputs.draw.x_t
     dtype = torch.promote_types(like.dtype, torch.float32)
     out = torch.zeros(count, sketch.fold.width(sketch.width), device=like.device, dtype=dtype)
 
@@ -155,17 +142,15 @@ def _rows(
         for place, block in sketch.blocks(gradient, count):
             sketch.fold.add(out, block.to(dtype), place)
 
-    stream(model, measurement, given, sketch.layers, visit, sketch.keep)
+    stream(model, measurement, inputs, sketch.layers, visit, sketch.keep)
     return out
 
 
-def _normalised(
-    model: Denoiser, measurement: Measurement, given: Drawn, sketch: Exact | TwoSides, noises: int
-) -> Float[Tensor, "b k"]:
+def _normalised(model: Denoiser, measurement: Measurement, inputs: Drawn, sketch: Sketch, noises: int) -> Float[Tensor, "b k"]:
     """Σ_t φ_t/‖φ_t‖ over the timesteps of these draws, the noises of a timestep lying side by side."""
-    b, d = given.draw.t.shape
-    each = _rows(model, measurement, given, sketch, b * d)
-    return torch.nn.functional.normalize(each.view(b, d // noises, noises, -1).sum(2), dim=2).sum(1)
+    b, d = inputs.draw.t.shape
+    rows = _rows(model, measurement, inputs, sketch, b * d)
+    return torch.nn.functional.normalize(rows.view(b, d // noises, noises, -1).sum(2), dim=2).sum(1)
 
 
 def power_of_two(size: float) -> int:
@@ -174,7 +159,7 @@ def power_of_two(size: float) -> int:
 
 
 def gathered(blocks: Iterable[Float[Tensor, "_ k"]], height: int) -> Iterator[Float[Tensor, "_ k"]]:
-    """The same rows in blocks `height` high, a multiple of those given; lower at the end, and where PATIENCE has run out."""
+    """All rows in blocks of `height` rows, a multiple of the input blocks' height; lower at the end, or once PATIENCE runs out."""
     slab: Tensor | None = None
     filled, since = 0, monotonic()
     for block in blocks:

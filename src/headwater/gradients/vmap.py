@@ -58,8 +58,8 @@ def of_draws(
 
     # Fused attention has no batching rule; without no_grad, parameters left out of the pattern would drag a graph along.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        each = vmap(grad(value), in_dims=(None, 0, 0))
-        out = each(dict(parameters), draw, dict(condition))
+        row = vmap(grad(value), in_dims=(None, 0, 0))
+        out = row(dict(parameters), draw, dict(condition))
     return torch.cat([out[name].flatten(1) for name in parameters], dim=1)
 
 

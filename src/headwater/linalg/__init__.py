@@ -1,0 +1,1 @@
+"""Projections, Kronecker operators, conjugate gradients, dampings, rank correlation."""

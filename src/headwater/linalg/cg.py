@@ -10,10 +10,10 @@ Operator = Callable[[Tensor], Tensor]
 
 
 def conjugate_gradients(matvec: Operator, b: Float[Tensor, "q p"], precondition: Operator, steps: int) -> Float[Tensor, "q p"]:
-    """x after so many steps from x = M⁻¹b, for each row of b; `matvec` is symmetric positive definite, `precondition` is M⁻¹.
+    """x after `steps` steps from x = M⁻¹b, for each row of b; `matvec` is symmetric positive definite, `precondition` is M⁻¹.
 
-    In exact arithmetic p steps solve, and every step makes the error xᵀAx smaller. A row whose residual is zero stays as it is.
-    Cost: a matvec a step, and one for the first residual.
+    In exact arithmetic p steps solve, and every step reduces the error xᵀAx. A row whose residual is zero does not change.
+    Cost: one matvec per step, and one for the first residual.
     """
     x = precondition(b)
     residual = b - matvec(x)

@@ -32,7 +32,7 @@ class Block:
 
     @property
     def dead(self) -> bool:
-        """Whether all eigenvalues are zero, as of a layer that never reaches the output."""
+        """Whether all eigenvalues are zero, as for a layer that never reaches the output."""
         return not bool(self.values.any())
 
     def matrix(self, v: Float[Tensor, "q p"]) -> Float[Tensor, "q o i"]:
@@ -40,8 +40,8 @@ class Block:
         o = len(self.left)
         return torch.cat([v[:, first : first + o * width].reshape(len(v), o, width) for first, width in self.columns], 2)
 
-    def put(self, matrices: Float[Tensor, "q o i"], out: Float[Tensor, "q p"]) -> None:
-        """The other way: write this block's share of each vector into `out`."""
+    def write(self, matrices: Float[Tensor, "q o i"], out: Float[Tensor, "q p"]) -> None:
+        """Write this block's share of each vector into `out`: the inverse of `matrix`."""
         pieces = matrices.split([width for _, width in self.columns], 2)
         for (first, width), piece in zip(self.columns, pieces, strict=True):
             out[:, first : first + len(self.left) * width] = piece.flatten(1)
@@ -53,10 +53,10 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Kronecker:
-    """A positive semidefinite operator of such blocks. Eigenvectors are in the vectors' dtype, eigenvalues in float64.
+    """A positive semidefinite operator, block by block. Eigenvectors are in the vectors' dtype, eigenvalues in float64.
 
-    Cost of a rotation: o²i + oi² a block and vector, of what follows p. A block without any eigenvalue gets the inverse 0 under
-    whatever damping: nothing that training saw moves with it, and 0/0 would spoil all other blocks.
+    A rotation costs o²i + oi² per block and vector, every step after it p. A block whose eigenvalues are all zero has the inverse
+    0 under any damping: no training gradient lies in it, and 0/0 would spoil all other blocks.
     """
 
     blocks: tuple[Block, ...]
@@ -75,26 +75,26 @@ class Kronecker:
 
     @property
     def dead(self) -> tuple[str, ...]:
-        """The blocks without any eigenvalue."""
+        """The names of the blocks whose eigenvalues are all zero."""
         return tuple(block.name for block in self.blocks if block.dead)
 
     @cached_property
     def values(self) -> Float64[Tensor, " p"]:
-        """Λ, each where `coordinates` puts its eigen-coordinate."""
-        return self._laid_out(lambda block: block.values)
+        """Eigenvalues, laid out like `coordinates`."""
+        return self._flat(lambda block: block.values)
 
     def coordinates(self, v: Float[Tensor, "q p"]) -> Float[Tensor, "q p"]:
         """Qᵀv: each block's eigen-coordinates in the block's places. ⟨u, u'⟩ = ⟨v, v'⟩."""
         return self._blockwise(v, lambda block, matrices: block.rotated(matrices))
 
-    def back(self, u: Float[Tensor, "q p"]) -> Float[Tensor, "q p"]:
+    def to_parameters(self, u: Float[Tensor, "q p"]) -> Float[Tensor, "q p"]:
         """Qu: from eigen-coordinates to parameters."""
         return self._blockwise(u, lambda block, matrices: block.left @ matrices @ block.right.mT)
 
     def matvec(self, v: Float[Tensor, "q p"]) -> Float[Tensor, "q p"]:
         """Q Λ Qᵀ v."""
         u = self.coordinates(v)
-        return self.back(u * self.values.to(u))
+        return self.to_parameters(u * self.values.to(u))
 
     def inverse(self, damping: Damping) -> Float64[Tensor, " p"]:
         """1/(Λ + λ), the factor of each eigen-coordinate. A relative λ is a multiple of the block's mean eigenvalue.
@@ -114,11 +114,11 @@ class Kronecker:
                 )
             return 1.0 / (block.values + shift)
 
-        return self._laid_out(of)
+        return self._flat(of)
 
     def shift(self, damping: Damping) -> Float64[Tensor, " p"]:
         """λ of every parameter's block."""
-        return self._laid_out(lambda block: torch.full_like(block.values, _shift(block, damping)))
+        return self._flat(lambda block: torch.full_like(block.values, _shift(block, damping)))
 
     def solve(self, v: Float[Tensor, "q p"], damping: Damping) -> Float[Tensor, "q p"]:
         """Q (Λ + λ)⁻¹ Qᵀ v, with λ as in `inverse`."""
@@ -127,7 +127,7 @@ class Kronecker:
     def scaled(self, v: Float[Tensor, "q p"], scale: Float64[Tensor, " p"]) -> Float[Tensor, "q p"]:
         """Q diag(scale) Qᵀ v."""
         u = self.coordinates(v)
-        return self.back(u * scale.to(u))
+        return self.to_parameters(u * scale.to(u))
 
     def _blockwise(self, v: Float[Tensor, "q p"], change: Callable[[Block, Tensor], Tensor]) -> Float[Tensor, "q p"]:
         if v.shape[1] != self.p:
@@ -136,13 +136,13 @@ class Kronecker:
             )
         out = torch.empty_like(v, dtype=self.blocks[0].left.dtype)
         for block in self.blocks:
-            block.put(change(block, block.matrix(v).to(block.left)), out)
+            block.write(change(block, block.matrix(v).to(block.left)), out)
         return out
 
-    def _laid_out(self, of: Callable[[Block], Float64[Tensor, "o i"]]) -> Float64[Tensor, " p"]:
+    def _flat(self, of: Callable[[Block], Float64[Tensor, "o i"]]) -> Float64[Tensor, " p"]:
         out = self.blocks[0].values.new_empty(1, self.p)
         for block in self.blocks:
-            block.put(of(block)[None], out)
+            block.write(of(block)[None], out)
         return out[0]
 
 
@@ -151,7 +151,7 @@ def _shift(block: Block, damping: Damping) -> float:
 
 
 def decomposed(matrix: Float[Tensor, "o o"]) -> tuple[Float64[Tensor, " o"], Float64[Tensor, "o o"]]:
-    """Eigenvalues (ascending, not negative) and eigenvectors, in float64: float32 loses those below 1e-7 of the largest."""
+    """Eigenvalues (ascending, not negative) and eigenvectors, in float64: float32 loses the ones below 1e-7 of the largest."""
     wide = matrix.double()
     values, vectors = torch.linalg.eigh((wide + wide.mT) / 2)
     return values.clamp(min=0.0), vectors.contiguous()

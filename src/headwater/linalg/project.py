@@ -18,7 +18,7 @@ from torch import Tensor
 from headwater import seeds
 
 BLOCK = 4096  # gradient coordinates whose random numbers come from one stream
-SIGNS = 2**16  # the same for signs, which cost a bit each
+SIGNS = 2**16  # coordinates whose signs, one bit each, come from one stream
 
 
 @runtime_checkable
@@ -26,7 +26,7 @@ class Projector(Protocol):
     """A random linear map of flat gradients, applied piece by piece; a value, stateless, named in the store by its fields."""
 
     def width(self, p: int) -> int:
-        """How many numbers it makes of p."""
+        """The number of features of p coordinates."""
         ...
 
     def add(self, out: Float[Tensor, "b k"], piece: Float[Tensor, "b w"], start: int) -> None:
@@ -45,7 +45,7 @@ def project(projector: Projector, gradients: Float[Tensor, "b p"]) -> Float[Tens
 class Dense:
     """R with independent entries of variance 1/k: standard normal, or ±1 (`rademacher`), over √k.
 
-    Var⟨Rg, Rh⟩ = (‖g‖²‖h‖² + ⟨g, h⟩²)/k for normal entries. Cost b·p·k; the p·k entries are made anew each call.
+    Var⟨Rg, Rh⟩ = (‖g‖²‖h‖² + ⟨g, h⟩²)/k for normal entries. Cost b·p·k; the p·k entries are drawn again in each call.
     """
 
     k: int
@@ -75,7 +75,7 @@ class Dense:
 class Sparse:
     """Sparse sign sketch (SJLT): each coordinate is added to s = `nonzeros` of the k places with sign ±1/√s.
 
-    The places are not stored, nor looked up: p is cut into stretches of the length of k, each is turned round by its own random
+    The places are not stored, nor looked up: p is cut into stretches of length k, each is rotated by its own random
     offset o, and all are added up: coordinate j of a stretch goes to (j + o) mod k. Signs are independent, and two coordinates
     meet with probability 1/k (never within a stretch), which is all that the variance depends on: for s = 1, averaged over
     offsets, Var⟨Rg, Rh⟩ = Σ_{i,j of different stretches} (g_i² h_j² + g_i h_i g_j h_j)/k ≤ (‖g‖²‖h‖² + ⟨g, h⟩²)/k. Where p ≤ k it
@@ -108,7 +108,7 @@ class Sparse:
             out[:, : high - low - before] += part[:, before:]
 
     def offsets(self, s: int, k: int, count: int) -> Int64[np.ndarray, " count"]:
-        """How far each stretch of k coordinates is turned."""
+        """The offset by which each stretch of k coordinates is rotated."""
         return _offsets(self.seed, self.k, self.nonzeros, s, k, 2 ** ceil(log2(count)))[:count]
 
     def signs(self, s: int, start: int, stop: int) -> Int8[np.ndarray, " w"]:
@@ -124,7 +124,7 @@ def _offsets(seed: int, k: int, nonzeros: int, s: int, part: int, count: int) ->
 
 @lru_cache(maxsize=2048)
 def _signs(seed: int, k: int, nonzeros: int, s: int, block: int) -> Int8[np.ndarray, " w"]:
-    """The signs of one block of SIGNS coordinates, kept: every batch needs them again."""
+    """The signs of one block of SIGNS coordinates, cached because every batch needs them."""
     bits = seeds.stream(seed, "sparse signs", k, nonzeros, s, block).bytes(SIGNS // 8)
     return np.unpackbits(np.frombuffer(bits, np.uint8)).view(np.int8) * np.int8(2) - np.int8(1)
 
@@ -134,10 +134,10 @@ class TwoSided:
     """For a layer whose gradient is a matrix G: L G Rᵀ with L, R random and independent, from its two sides before their product.
 
     L `[side, outputs]` and R `[side, inputs]` have orthonormal rows in a uniformly random direction, times √(length/side); a side
-    no longer than `side` is left as it is. So E⟨LGRᵀ, LHRᵀ⟩ = ⟨G, H⟩. All layers together, and what is no matrix as it is, are then
-    folded to k as in Sparse. `side` is √(OVERSAMPLED·k/layers): a wider first step costs little, and it is the first step's
-    variance, up to (2/side)(1 − side/length) for each side of a G of rank one, that is the larger. (Two sides: Choe et al. 2024,
-    LoGra, arXiv:2405.13954.)
+    no longer than `side` is not shortened. So E⟨LGRᵀ, LHRᵀ⟩ = ⟨G, H⟩. All layers together, with gradients that are no matrix
+    unchanged, are then folded to k as in Sparse. `side` is √(OVERSAMPLED·k/layers): a wider first step costs little, and the
+    first step has the larger variance, up to (2/side)(1 − side/length) for each side of a G of rank one. (Two sides: Choe et al.
+    2024, LoGra, arXiv:2405.13954.)
     """
 
     k: int
@@ -146,7 +146,7 @@ class TwoSided:
     OVERSAMPLED: ClassVar[int] = 4
 
     def side(self, layers: int) -> int:
-        """The longest side of a layer's block, for so many layers."""
+        """The longest side of a layer's block, for this many layers."""
         return max(1, ceil((self.OVERSAMPLED * self.k / max(1, layers)) ** 0.5))
 
     @property

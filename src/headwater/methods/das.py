@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headwater.curvature.gram import Gram
-from headwater.diffusion.denoiser import Denoiser, needed
+from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
@@ -49,8 +49,9 @@ class DAS(Kernel):
             raise OptionError(f"error_timesteps is {self.error_timesteps}; expected 1 or more.")
 
     def gram(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Residuals:
-        if self.error_timesteps > needed(model).schedule.T:
-            raise OptionError(f"error_timesteps is {self.error_timesteps}; the model's schedule has {needed(model).schedule.T}.")
+        T = require_model(model).schedule.T
+        if self.error_timesteps > T:
+            raise OptionError(f"error_timesteps is {self.error_timesteps}; the model's schedule has {T}.")
         phi = self.train(model, train, store)
         if not self.error:
             return Residuals(phi, np.ones(len(phi)))

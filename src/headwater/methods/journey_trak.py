@@ -1,6 +1,6 @@
 """Journey TRAK: Georgiev et al. 2023, arXiv:2312.06205, as the D-TRAK paper applies it to finished pictures (appendix A.3)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from headwater.diffusion.denoiser import Denoiser
@@ -41,7 +41,8 @@ class JourneyTRAK(Kernel):
     def query(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
         """Φ `[q, k]` of the queries' paths."""
         journey = Journey(self.noises, self.seed)
-        return features(model, examples, self.measurement, journey, self.projecting(), store, self.parameters, self.normalize)
+        spec = replace(self.spec(), draws=journey)
+        return features(model, examples, spec, self.projecting(), store)
 
     def passes(self, T: int) -> Passes:
         """K × noises gradients of a training image; one for each step and noise of a query, and a forward pass for each x̂₀."""

@@ -52,5 +52,5 @@ class Pixel:
         return {}
 
     def _vectors(self, examples: Examples) -> Float[np.ndarray, "n p"]:
-        vectors = examples.seen(self.space).reshape(len(examples), -1)
+        vectors = examples.in_space(self.space).reshape(len(examples), -1)
         return vectors if self.similarity == "dot" else unit(vectors)  # mid-grey has no direction, and stays 0

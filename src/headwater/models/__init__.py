@@ -1,0 +1,1 @@
+"""Folders to Denoisers; training, adapters, generation."""

@@ -1,4 +1,4 @@
-"""Fine-tuning a model that there is: all of its weights, or adapters beside them."""
+"""Fine-tuning an existing model: all of its weights, or adapters beside them."""
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from headwater.diffusion.denoiser import Denoiser, Family, check_fits
+from headwater.diffusion.denoiser import Denoiser, Family
 from headwater.diffusion.encoding import encoded, posteriors
 from headwater.diffusion.schedule import Schedule
 from headwater.disk.store import FeatureStore
@@ -21,10 +21,10 @@ from headwater.models.training_data import Material, latents
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """`base` as it is, to be trained further on images whose latents and embedded prompts the store keeps.
+    """`base`, to be trained further on images whose latents and embedded prompts are in the store.
 
-    With a `rank` its weights stay as they are and adapters of that rank are trained (LoRA). `name` is what the base was opened by:
-    a folder of its adapters tells it.
+    With a `rank` its weights are frozen and adapters of that rank are trained (LoRA). `name` is the folder or
+    name by which the base was opened; a folder of its adapters records it.
     """
 
     base: Denoiser
@@ -34,7 +34,7 @@ class Tuning:
 
     @property
     def dropouts(self) -> str:
-        """All, or with adapters those of attention alone, as ArtBench's were trained (D-TRAK's code)."""
+        """All layers, or with adapters only attention, as for ArtBench in D-TRAK's code."""
         return "*" if self.rank is None else "*attn*"
 
     @property
@@ -46,7 +46,7 @@ class Tuning:
         return self.base.family
 
     def fresh(self, seed: int) -> nn.Module:
-        """A network of its own with the base's weights, or the base's with new adapters: its frozen weights are not copied."""
+        """A copy of the base's network, or with a rank new adapters beside its shared, frozen weights."""
         if self.rank is None:
             return deepcopy(self.base.module).requires_grad_(True)
         module = lora.beside(self.base.module)
@@ -54,46 +54,47 @@ class Tuning:
         return module
 
     def finished(self, module: nn.Module) -> Denoiser:
-        """The base with this network in its place."""
-        further = [each.fingerprint for each in (self.base.latent, self.base.text) if each is not None]
+        """The base with `module` as its network."""
+        further = [encoder.fingerprint for encoder in (self.base.latent, self.base.text) if encoder is not None]
         return replace(self.base, module=module, fingerprint=fingerprint(module, self.schedule, *further))
 
     def check(self, examples: Examples) -> None:
-        """Refuse what the base cannot be shown, and a base without an auto-encoder."""
+        """Raise a DataError for images that do not fit the base, or a base without an auto-encoder."""
         if self.base.latent is None:
-            raise DataError("The model has no auto-encoder; expected one over latents. Train a model of pixels from the start.")
-        check_fits(self.base, examples)
+            raise DataError(
+                "The model has no auto-encoder; expected a latent model. A model of pixels can only be trained from scratch."
+            )
+        self.base.check(examples)
 
     def settings(self, examples: Examples) -> dict[str, Any]:
-        """The base's weights, the rank, and what the base is told of the images."""
+        """The base's fingerprint, the rank, and the prompts."""
         return {"base": self.base.fingerprint, "rank": self.rank, "prompts": examples.prompts}
 
     def material(self, examples: Examples, device: str, *, flips: bool) -> Material:
-        """Latents of the images, and of their mirror images if these are trained on; and what conditions them."""
+        """Latents of the images, with `flips` also of their mirror images; and their labels and text."""
         mirrored = posteriors(self.base, examples, self.store, mirrored=True) if flips else None
         text = encoded(self.base, examples, self.store).text
         labels = None if self.base.classes is None else examples.labels
         return latents(posteriors(self.base, examples, self.store), mirrored, device, labels, text)
 
     def save(self, model: Denoiser, folder: Path) -> None:
-        """The model's adapters in diffusers' format, and what they are of."""
+        """Write the adapters in diffusers' format, and a record of the base."""
         kind: Any = model.family
         if self.name is not None:
-            lora.tell(folder, lora.Base(self.name, model.pictures[1:]))
-        lora.save(model.module, folder, kind.part)
+            lora.write_base(folder, lora.Base(self.name, model.pictures[1:]))
+        lora.save_adapters(model.module, folder, kind.part)
 
 
-def adapters(
+def lora_tuning(
     base: str | Path, rank: int, size: tuple[int, int] | None, store: FeatureStore, device: str = "cpu", dtype: str = "float32"
 ) -> Tuning:
-    """Adapters of the model of that name or folder, for pictures of this size (None: the model's own); `dtype`: that of its frozen
-    weights."""
+    """The tuning of adapters for pictures of `size` (None: the model's); `dtype` of the frozen weights."""
     if dtype == "float16":
-        raise OptionError("dtype is float16, in which small gradients are lost on their way back; expected bfloat16 or float32.")
-    name = loading.named(base)
+        raise OptionError("dtype is float16, in which small gradients underflow; expected bfloat16 or float32.")
+    name = loading.absolute_name(base)
     return Tuning(_opened(name, size, device, dtype), store, rank, name)
 
 
-@lru_cache(maxsize=1)  # a base is large, and a process of a bank's trains one model after another
+@lru_cache(maxsize=1)  # a base is large, and a worker of a bank trains many models
 def _opened(name: str, size: tuple[int, int] | None, device: str, dtype: str) -> Denoiser:
     return loading.load(name, device, size=size, dtype=dtype)

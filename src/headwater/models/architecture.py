@@ -1,4 +1,4 @@
-"""What a kind of network has to say for itself when its folder is opened. One kind a file; `loading` knows them by name."""
+"""The interface of one kind of network, read from its folder; `loading` lists the kinds by name."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -9,27 +9,27 @@ from headwater.models.folders import Pipeline
 
 
 class Kind(Family, ABC):
-    """A Family of networks, and how one is found in a pipeline. `part` is the pipeline's name for it; `any_size`: its pictures may
-    have another size than its config names."""
+    """A Family of networks as a pipeline's component. `part` is its name there; `any_size`: it also takes
+    pictures of another size than its config's."""
 
     part = "unet"
     any_size = False
 
     @abstractmethod
     def shape(self, config: Any) -> tuple[int, int, int]:
-        """(channels, height, width) of what the network is shown."""
+        """(channels, height, width) of the network's input."""
 
     def classes(self, config: Any) -> int | None:
         """The number of labels of a class-conditional network."""
         return None
 
     def text(self, pipeline: Pipeline, device: str) -> TextEncoder | None:
-        """The encoder of its prompts, if it takes any."""
+        """The encoder of its prompts; None if it takes none."""
         return None
 
 
-def sides(config: Any) -> tuple[int, int]:
-    """Height and width from `sample_size`, one number or two."""
+def height_and_width(config: Any) -> tuple[int, int]:
+    """Height and width from the config's `sample_size`, one number or two."""
     size = config["sample_size"]
     if size is None:
         raise ModelError("The model's config.json names no sample_size. Add the side of its pictures there.")

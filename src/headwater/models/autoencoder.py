@@ -11,14 +11,14 @@ from headwater.diffusion.denoiser import Posterior
 from headwater.errors import ModelError
 from headwater.models.folders import Pipeline, fingerprint, module_of
 
-NAMES = ("vae", "vqvae")  # what pipelines call it
+COMPONENTS = ("vae", "vqvae")  # its names in pipelines
 
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
     """z = (e(x) − shift) · scale of one of diffusers' auto-encoders: AutoencoderKL, AutoencoderTiny, VQModel.
 
-    KL's has a posterior, of which the mode is used for attribution and samples for training; the others' latents are certain.
+    KL's has a posterior: attribution uses its mode, training its samples. The others are deterministic.
     """
 
     module: Any
@@ -29,11 +29,11 @@ class Encoder:
 
     def encode(self, pixels: Float[Tensor, "b c h w"]) -> Posterior:
         """The latents' mode and standard deviation."""
-        made = self.module.encode(pixels.to(self._like))
-        if hasattr(made, "latent_dist"):
-            mode, deviation = made.latent_dist.mode(), made.latent_dist.std
+        encoding = self.module.encode(pixels.to(self._like))
+        if hasattr(encoding, "latent_dist"):
+            mode, deviation = encoding.latent_dist.mode(), encoding.latent_dist.std
         else:
-            mode = made.latents
+            mode = encoding.latents
             deviation = torch.zeros_like(mode)
         return Posterior((mode - self.shift) * self.scale, deviation * self.scale)
 
@@ -47,8 +47,8 @@ class Encoder:
 
 
 def autoencoder(pipeline: Pipeline, size: tuple[int, int], device: str) -> Encoder | None:
-    """That of the pipeline, for latents of this height and width; None if it has none."""
-    name = next((name for name in NAMES if pipeline.has(name)), None)
+    """The pipeline's auto-encoder for latents of this size, or None."""
+    name = next((name for name in COMPONENTS if pipeline.has(name)), None)
     if name is None:
         return None
     module: Any = module_of(pipeline.part(name), device).eval()
@@ -62,5 +62,5 @@ def autoencoder(pipeline: Pipeline, size: tuple[int, int], device: str) -> Encod
 
 
 def factor_of(config: Any) -> int:
-    """Pixels along a side for each latent."""
+    """Pixels per latent along a side."""
     return 2 ** (len(config.get("encoder_block_out_channels") or config["block_out_channels"]) - 1)

@@ -1,4 +1,4 @@
-"""Trained models, found by all that they were trained from: get or train. A killed training goes on from its checkpoint."""
+"""Trained models on disk, addressed by their settings: get or train, or resume a killed training."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from headwater.models.train import Recipe, Trainable, Watch, train
 
 @dataclass(frozen=True)
 class Training:
-    """One training: everything that decides the model, so that equal trainings give equal weights. `keep` None: all images."""
+    """All that determines a trained model: equal trainings give equal weights. `keep`: a mask of images."""
 
     network: Trainable
     recipe: Recipe
@@ -28,37 +28,37 @@ class Training:
     keep: Bool[np.ndarray, " n"] | None = None
 
     def name(self, examples: Examples) -> str:
-        """A hash of what is trained, recipe, seed and the kept images in order."""
-        kept = np.ones(len(examples), bool) if self.keep is None else self.keep
+        """A hash of the network, recipe, seed and kept images in order."""
+        mask = np.ones(len(examples), bool) if self.keep is None else self.keep
         settings = self.network.settings(examples) | {
             "recipe": asdict(self.recipe),
             "seed": self.seed,
             "data": examples.fingerprint,
-            "keep": np.packbits(kept).tobytes().hex(),
+            "keep": np.packbits(mask).tobytes().hex(),
         }
         return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def trained(training: Training, examples: Examples, folder: Path | None = None, *, device: str = "cpu") -> Denoiser:
-    """The model of this training: from `folder` if it is kept there, else trained and kept there (None: kept nowhere).
+    """The trained model: read from `folder`, else trained and written there (None: not stored).
 
-    A kept model that is damaged is trained again.
+    A damaged file is replaced by training again.
     """
     if folder is None:
         return train(training.network, examples, training.recipe, training.seed, keep=training.keep, device=device)
     path = folder / f"{training.name(examples)}.safetensors"
-    if (found := _kept(path, training.network, device)) is not None:
-        return found
+    if (saved := _saved(path, training.network, device)) is not None:
+        return saved
     state = path.with_suffix(".state")
     try:
         model = _trained(training, examples, state, device)
     except StorageError as error:
         if not isinstance(error.__cause__, SafetensorError):
             raise
-        state.unlink()  # damaged: begin anew
+        state.unlink()  # damaged: start again
         model = _trained(training, examples, state, device)
     with written(path) as file:
-        weights = {name: value.contiguous().cpu() for name, value in model.parameters().items()}  # frozen ones are another's
+        weights = {name: value.contiguous().cpu() for name, value in model.parameters().items()}  # frozen weights are the base's
         file.write(serialized(weights, metadata={"fingerprint": model.fingerprint}))
     state.unlink(missing_ok=True)
     return model
@@ -69,8 +69,8 @@ def _trained(training: Training, examples: Examples, state: Path, device: str) -
     return train(network, examples, recipe, training.seed, keep=training.keep, device=device, watch=watch)
 
 
-def _kept(path: Path, network: Trainable, device: str) -> Denoiser | None:
-    """The model in the file; None where there is none, or one whose weights are not those that were written."""
+def _saved(path: Path, network: Trainable, device: str) -> Denoiser | None:
+    """The model in the file; None if there is none, or if its weights are not as written."""
     if not path.exists():
         return None
     module = network.fresh(0)
@@ -80,7 +80,7 @@ def _kept(path: Path, network: Trainable, device: str) -> Denoiser | None:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         module.load_state_dict(weights, strict=False)
         nn.Module.to(module, device)
-        found = network.finished(module)  # its fingerprint tells whether weights are lacking
+        model = network.finished(module)  # its fingerprint shows whether weights are missing
     except (SafetensorError, OSError, RuntimeError, NonFiniteError):
         return None
-    return found if found.fingerprint == expected else None
+    return model if model.fingerprint == expected else None

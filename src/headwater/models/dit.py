@@ -5,22 +5,22 @@ from typing import Any
 from torch import Tensor
 
 from headwater.diffusion.denoiser import Condition
-from headwater.models.architecture import Kind, sides
+from headwater.models.architecture import Kind, height_and_width
 
 
 class DiT(Kind):
-    """DiTTransformer2DModel: (x_t, t, class_labels). Where it also learned variances, they are the second half of its channels."""
+    """DiTTransformer2DModel: (x_t, t, class_labels). The second half of its channels may be variances."""
 
     part = "transformer"
 
     def inputs(self, x_t: Tensor, time: Tensor, condition: Condition) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (x_t,), {"timestep": time, **condition}
 
-    def output(self, made: Any, x_t: Tensor) -> Tensor:
-        return made.sample[:, : x_t.shape[1]]
+    def output(self, result: Any, x_t: Tensor) -> Tensor:
+        return result.sample[:, : x_t.shape[1]]
 
     def shape(self, config: Any) -> tuple[int, int, int]:
-        return config["in_channels"], *sides(config)
+        return config["in_channels"], *height_and_width(config)
 
     def classes(self, config: Any) -> int | None:
         return config["num_embeds_ada_norm"]

@@ -1,4 +1,4 @@
-"""Diffusers folders: what their files say, checked. Weights come from safetensors, code from the installed libraries, alone."""
+"""Diffusers folders, validated: weights only from safetensors, code only from installed libraries."""
 
 import hashlib
 import importlib
@@ -25,50 +25,50 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 STEM = "diffusion_pytorch_model"
 EXPECTED = "a diffusers pipeline folder, or one network's"
-HALF = ".fp16"  # diffusers' variant of weights, where there are no others
+FP16 = ".fp16"  # diffusers' variant of weights, read if there is no other
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A pipeline's folder and what its `model_index.json` names; of a bare network's folder, nothing."""
+    """A pipeline's folder and its `model_index.json`; for a bare network's folder the index is empty."""
 
     path: Path
     index: Mapping[str, Any]
 
     @classmethod
     def of(cls, path: str | Path) -> "Pipeline":
-        """That of a folder, or of a name on the hub; a ModelError where there is none."""
-        path = hub.place(path, hub.pipeline)
+        """The pipeline in a folder or of a name on the hub; a ModelError if there is none."""
+        path = hub.place(path, hub.pipeline_files)
         if not path.is_dir():
             raise ModelError(
-                f"There is no model folder {path}. Expected {EXPECTED}; a model of the hub is written hf:owner/name, such as "
-                f"{hub.EXAMPLE}."
+                f"There is no model folder {path}. Expected {EXPECTED}; a model of the hub is written "
+                f"hf:owner/name, such as {hub.EXAMPLE_MODEL}."
             )
         index = path / "model_index.json"
         return cls(path, json_of(index, EXPECTED) if index.exists() else {})
 
     def has(self, name: str) -> bool:
-        """Whether the pipeline should have this component: named in its index, or without one, there."""
-        told = self.index.get(name)
-        return isinstance(told, list) and told[0] is not None if self.index else (self.path / name).is_dir()
+        """Whether the pipeline has this component: by its index, or without one by its folder."""
+        entry = self.index.get(name)
+        return isinstance(entry, list) and entry[0] is not None if self.index else (self.path / name).is_dir()
 
     def part(self, name: str) -> Path:
-        """The folder of a component that the model cannot do without."""
+        """The folder of a component; a ModelError if it is missing or runs code of its own."""
         if not (self.has(name) and (self.path / name).is_dir()):
             raise ModelError(
                 f"The pipeline {self.path} has no {name}; expected a folder of that name, named in its model_index.json."
             )
-        told = self.index.get(name)
-        if isinstance(told, list) and told[0] not in ("diffusers", "transformers"):
+        entry = self.index.get(name)
+        if isinstance(entry, list) and entry[0] not in ("diffusers", "transformers"):
             raise ModelError(
-                f"The {name} of {self.path} is code of its own ({told[0]}.{told[1]}), and loading never runs code from a model. "
-                "Expected a component of diffusers or transformers."
+                f"The {name} of {self.path} is code of its own ({entry[0]}.{entry[1]}), and loading never "
+                "runs code from a model. Expected a component of diffusers or transformers."
             )
         return self.path / name
 
 
 def json_of(path: Path, expected: str) -> dict[str, Any]:
-    """What the file says; a ModelError where it is missing or damaged."""
+    """The file's content; a ModelError if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
@@ -78,7 +78,7 @@ def json_of(path: Path, expected: str) -> dict[str, Any]:
 
 
 def module_of(folder: Path, device: str = "cpu", dtype: str = "float32") -> nn.Module:
-    """The network in a folder of diffusers: built from its config.json, with all of its weights, in one of DTYPES."""
+    """The network in a diffusers folder, from its config.json and all of its weights, in one of DTYPES."""
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     config = json_of(folder / "config.json", EXPECTED)
@@ -93,19 +93,20 @@ def module_of(folder: Path, device: str = "cpu", dtype: str = "float32") -> nn.M
         module._fix_state_dict_keys_on_load(weights)  # attention had other names before diffusers 0.17
         module.load_state_dict(weights)
     except (RuntimeError, ValueError, TypeError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise ModelError(f"The weights in {folder} do not fit its config.json: {told}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"The weights in {folder} do not fit its config.json: {reason}") from error
     nn.Module.to(module, torch.device(device), DTYPES[dtype])
     return module
 
 
 def weights_of(folder: Path, stem: str = STEM) -> dict[str, Tensor]:
-    """The state dict from safetensors, in one file or several. A pickled .bin is refused: loading never runs code from a file."""
-    half = HALF if halved(folder) else ""
-    path, index = folder / f"{stem}{half}.safetensors", folder / f"{stem}.safetensors.index{half}.json"
+    """The state dict from safetensors, in one file or several. A pickled .bin is refused:
+    loading never runs code from a file."""
+    variant = FP16 if only_fp16(folder) else ""
+    path, index = folder / f"{stem}{variant}.safetensors", folder / f"{stem}.safetensors.index{variant}.json"
     if not path.exists() and index.exists():
         names = sorted(set(json_of(index, "an index of weight files")["weight_map"].values()))
-        return {name: each for part in names for name, each in _read(folder / Path(part).name).items()}
+        return {name: weight for part in names for name, weight in _read(folder / Path(part).name).items()}
     if not path.exists():
         if any(list(folder.glob(pattern)) for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt")):
             raise ModelError(
@@ -115,9 +116,9 @@ def weights_of(folder: Path, stem: str = STEM) -> dict[str, Tensor]:
     return _read(path)
 
 
-def halved(folder: Path) -> bool:
-    """Whether the weights in the folder are those of the variant fp16 alone."""
-    return any(HALF in name for name in hub.weights(each.name for each in folder.glob("*")))
+def only_fp16(folder: Path) -> bool:
+    """Whether the folder's only weights are of the variant fp16."""
+    return any(FP16 in name for name in hub.weight_files(path.name for path in folder.glob("*")))
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -128,36 +129,37 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def of_transformers(folder: Path, name: str, device: str = "cpu") -> nn.Module:
-    """The network of class `name` of transformers in a folder, in float32."""
+    """The network of transformers' class `name` in a folder, in float32."""
     library = libraries("transformers")
-    library.utils.logging.disable_progress_bar()  # of its own, for what takes a moment
+    library.utils.logging.disable_progress_bar()  # loading takes only a moment
     kind = getattr(library, name)
     try:
         with torch.random.fork_rng(devices=[]):  # weights that are missing would be drawn from torch's global generator
             loaded: Any = kind.from_pretrained(
                 folder,
                 use_safetensors=True,
-                variant=HALF[1:] if halved(folder) else None,
+                variant=FP16[1:] if only_fp16(folder) else None,
                 dtype=torch.float32,
                 output_loading_info=True,
                 local_files_only=True,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"The {name} in {folder} could not be read ({' '.join(str(error).split())[:200]}). Expected a whole model.safetensors "
-            "that fits its config.json; pickled weights (.bin) are never loaded, convert them first."
+            f"The {name} in {folder} could not be read ({' '.join(str(error).split())[:200]}). Expected a "
+            "whole model.safetensors that fits its config.json; pickled weights (.bin) are never loaded, "
+            "convert them first."
         ) from error
     module, report = loaded
     if report["missing_keys"]:
         raise ModelError(
-            f"The weights in {folder} lack {len(report['missing_keys'])} tensors, such as {min(report['missing_keys'])}. "
-            "Copy or download it again."
+            f"The weights in {folder} lack {len(report['missing_keys'])} tensors, such as "
+            f"{min(report['missing_keys'])}. Copy or download it again."
         )
     return module.to(device).eval()
 
 
 def libraries(name: str) -> Any:
-    """A library that only some models need; a ModelError that says how to get it where it is missing."""
+    """A library that only some models need; a missing one is a ModelError that says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -167,7 +169,7 @@ def libraries(name: str) -> Any:
 
 
 def schedule_of(folder: Path) -> Schedule:
-    """The noise schedule that a scheduler's folder describes."""
+    """The noise schedule in a scheduler's folder."""
     config = json_of(folder / "scheduler_config.json", "a diffusers scheduler")
     name = config.get("_class_name", "The scheduler")
     if name == "FlowMatchEulerDiscreteScheduler":
@@ -192,16 +194,16 @@ def schedule_of(folder: Path) -> Schedule:
 
 
 def _flow(config: Mapping[str, Any]) -> Flow:
-    """σ = s·u/(1 + (s−1)·u), u = (t+1)/T, with s the scheduler's fixed shift (Esser et al. 2024, section 5.3.2)."""
+    """σ = s·u/(1 + (s−1)·u), u = (t+1)/T, s the scheduler's shift (Esser et al. 2024, section 5.3.2)."""
     T, shift = config.get("num_train_timesteps", 1000), config.get("shift", 1.0)
     u = np.arange(1, T + 1) / T
     return Flow(shift * u / (1 + (shift - 1) * u))
 
 
 def fingerprint(module: nn.Module, schedule: Schedule | None = None, *further: str) -> str:
-    """A hash of all weights with their names, of the schedule and of what the network predicts, and of what else is named.
+    """A hash of all weights and their names, the schedule and its prediction type, and `further` words.
 
-    Raises NonFiniteError where a weight is NaN or inf.
+    Raises NonFiniteError if a weight is NaN or inf.
     """
     digest = hashlib.blake2b(b"" if schedule is None else schedule.fingerprinted(), digest_size=16)
     for name, weight in sorted(module.state_dict().items()):

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3: a flow-matching transformer over latents and text (Esser et al. 2024, arXiv:2403.03206)."""
+"""Stable Diffusion 3: a flow transformer over latents and text (Esser et al. 2024, arXiv:2403.03206)."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headwater.diffusion.denoiser import Condition, TextEncoder
-from headwater.models.architecture import Kind, sides
+from headwater.models.architecture import Kind, height_and_width
 from headwater.models.folders import EXPECTED, Pipeline, fingerprint, json_of, of_transformers
 from headwater.models.text import MARK, TEST, Prompts, tokenizer
 
@@ -21,7 +21,7 @@ ENCODERS = {  # component: its tokenizer, and the classes of both
 
 @dataclass
 class _Network:
-    """What the pipeline asks of its network to embed prompts: how wide they are."""
+    """The part of the network that the pipeline reads to embed prompts: their width."""
 
     config: SimpleNamespace
 
@@ -36,26 +36,26 @@ class StableDiffusion3(Kind):
         return (x_t,), {"timestep": time, **condition}
 
     def shape(self, config: Any) -> tuple[int, int, int]:
-        return config["in_channels"], *sides(config)
+        return config["in_channels"], *height_and_width(config)
 
     def text(self, pipeline: Pipeline, device: str) -> TextEncoder:
-        """The pipeline's own way with its two or three encoders; T5 may be left out, as there."""
+        """The pipeline's own encoding with its two or three encoders; T5 is optional."""
         from diffusers import StableDiffusion3Pipeline
 
         parts: dict[str, Any] = {}
         for name, (words, kind, kind_of_words) in ENCODERS.items():
-            there = name != "text_encoder_3" or pipeline.has(name)
-            parts[name] = of_transformers(pipeline.part(name), kind, device).requires_grad_(False) if there else None
-            parts[words] = tokenizer(pipeline, words, kind_of_words) if there else None
+            present = name != "text_encoder_3" or pipeline.has(name)
+            parts[name] = of_transformers(pipeline.part(name), kind, device).requires_grad_(False) if present else None
+            parts[words] = tokenizer(pipeline, words, kind_of_words) if present else None
         width = _Network(SimpleNamespace(**json_of(pipeline.part(self.part) / "config.json", EXPECTED)))
-        whole: Any = StableDiffusion3Pipeline(transformer=width, scheduler=None, vae=None, **parts)  # pyright: ignore[reportArgumentType]
+        encoders: Any = StableDiffusion3Pipeline(transformer=width, scheduler=None, vae=None, **parts)  # pyright: ignore[reportArgumentType]
 
-        def made(prompts: list[str]) -> dict[str, Tensor]:
-            given = {"device": torch.device(device), "do_classifier_free_guidance": False}
-            hidden, _, pooled, _ = whole.encode_prompt(prompts, prompts, prompts, **given)
+        def encode(prompts: list[str]) -> dict[str, Tensor]:
+            options = {"device": torch.device(device), "do_classifier_free_guidance": False}
+            hidden, _, pooled, _ = encoders.encode_prompt(prompts, prompts, prompts, **options)
             return {"encoder_hidden_states": hidden, "pooled_projections": pooled}
 
         marks = [fingerprint(parts[name]) for name in ENCODERS if parts[name] is not None]
-        there = [parts[words] for words, *_ in ENCODERS.values() if parts[words] is not None]
-        words = [MARK.format(each([TEST], truncation=True, max_length=4).input_ids) for each in there]
-        return Prompts(made, fingerprint(torch.nn.Module(), None, *marks, *words))
+        tokenizers = [parts[words] for words, *_ in ENCODERS.values() if parts[words] is not None]
+        words = [MARK.format(tokens([TEST], truncation=True, max_length=4).input_ids) for tokens in tokenizers]
+        return Prompts(encode, fingerprint(torch.nn.Module(), None, *marks, *words))

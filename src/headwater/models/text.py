@@ -1,4 +1,4 @@
-"""Text encoders: prompts to what a network is conditioned on, as the pipeline that it belongs to does it."""
+"""Text encoders: prompts to a network's conditioning arguments, as in its pipeline."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,36 +9,36 @@ from torch import Tensor
 from headwater.errors import ModelError
 from headwater.models.folders import Pipeline, fingerprint, libraries, of_transformers
 
-TEST, MARK = "a test of the words", "tokenizer {}"  # what tells one tokenizer from another
+TEST, MARK = "a test of the words", "tokenizer {}"  # their tokens identify a tokenizer
 
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """`made(prompts)` names what the network is given; the fingerprint tells this encoder from another."""
+    """`encode(prompts)` gives the network's arguments by name; the fingerprint identifies the encoder."""
 
-    made: Callable[[list[str]], dict[str, Tensor]]
+    encode: Callable[[list[str]], dict[str, Tensor]]
     fingerprint: str
 
     def embed(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """One row for each prompt, under the names of the network's arguments."""
-        return self.made(list(prompts))
+        """One row per prompt, under the names of the network's arguments."""
+        return self.encode(list(prompts))
 
 
 def clip(pipeline: Pipeline, device: str) -> Prompts:
-    """The last hidden states of a CLIP text model, all prompts brought to the tokenizer's length: Stable Diffusion 1 and 2."""
+    """The last hidden states of a CLIP text model, prompts padded to full length (Stable Diffusion 1, 2)."""
     encoder: Any = of_transformers(pipeline.part("text_encoder"), "CLIPTextModel", device).requires_grad_(False)
     words = tokenizer(pipeline, "tokenizer", "CLIPTokenizer")
 
-    def made(prompts: list[str]) -> dict[str, Tensor]:
+    def encode(prompts: list[str]) -> dict[str, Tensor]:
         tokens = words(prompts, padding="max_length", max_length=words.model_max_length, truncation=True, return_tensors="pt")
         mask = tokens.attention_mask.to(device) if getattr(encoder.config, "use_attention_mask", False) else None
         return {"encoder_hidden_states": encoder(tokens.input_ids.to(device), attention_mask=mask)[0]}
 
-    return Prompts(made, fingerprint(encoder, None, MARK.format(words([TEST], truncation=True, max_length=4).input_ids)))
+    return Prompts(encode, fingerprint(encoder, None, MARK.format(words([TEST], truncation=True, max_length=4).input_ids)))
 
 
 def tokenizer(pipeline: Pipeline, part: str, name: str) -> Any:
-    """The tokenizer in a component of the pipeline."""
+    """The tokenizer in component `part` of the pipeline."""
     folder = pipeline.part(part)
     try:
         return getattr(libraries("transformers"), name).from_pretrained(folder, local_files_only=True)

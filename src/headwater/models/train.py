@@ -1,8 +1,8 @@
-"""Training a DDPM: the D-TRAK paper's recipe, restartable, and comparable across subsets of the data.
+"""Training a DDPM by the D-TRAK paper's recipe: restartable, and comparable across subsets of the data.
 
-Everything random is a pure function of (seed, step): initial weights, the order of each epoch, timesteps, noise, flips,
-dropout. Within one seed, models trained on different subsets therefore start alike and see the same (t, ε) stream; what
-differs between them is the data.
+Everything random is a pure function of (seed, step): initial weights, the order of each epoch, timesteps,
+noise, flips, dropout. Within one seed, models trained on different subsets therefore start from equal weights
+and draw the same (t, ε) stream; only their data differ.
 """
 
 import fnmatch
@@ -34,11 +34,12 @@ DECAYS = ("cosine", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a model is trained. Defaults: Zheng et al. (D-TRAK), section 4.2 and their code.
+    """The hyperparameters of a training. Defaults: Zheng et al. (D-TRAK), section 4.2 and their code.
 
-    `steps` counts optimizer steps; None means `epochs` passes over the data. `decay` is what the learning rate does after its
-    warm-up: `cosine` to 0, or `none`. `ema` is the largest decay of averaged weights (None: the raw weights are the model); on the
-    way there it is (1+step)/(10+step), or with `ema_power` 1 − (1+step)^−power (diffusers' EMAModel with and without its warm-up).
+    `steps` counts optimizer steps; None means `epochs` passes over the data. `decay` of the learning rate
+    after its warm-up: `cosine` to 0, or `none`. `ema` is the largest decay of averaged weights (None: no
+    averaging); until then it is (1+step)/(10+step), or with `ema_power` 1 − (1+step)^−power (diffusers'
+    EMAModel without and with its warm-up).
     """
 
     epochs: int = 200
@@ -70,7 +71,7 @@ class Recipe:
         return self.steps if self.steps is not None else self.epochs * math.ceil(n / self.batch)
 
     def averaging(self, step: int) -> float:
-        """The decay of the averaged weights at `step`: 0 at first, so that they start from the weights after it."""
+        """The decay of the averaged weights at `step`; 0 at step 0: they start from the weights after it."""
         rising = min(step, 1) * (1 + step) / (10 + step) if self.ema_power is None else 1 - (1 + step) ** -self.ema_power
         return min(self.ema or 0.0, rising)
 
@@ -81,10 +82,14 @@ DIGITS = Recipe(steps=1000, batch=64, learning_rate=4e-3, dropout=0.0, flips=Fal
 
 @runtime_checkable
 class Trainable(Protocol):
-    """What there is to train. `fresh` gives the network with the initial weights of a seed, of which those that require a gradient
-    are trained; `finished` the Denoiser around a trained one, which `save` writes to a folder that `load` opens. `dropouts` is the
-    name pattern of layers that drop. `check` refuses images that the network cannot be shown; `settings` are all that decides a
-    model trained on them beside the images, the recipe and the seed, JSON-ready."""
+    """A network to train.
+
+    `fresh` gives the network with the initial weights of a seed; parameters that require a gradient are
+    trained. `finished` wraps a trained network in a Denoiser, which `save` writes to a folder that `load`
+    opens. `dropouts` is the name pattern of the dropout layers. `check` raises a DataError for images that do
+    not fit. `settings`, JSON-ready, determine the trained model together with the images, the recipe and the
+    seed.
+    """
 
     @property
     def schedule(self) -> Schedule: ...
@@ -110,9 +115,9 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class Watch:
-    """What happens beside the training: where its state is kept, and who is told of steps and of checkpoints.
+    """The callbacks of a training, for steps and checkpoints, and the file of its state.
 
-    With `state`, weights and optimizer are kept there at every checkpoint, and another call goes on from them.
+    With `state`, weights and optimizer are written there at every checkpoint, to resume from.
     """
 
     state: Path | None = None
@@ -130,7 +135,7 @@ def train(
     device: str = "cpu",
     watch: Watch | None = None,
 ) -> Denoiser:
-    """A model trained on `examples` (those with `keep`, a boolean mask), from the initial weights of `seed`."""
+    """The model trained on `examples` (or a boolean mask `keep` of them), started from `seed`."""
     watch = watch or Watch()
     keep = np.ones(len(examples), bool) if keep is None else keep
     if not keep.any():
@@ -167,7 +172,7 @@ def train(
 
 
 def rate(step: int, total: int, warmup: float, decay: str = "cosine") -> float:
-    """The learning rate at `step` as a part of its peak: linear over the first `warmup` of the steps, then half a cosine to 0."""
+    """The learning rate's share of its peak: linear for a share `warmup` of the steps, then half a cosine."""
     rising = math.ceil(warmup * total)
     if step < rising:
         return step / rising
@@ -192,7 +197,7 @@ def _module(network: Trainable, recipe: Recipe, seed: int, device: str) -> nn.Mo
 
 
 def _loss(network: Trainable, module: nn.Module, x: Tensor, condition: Condition, recipe: Recipe, name: tuple[int, int]) -> Tensor:
-    """Mean squared error of one batch; `name` is (seed, step), from which all its randomness comes."""
+    """Mean squared error of one batch; all its randomness is named by `name`, (seed, step)."""
     (seed, step), schedule = name, network.schedule
     t, noise = _noise(x, schedule.T, seed, step, recipe.batch)
     torch.random.manual_seed(seeds.key(seed, "dropout", step, bits=64) >> 1)
@@ -203,7 +208,7 @@ def _loss(network: Trainable, module: nn.Module, x: Tensor, condition: Condition
 
 
 def _batches(keep: np.ndarray, batch: int, seed: int, first: int, total: int) -> Iterator[tuple[int, Tensor]]:
-    """(step, rows): epoch after epoch in an order drawn for all images, of which the kept ones are used; a short last batch."""
+    """(step, rows): an epoch in an order drawn for all images, restricted to the kept ones; the last batch short."""
     step, epoch = 0, 0
     while step < total:
         order = seeds.stream(seed, "order", epoch).permutation(len(keep))
@@ -216,7 +221,7 @@ def _batches(keep: np.ndarray, batch: int, seed: int, first: int, total: int) ->
 
 
 def _noise(x: Tensor, T: int, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor]:
-    """Timesteps and noise of one step: drawn for a full batch, so that slot b is the same whatever the batch holds."""
+    """Timesteps and noise of one step, drawn for a full batch: slot b does not depend on the batch's size."""
     random = seeds.stream(seed, "training", step)
     t = random.integers(0, T, size=batch)[: len(x)]
     noise = random.standard_normal((batch, *x.shape[1:]), dtype=np.float32)[: len(x)]
@@ -224,7 +229,7 @@ def _noise(x: Tensor, T: int, seed: int, step: int, batch: int) -> tuple[Tensor,
 
 
 def _finished(network: Trainable, module: nn.Module, average: Mapping[str, Tensor]) -> Denoiser:
-    """A copy of the network as it stands, in eval mode and without dropout, with the averaged weights if there are any.
+    """A copy of the network in eval mode, without dropout, and with the averaged weights if any.
 
     Frozen weights are shared.
     """
@@ -251,13 +256,13 @@ def _keep(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def _resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> int:
-    """Take up weights and optimizer from `path` if it is there; the number of steps already done."""
+    """Restore weights and optimizer from `path` if it exists; returns the number of finished steps."""
     if path is None or not path.exists():
         return 0
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise StorageError(f"The training state {path} is damaged. Delete it: training begins anew.") from error
+        raise StorageError(f"The training state {path} is damaged. Delete it: training starts again.") from error
     for name, p in _trained(module):
         p.data.copy_(tensors[f"weight/{name}"])
         optimizer.state[p] = {part: tensors[f"{part}/{name}"].to(p.device) for part in ("exp_avg", "exp_avg_sq")}

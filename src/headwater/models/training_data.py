@@ -1,4 +1,4 @@
-"""What a network is trained on: pixels, or latents drawn from an auto-encoder's posterior; and what conditions it."""
+"""A network's training data: pixels, or latents sampled from an auto-encoder's posterior; labels and text."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ from headwater.examples import Text
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Training images as the network is shown them: `x`, or for latents their mode, with a `deviation`; `mirrored` are those of
-    the mirror images, which for pixels are simply mirrored."""
+    """Training images as network inputs: pixels `x`, or the latents' mode `x` and standard `deviation`.
+    `mirrored`: mode and deviation of the mirror images' latents; pixels are mirrored directly."""
 
     x: Float[Tensor, "n c h w"]
     deviation: Float[Tensor, "n c h w"] | None = None
@@ -24,7 +24,7 @@ class Material:
     text: Text | None = None
 
     def shown(self, rows: Int64[Tensor, " b"], seed: int, step: int, *, flips: bool) -> Float[Tensor, "b c h w"]:
-        """These images at a step: mirrored by a coin each if there are `flips`, latents drawn anew."""
+        """The inputs at a step: with `flips` each mirrored at random, latents sampled again."""
         rows = rows.to(self.x.device)
         x, deviation = self.x[rows], None if self.deviation is None else self.deviation[rows]
         if flips:
@@ -41,14 +41,14 @@ class Material:
         return x + deviation * torch.as_tensor(noise, device=x.device)
 
     def condition(self, rows: Int64[Tensor, " b"]) -> Condition:
-        """What the network is told of these images."""
-        found: dict[str, Tensor] = {}
+        """The network's condition for the images at `rows`."""
+        arguments: dict[str, Tensor] = {}
         if self.labels is not None:
-            found["class_labels"] = self.labels[rows.to(self.labels.device)]
+            arguments["class_labels"] = self.labels[rows.to(self.labels.device)]
         if self.text is not None:
             which = self.text.which[rows.cpu().numpy()]
-            found |= {name: torch.as_tensor(table[which], device=self.x.device) for name, table in self.text.tables.items()}
-        return found
+            arguments |= {name: torch.as_tensor(table[which], device=self.x.device) for name, table in self.text.tables.items()}
+        return arguments
 
 
 def latents(
@@ -58,9 +58,9 @@ def latents(
     labels: Int64[np.ndarray, " n"] | None = None,
     text: Text | None = None,
 ) -> Material:
-    """That of a latent model."""
-    (mode, deviation), other = _halves(posterior, device), None if mirrored is None else _halves(mirrored, device)
-    return Material(mode, deviation, other, None if labels is None else torch.as_tensor(labels, device=device), text)
+    """The material of a latent model."""
+    (mode, deviation), reflected = _halves(posterior, device), None if mirrored is None else _halves(mirrored, device)
+    return Material(mode, deviation, reflected, None if labels is None else torch.as_tensor(labels, device=device), text)
 
 
 def _halves(posterior: Float32[np.ndarray, "n 2 c h w"], device: str) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""UNet2DModel: named configurations, new ones, saving."""
+"""UNet2DModel: named configurations, untrained models, saving."""
 
 import hashlib
 import json
@@ -19,11 +19,11 @@ from headwater.diffusion.denoiser import DIFFUSERS, Denoiser, Family
 from headwater.diffusion.schedule import Schedule, linear
 from headwater.errors import DataError, ModelError, StorageError, unknown
 from headwater.examples import Examples
-from headwater.models.architecture import Kind, sides
+from headwater.models.architecture import Kind, height_and_width
 from headwater.models.folders import fingerprint
 from headwater.models.training_data import Material
 
-# Zheng et al. 2023 (D-TRAK), section 4.2. The first count is the paper's network; the authors' code adds scale_shift.
+# Zheng et al. 2023 (D-TRAK), section 4.2. The authors' code adds scale_shift to the paper's networks.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "digits": {
         "sample_size": 8,
@@ -76,7 +76,7 @@ def configuration(name: str, **changes: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """What there is to train: the keyword arguments of UNet2DModel, and the schedule with what the network predicts."""
+    """A UNet2DModel to train: its keyword arguments, and the schedule with its prediction type."""
 
     config: Mapping[str, Any]
     schedule: Schedule = field(default_factory=linear)
@@ -101,7 +101,7 @@ class Network:
         return of_module(module, self.schedule)
 
     def check(self, examples: Examples) -> None:
-        """Refuse images of another size, or labels that it has no class for."""
+        """Raise a DataError for images of another size, or labels without a class."""
         side, channels, classes = (self.config.get(name) for name in ("sample_size", "in_channels", "num_class_embeds"))
         height, width = (side, side) if isinstance(side, int) else tuple(side or examples.shape[1:])
         if examples.shape != (channels or 3, height, width):
@@ -111,18 +111,18 @@ class Network:
             )
         labels = examples.labels
         if classes is not None and (labels is None or not 0 <= labels.min() <= labels.max() < classes):
-            seen = "none" if labels is None else f"{labels.min()} … {labels.max()}"
+            span = "none" if labels is None else f"{labels.min()} … {labels.max()}"
             raise DataError(
-                f"The recipe's network has {classes} classes, and the labels of the images are {seen}; expected 0 … {classes - 1}."
+                f"The recipe's network has {classes} classes, and the labels of the images are {span}; expected 0 … {classes - 1}."
             )
 
     def settings(self, examples: Examples) -> dict[str, Any]:
-        """Its configuration and its schedule."""
+        """The configuration and the schedule."""
         schedule = hashlib.blake2b(self.schedule.beta.tobytes(), digest_size=8).hexdigest()
         return {"network": dict(self.config), "schedule": [schedule, self.schedule.prediction]}
 
     def material(self, examples: Examples, device: str, *, flips: bool) -> Material:
-        """The images' pixels, and labels if it is conditional on them."""
+        """The images' pixels, and the labels if the network is class-conditional."""
         conditional = self.config.get("num_class_embeds") is not None
         if conditional and examples.labels is None:
             raise DataError("The network is class-conditional and the images have no labels.")
@@ -130,8 +130,8 @@ class Network:
         return Material(torch.as_tensor(examples.pixels(), device=device), labels=labels)
 
     def save(self, model: Denoiser, folder: Path) -> None:
-        """As a pipeline of diffusers."""
-        save(model, folder)
+        """Write the model as a diffusers pipeline."""
+        save_pipeline(model, folder)
 
 
 def new(config: Mapping[str, Any], seed: int, schedule: Schedule | None = None) -> Denoiser:
@@ -141,27 +141,29 @@ def new(config: Mapping[str, Any], seed: int, schedule: Schedule | None = None) 
 
 
 class PixelUNet(Kind):
-    """UNet2DModel: (x_t, t[, class_labels]), over pixels, or over latents where its pipeline has an auto-encoder."""
+    """UNet2DModel: (x_t, t[, class_labels]) over pixels, or latents in a pipeline with an auto-encoder."""
 
     def shape(self, config: Any) -> tuple[int, int, int]:
-        made, channels = config["out_channels"], config["in_channels"]
-        if made != channels:
-            raise ModelError(f"The model predicts {made} channels for pictures of {channels}; learned variances are not supported.")
-        return channels, *sides(config)
+        predicted, channels = config["out_channels"], config["in_channels"]
+        if predicted != channels:
+            raise ModelError(
+                f"The model predicts {predicted} channels for pictures of {channels}; learned variances are not supported."
+            )
+        return channels, *height_and_width(config)
 
     def classes(self, config: Any) -> int | None:
         return config.get("num_class_embeds")
 
 
 def of_module(module: UNet2DModel, schedule: Schedule) -> Denoiser:
-    """The Denoiser around a UNet2DModel, with its fingerprint. Raises NonFiniteError where a weight is NaN or inf."""
+    """The Denoiser around a UNet2DModel. Raises NonFiniteError if a weight is NaN or inf."""
     kind, config = PixelUNet(), module.config
     mark = fingerprint(module, schedule)
     return Denoiser(module, schedule, kind.shape(config), mark, kind.classes(config), family=kind)
 
 
-def save(model: Denoiser, folder: str | Path) -> None:
-    """Write a diffusers DDPMPipeline folder that `load` and diffusers both read; `model_index.json` comes last."""
+def save_pipeline(model: Denoiser, folder: str | Path) -> None:
+    """Write a DDPMPipeline folder that `load` and diffusers both read; `model_index.json` comes last."""
     folder = Path(folder)
     part = folder.with_name(f".{folder.name}.part")
     assert isinstance(model.module, UNet2DModel)
@@ -178,11 +180,12 @@ def save(model: Denoiser, folder: str | Path) -> None:
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise StorageError(
-            f"Could not write the model {folder}: {error}. Free some space or name another folder, then run the same command again."
+            f"Could not write the model {folder}: {error}. Free some space or name another folder.",
+            hint="Then run the same command again.",
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model_index.json").unlink(missing_ok=True)
-    for name in ("scheduler", "unet"):  # weights without their schedule would be taken for DDPM's
+    for name in ("scheduler", "unet"):  # weights without a scheduler would get DDPM's schedule
         shutil.rmtree(folder / name, ignore_errors=True)
         (part / name).replace(folder / name)
     (part / "model_index.json").replace(folder / "model_index.json")

@@ -1,0 +1,1 @@
+"""Run folders to pages, tables and files. No torch."""

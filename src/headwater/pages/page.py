@@ -19,7 +19,7 @@ from headwater.pages.charts import Gallery, Picture, Scale, prose, scale_of
 from headwater.pages.credit.section import Parts, Section, parts, section
 from headwater.pages.maps import Map, map_of
 from headwater.pages.verdict import SPLITS, truths
-from headwater.run import RunFolder, check_same, chosen, open_run, told_apart
+from headwater.run import RunFolder, check_same, chosen, distinguished, open_run
 from headwater.scores import Scores, top
 from headwater.words import duration, number, percent
 
@@ -94,7 +94,7 @@ def report(
 
 def render(runs: Sequence[RunFolder], queries: int, ends: tuple[int, int] = (PROPONENTS, OPPONENTS)) -> str:
     """The page. Whatever comes from file names or settings is escaped."""
-    runs = told_apart(runs)
+    runs = distinguished(runs)
     gallery = Gallery({row: image for run in runs for row, image in run.pictures.items()})
     shown = chosen(runs[0].queries, queries)
     credit = section(runs, shown)

@@ -1,0 +1,1 @@
+"""The posterior over training patches, and its maps."""

@@ -1,0 +1,1 @@
+"""A bank: recipe, jobs, retrained models, their outcomes; it grows; counterfactuals."""

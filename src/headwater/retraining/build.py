@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from headwater.bank import outcome_path, read_info, subsets_check
 from headwater.diffusion.encoding import encoded
-from headwater.disk.files import locked, sweep, written
+from headwater.disk.files import locked, remove_partial, written
 from headwater.disk.npz import write_examples
 from headwater.disk.store import FeatureStore, default_root, to_stderr
 from headwater.examples import Examples
@@ -93,7 +93,7 @@ def build(
     everything = jobs_of(recipe)
     with locked(folder / "parts", wait=False):  # two would enter each other's outcomes, and one would lose some
         for here in (folder, folder / "outcomes"):
-            sweep(here)
+            remove_partial(here)
         finish_growing(folder)
         kept = _begun(folder, recipe, network, training, held_out, told)
         made = on_one_thread(_full_model, folder, recipe, network, training, held_out, place.here, told)
@@ -115,7 +115,7 @@ def build(
 def outcome(shared: Shared, job: Job) -> dict[str, np.ndarray]:
     """Train one model, or take it from where it is kept, and measure it. That of all data and seed 0 is there already."""
     recipe, place = shared.recipe, shared.place
-    if job == (-1, 0) and loading.holds(shared.model):
+    if job == (-1, 0) and loading.has_model(shared.model):
         model = loading.load(shared.model, place.device)
     else:
         network = trainable(recipe, shared.training.shape[1:], place.store, place.device)
@@ -138,9 +138,9 @@ def _begun(
         check_grows(folder, there, info)
         info["versions"] = there.get("versions")
         if recipe.adapters is not None:  # the base may lie elsewhere now
-            base = lora.Base(loading.named(recipe.adapters.base), training.shape[1:])
-            for path in folder.rglob(lora.TOLD):
-                lora.tell(path.parent, base)
+            base = lora.Base(loading.absolute_name(recipe.adapters.base), training.shape[1:])
+            for path in folder.rglob(lora.BASE_FILE):
+                lora.write_base(path.parent, base)
     if not (folder / "train.npz").exists():
         write_examples(folder / "train.npz", training)
     if there is not None and there.get("recipe") != info["recipe"] and outcome_path(folder, "full").exists():
@@ -172,7 +172,7 @@ def _full_model(
     """Train the model on all data with the first seed, with its checkpoints, and generate the queries; False if all was there."""
     if (folder / "queries.npz").exists():
         return False
-    if not loading.holds(folder / "model"):
+    if not loading.has_model(folder / "model"):
         told(f"The model of all {len(training):,} images comes first: {recipe.training.total(len(training)):,} steps.")
         state = folder / "parts" / "full.safetensors"
         watch = Watch(state, checkpoint=lambda step, model: network.save(model, folder / "checkpoints" / f"step-{step}"))

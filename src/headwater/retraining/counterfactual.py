@@ -31,7 +31,7 @@ from headwater.retraining.jobs import trainable
 from headwater.retraining.outcomes import outcomes
 from headwater.retraining.queries import regenerated, told_of
 from headwater.retraining.recipe import BankRecipe, from_fields
-from headwater.run import RunFolder, told_apart
+from headwater.run import RunFolder, distinguished
 from headwater.scores import dense
 
 RANDOM = "Random removal"
@@ -102,7 +102,7 @@ def planned(bank: Bank, runs: Sequence[RunFolder], queries: int, counts: Sequenc
             f"--query {bank.folder}/queries.npz."
         )
     chosen = sorted(seeds.stream(0, "counterfactual").permutation(common)[:queries].tolist())
-    runs = told_apart(runs)
+    runs = distinguished(runs)
     scores = {run.name: run.scores.values[[each[hashes[q]] for q in chosen]] for run, each in zip(runs, rows, strict=True)}
     chance = dense(Random().score(bank.train, bank.queries.take(chosen)))
     signed = {run.name: run.signed for run in runs} | {RANDOM: True}
@@ -126,7 +126,7 @@ def remove(what: Counterfactual, folder: Path, place: Place) -> Iterator[tuple[i
 
 def retrained(shared: Shared, job: Removal) -> dict[str, np.ndarray]:
     """The picture as the model makes it that was trained on what stays, and the query's outcomes under that model."""
-    if job.kept.all() and loading.holds(shared.model):
+    if job.kept.all() and loading.has_model(shared.model):
         model = loading.load(shared.model, shared.place.device)
     else:
         training = _training(shared, job, shared.place.device)

@@ -6,7 +6,7 @@ from jaxtyping import Bool
 from headwater import seeds
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
-from headwater.models.adapters import adapters
+from headwater.models.adapters import lora_tuning
 from headwater.models.cache import Training
 from headwater.models.train import Trainable
 from headwater.models.unet import Network
@@ -26,7 +26,7 @@ def trainable(recipe: BankRecipe, size: tuple[int, int] | None, store: FeatureSt
     """
     if recipe.adapters is None:
         return Network(recipe.model)
-    return adapters(recipe.adapters.base, recipe.adapters.rank, size, store, device)
+    return lora_tuning(recipe.adapters.base, recipe.adapters.rank, size, store, device)
 
 
 def training_of(network: Trainable, recipe: BankRecipe, kept: Kept, job: Job) -> Training:

@@ -11,7 +11,7 @@ from headwater.bank import Bank
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.encoding import condition, decoded, encoded
-from headwater.diffusion.sample import Sampled, conditioned, sample
+from headwater.diffusion.sample import Samples, conditioned, sample
 from headwater.disk.npz import read_examples, write_examples
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError
@@ -70,7 +70,7 @@ def regenerated(recipe: BankRecipe, model: Denoiser, rows: range, told: Told) ->
     return decoded(model, made_again(recipe, model, rows, told).pictures).float().cpu().numpy()
 
 
-def made_again(recipe: BankRecipe, model: Denoiser, rows: range, told: Told, *, keep_path: bool = False) -> Sampled:
+def made_again(recipe: BankRecipe, model: Denoiser, rows: range, told: Told, *, keep_path: bool = False) -> Samples:
     """The same before they are decoded, if the model makes latents; and if asked the path that the sampler went."""
     predict = conditioned(model, condition(model, *told.at(rows)), recipe.guidance)
     named = {"sampler": recipe.sampler, "steps": recipe.sample_steps}

@@ -1,0 +1,1 @@
+"""Credit by group: the section of a page, the table, the files."""

@@ -17,7 +17,7 @@ def saved(image, **options):
 
 
 @pytest.mark.parametrize(("mode", "ink", "expected"), [("RGBA", (200, 0, 0, 0), (255, 255, 255)), ("LA", (10, 0), 255)])
-def test_what_is_transparent_becomes_white(mode, ink, expected):
+def test_transparent_parts_become_white(mode, ink, expected):
     assert saved(Image.new(mode, (2, 2), ink)).getpixel((0, 0)) == expected
 
 
@@ -67,7 +67,7 @@ def test_cmyk_becomes_rgb():
     assert saved(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), format="JPEG").getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_of_an_animation_the_first_frame_counts():
+def test_the_first_frame_of_an_animation_is_read():
     frames = [Image.new("RGB", (2, 2), colour) for colour in ("blue", "red")]
     assert saved(frames[0], format="GIF", save_all=True, append_images=frames[1:]).getpixel((0, 0)) == (0, 0, 255)
 
@@ -84,7 +84,7 @@ def test_fitting_scales_the_shorter_side_and_keeps_the_middle():
 
 
 @pytest.mark.parametrize("size", [(5, 9), (9, 5), (2, 3), (1, 7)])
-def test_fitting_gives_a_square_of_the_size_asked_for(size):
+def test_fitting_gives_a_square_of_that_size(size):
     assert fitted(Image.new("L", size, 9), 4).size == (4, 4)
 
 
@@ -106,6 +106,6 @@ def test_two_channels_cannot_be_resized(pictures):
         resized(pictures(1, channels=2).images, 5)
 
 
-def test_more_images_than_memory_holds_is_told():
-    with pytest.raises(DataError, match=r"of 32×32 need \d+ GiB .* --resize"):
+def test_more_images_than_memory_holds_is_reported():
+    with pytest.raises(DataError, match=r"of 32×32 need \d+ GiB .* resize=N"):
         stacked([("a", Image.new("L", (32, 32)))], 2**50)

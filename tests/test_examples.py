@@ -28,7 +28,7 @@ def test_the_same_bytes_in_another_shape_have_another_hash():
     assert len({Examples(line.reshape(shape)).hashes for shape in shapes}) == len(shapes)
 
 
-def test_keys_tell_labels_apart(pictures):
+def test_keys_differ_by_label(pictures):
     image = pictures(1).images.repeat(3, axis=0)
     a, b, c = Examples(image, labels=np.array([0, 1, 0])).keys
     assert a == c != b
@@ -105,7 +105,7 @@ def test_ids_are_places_unless_given(pictures):
         ({"split": ("val",) * 5}, "5 split for 2 images"),
     ],
 )
-def test_a_column_of_the_wrong_length_is_told(pictures, columns, said):
+def test_a_column_of_the_wrong_length_is_refused(pictures, columns, said):
     with pytest.raises(DataError, match=said):
         Examples(pictures(2).images, **columns)
 

@@ -1,4 +1,4 @@
-"""Crews: every job once, wherever it is done; what fails is told, and nobody is left behind."""
+"""Crews: every job once, wherever it runs; failures are reported, and no process is left behind."""
 
 import multiprocessing
 import operator
@@ -12,24 +12,23 @@ import numpy as np
 import pytest
 import torch
 
-from headwater import workers as jobs
 from headwater.errors import DataError, OptionError, WorkerError
 from headwater.retraining.recipe import first
-from headwater.workers import Cluster, Here, Pool, in_order
+from headwater.workers import Cluster, Crew, Here, Pool, in_order
 
 
-def test_jobs_here_have_one_thread_and_leave_the_others_as_they_were(monkeypatch):
+def test_jobs_here_have_one_thread_and_restore_the_number_afterwards(monkeypatch):
     torch.set_num_threads(2)
     try:
-        found = list(Here().work(lambda shared, job: (shared, job, torch.get_num_threads()), "s", [1, 2]))
-        assert found == [(1, ("s", 1, 1)), (2, ("s", 2, 1))] and torch.get_num_threads() == 2
+        results = list(Here().work(lambda shared, job: (shared, job, torch.get_num_threads()), "s", [1, 2]))
+        assert results == [(1, ("s", 1, 1)), (2, ("s", 2, 1))] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
 
 
 def test_a_pool_does_every_job_once_in_other_processes():
-    found = dict(Pool(2).work(np.multiply, 3, list(range(20))))
-    assert found == {job: 3 * job for job in range(20)}
+    results = dict(Pool(2).work(np.multiply, 3, list(range(20))))
+    assert results == {job: 3 * job for job in range(20)}
     assert list(Pool(1).work(np.multiply, 3, [])) == []
 
 
@@ -56,7 +55,7 @@ def test_without_ray_a_cluster_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:port", "no.such.host.invalid:1"])
-def test_a_cluster_that_is_not_there_is_told_at_once(address):
+def test_a_cluster_that_is_not_there_is_reported_at_once(address):
     pytest.importorskip("ray")
     start = time.monotonic()
     with pytest.raises(OptionError, match=r"no Ray cluster at .*Start one with"):
@@ -67,26 +66,26 @@ def test_a_cluster_that_is_not_there_is_told_at_once(address):
 def test_results_are_put_in_order_as_soon_as_they_can_be():
     parts = [slice(0, 2), slice(2, 4), slice(4, 5)]
     rows = {part.start: np.full((part.stop - part.start, 1), part.start, np.float32) for part in parts}
-    asked = []
+    started = []
 
     def results():
         for start in (2, 0, 4):
-            asked.append(start)
+            started.append(start)
             yield next(part for part in parts if part.start == start), rows[start]
 
-    found = []
+    blocks = []
     for block in in_order(results(), parts):
-        found.append((int(block[0, 0]), list(asked)))
-    assert found == [(0, [2, 0]), (2, [2, 0]), (4, [2, 0, 4])]
+        blocks.append((int(block[0, 0]), list(started)))
+    assert blocks == [(0, [2, 0]), (2, [2, 0]), (4, [2, 0, 4])]
 
 
-def test_an_error_that_a_user_can_mend_comes_through_a_pool(pictures):
+def test_a_user_error_passes_through_a_pool(pictures):
     with pytest.raises(DataError, match="There are 3 images; expected at least 5"):
         list(Pool(1).work(first, pictures(3), [5]))
 
 
-def test_a_worker_that_dies_is_told_plainly():
-    with pytest.raises(WorkerError, match=r"died.*Run the same command again"):
+def test_a_worker_that_dies_is_reported():
+    with pytest.raises(WorkerError, match=r"died.*second run goes on"):
         list(Pool(1).work(operator.call, os._exit, [3]))
 
 
@@ -120,4 +119,4 @@ def _alive(pid):
 
 
 def test_a_crew_is_a_crew():
-    assert all(isinstance(crew, jobs.Crew) for crew in (Here(), Pool(2), Cluster("auto")))
+    assert all(isinstance(crew, Crew) for crew in (Here(), Pool(2), Cluster("auto")))

@@ -26,29 +26,32 @@ unet/diffusion_pytorch_model.safetensors vae/config.json vae/diffusion_pytorch_m
 
 
 def test_of_stable_diffusion_what_is_needed_is_fetched_and_nothing_else():
-    assert sorted(hub.pipeline(STABLE.split())) == sorted(NEEDED.split())
+    assert sorted(hub.pipeline_files(STABLE.split())) == sorted(NEEDED.split())
 
 
 def test_a_first_pipelines_network_lies_in_its_root():
     files = ["model_index.json", "config.json", "scheduler_config.json", "README.md", "diffusion_pytorch_model.bin"]
-    assert hub.pipeline([*files, "diffusion_pytorch_model.safetensors"]) == [*files[:3], "diffusion_pytorch_model.safetensors"]
+    assert hub.pipeline_files([*files, "diffusion_pytorch_model.safetensors"]) == [
+        *files[:3],
+        "diffusion_pytorch_model.safetensors",
+    ]
 
 
 def test_the_variant_fp16_is_fetched_where_it_is_all_there_is():
-    assert hub.weights(["model.fp16.safetensors", "model.non_ema.safetensors"]) == ["model.fp16.safetensors"]
+    assert hub.weight_files(["model.fp16.safetensors", "model.non_ema.safetensors"]) == ["model.fp16.safetensors"]
     parts = ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     half = ["model.safetensors.index.fp16.json", "model.fp16-00001-of-00001.safetensors"]
-    assert hub.weights([*half, *parts]) == parts and hub.weights(half) == half
+    assert hub.weight_files([*half, *parts]) == parts and hub.weight_files(half) == half
 
 
 def test_pickled_weights_alone_are_refused_by_name():
-    with pytest.raises(ModelError, match=r"The unet of this model has pickled weights alone \(diffusion_pytorch_model.bin\)"):
-        hub.pipeline(["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.bin"])
+    with pytest.raises(ModelError, match=r"The unet of this model has only pickled weights \(diffusion_pytorch_model.bin\)"):
+        hub.pipeline_files(["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.bin"])
 
 
 def test_of_adapters_the_files_of_diffusers_or_peft_are_fetched():
-    assert hub.adapters(["README.md", "pytorch_lora_weights.safetensors", "x.bin"]) == ["pytorch_lora_weights.safetensors"]
-    assert hub.adapters(["adapter_config.json", "adapter_model.bin", "adapter_model.safetensors"]) == [*hub.ADAPTERS[1:]]
+    assert hub.adapter_files(["README.md", "pytorch_lora_weights.safetensors", "x.bin"]) == ["pytorch_lora_weights.safetensors"]
+    assert hub.adapter_files(["adapter_config.json", "adapter_model.bin", "adapter_model.safetensors"]) == [*hub.ADAPTERS[1:]]
 
 
 @pytest.fixture
@@ -65,9 +68,9 @@ def alone(monkeypatch):
 @pytest.fixture
 def model(tmp_path, tiny):
     """A small pipeline's folder."""
-    from headwater.models.unet import save
+    from headwater.models.unet import save_pipeline
 
-    save(tiny(), tmp_path / "model")
+    save_pipeline(tiny(), tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -103,9 +106,11 @@ def test_without_a_connection_the_cache_is_used(cache, model, monkeypatch, name)
     assert load(name).fingerprint == load(model).fingerprint
 
 
-def test_what_the_cache_lacks_is_told_with_what_to_do(cache, model, monkeypatch):
+def test_what_the_cache_lacks_is_reported_with_what_to_do(cache, model, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match=r"hf:nobody/small could not be had .* holds nothing of it.*HF_HUB_OFFLINE.*name a folder"):
+    with pytest.raises(
+        ModelError, match=r"hf:nobody/small could not be fetched .* holds nothing of it.*HF_HUB_OFFLINE.*name a folder"
+    ):
         load("nobody/small")
     cache("nobody/small", model, only="[ms]*")
     with pytest.raises(ModelError, match=r"lacks its unet\."):
@@ -123,18 +128,18 @@ def test_a_part_of_weights_that_a_killed_download_left_out_is_missed(cache, mode
     assert hub.lacking(model) == []
 
 
-def test_a_name_is_downloaded_as_far_as_it_is_needed(cache, model, monkeypatch):
+def test_only_the_needed_files_of_a_name_are_downloaded(cache, model, monkeypatch):
     (model / "model.ckpt").write_text("never")
-    asked = {}
+    patterns = {}
 
     def downloaded(name, allow_patterns):
-        asked[name] = sorted(allow_patterns)
+        patterns[name] = sorted(allow_patterns)
         return str(cache(name, model))
 
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, name: _files(model))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", downloaded)
     assert load("hf:nobody/small").fingerprint == load(model).fingerprint
-    assert asked == {"nobody/small": sorted(set(_files(model)) - {"model.ckpt"})}
+    assert patterns == {"nobody/small": sorted(set(_files(model)) - {"model.ckpt"})}
 
 
 def _files(folder):
@@ -142,7 +147,7 @@ def _files(folder):
 
 
 @pytest.mark.parametrize("name", ["./no/where", "/no/where", "nowhere", "some/where/else"])
-def test_what_is_neither_folder_nor_name_is_told_without_asking(alone, name):
+def test_neither_folder_nor_name_is_reported_without_a_request(alone, name):
     with pytest.raises(ModelError, match=r"There is no model folder .*written hf:owner/name, such as hf:"):
         load(name)
 
@@ -151,31 +156,31 @@ def test_a_mistyped_folder_is_not_looked_for_on_the_hub(alone, model, monkeypatc
     monkeypatch.chdir(model.parent.parent)
     with pytest.raises(ModelError, match="There is no model folder"):
         load(f"{model.parent.name}/modle")
-    with pytest.raises(ModelError, match="'hf:model' names no model of the hub; expected hf:owner/name"):
+    with pytest.raises(ModelError, match="'hf:model' names no model on the hub; expected hf:owner/name"):
         load("hf:model")
 
 
-def test_weights_of_the_variant_fp16_are_widened_and_told(model):
+def test_weights_of_the_variant_fp16_are_widened_and_noted(model):
     from safetensors.torch import load_file, save_file
 
     from headwater.models.loading import notes_on
 
     path = model / "unet" / "diffusion_pytorch_model.safetensors"
-    whole = load_file(path)
-    save_file({name: each.half() for name, each in whole.items()}, path.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    weights = load_file(path)
+    save_file({name: weight.half() for name, weight in weights.items()}, path.with_name("diffusion_pytorch_model.fp16.safetensors"))
     assert not notes_on(model)
     path.unlink()
     state = load(model).module.state_dict()
-    assert all(state[name].dtype == each.dtype for name, each in state.items())
-    assert all((state[name] == each.half().to(state[name])).all() for name, each in whole.items())
-    assert "fp16 alone (unet)" in notes_on(model)[0]
+    assert all(state[name].dtype == weight.dtype for name, weight in state.items())
+    assert all((state[name] == weight.half().to(state[name])).all() for name, weight in weights.items())
+    assert "only weights of the variant fp16 (unet)" in notes_on(model)[0]
 
 
 def test_the_schedule_of_a_first_pipeline_is_in_its_root(model):
     for path in (*(model / "unet").iterdir(), *(model / "scheduler").iterdir()):
         shutil.move(path, model / path.name)
-    told = (model / "scheduler_config.json").read_text()
-    (model / "scheduler_config.json").write_text(told.replace("0.02", "0.03"))
+    config = (model / "scheduler_config.json").read_text()
+    (model / "scheduler_config.json").write_text(config.replace("0.02", "0.03"))
     for name in ("unet", "scheduler"):
         Path(model / name).rmdir()
     assert load(model).schedule.beta[-1] == pytest.approx(0.03) and hub.lacking(model) == []

@@ -1,4 +1,4 @@
-"""Kept models: trained once, told apart by all that decides them, trained again where they are damaged."""
+"""Cached models: trained once, named by all that determines them, trained again if damaged."""
 
 from dataclasses import replace
 
@@ -24,11 +24,11 @@ def training(smallest):
 
 
 def same(a, b):
-    one, other = a.module.state_dict(), b.module.state_dict()
-    return all(torch.equal(one[name], other[name]) for name in one) and a.fingerprint == b.fingerprint
+    one, two = a.module.state_dict(), b.module.state_dict()
+    return all(torch.equal(one[name], two[name]) for name in one) and a.fingerprint == b.fingerprint
 
 
-def test_a_kept_model_is_the_trained_one_and_is_not_trained_again(training, pictures, tmp_path, monkeypatch):
+def test_a_cached_model_is_the_trained_one_and_is_not_trained_again(training, pictures, tmp_path, monkeypatch):
     examples = pictures(10)
     fresh = trained(training, examples)
     assert same(trained(training, examples, tmp_path), fresh)
@@ -37,26 +37,26 @@ def test_a_kept_model_is_the_trained_one_and_is_not_trained_again(training, pict
     assert same(trained(training, examples, tmp_path), fresh)
 
 
-def test_everything_that_decides_a_model_is_in_its_name(training, pictures, smallest):
+def test_everything_that_determines_a_model_is_in_its_name(training, pictures, smallest):
     examples, name = pictures(10), training.name(pictures(10))
-    others = [
+    variants = [
         replace(training, seed=4),
         replace(training, keep=np.array([False, True] * 5)),
         replace(training, keep=None),
         replace(training, recipe=replace(RECIPE, clip=0.5)),
         replace(training, network=Network(smallest | {"time_embedding_dim": 8})),
     ]
-    names = {name, training.name(pictures(10, seed=1)), *(each.name(examples) for each in others)}
+    names = {name, training.name(pictures(10, seed=1)), *(variant.name(examples) for variant in variants)}
     assert len(names) == 7
     everything = replace(training, keep=np.ones(10, bool))
     assert everything.name(examples) == replace(training, keep=None).name(examples)
 
 
 def test_a_network_of_its_own_keeps_its_name():
-    """Pinned: models that were kept before adapters were trained are found again."""
-    found = recipe("digits")
+    """Pinned: models stored before adapters existed are still found."""
+    digits = recipe("digits")
     examples = Examples(seeds.stream(0, "test pictures").integers(0, 256, size=(10, 8, 8, 1), dtype=np.uint8))
-    training = Training(Network(found.model), found.training, 3, np.array([True, False] * 5))
+    training = Training(Network(digits.model), digits.training, 3, np.array([True, False] * 5))
     assert training.name(examples) == "8b08b80cc280e6d7a51017bbb4e4891d"
 
 
@@ -65,13 +65,13 @@ def test_a_damaged_model_is_trained_again(training, pictures, tmp_path, damage):
     examples = pictures(10)
     fresh = trained(training, examples, tmp_path)
     (path,) = tmp_path.iterdir()
-    whole = path.read_bytes()
-    cut = {"cut short": whole[:1000], "a flipped bit": whole[:-5] + bytes([whole[-5] ^ 4]) + whole[-4:]}
-    path.write_bytes(cut.get(damage, whole[:-4] + b"\xff\xff\xff\x7f"))
-    assert same(trained(training, examples, tmp_path), fresh) and path.read_bytes() == whole
+    content = path.read_bytes()
+    cut = {"cut short": content[:1000], "a flipped bit": content[:-5] + bytes([content[-5] ^ 4]) + content[-4:]}
+    path.write_bytes(cut.get(damage, content[:-4] + b"\xff\xff\xff\x7f"))
+    assert same(trained(training, examples, tmp_path), fresh) and path.read_bytes() == content
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint_and_a_damaged_one_begins_anew(training, pictures, tmp_path):
+def test_a_killed_training_goes_on_from_its_checkpoint_and_a_damaged_one_starts_again(training, pictures, tmp_path):
     examples, steps = pictures(10), []
     fresh = trained(training, examples)
     state = tmp_path / f"{training.name(examples)}.state"
@@ -91,7 +91,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_a_damaged_one_begins_
     assert same(trained(training, examples, tmp_path), fresh) and not state.exists()
 
 
-def test_a_full_disk_is_told(training, pictures, tmp_path):
+def test_a_full_disk_is_reported(training, pictures, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="Could not write"):
         trained(training, pictures(10), tmp_path / "file" / "models")

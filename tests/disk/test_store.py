@@ -25,18 +25,18 @@ SETTINGS = {"model": "m", "k": 3}
 
 
 class Source:
-    """Computes rows: a named random row per key, in blocks, and remembers for which keys it was asked."""
+    """Computes rows: a named random row per key, in blocks, and remembers the keys."""
 
     def __init__(self, keys, block=2, stop_after=None, k=3):
         self.keys, self.block, self.stop_after, self.k = keys, block, stop_after, k
-        self.asked: list[str] = []
+        self.computed: list[str] = []
 
     def __call__(self, positions):
         for start in range(0, len(positions), self.block):
             if self.stop_after is not None and start >= self.stop_after * self.block:
                 raise KeyboardInterrupt
             keys = [self.keys[i] for i in positions[start : start + self.block]]
-            self.asked += keys
+            self.computed += keys
             yield np.stack([seeds.normal((self.k,), 0, "row", key) for key in keys])
 
 
@@ -46,7 +46,7 @@ def expected(keys, k=3):
 
 def rows(store, keys, **options):
     source = Source(keys, **options)
-    return store.rows(SETTINGS, keys, source), source.asked
+    return store.rows(SETTINGS, keys, source), source.computed
 
 
 def contents(root):
@@ -60,36 +60,36 @@ def store(tmp_path):
 
 def test_rows_come_in_the_order_of_their_keys_and_are_computed_once(store):
     keys = list("abcde")
-    found, asked = rows(store, keys)
-    assert found.dtype == np.float32 and np.array_equal(found, expected(keys)) and asked == keys
-    again, asked = rows(store, keys)
-    assert np.array_equal(again, found) and asked == []
-    backwards, asked = rows(store, keys[::-1])
-    assert np.array_equal(backwards, found[::-1]) and asked == []
+    values, computed = rows(store, keys)
+    assert values.dtype == np.float32 and np.array_equal(values, expected(keys)) and computed == keys
+    again, computed = rows(store, keys)
+    assert np.array_equal(again, values) and computed == []
+    backwards, computed = rows(store, keys[::-1])
+    assert np.array_equal(backwards, values[::-1]) and computed == []
 
 
-def test_only_what_is_new_is_computed(store):
+def test_only_new_rows_are_computed(store):
     rows(store, list("ac"))
-    found, asked = rows(store, list("abcd"))
-    assert asked == ["b", "d"] and np.array_equal(found, expected("abcd"))
+    values, computed = rows(store, list("abcd"))
+    assert computed == ["b", "d"] and np.array_equal(values, expected("abcd"))
 
 
-def test_rows_are_the_same_bytes_whatever_was_there_first(tmp_path):
-    whole, _ = rows(FeatureStore(tmp_path / "at once"), list("abcdef"))
+def test_rows_are_the_same_bytes_whatever_was_stored_first(tmp_path):
+    reference, _ = rows(FeatureStore(tmp_path / "at once"), list("abcdef"))
     for order in (["fb", "abcdef"], ["abcdef"], ["efcd", "ab"], ["a", "ab", "abc", "fedcba"], ["abcdefgh", "hg"]):
         store = FeatureStore(tmp_path / "-".join(order))
-        asked = [key for keys in order for key in rows(store, list(keys))[1]]
-        assert len(asked) == len(set(asked))
-        found, asked = rows(store, list("abcdef"))
-        assert found.tobytes() == whole.tobytes() and asked == []
+        computed = [key for keys in order for key in rows(store, list(keys))[1]]
+        assert len(computed) == len(set(computed))
+        values, computed = rows(store, list("abcdef"))
+        assert values.tobytes() == reference.tobytes() and computed == []
 
 
 def test_no_keys_are_no_rows(store):
-    found, asked = rows(store, [])
-    assert len(found) == 0 and asked == []
+    values, computed = rows(store, [])
+    assert len(values) == 0 and computed == []
 
 
-def test_only_the_shards_with_a_wanted_row_are_read_and_each_once(store, monkeypatch):
+def test_only_the_shards_of_the_rows_are_read_and_each_once(store, monkeypatch):
     rows(store, list("abcdef"))
     read, plain = [], Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or plain(path))
@@ -101,14 +101,14 @@ def test_reading_many_shards_takes_the_memory_of_the_result_and_of_a_few_shards(
     keys, k = [f"key-{i}" for i in range(1024)], 1000
     rows(store, keys, block=16, k=k)
     tracemalloc.start()
-    found = store.rows(SETTINGS, keys, Source(keys))
+    values = store.rows(SETTINGS, keys, Source(keys))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found.shape == (1024, k) and peak < 1.25 * found.nbytes
+    assert values.shape == (1024, k) and peak < 1.25 * values.nbytes
 
 
 @pytest.mark.parametrize("blocks", [[[1.0]], [[1.0], [2.0], [3.0]]], ids=["too few", "too many"])
-def test_another_number_of_rows_than_asked_for_is_an_error(store, blocks):
+def test_another_number_of_rows_is_an_error(store, blocks):
     with pytest.raises(ValueError, match="keys"):
         store.rows(SETTINGS, list("ab"), lambda _: (np.array([row], np.float32) for row in blocks))
 
@@ -120,68 +120,68 @@ def test_rows_of_another_width_are_an_error(store):
 
 
 def test_equal_keys_are_computed_once(store):
-    found, asked = rows(store, list("abaab"))
-    assert asked == ["a", "b"] and np.array_equal(found, expected("abaab"))
+    values, computed = rows(store, list("abaab"))
+    assert computed == ["a", "b"] and np.array_equal(values, expected("abaab"))
 
 
 def test_other_settings_are_other_rows(store):
     rows(store, list("ab"))
     source = Source(list("ab"))
     store.rows(SETTINGS | {"k": 4}, list("ab"), source)
-    assert source.asked == ["a", "b"]
+    assert source.computed == ["a", "b"]
 
 
 def test_settings_are_equal_whatever_their_order_and_are_kept_readable(store):
     rows(store, list("ab"))
     source = Source(list("ab"))
     store.rows(dict(reversed(SETTINGS.items())), list("ab"), source)
-    assert source.asked == []
-    (kept,) = store.root.rglob("settings.json")
-    assert json.loads(kept.read_text()) == SETTINGS
+    assert source.computed == []
+    (file,) = store.root.rglob("settings.json")
+    assert json.loads(file.read_text()) == SETTINGS
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_ends_the_same_bit_for_bit(store, tmp_path):
     keys = [f"key-{i}" for i in range(9)]
     with pytest.raises(KeyboardInterrupt):
         rows(store, keys, stop_after=2)
-    found, asked = rows(store, keys)
-    assert asked == keys[4:]
-    whole = FeatureStore(tmp_path / "uninterrupted")
-    assert np.array_equal(found, rows(whole, keys)[0])
-    assert contents(store.root) == contents(whole.root)
+    values, computed = rows(store, keys)
+    assert computed == keys[4:]
+    uninterrupted = FeatureStore(tmp_path / "uninterrupted")
+    assert np.array_equal(values, rows(uninterrupted, keys)[0])
+    assert contents(store.root) == contents(uninterrupted.root)
 
 
-@pytest.mark.parametrize("left", ["rows-000001.npy", ".rows-000001.npy.99.part", ".rows-000001.json.99.part"])
-def test_what_a_kill_leaves_of_a_shard_does_not_count(store, left):
+@pytest.mark.parametrize("name", ["rows-000001.npy", ".rows-000001.npy.99.part", ".rows-000001.json.99.part"])
+def test_the_remains_of_a_killed_write_do_not_count(store, name):
     rows(store, list("ab"))
     (folder,) = (store.root / "features").iterdir()
-    (folder / left).write_bytes(b"half")
-    found, asked = rows(store, list("abcd"))
-    assert asked == ["c", "d"] and np.array_equal(found, expected("abcd"))
+    (folder / name).write_bytes(b"half")
+    values, computed = rows(store, list("abcd"))
+    assert computed == ["c", "d"] and np.array_equal(values, expected("abcd"))
     assert not list(folder.glob(".*.part")) and len(list(folder.glob("rows-*"))) == 4
 
 
 def test_progress_counts_rows_done_of_rows_to_do(tmp_path):
-    told = []
-    store = FeatureStore(tmp_path, progress=lambda done, total: told.append((done, total)))
+    reports = []
+    store = FeatureStore(tmp_path, progress=lambda count, total: reports.append((count, total)))
     rows(store, list("abc"))
     rows(store, list("abcdefg"), block=3)
     rows(store, list("abc"))
-    assert told == [(2, 3), (3, 3), (3, 4), (4, 4)]
+    assert reports == [(2, 3), (3, 3), (3, 4), (4, 4)]
 
 
 # damage
 
 
 @pytest.fixture
-def told():
-    """The lines that the store said."""
+def notes():
+    """The store's warnings."""
     return []
 
 
 @pytest.fixture
-def store_that_tells(tmp_path, told):
-    return FeatureStore(tmp_path / "store", told=told.append)
+def noting_store(tmp_path, notes):
+    return FeatureStore(tmp_path / "store", warn=notes.append)
 
 
 @pytest.fixture
@@ -192,20 +192,20 @@ def folder(store):
     return folder
 
 
-def mended(store, told, path):
-    """The second of three shards is damaged: it is told in one line with its path, its rows are computed, and then all is well."""
-    found, asked = rows(store, list("abcdef"))
-    assert asked == ["c", "d"] and np.array_equal(found, expected("abcdef"))
-    assert len(told) == 1 and str(path) in told[0] and "computed anew" in told[0] and "\n" not in told[0]
-    again, asked = rows(store, list("fedcba"))
-    assert np.array_equal(again, found[::-1]) and asked == [] and len(told) == 1
-    told.clear()
+def mended(store, notes, path):
+    """Assert that the second of three shards is found damaged: one line with its path, its rows computed, then all is well."""
+    values, computed = rows(store, list("abcdef"))
+    assert computed == ["c", "d"] and np.array_equal(values, expected("abcdef"))
+    assert len(notes) == 1 and str(path) in notes[0] and "computed again" in notes[0] and "\n" not in notes[0]
+    again, computed = rows(store, list("fedcba"))
+    assert np.array_equal(again, values[::-1]) and computed == [] and len(notes) == 1
+    notes.clear()
 
 
 @pytest.mark.parametrize("suffix", ["npy", "json"])
-def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_its_rows_are_computed_anew(folder, store_that_tells, told, suffix):
-    whole, bits = folder / f"rows-000001.{suffix}", seeds.stream(0, "bits")
-    for place in range(0, whole.stat().st_size, 3):
+def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_its_rows_are_computed_again(folder, noting_store, notes, suffix):
+    shard, bits = folder / f"rows-000001.{suffix}", seeds.stream(0, "bits")
+    for place in range(0, shard.stat().st_size, 3):
         path = next(
             path
             for path in folder.glob(f"rows-*.{suffix}")
@@ -214,53 +214,53 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_its_rows_are_computed_an
         damaged = bytearray(path.read_bytes())
         damaged[place] ^= 1 << int(bits.integers(8))
         path.write_bytes(damaged)
-        mended(store_that_tells, told, path)
+        mended(noting_store, notes, path)
 
 
-@pytest.mark.parametrize("kept", [0, 5, 60, 140])
+@pytest.mark.parametrize("length", [0, 5, 60, 140])
 @pytest.mark.parametrize("suffix", ["npy", "json"])
-def test_a_shard_cut_short_is_computed_anew(folder, store_that_tells, told, suffix, kept):
+def test_a_shard_cut_short_is_computed_again(folder, noting_store, notes, suffix, length):
     path = folder / f"rows-000001.{suffix}"
-    path.write_bytes(path.read_bytes()[:kept])
-    mended(store_that_tells, told, path)
+    path.write_bytes(path.read_bytes()[:length])
+    mended(noting_store, notes, path)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "null", '["c", "d"]', '{"json": 1}', '{"keys": ["c", "d"], "json": ""}'])
-def test_a_json_of_something_else_is_damage(folder, store_that_tells, told, text):
+def test_a_json_of_something_else_is_damage(folder, noting_store, notes, text):
     path = folder / "rows-000001.json"
     path.write_text(text)
-    mended(store_that_tells, told, path)
+    mended(noting_store, notes, path)
 
 
-def test_a_shard_with_other_rows_than_were_written_is_computed_anew(folder, store_that_tells, told):
+def test_a_shard_with_other_rows_than_were_written_is_computed_again(folder, noting_store, notes):
     path = folder / "rows-000001.npy"
     np.save(path, np.zeros((1, 3), np.float32))
-    mended(store_that_tells, told, path)
+    mended(noting_store, notes, path)
 
 
-def test_a_shard_that_was_replaced_by_another_is_computed_anew(folder, store_that_tells, told):
+def test_a_shard_that_was_replaced_by_another_is_computed_again(folder, noting_store, notes):
     path = folder / "rows-000001.npy"
     shutil.copy(folder / "rows-000000.npy", path)
-    mended(store_that_tells, told, path)
+    mended(noting_store, notes, path)
 
 
-def test_a_missing_shard_is_computed_anew(folder, store_that_tells, told):
+def test_a_missing_shard_is_computed_again(folder, noting_store, notes):
     path = folder / "rows-000001.npy"
     path.unlink()
-    mended(store_that_tells, told, path)
+    mended(noting_store, notes, path)
 
 
 @pytest.mark.parametrize("failure", [errno.EIO, errno.EACCES])
-def test_a_shard_that_the_disk_cannot_read_is_computed_anew(folder, store_that_tells, told, monkeypatch, failure):
+def test_a_shard_that_the_disk_cannot_read_is_computed_again(folder, noting_store, notes, monkeypatch, failure):
     path, plain = folder / "rows-000001.npy", Path.read_bytes
 
-    def read(asked):
-        if asked == path and not told:
+    def read(file):
+        if file == path and not notes:
             raise OSError(failure, os.strerror(failure))
-        return plain(asked)
+        return plain(file)
 
     monkeypatch.setattr(Path, "read_bytes", read)
-    mended(store_that_tells, told, path)
+    mended(noting_store, notes, path)
 
 
 def test_a_shard_that_cannot_be_read_just_now_is_left_alone(store, folder, monkeypatch):
@@ -275,14 +275,14 @@ def test_a_shard_that_cannot_be_read_just_now_is_left_alone(store, folder, monke
     assert contents(store.root) == before
 
 
-def test_damage_in_every_shard_is_told_and_all_rows_are_computed_in_one_go(folder, store_that_tells, told):
+def test_damage_in_every_shard_is_reported_and_all_rows_are_computed_in_one_go(folder, noting_store, notes):
     for path in folder.glob("rows-*.npy"):
         path.write_bytes(b"")
-    found, asked = rows(store_that_tells, list("abcdef"))
-    assert np.array_equal(found, expected("abcdef")) and asked == list("abcdef") and len(told) == 3
+    values, computed = rows(noting_store, list("abcdef"))
+    assert np.array_equal(values, expected("abcdef")) and computed == list("abcdef") and len(notes) == 3
 
 
-def test_damage_is_told_on_stderr_if_nobody_listens(store, folder, capsys):
+def test_damage_is_reported_on_stderr_by_default(store, folder, capsys):
     (folder / "rows-000001.npy").write_bytes(b"")
     rows(store, list("abcdef"))
     out, err = capsys.readouterr()
@@ -297,20 +297,20 @@ def test_the_number_of_a_missing_shard_is_not_used_again(store, folder):
 
 
 @pytest.mark.parametrize("gone", ["000000", "000001", "000002"])
-def test_after_a_shard_is_deleted_its_rows_are_computed_anew_and_no_others_change(store, folder, gone):
+def test_after_a_shard_is_deleted_its_rows_are_computed_again_and_no_others_change(store, folder, gone):
     for path in folder.glob(f"rows-{gone}.*"):
         path.unlink()
-    found, asked = rows(store, list("abcdefgh"))
-    assert np.array_equal(found, expected("abcdefgh"))
-    assert len(asked) == 4
-    found, asked = rows(store, list("abcdefgh"))
-    assert np.array_equal(found, expected("abcdefgh")) and asked == []
+    values, computed = rows(store, list("abcdefgh"))
+    assert np.array_equal(values, expected("abcdefgh"))
+    assert len(computed) == 4
+    values, computed = rows(store, list("abcdefgh"))
+    assert np.array_equal(values, expected("abcdefgh")) and computed == []
 
 
-def test_after_the_folder_is_deleted_all_is_computed_anew(store, folder):
+def test_after_the_folder_is_deleted_all_is_computed_again(store, folder):
     shutil.rmtree(folder)
-    found, asked = rows(store, list("abcdef"))
-    assert asked == list("abcdef") and np.array_equal(found, expected("abcdef"))
+    values, computed = rows(store, list("abcdef"))
+    assert computed == list("abcdef") and np.array_equal(values, expected("abcdef"))
 
 
 # float16
@@ -323,28 +323,28 @@ def half(tmp_path):
 
 def test_float16_rows_come_back_as_float32_within_the_error_that_the_shard_records(half):
     keys = list("abcd")
-    found, _ = rows(half, keys, k=500)
-    again, asked = rows(half, keys, k=500)
-    assert found.dtype == again.dtype == np.float32 and found.tobytes() == again.tobytes() and asked == []
+    values, _ = rows(half, keys, k=500)
+    again, computed = rows(half, keys, k=500)
+    assert values.dtype == again.dtype == np.float32 and values.tobytes() == again.tobytes() and computed == []
     exact = expected(keys, k=500)
     for path, part in zip(sorted(half.root.rglob("rows-*.json")), ([0, 1], [2, 3]), strict=True):
-        error = np.linalg.norm(found[part] - exact[part]) / np.linalg.norm(exact[part])
+        error = np.linalg.norm(values[part] - exact[part]) / np.linalg.norm(exact[part])
         assert json.loads(path.read_text())["relative_error"] == pytest.approx(error, rel=1e-3)
         assert 1e-5 < error < 2**-11
 
 
 def test_float16_takes_half_the_disk(half, store):
     keys = list("ab")
-    for each in (half, store):
-        rows(each, keys, k=5000)
+    for a_store in (half, store):
+        rows(a_store, keys, k=5000)
     sizes = sorted(path.stat().st_size for path in store.root.rglob("rows-*.npy"))
     assert sizes == [128 + 2 * 5000 * 2, 128 + 2 * 5000 * 4]
 
 
 def test_float16_and_float32_rows_of_the_same_settings_do_not_meet(half, store):
     exact, _ = rows(store, list("ab"))
-    rounded, asked = rows(half, list("ab"))
-    assert asked == ["a", "b"] and not np.array_equal(rounded, exact)
+    rounded, computed = rows(half, list("ab"))
+    assert computed == ["a", "b"] and not np.array_equal(rounded, exact)
     assert np.array_equal(rows(store, list("ab"))[0], exact)
 
 
@@ -352,8 +352,8 @@ def test_float16_and_float32_rows_of_the_same_settings_do_not_meet(half, store):
 def test_float16_keeps_rows_of_any_size(half, scale):
     block = np.array([[1, -0.5, 0.25, 0], [0.75, 1e-3, 3e-7, 1]]) * scale
     exact = block.astype(np.float32)
-    found = half.rows(SETTINGS, list("ab"), lambda _: [exact])
-    np.testing.assert_allclose(found, exact, rtol=2**-11, atol=2e-45)
+    values = half.rows(SETTINGS, list("ab"), lambda _: [exact])
+    np.testing.assert_allclose(values, exact, rtol=2**-11, atol=2e-45)
 
 
 def test_float16_keeps_zeros_and_powers_of_two_exactly(half):
@@ -362,7 +362,7 @@ def test_float16_keeps_zeros_and_powers_of_two_exactly(half):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_float16_refuses_what_is_not_finite(half, bad):
+def test_float16_refuses_numbers_that_are_not_finite(half, bad):
     with pytest.raises(NonFiniteError, match="float16"):
         half.rows(SETTINGS, ["a"], lambda _: [np.array([[1, bad]], np.float32)])
     assert not list(half.root.rglob("rows-*"))
@@ -370,13 +370,13 @@ def test_float16_refuses_what_is_not_finite(half, bad):
 
 @pytest.mark.parametrize("suffix", ["npy", "json"])
 def test_a_flipped_bit_in_a_float16_shard_is_found(half, suffix, capsys):
-    whole, _ = rows(half, list("abcdef"))
+    reference, _ = rows(half, list("abcdef"))
     (path,) = half.root.rglob(f"rows-000001.{suffix}")
     damaged = bytearray(path.read_bytes())
     damaged[-5] ^= 4
     path.write_bytes(damaged)
-    found, asked = rows(half, list("abcdef"))
-    assert found.tobytes() == whole.tobytes() and asked == ["c", "d"] and path.name in capsys.readouterr().err
+    values, computed = rows(half, list("abcdef"))
+    assert values.tobytes() == reference.tobytes() and computed == ["c", "d"] and path.name in capsys.readouterr().err
 
 
 def test_another_dtype_is_refused(tmp_path):
@@ -391,7 +391,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from headwater import seeds
-from headwater.store import FeatureStore
+from headwater.disk.store import FeatureStore
 
 root, life, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 keys = [f"key-{i}" for i in range(n)]
@@ -402,12 +402,12 @@ def compute(positions):
             log.write(" ".join([life, *block]) + chr(10))
         yield np.stack([seeds.normal((500,), 0, "row", key) for key in block])
 print("begun", flush=True)
-np.save(root / "found.npy", FeatureStore(root / "store").rows({"model": "m"}, keys, compute))
+np.save(root / "values.npy", FeatureStore(root / "store").rows({"model": "m"}, keys, compute))
 """
 
 
 def killed_and_restarted(root, kills, n):
-    """Kill -9 a run of n rows at random moments, start it again each time, and let it end; which blocks each life computed."""
+    """Kill -9 a run of n rows at random moments, restart it each time, and let it end; the blocks that each life computed."""
     root.mkdir()
     random, log = seeds.stream(0, "kills"), root / "log"
     log.touch()
@@ -433,31 +433,31 @@ def test_killed_at_random_moments_it_repeats_at_most_one_shard_a_kill_and_ends_t
         assert all(block not in before for block in lives[life][1:])
         assert not lives[life] or lives[life][0] not in before or lives[life][0] == before[-1]
     keys = [f"key-{i}" for i in range(n)]
-    whole = FeatureStore(tmp_path / "whole")
-    found = whole.rows({"model": "m"}, keys, Source(keys, block=4, k=500))
-    assert np.load(tmp_path / "killed" / "found.npy").tobytes() == found.tobytes() == expected(keys, k=500).tobytes()
-    assert contents(tmp_path / "killed" / "store") == contents(whole.root)
+    uninterrupted = FeatureStore(tmp_path / "uninterrupted")
+    values = uninterrupted.rows({"model": "m"}, keys, Source(keys, block=4, k=500))
+    assert np.load(tmp_path / "killed" / "values.npy").tobytes() == values.tobytes() == expected(keys, k=500).tobytes()
+    assert contents(tmp_path / "killed" / "store") == contents(uninterrupted.root)
 
 
 # two at once
 
 
 def test_two_threads_that_want_the_same_rows_compute_them_once(store):
-    keys, asked, found = [f"key-{i}" for i in range(6)], [], []
+    keys, computed, results = [f"key-{i}" for i in range(6)], [], []
 
     def slow(positions):
         for i in positions:
             time.sleep(0.01)
-            asked.append(keys[i])
+            computed.append(keys[i])
             yield expected([keys[i]])
 
-    threads = [threading.Thread(target=lambda: found.append(store.rows(SETTINGS, keys, slow))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: results.append(store.rows(SETTINGS, keys, slow))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert sorted(asked) == keys
-    assert len(found) == 3 and all(np.array_equal(each, expected(keys)) for each in found)
+    assert sorted(computed) == keys
+    assert len(results) == 3 and all(np.array_equal(result, expected(keys)) for result in results)
 
 
 def _in_a_process(root, log):
@@ -491,7 +491,7 @@ def _at_work(folder, begun):
         time.sleep(60)
 
 
-def test_a_locked_folder_is_refused_to_who_does_not_wait_until_its_process_is_killed(tmp_path):
+def test_a_locked_folder_is_refused_without_waiting_until_its_process_is_killed(tmp_path):
     fork = multiprocessing.get_context("fork")
     begun = fork.Event()
     process = fork.Process(target=_at_work, args=(tmp_path, begun))
@@ -511,16 +511,16 @@ def test_a_locked_folder_is_refused_to_who_does_not_wait_until_its_process_is_ki
 
 
 @pytest.mark.parametrize("failure", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_disk_without_locks_is_told(store, monkeypatch, failure):
+def test_a_disk_without_locks_is_reported(store, monkeypatch, failure):
     def flock(*_):
         raise OSError(failure, os.strerror(failure))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(StorageError, match=rf"Could not lock .*{os.strerror(failure)}.*local disk.*--store"):
+    with pytest.raises(StorageError, match=rf"Could not lock .*{os.strerror(failure)}.*local disk"):
         rows(store, list("ab"))
 
 
-def test_an_error_within_a_lock_stays_what_it_is(tmp_path):
+def test_an_error_within_a_lock_is_raised_unchanged(tmp_path):
     with pytest.raises(FileNotFoundError, match="mine"), locked(tmp_path):
         raise FileNotFoundError("mine")
     with locked(tmp_path, wait=False):
@@ -552,7 +552,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 @pytest.mark.parametrize("save", [np.save, lambda file, a: file.write(a.tobytes()), np.savez_compressed], ids=["npy", "raw", "npz"])
-def test_a_file_too_large_for_the_disk_is_told_and_leaves_nothing(tmp_path, save, small_files):
+def test_a_file_too_large_for_the_disk_is_reported_and_leaves_nothing(tmp_path, save, small_files):
     random = seeds.normal((50, 50), 0, "incompressible")
     with small_files(4096), pytest.raises(StorageError, match=r"Could not write .*a\.bin"), written(tmp_path / "a.bin") as file:
         save(file, random)
@@ -564,8 +564,8 @@ def test_a_shard_too_large_for_the_disk_does_not_exist_and_is_made_when_there_is
     with small_files(4096), pytest.raises(StorageError, match="Could not write"):
         rows(store, keys, k=1000)
     assert not list(store.root.rglob("rows-*")) and not list(store.root.rglob("*.part"))
-    found, asked = rows(store, keys, k=1000)
-    assert np.array_equal(found, expected(keys, k=1000)) and asked == keys
+    values, computed = rows(store, keys, k=1000)
+    assert np.array_equal(values, expected(keys, k=1000)) and computed == keys
 
 
 FULL = """
@@ -574,7 +574,7 @@ from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 from headwater.errors import StorageError
-from headwater.store import FeatureStore
+from headwater.disk.store import FeatureStore
 
 root, keys = Path(sys.argv[1]), [str(i) for i in range(40)]
 def compute(positions):
@@ -595,7 +595,7 @@ print(json.dumps([first, shards, parts, whole == list(range(len(whole))), rows[:
 """
 
 
-def test_a_really_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_path):
+def test_a_really_full_disk_is_reported_and_the_run_goes_on_when_there_is_room(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = f"mount -t tmpfs -o size=4m tmpfs {disk}"
@@ -605,24 +605,24 @@ def test_a_really_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_p
     command = [*namespace, f'{mount} && exec "$@"', "sh", sys.executable, "-c", FULL, str(disk)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    first, shards, parts, whole, resumed = json.loads(run.stdout)
-    assert first is not None and os.strerror(errno.ENOSPC) in first and "run the same command again" in first
-    assert 5 < shards < 40 and parts == 0 and whole and resumed
+    first, shards, parts, intact, resumed = json.loads(run.stdout)
+    assert first is not None and os.strerror(errno.ENOSPC) in first and "a second run goes on" in first
+    assert 5 < shards < 40 and parts == 0 and intact and resumed
 
 
 @pytest.mark.skipif(not Path("/proc/version").exists(), reason="needs /proc")
-def test_a_folder_that_cannot_be_written_is_told():
-    with pytest.raises(StorageError, match=r"--store"):
+def test_a_folder_that_cannot_be_written_is_reported():
+    with pytest.raises(StorageError, match="Use a folder on a local disk"):
         rows(FeatureStore(Path("/proc/headwater")), list("ab"))
 
 
-def test_a_store_below_a_file_is_told(tmp_path):
+def test_a_store_below_a_file_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"--store"):
+    with pytest.raises(StorageError, match="Use a folder on a local disk"):
         rows(FeatureStore(tmp_path / "file" / "store"), list("ab"))
 
 
-def test_the_store_is_where_the_environment_says_else_in_the_cache(monkeypatch, tmp_path):
+def test_the_store_is_in_the_folder_of_the_environment_else_in_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("HEADWATER_STORE", str(tmp_path / "a"))
     assert default_root() == tmp_path / "a"
     monkeypatch.delenv("HEADWATER_STORE")

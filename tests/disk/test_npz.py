@@ -12,7 +12,7 @@ IMAGES = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
 
 @pytest.fixture
 def npz(tmp_path):
-    """Saves arrays under the test's folder and gives the path."""
+    """Saves arrays under the test's folder and returns the path."""
 
     def save(**arrays):
         np.savez_compressed(tmp_path / "it.npz", **arrays)
@@ -21,8 +21,8 @@ def npz(tmp_path):
     return save
 
 
-def test_what_is_written_is_read_back(tmp_path, pictures):
-    given = pictures(
+def test_examples_are_read_back_as_written(tmp_path, pictures):
+    examples = pictures(
         3,
         classes=4,
         ids=("a", "b", "ü"),
@@ -32,25 +32,25 @@ def test_what_is_written_is_read_back(tmp_path, pictures):
         trajectory=np.zeros((3, 2, 1, 8, 8), np.float32),
         trajectory_timesteps=np.array([500, -1]),
     )
-    write_examples(tmp_path / "it.npz", given)
-    found = read_examples(tmp_path / "it.npz")
-    for name in vars(given).keys() - {"hashes", "keys"}:
-        assert np.array_equal(getattr(found, name), getattr(given, name)), name
-    assert found.fingerprint == given.fingerprint
+    write_examples(tmp_path / "it.npz", examples)
+    back = read_examples(tmp_path / "it.npz")
+    for name in vars(examples).keys() - {"hashes", "keys"}:
+        assert np.array_equal(getattr(back, name), getattr(examples, name)), name
+    assert back.fingerprint == examples.fingerprint
 
 
-def test_what_is_absent_stays_absent(tmp_path, pictures):
+def test_an_absent_column_stays_absent(tmp_path, pictures):
     write_examples(tmp_path / "it.npz", pictures(2))
-    found = read_examples(tmp_path / "it.npz")
-    assert found.ids == ("0", "1")
-    assert (found.labels, found.groups, found.prompts, found.split, found.trajectory) == (None,) * 5
+    examples = read_examples(tmp_path / "it.npz")
+    assert examples.ids == ("0", "1")
+    assert (examples.labels, examples.groups, examples.prompts, examples.split, examples.trajectory) == (None,) * 5
 
 
 def test_grey_images_may_lack_the_channel_axis(npz):
     assert np.array_equal(read_examples(npz(images=IMAGES[..., 0])).images, IMAGES[..., :1])
 
 
-def test_images_in_any_memory_order_hash_alike(npz):
+def test_images_in_any_memory_order_hash_equally(npz):
     assert read_examples(npz(images=np.asfortranarray(IMAGES))).hashes == read_examples(npz(images=IMAGES)).hashes
 
 
@@ -65,15 +65,15 @@ def test_ids_of_any_type_become_text(npz, ids, expected):
 
 @pytest.mark.parametrize("labels", [np.array([3, 1], np.uint8), np.array(["3", "1"]), np.array([b"3", b"1"])])
 def test_whole_numbers_are_labels_however_they_are_stored(npz, labels):
-    found = read_examples(npz(images=IMAGES, labels=labels))
-    assert found.labels is not None and found.labels.dtype == np.int64
-    assert found.labels.tolist() == [3, 1] and found.groups is None
+    examples = read_examples(npz(images=IMAGES, labels=labels))
+    assert examples.labels is not None and examples.labels.dtype == np.int64
+    assert examples.labels.tolist() == [3, 1] and examples.groups is None
 
 
 def test_labels_that_are_words_become_groups_and_their_sorted_places(npz):
-    found = read_examples(npz(images=IMAGES, labels=np.array(["dog", "cat"])))
-    assert found.labels is not None and found.labels.tolist() == [1, 0]
-    assert found.groups == ("dog", "cat")
+    examples = read_examples(npz(images=IMAGES, labels=np.array(["dog", "cat"])))
+    assert examples.labels is not None and examples.labels.tolist() == [1, 0]
+    assert examples.groups == ("dog", "cat")
 
 
 def test_groups_in_the_file_win_over_labels_that_are_words(npz):
@@ -82,13 +82,13 @@ def test_groups_in_the_file_win_over_labels_that_are_words(npz):
 
 def test_a_half_precision_trajectory_is_widened(npz):
     states = np.full((2, 3, 3, 4, 4), 0.1, np.float16)
-    found = read_examples(npz(images=IMAGES, trajectory=states, trajectory_timesteps=np.array([9, 5, -1], np.int16)))
-    assert found.trajectory is not None and found.trajectory.dtype == np.float32
-    assert found.trajectory_timesteps is not None and found.trajectory_timesteps.tolist() == [9, 5, -1]
+    examples = read_examples(npz(images=IMAGES, trajectory=states, trajectory_timesteps=np.array([9, 5, -1], np.int16)))
+    assert examples.trajectory is not None and examples.trajectory.dtype == np.float32
+    assert examples.trajectory_timesteps is not None and examples.trajectory_timesteps.tolist() == [9, 5, -1]
 
 
 @pytest.mark.parametrize(
-    ("arrays", "told"),
+    ("arrays", "message"),
     [
         ({"pictures": IMAGES}, "no array `images`; expected uint8"),
         ({"images": IMAGES / 255}, r"float64 \[2, 4, 4, 3\] between 0 and 0\.37\d+; expected uint8. Scale them to 0…255"),
@@ -115,52 +115,52 @@ def test_a_half_precision_trajectory_is_widened(npz):
         ),
     ],
 )
-def test_what_cannot_be_used_is_told_in_one_paragraph(npz, arrays, told):
-    with pytest.raises(DataError, match=told) as caught:
+def test_an_unusable_file_is_reported_in_one_paragraph(npz, arrays, message):
+    with pytest.raises(DataError, match=message) as caught:
         read_examples(npz(**arrays))
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"Could not open .*no\.npz: No such file"):
         read_examples(tmp_path / "no.npz")
 
 
-def test_a_file_of_another_kind_is_told(tmp_path):
+def test_a_file_of_another_kind_is_reported(tmp_path):
     np.save(tmp_path / "it.npy", IMAGES)
-    with pytest.raises(DataError, match=r"it\.npy is no \.npz file.*numpy\.savez"):
+    with pytest.raises(DataError, match=r"it\.npy is not an \.npz file.*numpy\.savez"):
         read_examples(tmp_path / "it.npy")
 
 
-def test_a_zip_of_other_things_is_told(tmp_path):
+def test_a_zip_of_other_things_is_reported(tmp_path):
     with zipfile.ZipFile(tmp_path / "it.npz", "w") as file:
         file.writestr("images", "not an array")
     with pytest.raises(DataError, match=r"`images` in .* is not an array"):
         read_examples(tmp_path / "it.npz")
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, 0.99])
-def test_a_truncated_file_is_told(npz, kept):
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_a_truncated_file_is_reported(npz, share):
     path = npz(images=IMAGES, ids=["a", "b"])
-    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
-    with pytest.raises(DataError, match=r"is no \.npz file, or is cut short"):
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(DataError, match=r"is not an \.npz file, or is cut short"):
         read_examples(path)
 
 
-def test_a_changed_byte_is_told_or_harmless(npz):
+def test_a_changed_byte_is_reported_or_harmless(npz):
     path = npz(images=IMAGES)
-    whole, original = path.read_bytes(), read_examples(path).images
-    told = 0
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+    content, original = path.read_bytes(), read_examples(path).images
+    errors = 0
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
         try:
             assert np.array_equal(read_examples(path).images, original)
         except DataError:
-            told += 1
-    assert told > len(whole) / 2
+            errors += 1
+    assert errors > len(content) / 2
 
 
-def test_an_absurd_header_is_told(tmp_path):
+def test_an_absurd_header_is_reported(tmp_path):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 10**4, 10**4, 3)})
     with zipfile.ZipFile(tmp_path / "it.npz", "w") as file:

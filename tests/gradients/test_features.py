@@ -1,4 +1,4 @@
-"""Features φ(x) = R ∇m(x) through the store: by hand, once, and never mistaken for another setting's."""
+"""Features φ(x) = R ∇m(x) through the store: equal to hand-made ones, computed once, and separate for every setting."""
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, NonFiniteError, OptionError, UserError
 from headwater.families.gradients import GradientFeatures
 from headwater.gradients.features import features
+from headwater.gradients.spec import GradientSpec
 from headwater.gradients.vmap import gradients
 from headwater.linalg.project import BLOCK, Dense, Identity, Sparse
 from headwater.models import unet
@@ -43,23 +44,49 @@ def projected(flat, g):
     return g @ np.concatenate(rows).astype(np.float64) / flat.k**0.5
 
 
-@pytest.mark.parametrize("project", [Sparse(16, 3), Dense(16, 3), Dense(16, 3, "rademacher"), Identity()], ids=str)
-def test_features_are_projected_gradients(model, pictures, store, project):
+@pytest.mark.parametrize("projector", [Sparse(16, 3), Dense(16, 3), Dense(16, 3, "rademacher"), Identity()], ids=str)
+def test_features_are_projected_gradients(model, pictures, store, projector):
     examples, draws = pictures(3), Draws(2)
     g = torch.cat(list(gradients(model, examples, measurement("square"), draws))).double().numpy()
-    found = features(model, examples, "square", draws, project, store)
-    assert found.dtype == np.float32
-    by_hand = projected(project, g)
-    assert np.abs(found - by_hand).max() < 1e-5 * np.linalg.norm(g, axis=1).max()
+    actual = features(model, examples, GradientSpec("square", draws), projector, store)
+    assert actual.dtype == np.float32
+    by_hand = projected(projector, g)
+    assert np.abs(actual - by_hand).max() < 1e-5 * np.linalg.norm(g, axis=1).max()
 
 
 def test_a_setting_uses_its_own_measurement_draws_and_projector(model, pictures, store):
     fields = GradientFeatures(timesteps=(5, 700), query_timesteps=3, noises=2, measurement="avg", projector="gaussian", k=8, seed=4)
     examples = pictures(2)
-    for found, timesteps in ((fields.train(model, examples, store), (5, 700)), (fields.query(model, examples, store), 3)):
-        draws = Draws(timesteps, "uniform", 2, 4)
-        expected = features(model, examples, "avg", draws, Dense(8, 4), FeatureStore(store.root / "other"))
-        np.testing.assert_array_equal(found, expected)
+    for actual, timesteps in ((fields.train(model, examples, store), (5, 700)), (fields.query(model, examples, store), 3)):
+        spec = GradientSpec("avg", Draws(timesteps, "uniform", 2, 4))
+        expected = features(model, examples, spec, Dense(8, 4), FeatureStore(store.root / "other"))
+        np.testing.assert_array_equal(actual, expected)
+
+
+class Recording(FeatureStore):
+    """A store that remembers the settings and keys it was asked for."""
+
+    def rows(self, settings, keys, compute):
+        self.settings, self.keys = settings, keys
+        return super().rows(settings, keys, compute)
+
+
+def test_settings_in_the_store_are_frozen(model, pictures, tmp_path):
+    """Stores of earlier versions are found by the hash of exactly these settings."""
+    store, examples = Recording(tmp_path), pictures(1)
+    fields = GradientFeatures(timesteps=(5, 700), noises=2, measurement="eta:0.50", parameters="conv_out.*", k=8, seed=4)
+    fields.query(model, examples, store)
+    assert store.settings == {
+        "model": model.fingerprint,
+        "measurement": "eta:0.5",
+        "draws": {"timesteps": (5, 700), "strategy": "uniform", "noises": 2, "seed": 4},
+        "projector": {"name": "Sparse", "k": 8, "seed": 4, "nonzeros": 1},
+        "parameters": "conv_out.*",
+        "normalize": False,
+        "dtype": "torch.float32",
+        "version": 2,
+    }
+    assert store.keys == examples.keys
 
 
 def test_a_pattern_of_parameters_gives_their_features(model, pictures, store):
@@ -91,26 +118,26 @@ def test_the_second_time_there_is_no_forward_pass(model, pictures, store):
 def test_new_images_are_computed_alone_and_equal_ones_once(model, pictures, store):
     fields, examples = GradientFeatures(**FEW), pictures(4)
     fields.train(model, examples.take([0, 1]), store)
-    told = []
+    progress_calls = []
     twice = examples.take([0, 2, 2, 3])
-    found = fields.train(model, twice, FeatureStore(store.root, progress=lambda done, total: told.append((done, total))))
-    assert told == [(2, 2)] and np.array_equal(found[1], found[2]) and not np.array_equal(found[2], found[3])
+    rows = fields.train(model, twice, FeatureStore(store.root, progress=lambda count, total: progress_calls.append((count, total))))
+    assert progress_calls == [(2, 2)] and np.array_equal(rows[1], rows[2]) and not np.array_equal(rows[2], rows[3])
 
 
 def test_killed_and_resumed_is_uninterrupted_bit_for_bit(model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("headwater.gradients.projected.BLOCK", 16)
     fields, examples = GradientFeatures(timesteps=1, k=16), pictures(20)
-    whole = fields.train(model, examples, FeatureStore(tmp_path / "whole"))
+    uninterrupted = fields.train(model, examples, FeatureStore(tmp_path / "whole"))
 
-    def killed(done, total):
+    def killed(count, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fields.train(model, examples, FeatureStore(tmp_path / "killed", progress=killed))
-    told = []
-    resumed = fields.train(model, examples, FeatureStore(tmp_path / "killed", progress=lambda *step: told.append(step)))
-    assert told == [(4, 4)]
-    assert np.array_equal(resumed, whole)
+    steps = []
+    resumed = fields.train(model, examples, FeatureStore(tmp_path / "killed", progress=lambda *step: steps.append(step)))
+    assert steps == [(4, 4)]
+    assert np.array_equal(resumed, uninterrupted)
 
 
 BASE = {"timesteps": 2, "noises": 1, "k": 16, "measurement": "simple", "projector": "sparse"}
@@ -150,9 +177,9 @@ def test_other_timesteps_for_the_queries_leave_the_train_features_alone(model, p
     fields = GradientFeatures(**BASE)
     train, query = fields.train(model, examples, store), fields.query(model, examples, store)
     assert np.array_equal(train, query)
-    other = GradientFeatures(**BASE, query_timesteps=3)
-    assert np.array_equal(other.train(model, examples, store), train)
-    assert not np.array_equal(other.query(model, examples, store), query)
+    fewer = GradientFeatures(**BASE, query_timesteps=3)
+    assert np.array_equal(fewer.train(model, examples, store), train)
+    assert not np.array_equal(fewer.query(model, examples, store), query)
 
 
 def test_another_model_schedule_or_precision_is_another_place_in_the_store(tiny, smallest, pictures, store):
@@ -163,7 +190,7 @@ def test_another_model_schedule_or_precision_is_another_place_in_the_store(tiny,
     assert len(list((store.root / "features").iterdir())) == len(changes)
 
 
-def test_labels_are_part_of_what_a_conditional_model_sees(tiny, pictures, store):
+def test_labels_are_part_of_a_conditional_models_input(tiny, pictures, store):
     model, fields = tiny(torch.float32, classes=3), GradientFeatures(timesteps=1, k=8)
     zero, one = (fields.train(model, pictures(1, labels=np.array([label])), store) for label in (0, 1))
     assert not np.array_equal(zero, one)
@@ -173,8 +200,8 @@ def test_labels_are_part_of_what_a_conditional_model_sees(tiny, pictures, store)
 
 
 def with_path(model, pictures, steps=4, seed=0):
-    found = sample(model, range(2), seed, sampler="ddpm", steps=steps, keep_path=True)
-    return pictures(2, trajectory=found.path.numpy(), trajectory_timesteps=found.timesteps)
+    samples = sample(model, range(2), seed, sampler="ddpm", steps=steps, keep_path=True)
+    return pictures(2, trajectory=samples.path.numpy(), trajectory_timesteps=samples.timesteps)
 
 
 def test_along_a_path_the_queries_have_the_trajectory_gradient_and_the_train_images_their_loss(model, pictures, store):
@@ -193,36 +220,36 @@ def test_equal_pictures_with_different_paths_have_features_of_their_own(model, p
     assert not np.array_equal(fields.query(model, first, store), fields.query(model, second, store))
 
 
-def test_a_query_without_a_path_is_told_how_to_get_one(model, pictures, store):
-    with pytest.raises(DataError, match=r"path.*--trajectory"):
+def test_a_query_without_a_path_is_refused_with_a_way_to_get_one(model, pictures, store):
+    with pytest.raises(DataError, match=r"path.*keep_path=True"):
         GradientFeatures(measurement="trajectory").query(model, pictures(1), store)
 
 
-# what cannot be
+# refusals
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"),
+    ("shape", "message"),
     [({"side": 6}, "6×6 with 1 channel; the model takes 8×8 with 1"), ({"channels": 3}, "8×8 with 3 channels; .* 8×8 with 1")],
 )
-def test_images_of_another_size_are_told_with_both_sizes(model, pictures, store, shape, said):
-    with pytest.raises(DataError, match=said):
+def test_images_of_another_size_are_refused_with_both_sizes(model, pictures, store, shape, message):
+    with pytest.raises(DataError, match=message):
         GradientFeatures(**FEW).train(model, pictures(1, **shape), store)
 
 
-def test_missing_labels_are_told(tiny, pictures, store):
+def test_missing_labels_are_refused(tiny, pictures, store):
     with pytest.raises(DataError, match=r"class-conditional \(3 classes\).*no labels.*`labels`"):
         GradientFeatures(**FEW).train(tiny(classes=3), pictures(1), store)
 
 
 @pytest.mark.parametrize("labels", [[0, 3], [-1, 0]])
-def test_labels_out_of_range_are_told(tiny, pictures, store, labels):
+def test_labels_out_of_range_are_refused(tiny, pictures, store, labels):
     with pytest.raises(DataError, match=rf"{min(labels)} to {max(labels)}.*0 … 2"):
         GradientFeatures(**FEW).train(tiny(classes=3), pictures(2, labels=np.array(labels)), store)
 
 
-def test_no_model_is_told(pictures, store):
-    with pytest.raises(OptionError, match="--model"):
+def test_no_model_is_refused(pictures, store):
+    with pytest.raises(OptionError, match="needs a model"):
         GradientFeatures(**FEW).train(None, pictures(1), store)
 
 
