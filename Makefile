@@ -1,7 +1,8 @@
 PYTHON ?= python3
+NEWEST ?= python3.13
 BIN := .venv/bin
 
-.PHONY: install demo test check results bench clean
+.PHONY: install demo test nightly newest check architecture examples results bench clean
 
 install: .venv/.installed
 
@@ -15,13 +16,30 @@ demo: install
 	$(BIN)/headwater demo
 
 test: install
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --durations=10
+
+# What takes longer than a push should wait for: kills at many moments, a cluster that loses a node, laws on the digits bank.
+nightly: install
+	$(BIN)/python benchmarks/nightly.py
+
+# The newest Python that we promise, where it is there: everything compiles, and results are looked at without torch.
+newest:
+	@if $(NEWEST) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null; then \
+		$(NEWEST) -m compileall -q src && sh tests/without_torch.sh $(NEWEST); \
+	else echo "$(NEWEST) is not here: nothing is tested with it"; fi
+
+architecture: install
+	$(BIN)/python docs/architecture.py
+
+examples: install
+	for name in own_method own_bank own_pictures; do $(BIN)/python examples/$$name.py || exit 1; done
 
 check: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
+	$(BIN)/python docs/architecture.py --check
 	$(BIN)/pytest tests/test_docs.py
 
 results: install

@@ -15,11 +15,11 @@ from headwater.attribution.experiment import Experiment, run
 from headwater.bank import open_bank
 from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore, default_root
-from headwater.evaluate.counterfactual import counts
+from headwater.evaluate.counterfactual import removal_counts
 from headwater.models import loading
-from headwater.pages.counterfactual import lines, page
-from headwater.retraining.build import Place
-from headwater.retraining.counterfactual import collected, planned, remove
+from headwater.pages.counterfactual import as_text, page
+from headwater.retraining.counterfactual import collect_results, plan_removals, remove
+from headwater.retraining.workplace import Workplace
 from headwater.run import open_run
 from headwater.workers import Pool
 
@@ -51,16 +51,15 @@ def main() -> None:
     for method, fields in METHODS[name].items():
         models = [] if method in ("pixel", "nda") else [loading.load(bank.folder / "model")]
         run(Experiment(method, fields, bank.train, bank.queries, models), options.out / method, store, force=True)
-    place = Place(Pool(options.workers), models=default_root() / "models")
-    removals = planned(
-        bank, [open_run(options.out / method) for method in METHODS[name]], options.queries, counts(options.remove, len(bank.train))
-    )
+    place = Workplace(Pool(options.workers), models=default_root() / "models")
+    runs = [open_run(options.out / method) for method in METHODS[name]]
+    removals = plan_removals(bank, runs, options.queries, removal_counts(options.remove, len(bank.train)))
     for count, total in remove(removals, options.out, place):
         print(count, total, flush=True)
-    outcome = collected(removals, options.out, place)
+    outcome = collect_results(removals, options.out, place)
     result = {"fields": METHODS[name], "environment": environment(), **outcome}
     (Path(__file__).parent / "results" / f"counterfactual-{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
-    print("\n".join(lines(outcome)), page(options.out), sep="\n")
+    print(as_text(outcome), page(options.out), sep="\n")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from headwater.evaluate.lds import difference, lds
 from headwater.linalg.rank import spearman
 from headwater.methods import make
 from headwater.models import loading
-from headwater.retraining.build import Place, build
+from headwater.retraining.build import build
 from headwater.retraining.recipe import recipe
+from headwater.retraining.workplace import Workplace
 from headwater.scores import dense
 from headwater.workers import Pool
 
@@ -36,7 +37,9 @@ def main() -> None:
     arguments.add_argument("--subsets", type=int, default=32)
     options = arguments.parse_args()
     halves = replace(recipe("digits"), common=False, subsets=options.subsets, seeds=1)
-    for count, total in build(options.bank, halves, halves.data.open(), halves.held_out.open(), Place(Pool(os.cpu_count() or 1))):
+    for count, total in build(
+        options.bank, halves, halves.data.open(), halves.held_out.open(), Workplace(Pool(os.cpu_count() or 1))
+    ):
         print(count, total, flush=True)
     shipped, apart = open_bank("digits"), open_bank(options.bank)
     assert np.array_equal(shipped.subsets[: options.subsets], apart.subsets)

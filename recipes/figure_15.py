@@ -14,8 +14,8 @@ import pages
 from engine import Given, Line, kernel, main, tuned_line
 from headwater.attribution.experiment import run
 from headwater.pages.charts import scale_of
-from headwater.pages.page import chosen, report
-from headwater.run import RunFolder, open_run
+from headwater.pages.page import report
+from headwater.run import Run, first_queries, open_run
 
 PAPER = "D-TRAK's proponents look more like the picture than TRAK's."
 
@@ -53,12 +53,12 @@ def made(line: Line, given: Given) -> Path:
     return out
 
 
-def drawn(given: Given, runs: list[RunFolder]) -> Iterator[tuple[str, list[list[Any]]]]:
+def drawn(given: Given, runs: list[Run]) -> Iterator[tuple[str, list[list[Any]]]]:
     """For each query and run a row of pictures: the query before the first, proponents, opponents."""
     from drawing import HUES, Picture
 
     train = given.bank.train.images
-    for q in chosen(given.bank.queries, QUERIES):
+    for q in first_queries(given.bank.queries, QUERIES):
         for run_of in runs:
             values = run_of.scores.values[q]
             scale = scale_of(values, signed=True)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 import pages
 from engine import Given, Line, influence, main, measured_scores
 from headwater.pages.charts import scale_of
-from headwater.pages.page import chosen
+from headwater.run import first_queries
 
 PAPER = "Positive influences look like the picture, and so do negative ones; neutral ones do not."
 HERE = {
@@ -44,7 +44,7 @@ def drawn(given: Given, scores: Float[np.ndarray, "q n"]) -> Iterator[tuple[str,
     from drawing import HUES, QUIET, Picture
 
     train, queries = given.bank.train.images, given.bank.queries
-    for q in chosen(queries, QUERIES):
+    for q in first_queries(queries, QUERIES):
         values = scores[q]
         scale, order = scale_of(values, signed=True), np.argsort(-values, kind="stable")
         ends = order[:SHOWN], order[::-1][:SHOWN], np.argsort(np.abs(values), kind="stable")[:SHOWN]

@@ -17,7 +17,7 @@ from headwater.patches.regions import read_regions, write_regions
 from headwater.patches.rows import packed, unpacked
 from headwater.patches.tiles import Foremost
 from headwater.patches.views import Views
-from headwater.run import chosen
+from headwater.run import first_queries
 from headwater.scores import dense
 from headwater.workers import Here
 
@@ -175,7 +175,7 @@ def test_no_image_explains_more_than_lists_allow():
 def digits(tmp_path_factory):
     """Maps of three digits, and how much of each tile every training image explains, each traced by itself."""
     bank, store = open_bank("digits"), FeatureStore(tmp_path_factory.mktemp("store"))
-    train, queries = bank.train, bank.queries.take(chosen(bank.queries, 3))
+    train, queries = bank.train, bank.queries.take(first_queries(bank.queries, 3))
     method = make("nda", {"timesteps": 3})
     return method.regions(method.fit(None, train, store), queries, store, [0, 1, 2]), explained(method, train, queries, store)
 

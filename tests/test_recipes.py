@@ -10,7 +10,7 @@ from headwater.errors import DataError, OptionError, UserError
 from headwater.examples import Examples
 from headwater.models import unet
 from headwater.models.text import Prompts
-from headwater.retraining.queries import told_of
+from headwater.retraining.queries import conditions_of
 from headwater.retraining.recipe import RECIPES, Adapters, BankRecipe, first, from_fields, recipe
 
 
@@ -69,7 +69,7 @@ def test_generated_queries_are_of_one_style_after_the_other(styles, pictures, ti
     """500 of each of two styles, 200 of each of five."""
     training = pictures(20, prompts=tuple(f"a {styles[i % len(styles)]} painting" for i in range(20)))
     model = replace(tiny(), text=Prompts(lambda prompts: {}, "an encoder"))
-    found = told_of(recipe("d-trak-artbench2"), model, training).prompts
+    found = conditions_of(recipe("d-trak-artbench2"), model, training).prompts
     each = 1000 // len(styles)
     assert found == tuple(f"a {style} painting" for style in sorted(styles) for _ in range(each))
 

@@ -17,8 +17,9 @@ from headwater.diffusion.draws import Draws
 from headwater.disk.store import FeatureStore
 from headwater.evaluate.lds import LDS
 from headwater.models.train import Recipe
-from headwater.retraining.build import Place, build
-from headwater.retraining.recipe import BankRecipe, Source
+from headwater.retraining.build import build
+from headwater.retraining.recipe import BankRecipe, DataSource
+from headwater.retraining.workplace import Workplace
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,8 +29,8 @@ def given(tmp_path_factory, smallest):
     """A bank that takes seconds: 30 digits, 6 halves × 2 seeds and 4 to learn from."""
     folder = tmp_path_factory.mktemp("bank") / "tiny"
     recipe = BankRecipe(
-        data=Source(name="digits", count=30),
-        held_out=Source(name="digits:val", count=4),
+        data=DataSource(name="digits", count=30),
+        held_out=DataSource(name="digits:val", count=4),
         model=smallest,
         training=Recipe(steps=4, batch=8, checkpoints=2, dropout=0.0, flips=False),
         subsets=6,
@@ -39,7 +40,7 @@ def given(tmp_path_factory, smallest):
         measurements=("simple", "square"),
         outcome_draws=Draws(4, "stratified", seed=5),
     )
-    for _ in build(folder, recipe, recipe.data.open(), recipe.held_out.open(), Place(models=folder / "kept")):
+    for _ in build(folder, recipe, recipe.data.open(), recipe.held_out.open(), Workplace(models=folder / "kept")):
         pass
     return engine.Given(
         bank=open_bank(folder),
@@ -135,10 +136,10 @@ def test_what_another_recipe_has_measured_is_taken_from_there(given, monkeypatch
 
 def test_figures_are_cross_fitted(given):
     """Each half prefers the setting that is worthless for the other: the honest figure is 0, the oracle's is not."""
-    from headwater.evaluate.tune import halves
+    from headwater.evaluate.tune import query_halves
 
     split = np.array(given.bank.queries.split) == "val"
-    first, second = halves(split)
+    first, second = query_halves(split)
     found = {
         (("damping", value),): LDS(half.astype(float), lambda half=half: np.tile(half.astype(float), (1000, 1)))
         for value, half in ((1.0, first), (2.0, second))

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from headwater.bank import array
 from headwater.disk.files import written
+from headwater.disk.npy import read_npy
 from headwater.disk.npz import arrays
 from headwater.errors import DataError
 from headwater.examples import Examples
@@ -28,7 +28,7 @@ WORDS = ("train_ids", "train_groups", "train_prompts", "query_ids", "query_split
 
 
 @dataclass(frozen=True, eq=False)
-class RunFolder:
+class Run:
     """An open run: scores, the columns of both sides, and the training pictures that the folder keeps, by row."""
 
     folder: Path
@@ -48,7 +48,7 @@ class RunFolder:
         return bool(self.info.get("signed", self.scores.values.min() < 0))
 
 
-def open_run(folder: Path) -> RunFolder:
+def open_run(folder: Path) -> Run:
     """The run in a folder, checked; damage is a DataError."""
     if not (folder / "run.json").exists():
         raise DataError(
@@ -62,7 +62,7 @@ def open_run(folder: Path) -> RunFolder:
     have = _kept(folder / "pictures.npz")
     words = {name: tuple(have[name].tolist()) for name in WORDS if name in have}
     q, n = len(words["query_ids"]), len(words["train_ids"])
-    values, self_scores = array(folder / "scores.npy"), array(folder / "self.npy")
+    values, self_scores = read_npy(folder / "scores.npy"), read_npy(folder / "self.npy")
     unknown = self_scores.shape == (n,) and np.isnan(self_scores).all()  # of a method that cannot know them
     if values.shape != (q, n) or self_scores.shape != (n,) or not (unknown or np.isfinite(self_scores).all()):
         raise DataError(
@@ -71,7 +71,7 @@ def open_run(folder: Path) -> RunFolder:
             hint=AGAIN,
         )
     title, method = str(info.get("title") or "").rstrip("."), str(info.get("method") or folder.name)
-    return RunFolder(
+    return Run(
         folder,
         title if 0 < len(title) <= 32 else method,  # a longer title does not fit a table
         info,
@@ -85,7 +85,7 @@ def open_run(folder: Path) -> RunFolder:
     )
 
 
-def chosen(queries: Examples, count: int) -> list[int]:
+def first_queries(queries: Examples, count: int) -> list[int]:
     """The rows of the first queries of every split, equally many where there are enough, in input order."""
     before: Counter[str] = Counter()
     turns = []
@@ -95,13 +95,13 @@ def chosen(queries: Examples, count: int) -> list[int]:
     return sorted(row for _, row in sorted(turns)[: max(1, count)])
 
 
-def distinguished(runs: Sequence[RunFolder]) -> list[RunFolder]:
+def distinguished(runs: Sequence[Run]) -> list[Run]:
     """Runs with names of their own: those of one name add the fields in which they differ, or else their folders."""
     alike = {name: [run for run in runs if run.name == name] for name in {run.name for run in runs}}
     return [run if len(alike[run.name]) == 1 else replace(run, name=f"{run.name} ({_mark(run, alike[run.name])})") for run in runs]
 
 
-def _mark(run: RunFolder, alike: Sequence[RunFolder]) -> str:
+def _mark(run: Run, alike: Sequence[Run]) -> str:
     """The fields in which this run differs from others of its name, or its folder."""
     fields_of_all = [run.info.get("fields") or {} for run in alike]
     fields = run.info.get("fields") or {}
@@ -146,7 +146,7 @@ def _regions(folder: Path, q: int, n: int, maps: bool) -> Regions | None:
     return regions
 
 
-def check_same(a: RunFolder, b: RunFolder) -> None:
+def check_same(a: Run, b: Run) -> None:
     """Refuse runs side by side that were not made from the same pictures."""
     common = a.pictures.keys() & b.pictures.keys()
     train = a.scores.train_ids == b.scores.train_ids and all(np.array_equal(a.pictures[i], b.pictures[i]) for i in common)

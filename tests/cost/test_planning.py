@@ -23,7 +23,7 @@ from headwater.cost.bank import (
 from headwater.examples import Examples
 from headwater.methods import METHODS, make
 from headwater.models.train import _batches
-from headwater.retraining.recipe import SIZES, Source, recipe
+from headwater.retraining.recipe import SIZES, DataSource, recipe
 
 
 def test_the_d_trak_bank_of_cifar_2_in_numbers():
@@ -101,7 +101,7 @@ def test_the_cost_of_a_method_counts_its_passes(name, fields, passes, stored):
 def test_a_plan_times_this_machine_and_prints_every_part(smallest, monkeypatch):
     monkeypatch.setattr("headwater.cost.bank.PATIENCE", 0.05)
     for config in (smallest, smallest | {"num_class_embeds": 3}):
-        bank_recipe = replace(recipe("digits"), model=config, data=Source(name="digits"))
+        bank_recipe = replace(recipe("digits"), model=config, data=DataSource(name="digits"))
         rates = timed_rates(bank_recipe)
         assert 0 < rates.forward < rates.step < 10 and rates.gradient > rates.forward
         assert rates.draw > 0 and rates.peak > 10**7
@@ -114,15 +114,15 @@ def test_a_plan_times_this_machine_and_prints_every_part(smallest, monkeypatch):
 
 @pytest.mark.parametrize("name", [name for name in SIZES if name.startswith("digits")])
 def test_the_sizes_in_recipes_are_the_sizes_of_their_sources(name):
-    assert len(Source(name=name).open()) == SIZES[name] == Source(name=name).size()
-    assert Source(name=name, count=7).size() == 7
+    assert len(DataSource(name=name).open()) == SIZES[name] == DataSource(name=name).size()
+    assert DataSource(name=name, count=7).size() == 7
 
 
 def test_the_size_of_other_sources_is_looked_up(tmp_path, pictures):
     from headwater.disk.npz import write_examples
 
     write_examples(tmp_path / "a.npz", Examples(pictures(5).images))
-    assert Source(name=str(tmp_path / "a.npz")).size() == 5
+    assert DataSource(name=str(tmp_path / "a.npz")).size() == 5
 
 
 def test_queries_that_do_not_fit_the_memory_send_the_training_images_past_again():

@@ -37,7 +37,7 @@ def saved(tmp_path, tiny):
 def test_features_of_half_precision_are_near_those_of_float32(saved, pictures, tmp_path, dtype, project, name):
     examples, store = pictures(4), FeatureStore(tmp_path / "store")
     single, half = (
-        features(load(saved, dtype=name), examples, GradientSpec(measured, Draws(5)), project, store) for name in ("float32", dtype)
+        features(load(saved, dtype=kind), examples, GradientSpec(name, Draws(5)), project, store) for kind in ("float32", dtype)
     )
     cosine = (single * half).sum(1) / np.linalg.norm(single, axis=1) / np.linalg.norm(half, axis=1)
     assert not np.array_equal(single, half) and cosine.min() > COSINE[dtype]

@@ -19,7 +19,7 @@ from headwater.examples import Examples
 from headwater.families.protocol import Embedding, Mapped, Method, PathBound
 from headwater.methods import field_values, make
 from headwater.patches.regions import Regions
-from headwater.run import chosen, existing_info, holds_run, write_run
+from headwater.run import existing_info, first_queries, holds_run, write_run
 from headwater.scores import Scores
 
 REGIONS = 48  # queries of which maps are drawn, by methods that can
@@ -129,20 +129,18 @@ def _check_bank_paths(experiment: Experiment, method: Method) -> None:
         )
 
 
-def _truth(experiment: Experiment, method: Method, of_bank: Any, learned: Sequence[int]) -> dict[str, Any] | None:
+def _truth(experiment: Experiment, method: Method, of_bank: Any, learned: Sequence[int]) -> dict[str, Any]:
     """The agreement with the bank, with the figures of those of the run's own queries that the bank has."""
     assert experiment.bank is not None
-    truth = ground_truth(experiment.bank, of_bank, learned, signed=method.signed)
-    if truth is not None:
-        figures = dict(zip(experiment.bank.queries.hashes, truth["per_query"], strict=True))
-        truth["per_query"] = [figures.get(content) for content in experiment.queries.hashes]
-    return truth
+    truth = ground_truth(experiment.bank, of_bank, learned, signed=method.signed).as_json()
+    figures = dict(zip(experiment.bank.queries.hashes, truth["per_query"], strict=True))
+    return truth | {"per_query": [figures.get(content) for content in experiment.queries.hashes]}
 
 
 def _regions(experiment: Experiment, method: Method, store: FeatureStore, clock: Clock) -> Regions:
     assert isinstance(method, Mapped)
     with clock.stage("regions"):
-        model, rows = next(iter(experiment.models), None), chosen(experiment.queries, REGIONS)
+        model, rows = next(iter(experiment.models), None), first_queries(experiment.queries, REGIONS)
         train, queries = (encoded(model, examples, store) for examples in (experiment.train, experiment.queries))
         return method.regions(method.fit(model, train, store), queries, store, rows)
 

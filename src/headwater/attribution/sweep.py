@@ -13,7 +13,7 @@ from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.evaluate.lds import LDS, against
-from headwater.evaluate.tune import Setting, grid, tuned
+from headwater.evaluate.tune import Setting, setting_grid, tuned
 from headwater.families.learned import RetrainedMethod
 from headwater.families.protocol import Damped
 from headwater.linalg.damping import Damping
@@ -47,10 +47,10 @@ def settings(
             raise OptionError(f"The values of {name} are {list(values)}; expected one or more{' numbers' * (name in KINDS)}.")
     grid_fields = {name: values for name, values in fields.items() if name != kind}
     scores: dict[Setting, Float32[np.ndarray, "q n"]] = {}
-    for setting in grid(fields):  # a wrong setting is refused before the first is computed
+    for setting in setting_grid(fields):  # a wrong setting is refused before the first is computed
         method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
         check_paths(method, experiment.models, queries)
-    for setting in grid(grid_fields):
+    for setting in setting_grid(grid_fields):
         if kind is None:
             method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
             scores[setting] = attribute(model, experiment.train, queries, method=method, store=store).values
@@ -79,20 +79,20 @@ def learned_from(experiment: Experiment, fields: Mapping[str, Sequence[Any]]) ->
     """The bank's subsets that the method learns from under any of these settings: none may be compared with."""
     if not needs_bank(method_class(experiment.method)):
         return []
-    methods = [make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank) for setting in grid(fields)]
+    methods = [make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank) for setting in setting_grid(fields)]
     subsets = [method.learning_subsets(experiment.train) for method in methods if isinstance(method, RetrainedMethod)]
     return sorted({row for rows, _ in subsets for row in rows})
 
 
-def as_text(report: Mapping[str, Any]) -> list[str]:
-    """The report of `sweep`, in lines of text."""
+def as_text(report: Mapping[str, Any]) -> str:
+    """The report of `sweep` in words."""
     rows = []
     for split, row in report["splits"].items():
         interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
         rows.append(f"{split}: LDS {row['lds']:.3f} {interval} on the other half of {row['queries']} queries")
         rows.append(f"  chosen: {' | '.join(_words(setting) for setting in row['chosen'])}")
         rows += [f"  {_words(entry['setting']):50}{entry['lds']:8.3f}  (all queries)" for entry in row["all"]]
-    return rows
+    return "\n".join(rows)
 
 
 def _words(setting: Mapping[str, Any]) -> str:

@@ -1,22 +1,15 @@
 """The words of the command line, parsed: fields, lists of values, who does the work."""
 
 import json
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headwater.bank import read_info
-from headwater.disk.store import FeatureStore, default_root
+from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.methods import make, method_class
-from headwater.models import loading, unet
 from headwater.models.device import available
-from headwater.models.train import DIGITS, LORA, Recipe
-from headwater.retraining.build import Place
-from headwater.retraining.recipe import Adapters, BankRecipe, Source, from_fields, recipe
+from headwater.retraining.workplace import Workplace, workplace
 from headwater.workers import Cluster, Crew, Pool
 
 if TYPE_CHECKING:
@@ -53,52 +46,12 @@ def parsed_fields(method: str, settings: list[str], seed: int | None) -> dict[st
     return fields
 
 
-def bank_recipe(bank: Path, name: str | None, changes: Mapping[str, Any]) -> BankRecipe:
-    """The named recipe, else that of the bank in the folder, else the digits', with the changes that are not None."""
-    if name is None and (bank / "bank.json").exists():
-        found = from_fields(read_info(bank)["recipe"])
-    else:
-        found = recipe(name or "digits")
-    given = {key: value for key, value in changes.items() if value is not None}
-    for side in {"data", "held_out"} & given.keys():
-        given[side] = Source(name=given[side])
-    if {"base", "config"} <= given.keys():
-        raise OptionError(
-            f"--config is {given['config']} and --base is {given['base']}; expected a network or adapters, one of them."
-        )
-    if "config" in given:
-        config = given.pop("config")
-        given |= {"model": unet.configuration(config), "adapters": None}
-        if config != "digits" and found.training in (DIGITS, LORA):
-            given["training"] = Recipe()
-    if {"base", "rank"} & given.keys():
-        given |= _adapters(found, {name: given.pop(name) for name in ("base", "rank") if name in given})
-    if (caption := given.pop("caption", None)) is not None:
-        given |= {side: replace(given.get(side, getattr(found, side)), caption=caption) for side in ("data", "held_out")}
-    if "steps" in given:
-        given["training"] = replace(given.get("training", found.training), steps=given.pop("steps"))
-    if "measurements" in given:
-        given["measurements"] = tuple(word.strip() for word in given["measurements"].split(","))
-    return replace(found, **given)
-
-
-def _adapters(found: BankRecipe, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What becomes of the recipe with another base or rank: adapters in place of a network of its own are trained as D-TRAK's."""
-    if "base" in given:
-        given = {**given, "base": loading.absolute_name(given["base"])}
-    if found.adapters is not None:
-        return {"adapters": replace(found.adapters, **given)}
-    if "base" not in given:
-        raise OptionError(f"--rank is {given['rank']}, but the recipe trains a network of its own; expected --base with it.")
-    return {"adapters": Adapters(**given), "model": {}, "training": LORA}
-
-
-def bank_place(
-    workers: int | None, ray: str | None, gpus: float, device: str, models: Path | None, store: FeatureStore | None = None
-) -> Place:
-    """Who trains a bank: processes of this machine, or a Ray cluster (where the device is not looked for here)."""
-    who = crew(workers, ray, gpus) or Pool(os.cpu_count() or 1 if device == "cpu" else 1)
-    return Place(who, device if ray is not None else available(device), models, store or FeatureStore(default_root()))
+def bank_workplace(
+    workers: int | None, ray: str | None, gpus: float, device: str, models: Path | None, store: FeatureStore
+) -> Workplace:
+    """Processes of this machine to train a bank, or a Ray cluster (where the device is not looked for here)."""
+    jobs = crew(workers, ray, gpus)
+    return workplace(device if ray is not None else available(device), jobs, models, store)
 
 
 def crew(workers: int | None, ray: str | None, gpus: float) -> Crew | None:

@@ -132,4 +132,4 @@ def tune(
     experiment = open_experiment(method, fields, sources, models, bank, machine, note)
     with bar("features") as tick:
         report = sweep(experiment, swept, feature_store(store, tick, store_dtype, crew(workers, ray, gpus), memory))
-    print(json.dumps(report) if as_json else "\n".join(as_text(report)))
+    print(json.dumps(report) if as_json else as_text(report))

@@ -41,16 +41,17 @@ def bank_build(
     store: Store = None,
 ) -> None:
     """Build a bank, or go on with one: one model for each (subset, seed), many at a time."""
-    from headwater.cli.arguments import bank_place, bank_recipe
+    from headwater.cli.arguments import bank_workplace
     from headwater.retraining.build import build
+    from headwater.retraining.changes import changed, recipe_of
 
     changes = {"data": data, "held_out": held_out, "config": config, "subsets": subsets, "seeds": seeds, "scheme": scheme}
     changes |= {"learning": learning, "generated": generated, "steps": steps, "measurements": measurements, "common": common}
-    plan = bank_recipe(bank, recipe, changes | {"base": base, "rank": rank, "caption": caption})
-    place = bank_place(workers, ray, gpus, device, model_cache(models) if keep else None, feature_store(store))
+    plan = changed(recipe_of(bank, recipe), changes | {"base": base, "rank": rank, "caption": caption})
+    place = bank_workplace(workers, ray, gpus, device, model_cache(models) if keep else None, feature_store(store))
     added = None if add_queries is None else replace(plan.held_out, name=add_queries, count=None).open()
     with bar("models") as tick:
-        for finished, total in build(bank, plan, plan.data.open(), plan.held_out.open(), place, more=added, told=say):
+        for finished, total in build(bank, plan, plan.data.open(), plan.held_out.open(), place, new_queries=added, warn=say):
             tick(finished, total)
     print(bank)
 
@@ -82,20 +83,21 @@ def counterfactual(
 ) -> None:
     """Take away each picture's strongest training images, train again, make the picture again, and compare with random removal."""
     from headwater.bank import open_bank
-    from headwater.cli.arguments import bank_place, embedding
-    from headwater.evaluate.counterfactual import counts
-    from headwater.pages.counterfactual import lines, page
-    from headwater.retraining.counterfactual import collected, planned
+    from headwater.cli.arguments import bank_workplace, embedding
+    from headwater.evaluate.counterfactual import removal_counts
+    from headwater.pages.counterfactual import as_text, page
+    from headwater.retraining.counterfactual import collect_results, plan_removals
     from headwater.retraining.counterfactual import remove as removals
     from headwater.run import open_run
 
     opened = open_bank(bank)
-    plan = planned(opened, [open_run(run) for run in runs], queries, counts(remove.split(","), len(opened.train)))
-    place = bank_place(workers, ray, gpus, device, model_cache(models) if keep else None, feature_store(store))
+    counts = removal_counts(remove.split(","), len(opened.train))
+    plan = plan_removals(opened, [open_run(run) for run in runs], queries, counts)
+    place = bank_workplace(workers, ray, gpus, device, model_cache(models) if keep else None, feature_store(store))
     embed = embedding(embedder, device)
     with bar("retraining") as tick:
         for finished, total in removals(plan, out, place):
             tick(finished, total)
-    effects = collected(plan, out, place, embed)
+    effects = collect_results(plan, out, place, embed)
     say(str(page(out)))
-    print(json.dumps(effects) if as_json else "\n".join(lines(effects)))
+    print(json.dumps(effects) if as_json else as_text(effects))

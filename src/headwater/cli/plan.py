@@ -48,12 +48,12 @@ def plan(
         attribution = plan_attribution(experiment)
         print(json.dumps(attribution.as_json()) if as_json else as_text(experiment, attribution))
         return
-    from headwater.cli.arguments import bank_recipe
     from headwater.cost.bank import as_text, plan_bank
     from headwater.models.device import available
+    from headwater.retraining.changes import changed, recipe_of
 
     folder = Path(recipe or "")
     is_bank = (folder / "bank.json").exists()
-    chosen = bank_recipe(folder, None if is_bank else recipe, {"subsets": subsets, "seeds": seeds})
+    chosen = changed(recipe_of(folder, None if is_bank else recipe), {"subsets": subsets, "seeds": seeds})
     costs = plan_bank(chosen, {"data": chosen.data.size(), "held_out": chosen.held_out.size()}, available(device), workers)
     print(json.dumps(costs.as_json()) if as_json else as_text(recipe or "", chosen, costs))

@@ -22,11 +22,11 @@ def lds(
     """How well runs' scores predict retraining: mean LDS per query split with its 95 % interval."""
     from headwater.bank import open_bank
     from headwater.evaluate.ground_truth import of_runs
-    from headwater.pages.lds import lines
+    from headwater.pages.lds import as_text
 
-    table = of_runs(runs, open_bank(bank), measurement, over)
+    table = of_runs(runs, open_bank(bank), measurement, over).as_json()
     record = next(iter(table["runs"].values())) if len(runs) == 1 else table
-    print(json.dumps(record) if as_json else "\n".join(lines(table)))
+    print(json.dumps(record) if as_json else as_text(table))
 
 
 @app.command()
@@ -61,18 +61,18 @@ def credit(
 ) -> None:
     """Who gets the credit: each artist's, label's or other group's share of the scores, with 95 % intervals."""
     from headwater.pages.credit.files import check, write
-    from headwater.pages.credit.run import chosen, credited
-    from headwater.pages.credit.table import found, lines
+    from headwater.pages.credit.run import credited, queries_by_option
+    from headwater.pages.credit.table import as_text, credit_record
     from headwater.run import open_run
 
     check(out, by, also)
     opened = open_run(run)
-    rows, shares = chosen(opened, queries, query), credited(opened, by, also)
-    record = found(shares, rows)
+    rows, shares = queries_by_option(opened, queries, query), credited(opened, by, also)
+    record = credit_record(shares, rows)
     if out is not None:
         with bar("queries") as tick:
             write(out, shares, rows or range(len(opened.queries)), tick)
-    print(json.dumps(record) if as_json else "\n".join(lines(record)))
+    print(json.dumps(record) if as_json else as_text(record))
 
 
 @app.command()

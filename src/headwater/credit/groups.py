@@ -1,4 +1,4 @@
-"""Names of training images, one each: a column by its name, or of a CSV file by their ids. Numpy only."""
+"""The group of each training image: a column of the images, or of a CSV file by their ids. Numpy only."""
 
 import csv
 from collections import Counter
@@ -15,7 +15,7 @@ COLUMNS = {"group": "groups", "label": "labels", "prompt": "prompts"}
 
 
 @runtime_checkable
-class Named(Protocol):
+class Grouped(Protocol):
     """Training images that may have groups, labels and prompts: Examples, or a run folder."""
 
     @property
@@ -26,40 +26,41 @@ class Named(Protocol):
     def prompts(self) -> tuple[str, ...] | None: ...
 
 
-def default(images: Named) -> str | None:
-    """The column that groups images if nobody says which: `group` if there, else `label`."""
+def default(images: Grouped) -> str | None:
+    """The default column of groups: `group` if the images have it, else `label`."""
     return next((name for name in ("group", "label") if getattr(images, COLUMNS[name]) is not None), None)
 
 
-def column(images: Named, name: str) -> tuple[str, ...]:
-    """The `group`, `label` or `prompt` of each image, as a word; the label −1 stands for none."""
+def column(images: Grouped, name: str) -> tuple[str, ...]:
+    """The `group`, `label` or `prompt` of each image, as text; the label −1 is `none`."""
     if name not in COLUMNS:
         raise unknown("column", name, COLUMNS)
-    found = getattr(images, COLUMNS[name])
-    if found is None:
-        there = [each for each, field in COLUMNS.items() if getattr(images, field) is not None]
+    values = getattr(images, COLUMNS[name])
+    if values is None:
+        existing = [word for word, field in COLUMNS.items() if getattr(images, field) is not None]
         raise DataError(
-            f"The training images have no {COLUMNS[name]}; they have {' and '.join(there) or 'none of group, label and prompt'}. "
+            f"The training images have no {COLUMNS[name]}; they have "
+            f"{' and '.join(existing) or 'none of group, label and prompt'}. "
             "Name one of these, or a CSV file with a column `id` and one of names."
         )
-    return tuple("none" if name == "label" and word < 0 else str(word) for word in (found.tolist() if name == "label" else found))
+    if name == "label":
+        return tuple("none" if label < 0 else str(label) for label in values.tolist())
+    return tuple(map(str, values))
 
 
 def from_csv(source: str, ids: Sequence[str]) -> tuple[str, ...]:
-    """The name of each id, from `FILE.csv` with a column `id` and one more, or `FILE.csv:column` where there are several."""
-    path, wanted = split(source)
+    """The name of each id, from `FILE.csv` with a column `id` and a second one, or `FILE.csv:column`."""
+    path, name = split(source)
     rows = _rows(path)
     head = [cell.strip() for cell in rows[0]] if rows else []
-    others = [name for name in head if name != "id"]
-    if "id" not in head or not others:
-        raise DataError(
-            f"{path} has the columns {_listed(head)}; expected `id` and at least one column of names, in the first line."
-        )
-    if wanted is None and len(others) > 1:
-        raise OptionError(f"{path} has several columns of names: {_listed(others)}. Say which: {path}:{others[0]}.")
-    if wanted is not None and wanted not in others:
-        raise unknown(f"column in {path}", wanted, others)
-    key, value = head.index("id"), head.index(wanted or others[0])
+    columns = [cell for cell in head if cell != "id"]
+    if "id" not in head or not columns:
+        raise DataError(f"{path} has the columns {_listed(head)}; expected `id` and at least one column of names.")
+    if name is None and len(columns) > 1:
+        raise OptionError(f"{path} has several columns of names: {_listed(columns)}. Say which: {path}:{columns[0]}.")
+    if name is not None and name not in columns:
+        raise unknown(f"column in {path}", name, columns)
+    key, value = head.index("id"), head.index(name or columns[0])
     padded = ([cell.strip() for cell in row] + [""] * len(head) for row in rows[1:] if row)
     return _matched(path, [(row[key], row[value]) for row in padded], ids)
 
@@ -75,29 +76,27 @@ def _rows(path: Path) -> list[list[str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.reader(file, strict=True))
     except OSError as error:
-        raise DataError(
-            f"Could not open {path}: {error.strerror}. Expected a CSV file with a column `id` and one of names."
-        ) from error
+        raise DataError(f"Could not open {path}: {error.strerror}. Expected a CSV file with columns `id` and names.") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no CSV file in UTF-8 ({error}). Save it as one, with commas between columns.") from error
 
 
 def _matched(path: Path, pairs: Sequence[tuple[str, str]], ids: Sequence[str]) -> tuple[str, ...]:
-    """The names in the order of `ids`. Every id must be there once, with a name; ids of other images are passed over."""
+    """The names in the order of `ids`, each of which must have exactly one; other ids are ignored."""
     names = dict(pairs)
     counts = Counter(identity for identity, _ in pairs)
     twice = [identity for identity in ids if counts[identity] > 1]
     missing = [identity for identity in ids if identity not in names]
     blank = [identity for identity in ids if names.get(identity) == ""]
     for faulty, fault, advice in (
-        (missing, "no row for", "The ids are those of the run's training images, in pictures.npz under `train_ids`."),
+        (missing, "no row for", "The ids of the run's training images are in pictures.npz under `train_ids`."),
         (twice, "more than one row for", "Keep one row for each id."),
         (blank, "no name for", "Write one, such as `unknown`."),
     ):
         if faulty:
             raise DataError(
-                f"{path} has {fault} {len(faulty):,} of the {len(ids):,} training images, the first with id '{faulty[0]}'; "
-                f"expected exactly one name each. {advice}"
+                f"{path} has {fault} {len(faulty):,} of the {len(ids):,} training images, the first with id "
+                f"'{faulty[0]}'; expected exactly one name each. {advice}"
             )
     return tuple(names[identity] for identity in ids)
 

@@ -2,8 +2,9 @@
 
 net(q, g) = Σ_{i∈g} τ[q, i]        share(q, g) = Σ_{i∈g} max(τ[q, i], 0) / Σ_i max(τ[q, i], 0)
 
-The shares of a query sum to 1. If every image counted alike, a group would get |g|/n: `even`, which is also its mean share over all
-ways to deal out the names among the images, whatever the scores. Where 95 % of these ways lie is what a share is read against.
+The shares of a query sum to 1. With equal credit for every image, a group would get |g|/n: `even`, which is
+also its mean share over all ways to deal out the names among the images, whatever the scores. A share is read
+against the range of 95 % of these ways.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +20,14 @@ from headwater.errors import DataError, OptionError
 from headwater.linalg.rank import resamples
 
 RESAMPLES = 1000
-BLOCK = 2**22  # scores, or resampled images, looked at in one go
+BLOCK = 2**22  # scores, or resampled images, held in memory at once
 
 
 class Share(NamedTuple):
-    """What one group gets. A figure that does not exist is NaN.
+    """The credit of one group. A figure that does not exist is NaN.
 
-    From `even_low` to `even_high` lie 95 % of the shares that as many images drawn at random would have, with these scores; from
-    `low` to `high` 95 % of the bootstrap samples of this share.
+    `even_low` to `even_high` holds 95 % of the shares of the same number of images drawn at random, with
+    these scores; `low` to `high` holds 95 % of the bootstrap samples of this share.
     """
 
     group: str
@@ -42,10 +43,11 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Credit:
-    """The scores of every query, by group: `member[i]` is the place in `groups` of training image i's.
+    """The scores of every query, by group: training image i is in `groups[member[i]]`.
 
-    Proponents and opponents cancel in `net`; `share` leaves scores below 0 out. A query without any score above 0 has no shares:
-    they are NaN. Cost: one pass over the scores each for `net` and `share`, in float64, and memory for a block.
+    Proponents and opponents cancel in `net`; `share` leaves scores below 0 out. The shares of a query without
+    any score above 0 are NaN. Cost: one pass over the scores each for `net` and `share`, in float64, and
+    memory for a block.
     """
 
     values: Float[np.ndarray, "q n"]
@@ -54,29 +56,29 @@ class Credit:
 
     @cached_property
     def images(self) -> Int64[np.ndarray, " g"]:
-        """How many training images each group has."""
+        """The number of training images of each group."""
         return np.bincount(self.member, minlength=len(self.groups))
 
     @property
     def even(self) -> Float64[np.ndarray, " g"]:
-        """|g|/n: the share to read a group's share against."""
+        """|g|/n: the share with equal credit for every image."""
         return self.images / len(self.member)
 
     @cached_property
     def net(self) -> Float64[np.ndarray, "q g"]:
-        """Σ_{i∈g} τ[q, i]: the estimated rise of the query's loss when the whole group is removed, as far as effects add up."""
+        """Σ_{i∈g} τ[q, i]: the rise of the query's loss when the group is removed, if effects add up."""
         return np.concatenate([self._summed(block) for block in self._blocks()])
 
     @cached_property
     def share(self) -> Float64[np.ndarray, "q g"]:
-        """The group's part of all positive score."""
+        """The group's part of the sum of all positive scores."""
         return np.concatenate([_portions(self._summed(np.maximum(block, 0))) for block in self._blocks()])
 
     def mean(self, queries: Sequence[int] | Int64[np.ndarray, " c"] | None = None) -> list[Share]:
-        """Mean share and mean net over queries, the largest share first; the interval is a bootstrap over queries.
+        """Mean share and net over queries, the largest share first; the interval is a bootstrap over queries.
 
-        It says how the mean would differ for other queries of the same kind, with these scores. Queries without shares are left out
-        of the mean share; fewer than two with shares give no interval.
+        The interval is of other queries of the same kind, with these scores. Queries without shares are left
+        out of the mean share; fewer than two with shares give no interval.
         """
         rows = np.arange(len(self.values)) if queries is None else np.asarray(queries, np.int64)
         if not len(rows):
@@ -84,27 +86,27 @@ class Credit:
         rows, net = rows[np.isfinite(self.share[rows, 0])], self.net[rows].mean(axis=0)
         shares, none = self.share[rows], np.full((1, len(self.groups)), np.nan)
         if not len(rows):
-            return self._told(net, none[0], none, none)
+            return self._ranked(net, none[0], none, none)
         chance = dealt(self._weights(rows)[None], self.images, seeds.stream(0, "credit", "dealt"))[:, :, 0]
-        return self._told(net, shares.mean(axis=0), _means(shares) if len(rows) > 1 else none, chance)
+        return self._ranked(net, shares.mean(axis=0), _means(shares) if len(rows) > 1 else none, chance)
 
     def of(self, query: int) -> list[Share]:
-        """One query, the largest share first; the interval is a bootstrap over training images, resampled within each group.
+        """One query, the largest share first; the interval is a bootstrap over the images of each group.
 
-        It says whether a share rests on many of a group's images or on a few. A group of one image is always resampled as itself.
-        Resamples without any score above 0 are left out. Cost: 2,000·n random numbers.
+        It is wide where a share rests on a few of a group's images. A group of one image is always resampled
+        as itself. Resamples without any score above 0 are left out. Cost: 2,000·n random numbers.
         """
         return next(self.each([query]))
 
     def bare(self, query: int) -> list[Share]:
-        """One query without intervals and without what chance gives: no random numbers."""
+        """One query without intervals and without the range of chance: no random numbers."""
         none = np.full((1, len(self.groups)), np.nan)
-        return self._told(self.net[query], self.share[query], none, none)
+        return self._ranked(self.net[query], self.share[query], none, none)
 
     def each(
         self, queries: Sequence[int] | Int64[np.ndarray, " c"] | None = None, tick: Callable[[int, int], None] | None = None
     ) -> Iterator[list[Share]]:
-        """`of` for each of these queries, or of all. Queries share the random numbers of `of`, so that many together cost less.
+        """`of` for each of these queries, or of all; they share random numbers, so that many cost less.
 
         Cost: 2,000·n additions a query; memory for a block of queries.
         """
@@ -121,8 +123,9 @@ class Credit:
         chance = dealt(weights, self.images, seeds.stream(0, "credit", "dealt"))
         for place, row in enumerate(rows.tolist()):
             if np.isfinite(self.share[row, 0]):
-                mine = drawn[:, :, place]
-                yield self._told(self.net[row], self.share[row], mine[np.isfinite(mine[:, 0])], chance[:, :, place])
+                samples = drawn[:, :, place]
+                finite = samples[np.isfinite(samples[:, 0])]
+                yield self._ranked(self.net[row], self.share[row], finite, chance[:, :, place])
             else:
                 yield self.mean([row])
 
@@ -131,7 +134,7 @@ class Credit:
         return (self.values[rows[i : i + step]] for i in range(0, len(rows), step))
 
     def _weights(self, rows: Int64[np.ndarray, " c"]) -> Float64[np.ndarray, " n"]:
-        """Each image's own share, its mean over these queries; a group's mean share is the sum of them."""
+        """The mean share of each image over these queries; a group's mean share is their sum."""
         total = np.zeros(len(self.member))
         for block in self._blocks(rows):
             total += _portions(np.maximum(block, 0).astype(np.float64)).sum(axis=0)
@@ -144,7 +147,7 @@ class Credit:
     def _summed(self, values: Float[np.ndarray, "b n"]) -> Float64[np.ndarray, "b g"]:
         return np.add.reduceat(values[:, self._order], _starts(self.images), axis=1, dtype=np.float64)
 
-    def _told(
+    def _ranked(
         self,
         net: Float64[np.ndarray, " g"],
         share: Float64[np.ndarray, " g"],
@@ -154,11 +157,11 @@ class Credit:
         even, ends = (np.percentile(samples, [2.5, 97.5], axis=0) for samples in (chance, drawn))
         columns = (column.tolist() for column in (self.images, self.even, *even, net, share, *ends))
         shares = [Share(*row) for row in zip(self.groups, *columns, strict=True)]
-        return sorted(shares, key=lambda each: (-each.share if each.share == each.share else 0.0, each.group))
+        return sorted(shares, key=lambda row: (-row.share if row.share == row.share else 0.0, row.group))
 
 
 def by_group(values: Float[np.ndarray, "q n"], names: Sequence[str | int] | np.ndarray) -> Credit:
-    """Scores by group, one name for each training image: `train.groups`, `train.labels`, artists, licences …"""
+    """Scores by group. `names`, one per training image: `train.groups`, `train.labels`, artists …"""
     n = values.shape[1]
     if len(names) != n:
         raise DataError(f"There are {len(names)} names of groups for {n} training images; expected one each.")
@@ -177,7 +180,7 @@ def _portions(gains: Float64[np.ndarray, "b g *c"]) -> Float64[np.ndarray, "b g 
 
 
 def _means(shares: Float64[np.ndarray, "q g"]) -> Float64[np.ndarray, "r g"]:
-    """Mean shares of bootstrap samples of the queries: one product of matrices. Sorted first, for their order must not matter."""
+    """Mean shares of bootstrap samples of the queries, sorted first so that their order does not matter."""
     q = len(shares)
     picks = resamples(q, RESAMPLES, "credit", "queries")
     counts = np.bincount((picks + q * np.arange(RESAMPLES)[:, None]).ravel(), minlength=RESAMPLES * q).reshape(RESAMPLES, q)
@@ -189,26 +192,26 @@ def _resampled(
 ) -> Float64[np.ndarray, "r g b"]:
     """Sums over each group of bootstrap samples of its images.
 
-    Within a group, images are sorted by what they gain, so that their order among the training images does not matter.
+    Images are sorted by gain within a group, so that their order among the training images does not matter.
     """
     order = np.lexsort((gains, np.broadcast_to(member, gains.shape)))
     size, first = np.repeat(images, images), np.repeat(_starts(images), images)
     stream = seeds.stream(0, "bootstrap", "credit", "images")
-    picks = (first + (stream.random((count, len(member))) * size).astype(np.int64) for count in _some(RESAMPLES, len(member)))
+    picks = (first + (stream.random((count, len(member))) * size).astype(np.int64) for count in _chunks(RESAMPLES, len(member)))
     return _sums(np.take_along_axis(gains, order, axis=1), picks, images)
 
 
 def dealt(
     gains: Float64[np.ndarray, "b n"], images: Int64[np.ndarray, " g"], stream: np.random.Generator, deals: int = RESAMPLES
 ) -> Float64[np.ndarray, "r g b"]:
-    """Sums over groups of these sizes, drawn at random without putting back; gains are sorted first, for order must not matter."""
+    """Sums over groups of these sizes, drawn without replacement, whatever the order of gains."""
     places = np.arange(gains.shape[1])
-    picks = (stream.permuted(np.broadcast_to(places, (count, len(places))), axis=1) for count in _some(deals, len(places)))
+    picks = (stream.permuted(np.broadcast_to(places, (count, len(places))), axis=1) for count in _chunks(deals, len(places)))
     return _sums(np.sort(gains, axis=1), picks, images)
 
 
-def _some(total: int, n: int) -> Iterator[int]:
-    """How many resamples of n images are drawn in one go, until all are."""
+def _chunks(total: int, n: int) -> Iterator[int]:
+    """The numbers of resamples of n images that are drawn at once, `total` together."""
     step = max(1, BLOCK // n)
     return (min(step, total - i) for i in range(0, total, step))
 
@@ -216,7 +219,7 @@ def _some(total: int, n: int) -> Iterator[int]:
 def _sums(
     gains: Float64[np.ndarray, "b n"], picks: Iterator[Int64[np.ndarray, "_ n"]], images: Int64[np.ndarray, " g"]
 ) -> Float64[np.ndarray, "r g b"]:
-    """What each resample picks, summed over each group's places: one sparse product for all queries."""
+    """Sums of each resample's picks over each group's places: one sparse product for all queries."""
     from scipy.sparse import csr_array  # slow to load, and only intervals need it
 
     columns, sums = np.ascontiguousarray(gains.T), []

@@ -1,11 +1,13 @@
-"""Counterfactual evaluation: a picture's alleged sources are taken away, the model is trained again, and the picture made again.
+"""Counterfactual evaluation: does a picture change when the model is trained without its alleged sources?
 
-If they were its sources, it changes more than when as many training images go at random. (Zheng et al. 2023, D-TRAK,
-arXiv:2311.00500, section 4.4; Mlodozeniec et al. 2024, arXiv:2410.13850, appendix G.6, for the change of a measurement.)
+If they were its sources, it changes more than when the same number of training images is removed at random.
+(Zheng et al. 2023, D-TRAK, arXiv:2311.00500, section 4.4; Mlodozeniec et al. 2024, arXiv:2410.13850, appendix
+G.6, for the change of a measurement.)
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
@@ -18,7 +20,7 @@ from headwater.scores import top
 RESAMPLES = 10_000
 
 
-class Spread(NamedTuple):
+class Quartiles(NamedTuple):
     """The quartiles of an effect over queries."""
 
     low: float
@@ -26,32 +28,50 @@ class Spread(NamedTuple):
     high: float
 
 
-class Paired(NamedTuple):
-    """How far one effect is above another on the same queries: the mean difference, and Wilcoxon's signed-rank test of it."""
+class EffectComparison(NamedTuple):
+    """The mean difference of two effects on the same queries, and its p-value by Wilcoxon's test."""
 
     difference: Interval
     p: float
     above: int  # queries on which the first is above the second
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.difference._asdict(), "p": self.p, "above": self.above}
+
+
+@dataclass(frozen=True, eq=False)
+class RemovalEffect:
+    """One effect of a removal on each query, and its comparison with random removal, unless it is that."""
+
+    values: Float[np.ndarray, " q"]
+    against_random: EffectComparison | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        record = {"each": self.values.tolist(), "quartiles": quartiles(self.values)._asdict()}
+        return record if self.against_random is None else record | {"against_random": self.against_random.as_json()}
 
 
 def without(scores: Float[np.ndarray, " n"], k: int) -> Bool[np.ndarray, " n"]:
     """True for the images that stay when the k strongest proponents go; of equal scores the first go."""
     if not 1 <= k < len(scores):
         raise OptionError(f"{k} of {len(scores)} training images are to be removed; expected 1 to {len(scores) - 1}.")
-    kept = np.ones(len(scores), bool)
-    kept[top([scores[None]], k).rows[0]] = False
-    return kept
+    mask = np.ones(len(scores), bool)
+    mask[top([scores[None]], k).rows[0]] = False
+    return mask
 
 
-def counts(words: Sequence[str], n: int) -> list[int]:
-    """How many images to remove: numbers, or percentages of the n."""
-    found = []
+def removal_counts(words: Sequence[str], n: int) -> list[int]:
+    """Numbers of images to remove, from numbers or percentages of n."""
+    counts = []
     for word in words:
         try:
-            found.append(round(float(word[:-1]) / 100 * n) if word.endswith("%") else int(word))
+            counts.append(round(float(word[:-1]) / 100 * n) if word.endswith("%") else int(word))
         except (ValueError, OverflowError):
-            raise OptionError(f"--remove is {word}; expected numbers or percentages, such as 500,1000 or 2%,10%.") from None
-    return found
+            raise OptionError(
+                f"The images to remove are '{word}'; expected a number or a percentage, such as 500 or 2%.",
+                hint="Several are separated by commas: --remove 500,1000 or --remove 2%,10%.",
+            ) from None
+    return counts
 
 
 def distance(before: Float[np.ndarray, "q c h w"], after: Float[np.ndarray, "q c h w"]) -> Float64[np.ndarray, " q"]:
@@ -59,14 +79,14 @@ def distance(before: Float[np.ndarray, "q c h w"], after: Float[np.ndarray, "q c
     return np.linalg.norm((before.astype(np.float64) - after).reshape(len(before), -1), axis=1)
 
 
-def spread(values: Float[np.ndarray, " q"]) -> Spread:
+def quartiles(values: Float[np.ndarray, " q"]) -> Quartiles:
     """Quartiles over queries."""
-    return Spread(*np.percentile(values, [25, 50, 75]).tolist())
+    return Quartiles(*np.percentile(values, [25, 50, 75]).tolist())
 
 
-def paired(a: Float[np.ndarray, " q"], b: Float[np.ndarray, " q"]) -> Paired:
-    """The mean of a − b over queries with its bootstrap interval, and the two-sided p-value of Wilcoxon's signed-rank test."""
+def compare_effects(a: Float[np.ndarray, " q"], b: Float[np.ndarray, " q"]) -> EffectComparison:
+    """The mean of a − b over queries with its bootstrap interval, and Wilcoxon's two-sided p-value."""
     differences = a.astype(np.float64) - b
     samples = differences[resamples(len(differences), RESAMPLES, "counterfactual")].mean(axis=1)
     p = float(wilcoxon(differences)[1]) if differences.any() else 1.0  # pyright: ignore[reportArgumentType]
-    return Paired(interval(float(differences.mean()), samples), p, int((differences > 0).sum()))
+    return EffectComparison(interval(float(differences.mean()), samples), p, int((differences > 0).sum()))

@@ -1,4 +1,4 @@
-"""Runs against a bank: how well do scores predict what retraining really does? Numpy only: no model is loaded."""
+"""Runs against a bank: how well do scores predict real retraining? Numpy only."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,63 +12,163 @@ from jaxtyping import Bool, Float, Float32
 
 from headwater.bank import Bank
 from headwater.errors import DataError, unknown
-from headwater.evaluate.lds import LDS, against, ceiling, measured, oracle, paired, reachable
+from headwater.evaluate.lds import LDS, LDSComparison, against, ceiling, compare_lds, oracle, reachable, retrainings
 from headwater.linalg.rank import Interval
 from headwater.methods.random import Random
-from headwater.run import RunFolder, open_run
+from headwater.run import Run, open_run
 from headwater.scores import dense
 
 OVER = {"subsets": LDS.mean, "queries": LDS.mean_over_queries}  # what an interval is resampled over
 BLOCK = 2**22  # random scores made at a time
 
 
-def of_run(folder: Path, bank: Bank, measurement: str = "simple", over: str = "subsets") -> dict[str, Any]:
-    """LDS of a run folder's scores per query split. Its queries must be the bank's or some of them, in any order."""
-    (found,) = of_runs([folder], bank, measurement, over)["runs"].values()
-    return found
+@dataclass(frozen=True, kw_only=True)
+class SplitFigures:
+    """The LDS of one split: its mean and distribution over queries, and the references.
+
+    `standard_error` needs two queries, `reachable` several seeds. The LDS of every query, and their mean in
+    each resample of the subsets, are recorded in run folders only.
+    """
+
+    queries: int
+    lds: Interval
+    standard_error: float | None
+    quartiles: Sequence[float]
+    below: float  # the share of queries below 0
+    references: Mapping[str, Interval]
+    reachable: float | None
+    per_query: Sequence[float] | None = None
+    resampled: Sequence[float] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"queries": self.queries, **_flat("lds", self.lds)}
+        if self.standard_error is not None:
+            record["standard_error"] = round(self.standard_error, 4)
+        record |= {"quartiles": _rounded(self.quartiles), "below": round(self.below, 4)}
+        for name, reference in self.references.items():
+            record |= _flat(name, reference)
+        if self.reachable is not None:
+            record["reachable"] = round(self.reachable, 4)
+        if self.per_query is not None and self.resampled is not None:
+            record |= {"each": _rounded(self.per_query), "resampled": _rounded(self.resampled, 5)}
+        return record
 
 
-def of_runs(folders: Sequence[Path], bank: Bank, measurement: str = "simple", over: str = "subsets") -> dict[str, Any]:
-    """LDS of several runs, and of each pair the paired difference: on the queries all have, and subsets none learned from."""
+@dataclass(frozen=True, kw_only=True)
+class RunFigures:
+    """The LDS of one run's scores, of every query and per split. Unsigned methods have no `sign`."""
+
+    bank: str
+    queries: str  # their fingerprint
+    measurement: str
+    subsets: int
+    seeds: int
+    over: str
+    sign: str | None
+    splits: Mapping[str, SplitFigures]
+    per_query: Sequence[float]
+    left_out: Sequence[int] | None = None  # recorded in run folders only
+
+    def as_json(self) -> dict[str, Any]:
+        record = {
+            "bank": self.bank,
+            "queries": self.queries,
+            "measurement": self.measurement,
+            "subsets": self.subsets,
+            "seeds": self.seeds,
+            "over": self.over,
+            "sign": self.sign,
+            "splits": {name: figures.as_json() for name, figures in self.splits.items()},
+            "per_query": _rounded(self.per_query),
+        }
+        return record if self.left_out is None else record | {"left_out": list(self.left_out)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFigures:
+    """Run a minus run b on one split."""
+
+    a: str
+    b: str
+    split: str
+    comparison: LDSComparison
+
+    def as_json(self) -> dict[str, Any]:
+        pair = self.comparison
+        return {
+            "a": self.a,
+            "b": self.b,
+            "split": self.split,
+            "difference": round(pair.over_subsets.mean, 4),
+            "above": round(pair.above, 4),
+            "below": round(pair.below, 4),
+            "over_subsets": _rounded(pair.over_subsets[1:]),
+            "over_queries": _rounded(pair.over_queries[1:]),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsFigures:
+    """The figures of several runs by folder, and of every pair of them."""
+
+    runs: Mapping[str, RunFigures]
+    pairs: Sequence[PairFigures]
+
+    def as_json(self) -> dict[str, Any]:
+        runs = {name: figures.as_json() for name, figures in self.runs.items()}
+        return {"runs": runs, "paired": [pair.as_json() for pair in self.pairs]}
+
+
+def of_run(folder: Path, bank: Bank, measurement: str = "simple", over: str = "subsets") -> RunFigures:
+    """LDS of a run folder's scores per query split. Its queries must be among the bank's, in any order."""
+    (figures,) = of_runs([folder], bank, measurement, over).runs.values()
+    return figures
+
+
+def of_runs(folders: Sequence[Path], bank: Bank, measurement: str = "simple", over: str = "subsets") -> RunsFigures:
+    """LDS of several runs and of each pair, on the queries they share and subsets none learned from."""
     if over not in OVER:
         raise unknown("resampling over", over, OVER)
     runs = {str(folder): open_run(folder) for folder in dict.fromkeys(folders)}
-    places, rows = shared(list(runs.values()), bank)
+    places, rows = shared_queries(list(runs.values()), bank)
     learned_from = sorted({m for run in runs.values() for m in (run.info.get("resolved") or {}).get("subsets") or []})
     yardstick = Yardstick(part_of(bank, places), learned_from, measurement, over)
-    found = {name: yardstick.lds(run.scores.values[mine]) for (name, run), mine in zip(runs.items(), rows, strict=True)}
-    return {
-        "runs": {name: yardstick.figures(each, runs[name].signed) for name, each in found.items()},
-        "paired": [row for a, b in combinations(found, 2) for row in yardstick.paired(a, b, found)],
-    }
+    lds = {name: yardstick.lds(run.scores.values[places]) for (name, run), places in zip(runs.items(), rows, strict=True)}
+    return RunsFigures(
+        runs={name: yardstick.figures(lds[name], run.signed) for name, run in runs.items()},
+        pairs=[pair for a, b in combinations(lds, 2) for pair in yardstick.pairs(a, b, lds)],
+    )
 
 
-def shared(runs: Sequence[RunFolder], bank: Bank) -> tuple[list[int], list[list[int]]]:
-    """The queries that the bank and all runs have, in the first run's order: their places in the bank, and in each run."""
-    places = {content: row for row, content in enumerate(bank.queries.hashes)}
+def shared_queries(runs: Sequence[Run], bank: Bank) -> tuple[list[int], list[list[int]]]:
+    """The places, in the bank and in each run, of the queries they share, in the first run's order."""
+    in_bank = {content: row for row, content in enumerate(bank.queries.hashes)}
     for run in runs:
         check_same_training(run, bank)
-        if places.keys().isdisjoint(run.queries.hashes):
+        if in_bank.keys().isdisjoint(run.queries.hashes):
             raise DataError(
-                f"None of the {len(run.queries)} queries of the run {run.folder} is in the bank {bank.folder}. "
-                f"Give --query {bank.folder}/queries.npz."
+                f"None of the {len(run.queries)} queries of {run.folder} is in the bank {bank.folder}.",
+                hint=f"Give --query {bank.folder}/queries.npz.",
             )
-    first, *others = runs
-    tables = [places, *({content: row for row, content in enumerate(run.queries.hashes)} for run in others)]
-    here = [(row, content) for row, content in enumerate(first.queries.hashes) if all(content in table for table in tables)]
-    if not here:
-        raise DataError(f"The runs {' and '.join(str(run.folder) for run in runs)} share no query of the bank {bank.folder}.")
-    found, *theirs = ([table[content] for _, content in here] for table in tables)
-    return found, [[row for row, _ in here], *theirs]
+    tables = [{content: row for row, content in enumerate(run.queries.hashes)} for run in runs[1:]]
+    first = enumerate(runs[0].queries.hashes)
+    common = [(row, content) for row, content in first if all(content in table for table in (in_bank, *tables))]
+    if not common:
+        folders = " and ".join(str(run.folder) for run in runs)
+        raise DataError(f"The runs {folders} share no query of the bank {bank.folder}.")
+    places = [[row for row, _ in common], *([table[content] for _, content in common] for table in tables)]
+    return [in_bank[content] for _, content in common], places
 
 
-def check_same_training(run: RunFolder, bank: Bank) -> None:
-    """Refuse a run of other training images than the bank's."""
+def check_same_training(run: Run, bank: Bank) -> None:
+    """Raise a DataError where the run's training images are not the bank's."""
     n = len(run.scores.train_ids)
-    if n != len(bank.train) or not all(np.array_equal(image, bank.train.images[row]) for row, image in run.pictures.items()):
+    pictures = run.pictures.items()
+    if n != len(bank.train) or not all(np.array_equal(image, bank.train.images[row]) for row, image in pictures):
         raise DataError(
-            f"The run {run.folder} has {n} training images that are not the bank's {len(bank.train)} (or the same in another "
-            f"order). Give --train {bank.folder}/train.npz."
+            f"The run {run.folder} has {n} training images that are not the bank's {len(bank.train)} (or the "
+            "same in another order).",
+            hint=f"Give --train {bank.folder}/train.npz.",
         )
 
 
@@ -79,22 +179,25 @@ def part_of(bank: Bank, queries: Sequence[int]) -> Bank:
 
 def ground_truth(
     bank: Bank, values: Float32[np.ndarray, "q n"], leave_out: Sequence[int] = (), *, signed: bool = True
-) -> dict[str, Any]:
-    """LDS of scores for the bank's queries, with what a report needs to draw them and to pair them with another run's.
+) -> RunFigures:
+    """LDS of scores of the bank's queries, with all that a report draws and pairs with another run.
 
-    Per split, `each` is the LDS of every query, in the bank's order, and `resampled` their mean in each resample of the subsets.
+    Each split has the LDS of every query, in the bank's order, and their mean in each resample of the
+    subsets.
     """
     yardstick = Yardstick(bank, sorted(set(leave_out)))
     lds = yardstick.lds(values)
-    found = yardstick.figures(lds, signed)
-    for name, chosen in yardstick.splits.items():
-        found["splits"][name] |= {"each": _rounded(lds.of(chosen)), "resampled": _rounded(lds.means(chosen), 5)}
-    return found | {"left_out": list(yardstick.leave_out)}
+    figures = yardstick.figures(lds, signed)
+    splits = {
+        name: replace(figures.splits[name], per_query=lds.of(chosen).tolist(), resampled=lds.means(chosen).tolist())
+        for name, chosen in yardstick.splits.items()
+    }
+    return replace(figures, splits=splits, left_out=yardstick.leave_out)
 
 
 @dataclass(frozen=True, eq=False)
 class Yardstick:
-    """What scores of a bank's queries are held against: retrained models, chance, and how far models agree among themselves."""
+    """The measure of scores of a bank's queries: retrained models, chance, and the models' agreement."""
 
     bank: Bank
     leave_out: Sequence[int] = ()
@@ -103,77 +206,78 @@ class Yardstick:
 
     @cached_property
     def splits(self) -> dict[str, Bool[np.ndarray, " q"]]:
-        """Which queries each split has."""
+        """True for the queries of each split."""
         split = np.array(self.bank.queries.split or ("all",) * len(self.bank.queries))
         return {name: split == name for name in dict.fromkeys(split.tolist())}
 
     @cached_property
     def references(self) -> dict[str, LDS]:
-        """What every table must show beside a method: `random`, and with several seeds the noise `ceiling` and the `oracle`."""
-        among = {"ceiling": ceiling(self.bank, self.measurement, self.leave_out)}
-        among |= {"oracle": oracle(self.bank, self.measurement, self.leave_out)}
-        return {"random": self.lds(chance(self.bank)), **{name: each for name, each in among.items() if each is not None}}
+        """The LDS of `random` scores, and with several seeds of the `ceiling` and the `oracle`."""
+        references = {
+            "random": self.lds(chance(self.bank)),
+            "ceiling": ceiling(self.bank, self.measurement, self.leave_out),
+            "oracle": oracle(self.bank, self.measurement, self.leave_out),
+        }
+        return {name: reference for name, reference in references.items() if reference is not None}
 
     def lds(self, values: Float32[np.ndarray, "q n"]) -> LDS:
         return against(self.bank, values, self.leave_out, self.measurement)
 
-    def figures(self, found: LDS, signed: bool) -> dict[str, Any]:
-        """One method's figures per split; `sign` is `negated` where a signed method's interval lies wholly below 0."""
-        subsets, outcomes = measured(self.bank, self.leave_out, self.measurement)
-        return {
-            "bank": self.bank.folder.name,
-            "queries": self.bank.queries.fingerprint,
-            "measurement": self.measurement,
-            "subsets": len(subsets),
-            "seeds": outcomes.shape[1],
-            "over": self.over,
-            "sign": sign(found.mean(chosen) for chosen in self.splits.values()) if signed else None,
-            "splits": {name: self.row(found, chosen) for name, chosen in self.splits.items()},
-            "per_query": _rounded(found.per_query),
-        }
+    def figures(self, lds: LDS, signed: bool) -> RunFigures:
+        """The figures of one method, per split."""
+        subsets, outcomes = retrainings(self.bank, self.leave_out, self.measurement)
+        return RunFigures(
+            bank=self.bank.folder.name,
+            queries=self.bank.queries.fingerprint,
+            measurement=self.measurement,
+            subsets=len(subsets),
+            seeds=outcomes.shape[1],
+            over=self.over,
+            sign=sign(lds.mean(chosen) for chosen in self.splits.values()) if signed else None,
+            splits={name: self.of_split(lds, chosen) for name, chosen in self.splits.items()},
+            per_query=lds.per_query.tolist(),
+        )
 
-    def row(self, found: LDS, chosen: Bool[np.ndarray, " q"]) -> dict[str, Any]:
-        """The figures of one split: of the method, how they differ between queries, and of the references."""
-        each, interval = found.of(chosen), OVER[self.over]
-        row = {"queries": len(each), **_named("lds", interval(found, chosen))}
-        if len(each) > 1:
-            row["standard_error"] = round(found.standard_error(chosen), 4)
-        row |= {"quartiles": _rounded(np.quantile(each, [0.25, 0.5, 0.75])), "below": round(float((each < 0).mean()), 4)}
-        for name, reference in self.references.items():
-            row |= _named(name, interval(reference, chosen))
-        if "ceiling" in row:
-            row["reachable"] = round(reachable(self.references["ceiling"].of(chosen).mean(), len(self.bank.seeds())), 4)
-        return row
+    def of_split(self, lds: LDS, chosen: Bool[np.ndarray, " q"]) -> SplitFigures:
+        """The figures of one split's queries, and of the references on them."""
+        values, interval = lds.of(chosen), OVER[self.over]
+        agreement = self.references.get("ceiling")
+        perfect = None if agreement is None else reachable(agreement.of(chosen).mean(), len(self.bank.seeds()))
+        return SplitFigures(
+            queries=len(values),
+            lds=interval(lds, chosen),
+            standard_error=lds.standard_error(chosen) if len(values) > 1 else None,
+            quartiles=np.quantile(values, [0.25, 0.5, 0.75]).tolist(),
+            below=float((values < 0).mean()),
+            references={name: interval(reference, chosen) for name, reference in self.references.items()},
+            reachable=perfect,
+        )
 
-    def paired(self, a: str, b: str, found: Mapping[str, LDS]) -> list[dict[str, Any]]:
+    def pairs(self, a: str, b: str, lds: Mapping[str, LDS]) -> list[PairFigures]:
         """Run a minus run b, per split."""
-        rows = []
-        for name, chosen in self.splits.items():
-            pair = paired(found[a], found[b], chosen)
-            figures = {"difference": round(pair.over_subsets.mean, 4), "above": round(pair.above, 4), "below": round(pair.below, 4)}
-            intervals = {"over_subsets": _rounded(pair.over_subsets[1:]), "over_queries": _rounded(pair.over_queries[1:])}
-            rows.append({"a": a, "b": b, "split": name, **figures, **intervals})
-        return rows
+        splits = self.splits.items()
+        return [PairFigures(a=a, b=b, split=name, comparison=compare_lds(lds[a], lds[b], rows)) for name, rows in splits]
 
 
-def chance(bank: Bank) -> Float32[np.ndarray, "q n"]:
-    """Scores of the random method for the bank, some training images at a time: its arithmetic takes several times their room."""
-    step = max(1, BLOCK // len(bank.queries))
+def chance(bank: Bank, *, block: int = BLOCK) -> Float32[np.ndarray, "q n"]:
+    """Scores of the random method for the bank, made `block` at a time to save memory."""
+    step = max(1, block // len(bank.queries))
     parts = (bank.train.take(range(i, min(i + step, len(bank.train)))) for i in range(0, len(bank.train), step))
-    return dense(block for part in parts for block in Random().score(part, bank.queries))
+    return dense(scores for part in parts for scores in Random().score(part, bank.queries))
 
 
 def sign(intervals: Iterable[Interval]) -> str:
-    """`negated` where an interval lies wholly below 0: scores predict the opposite of what happens. Else `right` or `unclear`."""
-    each = list(intervals)
-    if any(one.high < 0 for one in each):
+    """`negated` where an interval is below 0 (scores predict the opposite), else `right` or `unclear`."""
+    intervals = list(intervals)
+    if any(interval.high < 0 for interval in intervals):
         return "negated"
-    return "right" if any(one.low > 0 for one in each) else "unclear"
+    return "right" if any(interval.low > 0 for interval in intervals) else "unclear"
 
 
-def _named(name: str, found: Interval) -> dict[str, float]:
+def _flat(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as three keys of a record."""
     prefix = "" if name == "lds" else f"{name}_"
-    return {name: round(found.mean, 4), f"{prefix}low": round(found.low, 4), f"{prefix}high": round(found.high, 4)}
+    return {name: round(interval.mean, 4), f"{prefix}low": round(interval.low, 4), f"{prefix}high": round(interval.high, 4)}
 
 
 def _rounded(values: Sequence[float] | Float[np.ndarray, " b"], decimals: int = 4) -> list[float]:

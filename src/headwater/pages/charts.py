@@ -1,68 +1,36 @@
-"""What a page draws, as inline SVG: pictures, a histogram of scores, a bar with its interval, streams. And how it writes numbers.
+"""The charts of pages: Python computes positions, a template in `templates/charts` draws them as SVG.
 
-Across, charts are in percent and down, in pixels: they fill their column and their text is never stretched. Colours are
-class names, given their values by the page.
+Horizontal positions are in percent and vertical ones in pixels: a chart fills its column and its text is
+never stretched. Colours are class names, which the page's style sheet gives their values.
 """
 
-import base64
-import io
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, UInt8
-from markupsafe import Markup, escape
-from PIL import Image
+from jaxtyping import Float32
+from markupsafe import Markup
 
+from headwater.pages.gallery import Picture
+from headwater.pages.template import drawn
 from headwater.words import number
 
-BINS, STRIP = 72, 40
-BARS, BASE, MARKS, HEIGHT = 8.0, 62.0, 72.0, 92  # pixels from the top: tallest bar, axis, row of marks, whole chart
+BINS, STRIP = 72, 40  # of a histogram, of a strip
+TOP, BASE = 8.0, 62.0  # of a histogram's bars, in pixels from the chart's top
+FADE = 0.68  # of a strip's colour, from one portion to the next
+MOST_NUMBERS = 8  # on an axis
+RIVER = 52.0  # width in pixels of all streams together
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-
-@dataclass(frozen=True)
-class Picture:
-    """An embedded picture: the name it is shown by, its box, and its PNG in base64."""
-
-    name: str
-    width: int
-    height: int
-    png: str
-
-    @property
-    def box(self) -> str:
-        return f"0 0 {self.width} {self.height}"
-
-
-@dataclass(frozen=True, eq=False)
-class Gallery:
-    """Every distinct picture of a page, embedded once and shown by name; `train` are the training pictures at hand, by row."""
-
-    train: Mapping[int, UInt8[np.ndarray, "h w c"]]
-    found: dict[bytes, Picture] = field(default_factory=dict)
-
-    def add(self, image: UInt8[np.ndarray, "h w c"]) -> Picture:
-        """The embedded form of an image; equal images have one."""
-        key = str(image.shape).encode() + image.tobytes()
-        if key not in self.found:
-            file = io.BytesIO()
-            Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, "PNG", optimize=True)
-            height, width = image.shape[:2]
-            self.found[key] = Picture(f"p{len(self.found)}", width, height, base64.b64encode(file.getvalue()).decode())
-        return self.found[key]
-
-    def row(self, row: int) -> Picture | None:
-        """The picture of a training row, if the run folder keeps it."""
-        return self.add(self.train[row]) if row in self.train else None
+Span = tuple[float, float]  # the first and the last value of an axis
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How scores are written beside each other: three figures of the largest, in units of a power of ten."""
+    """A format for scores beside each other: three figures of the largest, in units of a power of ten."""
 
     exponent: int
     decimals: int
@@ -73,6 +41,7 @@ class Scale:
 
     @property
     def unit(self) -> str:
+        """The power of ten in words; empty for 1."""
         return "" if self.exponent == 0 else "10" + str(self.exponent).translate(SUPERSCRIPT)
 
 
@@ -84,19 +53,51 @@ def scale_of(values: Float32[np.ndarray, " n"], signed: bool) -> Scale:
     return Scale(exponent, max(0, 2 - size + exponent), signed)
 
 
-def prose(text: object) -> Markup:
-    """Text in which `backticks` become code, and x_t or Σ_{i∈A} get their subscripts."""
+class Column(NamedTuple):
+    """One bin of a histogram that is not empty: its index and its bar's height in pixels."""
 
-    def drawn(found: re.Match[str]) -> str:
-        return f"<code>{found[1]}</code>" if found[1] else f"<sub>{found[2] or found[3]}</sub>"
+    bin: int
+    height: float
 
-    return Markup(re.sub(r"`([^`]+)`|_(?:\{([^}]+)\}|(\w)(?!\w))", drawn, str(escape(str(text)))))
+
+class GridLine(NamedTuple):
+    """A line across a histogram, and the count that it stands for."""
+
+    y: float
+    label: str
+
+
+class Tick(NamedTuple):
+    """A number on an axis."""
+
+    x: float
+    text: str
+
+
+class Portion(NamedTuple):
+    """One piece of a strip: where it starts, its width, and how strong its colour is."""
+
+    x: float
+    width: float
+    opacity: float
+
+
+class Stream(NamedTuple):
+    """A source, the middle of its picture, where its stream ends, and the stream's width; all in pixels."""
+
+    source: Picture
+    y: float
+    mouth: float
+    width: float
 
 
 def histogram(
-    values: Float32[np.ndarray, " n"], proponents: Float32[np.ndarray, " k"], opponents: Float32[np.ndarray, " j"], scale: Scale
+    values: Float32[np.ndarray, " n"],
+    proponents: Float32[np.ndarray, " k"],
+    opponents: Float32[np.ndarray, " j"],
+    scale: Scale,
 ) -> Markup:
-    """Counts of scores on a log scale, with a dot per shown proponent and a diamond per shown opponent.
+    """Counts of scores on a log scale, with a dot per proponent shown and a diamond per opponent shown.
 
     The log scale keeps single images visible beside thousands; the score axis is never cut.
     """
@@ -104,162 +105,127 @@ def histogram(
     least, greatest = scale(low), scale(high)
     if low == high:
         low, high = low - max(1.0, abs(low)), high + max(1.0, abs(high))
-    counts, _ = np.histogram(values.astype(np.float64), bins=BINS, range=(low, high))  # in float32, near scores share a bin's edges
-    top = float(np.log1p(counts.max()))
-    marks = [_mark("dot", _place(v, low, high)) for v in proponents.tolist()]
-    marks += [_mark("diamond", _place(v, low, high)) for v in opponents.tolist()]
-    return Markup("").join(
-        [
-            Markup('<svg class="plot" height="{}" width="100%" role="img" aria-label="{}">').format(
-                HEIGHT, f"Histogram of {len(values):,} scores from {least} to {greatest}"
-            ),
-            *_grid(int(counts.max()), top),
-            _bars(counts, top),
-            Markup('<line class="axis" x1="0" x2="100%" y1="{0}" y2="{0}"/>').format(BASE),
-            _zero(low, high),
-            *marks,
-            Markup('<text x="0" y="{}">{}</text><text x="100%" y="{}" class="end">{}</text></svg>').format(
-                HEIGHT - 2, least, HEIGHT - 2, greatest
-            ),
-        ]
+    exact = values.astype(np.float64)  # in float32, scores close together would share a bin's edges
+    counts, _ = np.histogram(exact, bins=BINS, range=(low, high))
+    return drawn(
+        "histogram",
+        label=f"Histogram of {len(values):,} scores from {least} to {greatest}",
+        grid=_grid(int(counts.max())),
+        bins=BINS,
+        columns=_columns((BASE - TOP) * np.log1p(counts) / np.log1p(counts.max())),
+        top=TOP,
+        base=BASE,
+        zero=_place(0.0, low, high) if low <= 0 <= high else None,
+        proponents=[_place(value, low, high) for value in proponents.tolist()],
+        opponents=[_place(value, low, high) for value in opponents.tolist()],
+        least=least,
+        greatest=greatest,
     )
 
 
 def interval(
-    value: float, low: float, high: float, span: tuple[float, float], kind: str, *, mark: tuple[float, float, float] | None = None
+    value: float,
+    low: float,
+    high: float,
+    span: Span,
+    kind: str,
+    *,
+    mark: tuple[float, float, float] | None = None,
 ) -> Markup:
     """One bar from 0 to `value` with its interval as a whisker, on an axis that runs over `span`.
 
-    With a `mark` (value, low, high), a line across it at that value, in a band.
+    With a `mark` (value, low, high), a line crosses it at that value, in a band.
     """
-    zero, end, left, right = (_place(v, *span) for v in (0.0, value, low, high))
-    whisker = Markup('<line class="whisker" x1="{0}%" x2="{1}%" y1="11" y2="11"/>').format(left, right) + Markup("").join(
-        Markup('<line class="whisker" x1="{0}%" x2="{0}%" y1="7" y2="15"/>').format(side) for side in (left, right)
-    )
-    line = ""
+    zero, end = _place(0.0, *span), _place(value, *span)
+    line, band = None, Portion(0.0, 0.0, 1.0)
     if mark is not None:
-        at, begins, ends = (_place(v, *span) for v in mark)
-        line = Markup('<rect class="band" x="{}%" width="{}%" height="22"/>').format(begins, round(ends - begins, 2))
-        line += Markup('<line class="mark" x1="{0}%" x2="{0}%" y1="0" y2="22"/>').format(at)
-    return Markup(
-        '<svg class="bar {}" height="22" width="100%" aria-hidden="true"><rect x="{}%" width="{}%" y="4" height="14"/>'
-        '<line class="axis" x1="{}%" x2="{}%" y1="0" y2="22"/>{}{}</svg>'
-    ).format(kind, min(zero, end), round(abs(end - zero), 2), zero, zero, line, whisker if high > low else "")
+        line, first, last = (_place(position, *span) for position in mark)
+        band = Portion(first, round(last - first, 2), 1.0)
+    return drawn(
+        "interval",
+        kind=kind,
+        start=min(zero, end),
+        width=round(abs(end - zero), 2),
+        zero=zero,
+        ends=[_place(low, *span), _place(high, *span)] if high > low else [],
+        line=line,
+        band=band,
+    )
 
 
 def portions(shares: Sequence[float]) -> Markup:
-    """A strip of full width, cut into shares of 1 from the left, the first the strongest colour; what they leave stays empty."""
-    starts = np.cumsum([0.0, *shares])
-    rects = [
-        Markup('<rect x="{}%" width="{}%" height="10" fill-opacity="{}"/>').format(
-            round(100 * start, 2), round(100 * share, 2), round(0.95 * 0.68**i, 2)
-        )
-        for i, (start, share) in enumerate(zip(starts.tolist(), shares, strict=False))
+    """A strip of full width, cut into shares of 1 from the left, the first the strongest colour."""
+    starts = np.cumsum([0.0, *shares]).tolist()
+    pieces = [
+        Portion(round(100 * start, 2), round(100 * share, 2), round(0.95 * FADE**i, 2))
+        for i, (start, share) in enumerate(zip(starts, shares, strict=False))
     ]
-    return Markup(
-        '<svg class="bar portions" height="10" width="100%" aria-hidden="true">'
-        '<rect class="whole" width="100%" height="10"/>{}</svg>'
-    ).format(Markup("").join(rects))
+    return drawn("portions", portions=pieces)
 
 
-def box(values: Sequence[float], span: tuple[float, float], kind: str) -> Markup:
-    """A box over the quartiles with a line at the median, and a dot for every value, on an axis that runs over `span`."""
-    low, middle, high = (_place(value, *span) for value in np.percentile(values, [25, 50, 75]).tolist())
-    dots = Markup("").join(Markup('<circle cx="{}%" cy="13" r="2.6"/>').format(_place(value, *span)) for value in values)
-    zero = Markup('<line class="axis" x1="{0}%" x2="{0}%" y1="0" y2="26"/>').format(_place(0.0, *span)) if span[0] <= 0 else ""
-    return Markup(
-        '<svg class="bar box {}" height="26" width="100%" aria-hidden="true"><rect x="{}%" width="{}%" y="4" height="18"/>{}{}'
-        '<line class="median" x1="{}%" x2="{}%" y1="2" y2="24"/></svg>'
-    ).format(kind, low, round(high - low, 2), zero, dots, middle, middle)
+def box(values: Sequence[float], span: Span, kind: str) -> Markup:
+    """A box over the quartiles with a line at the median, and a dot for each value, along `span`."""
+    low, median, high = (_place(value, *span) for value in np.percentile(values, [25, 50, 75]).tolist())
+    return drawn(
+        "box",
+        kind=kind,
+        low=low,
+        width=round(high - low, 2),
+        median=median,
+        zero=_place(0.0, *span) if span[0] <= 0 else None,
+        dots=[_place(value, *span) for value in values],
+    )
 
 
-def strip(values: Sequence[float], span: tuple[float, float]) -> Markup:
-    """How many of the values lie where on an axis that runs over `span`, and a mark at their median."""
+def strip(values: Sequence[float], span: Span) -> Markup:
+    """The distribution of values along an axis that runs over `span`, and a mark at their median."""
     counts, _ = np.histogram(values, bins=STRIP, range=span)
-    path = "".join(f"M{i} 15v{-h:.1f}h1v{h:.1f}" for i, h in enumerate(14 * counts / counts.max()) if h)
-    median, zero = (_place(value, *span) for value in (float(np.median(values)), 0.0))
-    return Markup(
-        '<svg class="bar strip" height="16" width="100%" aria-hidden="true">'
-        '<svg viewBox="0 0 {0} 16" width="100%" height="16" preserveAspectRatio="none"><path d="{1}"/></svg>'
-        '<line class="axis" x1="{2}%" x2="{2}%" y1="0" y2="16"/><line class="median" x1="{3}%" x2="{3}%" y1="0" y2="15"/></svg>'
-    ).format(STRIP, path, zero, median)
+    median = _place(float(np.median(values)), *span)
+    columns = _columns(14 * counts / counts.max())
+    return drawn("strip", bins=STRIP, columns=columns, zero=_place(0.0, *span), median=median)
 
 
-def axis(span: tuple[float, float]) -> Markup:
-    """The round numbers of an axis that runs over `span`, eight at most."""
+def axis(span: Span) -> Markup:
+    """Round numbers along an axis that runs over `span`, eight at most."""
     low, high = span
-    power, size = next((p, s) for p in range(-9, 10) for s in (1, 2, 5) if (high - low) / (s * 10.0**p) <= 8)
+    steps = ((power, size) for power in range(-9, 10) for size in (1, 2, 5))
+    power, size = next((p, s) for p, s in steps if (high - low) / (s * 10.0**p) <= MOST_NUMBERS)
     step = size * 10.0**power
     numbers = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    marks = [
-        Markup('<text x="{0}%" y="10">{1}</text><line class="axis" x1="{0}%" x2="{0}%" y1="14" y2="18"/>').format(
-            _place(value, low, high), number(value, 0 if value == 0 else max(0, -power))
-        )
-        for value in numbers
-    ]
-    return Markup('<svg class="bar numbers" height="18" width="100%" aria-hidden="true">{}</svg>').format(Markup("").join(marks))
+    decimals = max(0, -power)
+    words = [number(value, decimals if value else 0) for value in numbers]
+    ticks = [Tick(_place(value, low, high), word) for value, word in zip(numbers, words, strict=True)]
+    return drawn("axis", ticks=ticks)
 
 
 def streams(sources: Sequence[tuple[Picture, float]], goal: Picture) -> Markup:
     """Pictures whose streams run into one; a stream is as wide as its picture's weight."""
-    step, side, target, left, sea = 58, 50, 148, 272, 52.0  # pixels: between sources, source, goal, goal's left edge, river's width
+    step, side = 58, 50  # pixels: from source to source, a source
+    target, left = 148, 272  # pixels: the goal, its left edge
     column = step * (len(sources) - 1) + side
     height = max(column, target)
-    weights = np.array([weight for _, weight in sources])
-    widths = sea * weights / weights.sum()
-    mouth = height / 2 - sea / 2 + np.concatenate([[0], np.cumsum(widths)[:-1]]) + widths / 2
-    drawn = []
-    for i, ((source, _), width) in enumerate(zip(sources, widths, strict=True)):
-        y = (height - column) / 2 + i * step + side / 2
-        path = f"M{side} {y:.1f}C{side + 110} {y:.1f} {left - 130} {mouth[i]:.1f} {left} {mouth[i]:.1f}"
-        drawn.append(Markup('<path class="stream" d="{}" stroke-width="{}"/>').format(path, round(float(width), 2)))
-        drawn.append(_picture(source, 0, y - side / 2, side))
-    drawn.append(_picture(goal, left, height / 2 - target / 2, target))
-    return Markup('<svg class="streams" viewBox="-1 -1 {} {}" aria-hidden="true">{}</svg>').format(
-        left + target + 2, height + 2, Markup("").join(drawn)
-    )
-
-
-def _picture(picture: Picture, x: float, y: float, side: float) -> Markup:
-    return Markup(
-        '<svg x="{0}" y="{1}" width="{2}" height="{2}" viewBox="{3}"><use href="#{4}"/></svg>'
-        '<rect class="edge" x="{0}" y="{1}" width="{2}" height="{2}"/>'
-    ).format(x, y, side, picture.box, picture.name)
+    pictures, weights = [picture for picture, _ in sources], np.array([weight for _, weight in sources])
+    widths = RIVER * weights / weights.sum()
+    mouths = height / 2 - RIVER / 2 + np.concatenate([[0], np.cumsum(widths)[:-1]]) + widths / 2
+    first = (height - column) / 2 + side / 2
+    rows = [
+        Stream(source, first + i * step, round(float(mouths[i]), 1), round(float(widths[i]), 2))
+        for i, source in enumerate(pictures)
+    ]
+    return drawn("streams", streams=rows, goal=goal, side=side, target=target, left=left, height=height)
 
 
 def _place(value: float, low: float, high: float) -> float:
+    """A value's place on an axis, in percent."""
     return round(100 * (value - low) / (high - low), 2)
 
 
-def _bars(counts: np.ndarray, top: float) -> Markup:
-    """All bars as one path, stretched across: a bin is one unit wide."""
-    heights = (BASE - BARS) * np.log1p(counts) / top
-    path = "".join(f"M{i} {BASE}v{-h:.1f}h.86v{h:.1f}" for i, h in enumerate(heights) if h)
-    return Markup(
-        '<svg viewBox="0 0 {0} {1}" width="100%" height="{1}" preserveAspectRatio="none"><path class="bars" d="{2}"/></svg>'
-    ).format(BINS, HEIGHT, path)
+def _columns(heights: np.ndarray) -> list[Column]:
+    return [Column(i, round(height, 1)) for i, height in enumerate(heights.tolist()) if height]
 
 
-def _grid(most: int, top: float) -> list[Markup]:
+def _grid(most: int) -> list[GridLine]:
     """A line at each power of ten, so that the log scale can be read."""
-    lines = []
-    for power in range(int(math.log10(most)) + 1):
-        y = round(BASE - (BASE - BARS) * math.log1p(10**power) / top, 1)
-        lines.append(Markup('<line class="grid" x1="0" x2="100%" y1="{0}" y2="{0}"/>').format(y))
-        lines.append(Markup('<text class="count" x="100%" dx="6" y="{}">{}</text>').format(y + 3.5, f"{10**power:,}"))
-    return lines
-
-
-def _zero(low: float, high: float) -> Markup:
-    """A line at score 0 where the axis has it; its label only where the labels of the ends leave room."""
-    if not low <= 0 <= high:
-        return Markup("")
-    x = _place(0.0, low, high)
-    label = Markup('<text class="middle" x="{}%" y="{}">0</text>').format(x, HEIGHT - 2) if 15 < x < 85 else ""
-    return Markup('<line class="zero" x1="{0}%" x2="{0}%" y1="{1}" y2="{2}"/>{3}').format(x, BARS - 4, MARKS + 8, label)
-
-
-def _mark(kind: str, x: float) -> Markup:
-    if kind == "dot":
-        return Markup('<circle class="pro" cx="{}%" cy="{}" r="3.4"/>').format(x, MARKS)
-    return Markup('<svg class="over" x="{}%" y="{}"><path class="opp" d="M0-4.4L4.4 0 0 4.4-4.4 0z"/></svg>').format(x, MARKS)
+    counts = [10**power for power in range(int(math.log10(most)) + 1)]
+    unit = (BASE - TOP) / math.log1p(most)
+    return [GridLine(round(BASE - unit * math.log1p(count), 1), f"{count:,}") for count in counts]

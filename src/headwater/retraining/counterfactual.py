@@ -1,7 +1,8 @@
-"""Counterfactual jobs: for each method and query, train without the query's strongest proponents and make the picture again.
+"""Counterfactual jobs: train without a query's strongest proponents, and make its picture again.
 
-The retrained model has the full model's seed and number of steps, and the picture starts from the same noise. Each job's result is
-one file named by all that decides it, so a run that was stopped goes on, and equal removals are done once.
+The retrained model has the full model's seed and number of steps, and the picture starts from the same noise.
+Each job's result is one file named by all that decides it, so a run that was stopped goes on, and equal
+removals are done once.
 """
 
 import hashlib
@@ -20,43 +21,43 @@ from headwater.diffusion.encoding import encoded
 from headwater.disk.files import locked, written
 from headwater.disk.npz import arrays as read_arrays
 from headwater.errors import DataError
-from headwater.evaluate.counterfactual import Paired, distance, paired, spread, without
+from headwater.evaluate.counterfactual import RemovalEffect, compare_effects, distance, without
 from headwater.examples import Examples, to_uint8
 from headwater.families.embedding import Embedder, cosine
 from headwater.methods.random import Random
 from headwater.models import loading
 from headwater.models.cache import Training, trained
-from headwater.retraining.build import Place
 from headwater.retraining.jobs import trainable
 from headwater.retraining.outcomes import outcomes
-from headwater.retraining.queries import regenerated, told_of
+from headwater.retraining.queries import conditions_of, generate_queries
 from headwater.retraining.recipe import BankRecipe, from_fields
-from headwater.run import RunFolder, distinguished
+from headwater.retraining.workplace import Workplace
+from headwater.run import Run, distinguished
 from headwater.scores import dense
 
 RANDOM = "Random removal"
 
 
 class Removal(NamedTuple):
-    """Training images that stay, and the place of the query (in the bank's) whose picture is made again."""
+    """True for the training images that stay, and the place in the bank of the query to make again."""
 
-    kept: Bool[np.ndarray, " n"]
+    mask: Bool[np.ndarray, " n"]
     query: int
 
 
-class Shared(NamedTuple):
-    """What all jobs need."""
+class RemovalInputs(NamedTuple):
+    """The inputs that all removals share."""
 
     recipe: BankRecipe
     training: Examples
     queries: Examples
     model: Path
-    place: Place
+    workplace: Workplace
 
 
 @dataclass(frozen=True, eq=False)
 class Counterfactual:
-    """What to remove: for each method its scores of the chosen queries, `[query, train]`, and how many images go."""
+    """The removals to do: each method's scores of the chosen queries, and the numbers of images to remove."""
 
     bank: Bank
     scores: Mapping[str, Float32[np.ndarray, "q n"]]
@@ -64,122 +65,154 @@ class Counterfactual:
     counts: Sequence[int]
     signed: Mapping[str, bool]
 
-    def shared(self, place: Place) -> Shared:
-        """What the jobs need of the bank."""
+    def inputs(self, workplace: Workplace) -> RemovalInputs:
+        """The inputs that all removals share."""
         bank = self.bank
-        return Shared(from_fields(bank.info["recipe"]), bank.train, bank.queries, bank.folder / "model", place)
+        return RemovalInputs(from_fields(bank.info["recipe"]), bank.train, bank.queries, bank.folder / "model", workplace)
 
     def before(self) -> list[Removal]:
-        """Nothing removed, for each query."""
+        """A removal of nothing, for each query."""
         return [Removal(np.ones(len(self.bank.train), bool), query) for query in self.queries]
 
-    def removals(self) -> dict[tuple[str, int, int], Removal]:
-        """The removal of (method, count, query)."""
-        return {
-            (name, k, query): Removal(without(values[row], k), query)
-            for name, values in self.scores.items()
-            for k in self.counts
-            for row, query in enumerate(self.queries)
-        }
+    def after(self, method: str, count: int) -> list[Removal]:
+        """The removal of a method's `count` strongest proponents, for each query."""
+        rows = zip(self.scores[method], self.queries, strict=True)
+        return [Removal(without(scores, count), query) for scores, query in rows]
+
+    def every_removal(self) -> Iterator[Removal]:
+        """The removals of nothing, then each method's at each count."""
+        yield from self.before()
+        for method in self.scores:
+            for count in self.counts:
+                yield from self.after(method, count)
 
 
-def planned(bank: Bank, runs: Sequence[RunFolder], queries: int, counts: Sequence[int]) -> Counterfactual:
-    """`queries` of the bank's generated pictures, drawn by name among those that every run has scored; random removal is added."""
-    recipe = from_fields(bank.info["recipe"])
-    split = bank.queries.split or ()
-    generated = [place for place, word in enumerate(split) if word == "gen"][: recipe.generated]
-    rows = [{content: row for row, content in enumerate(run.queries.hashes)} for run in runs]
+def plan_removals(bank: Bank, runs: Sequence[Run], queries: int, counts: Sequence[int]) -> Counterfactual:
+    """Removals for `queries` generated pictures of the bank, drawn among those that every run has scored.
+
+    Random removal is added to the runs.
+    """
     for run in runs:
-        if len(run.scores.train_ids) != len(bank.train):
-            raise DataError(
-                f"The run {run.folder} has {len(run.scores.train_ids)} training images; the bank has {len(bank.train)}."
-            )
-    hashes = bank.queries.hashes
-    common = [place for place in generated if all(hashes[place] in each for each in rows)]
-    if len(common) < queries:
-        raise DataError(
-            f"The runs share {len(common)} of the bank's generated queries; expected at least {queries}. Make them with "
-            f"--query {bank.folder}/queries.npz."
-        )
-    chosen = sorted(seeds.stream(0, "counterfactual").permutation(common)[:queries].tolist())
+        if (n := len(run.scores.train_ids)) != len(bank.train):
+            raise DataError(f"The run {run.folder} has {n} training images; the bank has {len(bank.train)}.")
+    rows = [{content: row for row, content in enumerate(run.queries.hashes)} for run in runs]
+    chosen, hashes = _draw_queries(bank, rows, queries), bank.queries.hashes
     runs = distinguished(runs)
-    scores = {run.name: run.scores.values[[each[hashes[q]] for q in chosen]] for run, each in zip(runs, rows, strict=True)}
+    tables = zip(runs, rows, strict=True)
+    scores = {run.name: run.scores.values[[table[hashes[q]] for q in chosen]] for run, table in tables}
     chance = dense(Random().score(bank.train, bank.queries.take(chosen)))
     signed = {run.name: run.signed for run in runs} | {RANDOM: True}
     return Counterfactual(bank, {RANDOM: chance.astype(np.float32), **scores}, chosen, counts, signed)
 
 
-def remove(what: Counterfactual, folder: Path, place: Place) -> Iterator[tuple[int, int]]:
-    """Do the jobs that have no result in `folder` yet; yields (done, in all) after each."""
-    place.crew.check()
-    shared = what.shared(place)
-    removals = {_name(shared, each): each for each in (*what.before(), *what.removals().values())}
+def _draw_queries(bank: Bank, rows: Sequence[Mapping[str, int]], count: int) -> list[int]:
+    """`count` of the bank's generated queries that every run has, in the bank's order."""
+    split, hashes = bank.queries.split or (), bank.queries.hashes
+    recipe = from_fields(bank.info["recipe"])
+    generated = [q for q, name in enumerate(split) if name == "gen"][: recipe.generated]
+    common = [q for q in generated if all(hashes[q] in table for table in rows)]
+    if len(common) < count:
+        raise DataError(
+            f"The runs share {len(common)} of the bank's generated queries; expected at least {count}.",
+            hint=f"Make the runs with --query {bank.folder}/queries.npz.",
+        )
+    return sorted(seeds.stream(0, "counterfactual").permutation(common)[:count].tolist())
+
+
+def remove(counterfactual: Counterfactual, folder: Path, workplace: Workplace) -> Iterator[tuple[int, int]]:
+    """Do the removals that have no result in `folder` yet; yields (done, in all) after each."""
+    workplace.crew.check()
+    inputs = counterfactual.inputs(workplace)
+    removals = {_name(inputs, removal): removal for removal in counterfactual.every_removal()}
     with locked(folder / "parts", wait=False):
-        there = {name for name in removals if _result(shared, folder, name) is not None}
-        jobs = [each for name, each in removals.items() if name not in there]
-        yield len(there), len(removals)
-        for done, (job, found) in enumerate(place.crew.work(retrained, shared, jobs), len(there) + 1):
-            with written(folder / "parts" / f"{_name(shared, job)}.npz") as file:
-                np.savez(file, **found)
-            yield done, len(removals)
+        jobs = [removal for name, removal in removals.items() if _result(inputs, folder, name) is None]
+        count = len(removals) - len(jobs)
+        yield count, len(removals)
+        for removal, result in workplace.crew.work(retrain_without, inputs, jobs):
+            with written(folder / "parts" / f"{_name(inputs, removal)}.npz") as file:
+                np.savez(file, **result)
+            count += 1
+            yield count, len(removals)
 
 
-def retrained(shared: Shared, job: Removal) -> dict[str, np.ndarray]:
-    """The picture as the model makes it that was trained on what stays, and the query's outcomes under that model."""
-    if job.kept.all() and loading.has_model(shared.model):
-        model = loading.load(shared.model, shared.place.device)
+def retrain_without(inputs: RemovalInputs, removal: Removal) -> dict[str, np.ndarray]:
+    """The query's picture, and its outcomes, from a model trained on the images that stay."""
+    recipe, queries, workplace = inputs.recipe, inputs.queries, inputs.workplace
+    if removal.mask.all() and loading.has_model(inputs.model):
+        model = loading.load(inputs.model, workplace.device)
     else:
-        training = _training(shared, job, shared.place.device)
-        model = trained(training, shared.training, shared.place.models, device=shared.place.device)
-    recipe, queries = shared.recipe, shared.queries
-    number = job.query - (queries.split or ()).index("gen")
-    told = told_of(recipe, model, shared.training)
-    picture = regenerated(recipe, model, range(number, number + 1), told)[0]
-    query = encoded(model, queries.take([job.query]), shared.place.store)
+        training = _training(inputs, removal, workplace.device)
+        model = trained(training, inputs.training, workplace.models, device=workplace.device)
+    number = _number(inputs, removal)
+    conditions = conditions_of(recipe, model, inputs.training)
+    picture = generate_queries(recipe, model, range(number, number + 1), conditions)[0]
+    query = encoded(model, queries.take([removal.query]), workplace.store)
     measured = outcomes(model, query, recipe.measurements, recipe.outcome_draws)
     return {"picture": picture, **{name: values[0] for name, values in measured.items()}}
 
 
-def collected(what: Counterfactual, folder: Path, place: Place, embedder: Embedder | None = None) -> dict[str, Any]:
-    """What the removals did: every effect of every query, quartiles, and each method against random removal; pictures beside."""
-    shared = what.shared(place)
-    before = _stacked([_needed(shared, folder, each) for each in what.before()])
-    found: dict[str, Any] = {"methods": {}}
-    pictures = {"before": to_uint8(before["picture"])}
-    for name in what.scores:
-        found["methods"][name] = {"signed": what.signed[name], "removed": {}}
-        for k in what.counts:
-            removals = (Removal(without(row, k), query) for row, query in zip(what.scores[name], what.queries, strict=True))
-            after = _stacked([_needed(shared, folder, each) for each in removals])
-            found["methods"][name]["removed"][str(k)] = effects(before, after, embedder)
+def collect_results(
+    counterfactual: Counterfactual, folder: Path, workplace: Workplace, embedder: Embedder | None = None
+) -> dict[str, Any]:
+    """The record of all removals: effects of every query, quartiles, comparison with random removal.
+
+    It is written to `counterfactual.json`, and the pictures to `pictures.npz`.
+    """
+    inputs = counterfactual.inputs(workplace)
+    before = _results(inputs, folder, counterfactual.before())
+    pictures, effects = {"before": to_uint8(before["picture"])}, {}
+    for name in counterfactual.scores:
+        for k in counterfactual.counts:
+            after = _results(inputs, folder, counterfactual.after(name, k))
             pictures[f"{name}/{k}"] = to_uint8(after["picture"])
-    _compare(found["methods"], what.counts)
+            effects[name, k] = removal_effects(before, after, embedder)
     with written(folder / "pictures.npz") as file:
         np.savez_compressed(file, **pictures)  # pyright: ignore[reportArgumentType]
-    found = _described(what, embedder) | found
+    record = _settings(counterfactual, embedder) | {"methods": _methods(counterfactual, effects)}
     with written(folder / "counterfactual.json", "w") as file:
-        json.dump(found, file, indent=1, ensure_ascii=False)
-    return found
+        json.dump(record, file, indent=1, ensure_ascii=False)
+    return record
 
 
-def effects(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], embedder: Embedder | None) -> dict[str, Any]:
-    """Each effect of each query, and its quartiles: `l2`, `cosine` (with an embedder), and the rise of every measurement."""
-    each = {"l2": distance(before["picture"], after["picture"])}
+def removal_effects(
+    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], embedder: Embedder | None
+) -> dict[str, np.ndarray]:
+    """Each effect on each query: `l2`, `cosine` (with an embedder), and the rise of every measurement."""
+    effects = {"l2": distance(before["picture"], after["picture"])}
     if embedder is not None:
-        each["cosine"] = cosine(*(embedder(to_uint8(side["picture"])) for side in (before, after)))
-    each |= {name: after[name].astype(np.float64) - before[name] for name in before if name not in ("picture", "per-timestep")}
-    return {name: {"each": values.tolist(), "quartiles": spread(values)._asdict()} for name, values in each.items()}
+        effects["cosine"] = cosine(*(embedder(to_uint8(side["picture"])) for side in (before, after)))
+    names = [name for name in before if name not in ("picture", "per-timestep")]
+    return effects | {name: after[name].astype(np.float64) - before[name] for name in names}
 
 
-def _described(what: Counterfactual, embedder: Embedder | None) -> dict[str, Any]:
-    bank = what.bank
+def _methods(counterfactual: Counterfactual, effects: Mapping[tuple[str, int], Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """The effects of each method at each count, compared with random removal on the same queries."""
+
+    def compared(name: str, k: int) -> dict[str, Any]:
+        controls = None if name == RANDOM else effects[RANDOM, k]
+        return {
+            effect: RemovalEffect(values, None if controls is None else compare_effects(values, controls[effect])).as_json()
+            for effect, values in effects[name, k].items()
+        }
+
+    return {
+        name: {
+            "signed": counterfactual.signed[name],
+            "removed": {str(k): compared(name, k) for k in counterfactual.counts},
+        }
+        for name in counterfactual.scores
+    }
+
+
+def _settings(counterfactual: Counterfactual, embedder: Embedder | None) -> dict[str, Any]:
+    bank = counterfactual.bank
     recipe = from_fields(bank.info["recipe"])
     guided = "" if recipe.guidance == 1 else f", guidance {recipe.guidance:g}"
     return {
         "bank": bank.folder.name,
         "train": len(bank.train),
-        "queries": [bank.queries.ids[query] for query in what.queries],
-        "removed": list(what.counts),
+        "queries": [bank.queries.ids[query] for query in counterfactual.queries],
+        "removed": list(counterfactual.counts),
         "embedder": None if embedder is None else embedder.name,
         "steps": recipe.training.total(len(bank.train)),
         "sampler": f"{recipe.sampler}, {recipe.sample_steps} steps" + guided,
@@ -187,58 +220,48 @@ def _described(what: Counterfactual, embedder: Embedder | None) -> dict[str, Any
     }
 
 
-def _compare(methods: dict[str, Any], counts: Sequence[int]) -> None:
-    """Each method's effects against those of random removal on the same queries."""
-    for name, found in methods.items():
-        for k in map(str, counts):
-            for effect, values in found["removed"][k].items():
-                if name != RANDOM:
-                    control = np.array(methods[RANDOM]["removed"][k][effect]["each"])
-                    values["against_random"] = _words(paired(np.array(values["each"]), control))
+def _training(inputs: RemovalInputs, removal: Removal, device: str) -> Training:
+    """A training with the full model's seed and number of steps, however many images stay."""
+    recipe = inputs.recipe
+    steps = recipe.training.total(len(inputs.training))
+    network = trainable(recipe, inputs.training.shape[1:], inputs.workplace.store, device)
+    return Training(network, replace(recipe.training, steps=steps), 0, removal.mask)
 
 
-def _words(found: Paired) -> dict[str, Any]:
-    return {**found.difference._asdict(), "p": found.p, "above": found.above}
+def _number(inputs: RemovalInputs, removal: Removal) -> int:
+    """The number of the query among the generated ones."""
+    return removal.query - (inputs.queries.split or ()).index("gen")
 
 
-def _training(shared: Shared, job: Removal, device: str) -> Training:
-    """The full model's seed and number of steps, whatever is left."""
-    recipe = shared.recipe
-    steps = recipe.training.total(len(shared.training))
-    network = trainable(recipe, shared.training.shape[1:], shared.place.store, device)
-    return Training(network, replace(recipe.training, steps=steps), 0, job.kept)
-
-
-def _name(shared: Shared, job: Removal) -> str:
-    """A hash of the training, and of all that decides what is seen of its model."""
-    recipe, split = shared.recipe, shared.queries.split or ()
+def _name(inputs: RemovalInputs, removal: Removal) -> str:
+    """A hash of the training, and of all that decides what is measured of its model."""
+    recipe = inputs.recipe
     settings = {
-        "training": _training(shared, job, shared.place.here).name(shared.training),
-        "query": shared.queries.keys[job.query],
-        "number": job.query - split.index("gen"),
+        "training": _training(inputs, removal, inputs.workplace.local_device).name(inputs.training),
+        "query": inputs.queries.keys[removal.query],
+        "number": _number(inputs, removal),
         "sampler": [recipe.sampler, recipe.sample_steps, recipe.sample_seed],
         "measured": [*recipe.measurements, asdict(recipe.outcome_draws)],
     }
     return hashlib.blake2b(json.dumps(settings).encode(), digest_size=16).hexdigest()
 
 
-def _result(shared: Shared, folder: Path, name: str) -> dict[str, np.ndarray] | None:
-    """A finished job's result; None where there is none, or a damaged one, which is done again."""
-    names = ("picture", "per-timestep", "simple", *shared.recipe.measurements)
+def _result(inputs: RemovalInputs, folder: Path, name: str) -> dict[str, np.ndarray] | None:
+    """The result of a removal; None where there is none, or a damaged one, which is done again."""
+    names = dict.fromkeys(("picture", "per-timestep", "simple", *inputs.recipe.measurements))
     try:
-        found = read_arrays(folder / "parts" / f"{name}.npz", dict.fromkeys(names))
+        result = read_arrays(folder / "parts" / f"{name}.npz", names)
     except DataError:
         return None
-    return found if found.keys() == dict.fromkeys(names).keys() else None
+    return result if result.keys() == names.keys() else None
 
 
-def _needed(shared: Shared, folder: Path, job: Removal) -> dict[str, np.ndarray]:
-    name = _name(shared, job)
-    found = _result(shared, folder, name)
-    if found is None:
-        raise DataError(f"The result {name} is missing from {folder}. Run the same command again.")
-    return found
-
-
-def _stacked(found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.stack([each[name] for each in found]) for name in found[0]}
+def _results(inputs: RemovalInputs, folder: Path, removals: Sequence[Removal]) -> dict[str, np.ndarray]:
+    """The results of removals that are done, stacked."""
+    results = []
+    for name in (_name(inputs, removal) for removal in removals):
+        result = _result(inputs, folder, name)
+        if result is None:
+            raise DataError(f"The result {name} is missing from {folder}.", hint="Run the same command again.")
+        results.append(result)
+    return {name: np.stack([result[name] for result in results]) for name in results[0]}

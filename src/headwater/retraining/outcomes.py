@@ -1,4 +1,4 @@
-"""What a retrained model makes of each query: measurements averaged over draws that all models of a bank share."""
+"""The losses of a retrained model: measurements averaged over draws that all models of a bank share."""
 
 from collections.abc import Sequence
 
@@ -10,25 +10,26 @@ from headwater.diffusion.draws import Draws
 from headwater.examples import Examples
 from headwater.gradients.forward import values
 
-BINS = 20  # per-timestep outcomes are means over this many stretches of the schedule
+BINS = 20  # per-timestep outcomes are means over this many equal parts of the schedule
 
 
 def outcomes(model: Denoiser, queries: Examples, names: Sequence[str], draws: Draws) -> dict[str, np.ndarray]:
-    """The named measurements of each query, float32 `[q]`, and `per-timestep`, `simple` in BINS stretches, float16 `[q, BINS]`.
+    """Measurements of each query, float32 `[q]`, and `per-timestep`: `simple` in bins, float16 `[q, BINS]`.
 
-    A stretch without a draw is NaN.
+    A bin without a draw is NaN.
     """
-    wanted = dict.fromkeys(("simple", *names))
-    parts = list(values(model, queries, list(wanted), draws))
-    found = {name: np.concatenate([part.of[name] for part in parts]) for name in wanted}
+    names = list(dict.fromkeys(("simple", *names)))
+    parts = list(values(model, queries, names, draws))
+    per_draw = {name: np.concatenate([part.of[name] for part in parts]) for name in names}
     times = np.concatenate([part.t for part in parts])
-    out: dict[str, np.ndarray] = {name: found[name].mean(1, dtype=np.float64).astype(np.float32) for name in wanted}
-    return out | {"per-timestep": binned(found["simple"], times, model.schedule.T).astype(np.float16)}
+    means = {name: measured.mean(1, dtype=np.float64).astype(np.float32) for name, measured in per_draw.items()}
+    return means | {"per-timestep": binned(per_draw["simple"], times, model.schedule.T).astype(np.float16)}
 
 
-def binned(each: Float[np.ndarray, "q d"], times: Int64[np.ndarray, "q d"], T: int) -> Float[np.ndarray, "q bins"]:
-    """The mean of each row's values over each of BINS equal stretches of 0 … T−1."""
-    place = np.arange(len(each))[:, None] * BINS + times * BINS // T
-    counts = np.bincount(place.ravel(), minlength=len(each) * BINS)
-    sums = np.bincount(place.ravel(), each.ravel().astype(np.float64), minlength=len(each) * BINS)
+def binned(measured: Float[np.ndarray, "q d"], times: Int64[np.ndarray, "q d"], T: int) -> Float[np.ndarray, "q bins"]:
+    """The mean of each row's values over each of BINS equal parts of 0 … T−1."""
+    q = len(measured)
+    place = np.arange(q)[:, None] * BINS + times * BINS // T
+    counts = np.bincount(place.ravel(), minlength=q * BINS)
+    sums = np.bincount(place.ravel(), measured.ravel().astype(np.float64), minlength=q * BINS)
     return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0).reshape(-1, BINS)

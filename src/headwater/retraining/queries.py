@@ -1,4 +1,4 @@
-"""A bank's queries: held-out images, pictures that its model makes, and those added later."""
+"""A bank's queries: held-out images, pictures that its model generates, and pictures added later."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,110 +20,122 @@ from headwater.models import loading
 from headwater.retraining.outcomes import outcomes
 from headwater.retraining.recipe import BankRecipe, from_fields
 
-TOGETHER = 256  # pictures generated at once
+BATCH = 256  # pictures generated at once
 
 
-class Told(NamedTuple):
-    """What the model is told of each generated query: a class, or a prompt, or nothing."""
+class Conditions(NamedTuple):
+    """The class or prompt of each generated query; neither for an unconditional model."""
 
     labels: Int64[np.ndarray, " g"] | None
     prompts: tuple[str, ...] | None
 
-    def at(self, rows: range) -> "Told":
-        """That of the pictures numbered `rows`."""
-        here = slice(rows.start, rows.stop)
-        return Told(None if self.labels is None else self.labels[here], None if self.prompts is None else self.prompts[here])
+    def at(self, rows: range) -> "Conditions":
+        """The conditions of the pictures numbered `rows`."""
+        part = slice(rows.start, rows.stop)
+        labels = None if self.labels is None else self.labels[part]
+        return Conditions(labels, None if self.prompts is None else self.prompts[part])
 
 
-def told_of(recipe: BankRecipe, model: Denoiser, training: Examples) -> Told:
-    """Of a class-conditional model all classes in turn; of one that takes prompts the training images' own, as many pictures of
-    each, one prompt after the other (of more prompts than pictures, some)."""
+def conditions_of(recipe: BankRecipe, model: Denoiser, training: Examples) -> Conditions:
+    """Labels that cycle through the model's classes, or runs of the training set's distinct prompts.
+
+    Every prompt gets an equal run; of more prompts than pictures, an evenly spaced selection.
+    """
     count = recipe.generated
-    words = sorted(set(training.prompts or ()))
-    return Told(
+    prompts = sorted(set(training.prompts or ()))
+    return Conditions(
         None if model.classes is None else np.arange(count) % model.classes,
-        None if model.text is None else tuple(words[i * len(words) // count] for i in range(count)),
+        None if model.text is None else tuple(prompts[i * len(prompts) // count] for i in range(count)),
     )
 
 
 def queries_of(recipe: BankRecipe, model: Denoiser, training: Examples, held_out: Examples) -> Examples:
     """The held-out images (`val`) and the model's own pictures (`gen`)."""
-    count, told = recipe.generated, told_of(recipe, model, training)
-    shown = np.full(count, -1) if told.labels is None else told.labels
-    pictures = [regenerated(recipe, model, rows, told) for rows in together(count)]
+    count, conditions = recipe.generated, conditions_of(recipe, model, training)
+    labels = np.full(count, -1) if conditions.labels is None else conditions.labels
+    prompts = conditions.prompts
+    pictures = [to_uint8(generate_queries(recipe, model, rows, conditions)) for rows in batches(count)]
     return Examples(
-        np.concatenate([held_out.images, *(to_uint8(each) for each in pictures)]),
+        np.concatenate([held_out.images, *pictures]),
         ids=(*held_out.ids, *(f"generated-{i:03d}" for i in range(count))),
-        labels=None if held_out.labels is None else np.append(held_out.labels, shown),
-        prompts=None if told.prompts is None else (*(held_out.prompts or ()), *told.prompts),
+        labels=None if held_out.labels is None else np.append(held_out.labels, labels),
+        prompts=None if prompts is None else (*(held_out.prompts or ()), *prompts),
         split=("val",) * len(held_out) + ("gen",) * count,
     )
 
 
-def together(count: int) -> list[range]:
-    """The numbers of so many pictures, those that are generated together side by side."""
-    return [range(low, min(low + TOGETHER, count)) for low in range(0, count, TOGETHER)]
+def batches(count: int) -> list[range]:
+    """The numbers 0 … count−1 in runs of up to BATCH."""
+    return [range(low, min(low + BATCH, count)) for low in range(0, count, BATCH)]
 
 
-def regenerated(recipe: BankRecipe, model: Denoiser, rows: range, told: Told) -> Float[np.ndarray, "b c h w"]:
-    """The generated queries numbered `rows` as this model makes them of the same noise."""
-    return decoded(model, made_again(recipe, model, rows, told).pictures).float().cpu().numpy()
+def generate_queries(recipe: BankRecipe, model: Denoiser, rows: range, conditions: Conditions) -> Float[np.ndarray, "b c h w"]:
+    """The generated queries numbered `rows`, each from its own noise, as this model makes them."""
+    return decoded(model, sample_queries(recipe, model, rows, conditions).pictures).float().cpu().numpy()
 
 
-def made_again(recipe: BankRecipe, model: Denoiser, rows: range, told: Told, *, keep_path: bool = False) -> Samples:
-    """The same before they are decoded, if the model makes latents; and if asked the path that the sampler went."""
-    predict = conditioned(model, condition(model, *told.at(rows)), recipe.guidance)
-    named = {"sampler": recipe.sampler, "steps": recipe.sample_steps}
-    return sample(model, rows, recipe.sample_seed, **named, predict=predict, keep_path=keep_path)
+def sample_queries(recipe: BankRecipe, model: Denoiser, rows: range, conditions: Conditions, *, keep_path: bool = False) -> Samples:
+    """`generate_queries` before decoding, with the sampler's path if `keep_path`."""
+    predict = conditioned(model, condition(model, *conditions.at(rows)), recipe.guidance)
+    return sample(
+        model,
+        rows,
+        recipe.sample_seed,
+        sampler=recipe.sampler,
+        steps=recipe.sample_steps,
+        predict=predict,
+        keep_path=keep_path,
+    )
 
 
 def rehearse(recipe: BankRecipe, model: Denoiser, training: Examples, held_out: Examples, store: FeatureStore) -> None:
-    """Make one picture in one step and measure another: what is asked of such a model in vain is told before it is trained."""
-    made_again(replace(recipe, sample_steps=1), model, range(1), told_of(recipe, model, training))
+    """A dry run, so that an impossible request fails before hours of training."""
+    sample_queries(replace(recipe, sample_steps=1), model, range(1), conditions_of(recipe, model, training))
     outcomes(model, encoded(model, held_out.take([0]), store), recipe.measurements, Draws(1))
 
 
 def on_paths(bank: Bank, device: str = "cpu") -> Bank:
-    """The bank with its generated queries alone, each with the path that made it: sampled again by the bank's model.
+    """The bank with its generated queries alone, sampled again with the sampler's paths.
 
-    Pictures that were added later and are not of its making are left out.
+    Pictures that were added later and come from elsewhere are left out.
     """
     recipe, model = from_fields(bank.info["recipe"]), loading.load(bank.folder / "model", device)
-    told = told_of(recipe, model, bank.train)
-    parts = [made_again(recipe, model, rows, told, keep_path=True) for rows in together(recipe.generated)]
+    conditions = conditions_of(recipe, model, bank.train)
+    parts = [sample_queries(recipe, model, rows, conditions, keep_path=True) for rows in batches(recipe.generated)]
     pictures = np.concatenate([to_uint8(decoded(model, part.pictures).float().cpu().numpy()) for part in parts])
     numbers = {f"generated-{number:03d}": number for number in range(recipe.generated)}
     split = bank.queries.split or ("",) * len(bank.queries)
-    found = [(place, numbers[name]) for place, name in enumerate(bank.queries.ids) if split[place] == "gen" and name in numbers]
-    same = [(place, i) for place, i in found if np.abs(pictures[i].astype(int) - bank.queries.images[place]).max() <= 1]
-    if not same:
+    generated = [(q, numbers[name]) for q, name in enumerate(bank.queries.ids) if split[q] == "gen" and name in numbers]
+    equal = [(q, i) for q, i in generated if np.abs(pictures[i].astype(int) - bank.queries.images[q]).max() <= 1]
+    if not equal:
         raise DataError(
-            f"The model in {bank.folder / 'model'} makes none of the {len(found)} generated queries of the bank again: either is "
-            "another one. Only generated queries have a sampler's path."
+            f"The model in {bank.folder / 'model'} makes none of {len(generated)} generated queries again: "
+            "the model or the queries were replaced. Only generated queries have a sampler's path."
         )
-    places, rows = (list(each) for each in zip(*same, strict=True))
+    places, rows = [q for q, _ in equal], [i for _, i in equal]
     path = np.concatenate([np.asarray(part.path.cpu(), np.float32) for part in parts if part.path is not None])[rows]
     queries = replace(bank.queries.take(places), trajectory=path, trajectory_timesteps=parts[0].timesteps)
-    return replace(bank, queries=queries, chosen=tuple(np.array(bank.chosen or range(len(bank.queries)))[places].tolist()))
+    chosen = np.array(bank.chosen or range(len(bank.queries)))[places]
+    return replace(bank, queries=queries, chosen=tuple(chosen.tolist()))
 
 
-def with_added(folder: Path, training: Examples, more: Examples | None) -> Examples:
+def with_new(folder: Path, training: Examples, new: Examples | None) -> Examples:
     """The bank's queries and those being added to it, now or by a build that was stopped; none twice."""
     queries, path = read_examples(folder / "queries.npz"), folder / "parts" / "added.npz"
     waiting = [read_examples(path)] if path.exists() else []
-    if more is not None:
-        waiting.append(labelled_like(more, training))
+    if new is not None:
+        waiting.append(labelled_like(new, training))
     if not waiting:
         return queries
     added = waiting[0] if len(waiting) == 1 else _joined(*waiting)
-    first = dict(zip(reversed(added.hashes), reversed(range(len(added))), strict=True))  # of equal pictures the first
-    new = sorted(row for content, row in first.items() if content not in set(queries.hashes))
-    if not new:
+    first = dict(zip(reversed(added.hashes), reversed(range(len(added))), strict=True))  # the first of equal pictures
+    rows = sorted(row for content, row in first.items() if content not in set(queries.hashes))
+    if not rows:
         path.unlink(missing_ok=True)
         return queries
-    if more is not None:
-        write_examples(path, added.take(new))
-    return _joined(queries, added.take(new))
+    if new is not None:
+        write_examples(path, added.take(rows))
+    return _joined(queries, added.take(rows))
 
 
 def publish(folder: Path, queries: Examples) -> None:
@@ -133,13 +145,13 @@ def publish(folder: Path, queries: Examples) -> None:
         (folder / "parts" / "added.npz").unlink()
 
 
-def _joined(queries: Examples, more: Examples) -> Examples:
-    """Both, one after the other; what is added is `added` unless it says otherwise; without a label −1, without a prompt ""."""
-    split = tuple(word for each in (queries, more) for word in (each.split or ("added",) * len(each)))
+def _joined(queries: Examples, added: Examples) -> Examples:
+    """Both, one after the other; missing splits are `added`, missing labels −1, missing prompts empty."""
+    split = tuple(word for side in (queries, added) for word in (side.split or ("added",) * len(side)))
     labels = prompts = None
     if queries.labels is not None:
-        labels = np.concatenate([queries.labels, np.full(len(more), -1) if more.labels is None else more.labels])
+        labels = np.concatenate([queries.labels, np.full(len(added), -1) if added.labels is None else added.labels])
     if queries.prompts is not None:
-        prompts = (*queries.prompts, *(more.prompts or ("",) * len(more)))
-    images = np.concatenate([queries.images, more.images])
-    return Examples(images, ids=(*queries.ids, *more.ids), labels=labels, prompts=prompts, split=split)
+        prompts = (*queries.prompts, *(added.prompts or ("",) * len(added)))
+    images = np.concatenate([queries.images, added.images])
+    return Examples(images, ids=(*queries.ids, *added.ids), labels=labels, prompts=prompts, split=split)

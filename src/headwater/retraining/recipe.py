@@ -1,7 +1,8 @@
-"""Bank recipes: data, network, training, subsets, queries, measurements. A name, or a bank's own `bank.json`, gives one.
+"""Bank recipes: data, network, training, subsets, queries, measurements; by name or from `bank.json`.
 
-`d-trak-…`: Zheng et al. 2023, arXiv:2311.00500, appendix A.2. `k-fac-…`: Mlodozeniec et al. 2024, arXiv:2410.13850, appendix G,
-with what their code adds. LDS under one is not to be compared with LDS under the other.
+`d-trak-…`: Zheng et al. 2023, arXiv:2311.00500, appendix A.2. `k-fac-…`: Mlodozeniec et al. 2024,
+arXiv:2410.13850, appendix G, with what their code adds. LDS under one cannot be compared with LDS under the
+other.
 """
 
 import json
@@ -23,8 +24,7 @@ from headwater.retraining.subsets import SCHEMES
 
 OUTCOMES = Draws(100, "stratified", 2, seed=20231101)  # a seed that attribution does not use
 
-
-SIZES = {
+SIZES = {  # the number of images of each source that a recipe names
     "digits": 1000,
     "digits:val": 100,
     "cifar2": 5000,
@@ -37,14 +37,14 @@ SIZES = {
     "artbench2:val": 1000,
     "artbench5": 12_500,
     "artbench5:val": 1000,
-}  # of the sources that recipes name
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where images come from: what `open_examples` takes, a size, and how many (as many of each class, the first of each).
+class DataSource:
+    """A source of images as `open_examples` takes it, their size, and their number (`first`).
 
-    `caption`: a template that makes prompts of images that have none.
+    `caption`: a template of prompts for images without prompts.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Source:
     caption: str | None = None
 
     def size(self) -> int:
-        """How many images, without opening what is known."""
+        """The number of images; known sources are not opened for it."""
         return self.count or SIZES.get(self.name) or len(self.open())
 
     def open(self) -> Examples:
@@ -63,12 +63,12 @@ class Source:
 
 
 def first(examples: Examples, count: int) -> Examples:
-    """The first `count` images; of labelled ones as many of each class, to within one, in their order."""
+    """The first `count` images, or of labelled ones the first of each class, to within one image."""
     if count > len(examples):
         raise DataError(f"There are {len(examples)} images; expected at least {count}.")
     if examples.labels is None:
         return examples.take(np.arange(count))
-    place = np.zeros(len(examples), np.int64)  # of each image among those of its class
+    place = np.zeros(len(examples), np.int64)  # of each image among its class
     for label in np.unique(examples.labels):
         members = examples.labels == label
         place[members] = np.arange(members.sum())
@@ -77,7 +77,7 @@ def first(examples: Examples, count: int) -> Examples:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapters:
-    """LoRA of this rank for a pipeline (`base`: its folder, or its name on the hub), which makes pictures with this guidance.
+    """LoRA for a pipeline (`base`: its folder, or its name on the hub), and the guidance of its pictures.
 
     Defaults: Zheng et al. (D-TRAK), appendix A.1.
     """
@@ -93,17 +93,19 @@ class Adapters:
 
 @dataclass(frozen=True, kw_only=True)
 class BankRecipe:
-    """All that decides a bank. What is trained is a network of its own (`model`, keyword arguments of UNet2DModel), or `adapters`.
+    """Everything that decides a bank.
 
-    A model of all data and `subsets` × `seeds` models of subsets (`scheme`: half, stratified, bernoulli, group; `part` of the
-    images) are trained and measured on `held_out` and on `generated` pictures of the first model. `learning` × `learning_seeds`
-    more models are for methods that learn from retraining; they are never compared with. `subset_steps`: the steps of a subset's
-    model, where its epochs should not decide. `common`: models of one seed share initial weights, timesteps and noise.
-    `outcome_draws` are common to all models of the bank, and their seed is not one that attribution uses.
+    It trains a network of its own (`model`: keyword arguments of UNet2DModel), or `adapters`. A model of all
+    data and `subsets` × `seeds` models of subsets (`scheme`: half, stratified, bernoulli, group; `part` of
+    the images) are trained and measured on `held_out` and on `generated` pictures of the first model.
+    `learning` × `learning_seeds` further models are for methods that learn from retraining; they are never
+    compared with. `subset_steps`: the training steps of a subset's model, instead of epochs. `common`: models
+    of one seed share initial weights, timesteps and noise. `outcome_draws` are common to all models of the
+    bank, and attribution never uses their seed.
     """
 
-    data: Source
-    held_out: Source
+    data: DataSource
+    held_out: DataSource
     model: Mapping[str, Any] = field(default_factory=dict)
     training: Recipe
     subset_steps: int | None = None
@@ -139,27 +141,27 @@ class BankRecipe:
 
     @property
     def subset_training(self) -> Recipe:
-        """How a subset's model is trained."""
+        """The training of a subset's model."""
         return self.training if self.subset_steps is None else replace(self.training, steps=self.subset_steps)
 
     @property
     def guidance(self) -> float:
-        """That of the generated queries; 1: none."""
+        """The guidance of the generated queries; 1: none."""
         return 1.0 if self.adapters is None else self.adapters.guidance
 
     def fields(self) -> dict[str, Any]:
-        """The recipe as JSON-ready values; without those that most banks do not have, where they are None."""
-        found = json.loads(json.dumps(asdict(self)))
-        for part, name in ((found, "adapters"), (found["data"], "caption"), (found["held_out"], "caption")):
+        """The recipe as JSON-ready values, without adapters and captions that are None."""
+        values = json.loads(json.dumps(asdict(self)))
+        for part, name in ((values, "adapters"), (values["data"], "caption"), (values["held_out"], "caption")):
             if part[name] is None:
                 del part[name]
-        return found
+        return values
 
 
 def from_fields(values: Mapping[str, Any]) -> BankRecipe:
-    """The recipe that `fields` made these of."""
-    parts = {"data": Source, "held_out": Source, "training": Recipe, "outcome_draws": Draws, "adapters": Adapters}
-    known = {each.name for each in fields(BankRecipe)}
+    """The inverse of `BankRecipe.fields`."""
+    parts = {"data": DataSource, "held_out": DataSource, "training": Recipe, "outcome_draws": Draws, "adapters": Adapters}
+    known = {entry.name for entry in fields(BankRecipe)}
     if not known >= values.keys() or not parts.keys() - {"adapters"} <= values.keys():
         raise DataError(f"The bank's recipe has fields {', '.join(sorted(values))}; expected {', '.join(sorted(known))}.")
     try:
@@ -174,18 +176,18 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def digits() -> BankRecipe:
+def digits_recipe() -> BankRecipe:
     """The bank that ships: 1,000 digits, 64 halves × 2 seeds."""
     return BankRecipe(
-        data=Source(name="digits"), held_out=Source(name="digits:val"), model=unet.configuration("digits"), training=DIGITS
+        data=DataSource(name="digits"), held_out=DataSource(name="digits:val"), model=unet.configuration("digits"), training=DIGITS
     )
 
 
-def cifar2_small() -> BankRecipe:
-    """1,000 automobiles and horses of 16×16 pixels, a UNet of 0.16 M parameters: what two cores can retrain in an afternoon."""
+def cifar2_small_recipe() -> BankRecipe:
+    """1,000 automobiles and horses at 16×16, a UNet of 0.16 M parameters: two cores, an afternoon."""
     return BankRecipe(
-        data=Source(name="cifar2", resize=16, count=1000),
-        held_out=Source(name="cifar2:val", resize=16, count=100),
+        data=DataSource(name="cifar2", resize=16, count=1000),
+        held_out=DataSource(name="cifar2:val", resize=16, count=100),
         model=unet.configuration("digits", sample_size=16, in_channels=3, out_channels=3),
         training=Recipe(steps=800, batch=64, learning_rate=4e-3, dropout=0.0, flips=False),
         scheme="stratified",
@@ -194,11 +196,11 @@ def cifar2_small() -> BankRecipe:
     )
 
 
-def digits_mini() -> BankRecipe:
-    """200 digits, 64 halves × 2 seeds and 256 more to learn from, with five outcomes: a bank for a core and an hour."""
+def digits_mini_recipe() -> BankRecipe:
+    """200 digits, 64 halves × 2 seeds and 256 subsets to learn from, five outcomes: one core, an hour."""
     return BankRecipe(
-        data=Source(name="digits", count=200),
-        held_out=Source(name="digits:val"),
+        data=DataSource(name="digits", count=200),
+        held_out=DataSource(name="digits:val"),
         model=unet.configuration("digits"),
         training=replace(DIGITS, steps=300, batch=32),
         learning=256,
@@ -207,17 +209,18 @@ def digits_mini() -> BankRecipe:
     )
 
 
-def digits_mini_attention() -> BankRecipe:
-    """The halves of digits-mini for another network, with attention at both resolutions: do scores hold for more than one?"""
+def digits_mini_attention_recipe() -> BankRecipe:
+    """The halves of digits-mini for a second network, with attention at both resolutions."""
     blocks = {"down_block_types": ("AttnDownBlock2D",) * 2, "up_block_types": ("AttnUpBlock2D",) * 2, "attention_head_dim": 8}
-    mini = digits_mini()
+    mini = digits_mini_recipe()
     return replace(mini, model=unet.configuration("digits", **blocks), seeds=1, learning=0, measurements=("simple",))
 
 
-def d_trak(data: Source, held_out: Source, config: str) -> BankRecipe:
-    """Stratified halves, 64 × 3 seeds, raw weights, 200 epochs, DDIM-50 in 8 bits, 1,000 + 1,000 queries, 1,000 t × 3 noises.
+def d_trak_recipe(data: DataSource, held_out: DataSource, config: str) -> BankRecipe:
+    """Stratified halves, 64 × 3 seeds, raw weights, 200 epochs, DDIM-50, 1,000 t × 3 noises.
 
-    The network is the paper's; the authors' code adds time scale and shift (`…-scale-shift`). Halves train half the steps.
+    1,000 held-out and 1,000 generated queries in 8 bits. The network is the paper's; the authors' code adds
+    time scale and shift (`…-scale-shift`). Halves train half the steps.
     """
     return BankRecipe(
         data=data,
@@ -231,14 +234,15 @@ def d_trak(data: Source, held_out: Source, config: str) -> BankRecipe:
     )
 
 
-def d_trak_lora(name: str) -> BankRecipe:
-    """The protocol of `d_trak` with adapters of rank 128 of a Stable Diffusion of 256×256, guided 7.5; a style's queries in a row.
+def d_trak_lora_recipe(name: str) -> BankRecipe:
+    """The protocol of `d_trak_recipe` with adapters of rank 128 of Stable Diffusion at 256×256, guidance 7.5.
 
-    100 epochs of batch 64: of ArtBench-2 7,900 steps, of its halves 4,000; of ArtBench-5 19,600 and 9,800.
+    Queries come style by style. 100 epochs of batch 64: of ArtBench-2 7,900 steps, of its halves 4,000; of
+    ArtBench-5 19,600 and 9,800.
     """
     return BankRecipe(
-        data=Source(name=name),
-        held_out=Source(name=f"{name}:val"),
+        data=DataSource(name=name),
+        held_out=DataSource(name=f"{name}:val"),
         adapters=Adapters(base="hf:lambdalabs/miniSD-diffusers"),
         training=LORA,
         scheme="stratified",
@@ -248,10 +252,11 @@ def d_trak_lora(name: str) -> BankRecipe:
     )
 
 
-def k_fac(data: Source, held_out: Source, steps: int, decay: str) -> BankRecipe:
-    """Unstratified halves, 100 × 5 seeds, averaged weights throughout, DDPM-1000, 200 generated queries, 5,000 random (t, ε).
+def k_fac_recipe(data: DataSource, held_out: DataSource, steps: int, decay: str) -> BankRecipe:
+    """Unstratified halves, 100 × 5 seeds, averaged weights, DDPM-1000, 200 generated queries, 5,000 (t, ε).
 
-    Halves train half the steps. Weight decay is AdamW's 0.01, which their code uses; their configurations say 1e-6.
+    Halves train half the steps. Weight decay is AdamW's 0.01, which their code uses; their configurations say
+    1e-6.
     """
     return BankRecipe(
         data=data,
@@ -268,21 +273,21 @@ def k_fac(data: Source, held_out: Source, steps: int, decay: str) -> BankRecipe:
     )
 
 
-CIFAR2, CIFAR10, CELEBA = Source(name="cifar2"), Source(name="cifar10"), Source(name="celeba")
-CIFAR2_VAL, CIFAR10_VAL, CELEBA_VAL = Source(name="cifar2:val"), Source(name="cifar10:val"), Source(name="celeba:val")
+CIFAR2, CIFAR10, CELEBA = DataSource(name="cifar2"), DataSource(name="cifar10"), DataSource(name="celeba")
+CIFAR2_VAL, CIFAR10_VAL, CELEBA_VAL = DataSource(name="cifar2:val"), DataSource(name="cifar10:val"), DataSource(name="celeba:val")
 
 RECIPES = {
-    "digits": digits,
-    "digits-mini": digits_mini,
-    "digits-mini-attention": digits_mini_attention,
-    "cifar2-small": cifar2_small,
-    "d-trak-cifar2": lambda: d_trak(CIFAR2, CIFAR2_VAL, "cifar"),
-    "d-trak-cifar10": lambda: d_trak(CIFAR10, CIFAR10_VAL, "cifar"),
-    "d-trak-celeba": lambda: d_trak(CELEBA, CELEBA_VAL, "celeba"),
-    "d-trak-artbench2": lambda: d_trak_lora("artbench2"),
-    "d-trak-artbench5": lambda: d_trak_lora("artbench5"),
-    "k-fac-cifar2": lambda: k_fac(CIFAR2, CIFAR2_VAL, 32_000, "cosine"),
-    "k-fac-cifar10": lambda: k_fac(CIFAR10, CIFAR10_VAL, 160_000, "none"),
+    "digits": digits_recipe,
+    "digits-mini": digits_mini_recipe,
+    "digits-mini-attention": digits_mini_attention_recipe,
+    "cifar2-small": cifar2_small_recipe,
+    "d-trak-cifar2": lambda: d_trak_recipe(CIFAR2, CIFAR2_VAL, "cifar"),
+    "d-trak-cifar10": lambda: d_trak_recipe(CIFAR10, CIFAR10_VAL, "cifar"),
+    "d-trak-celeba": lambda: d_trak_recipe(CELEBA, CELEBA_VAL, "celeba"),
+    "d-trak-artbench2": lambda: d_trak_lora_recipe("artbench2"),
+    "d-trak-artbench5": lambda: d_trak_lora_recipe("artbench5"),
+    "k-fac-cifar2": lambda: k_fac_recipe(CIFAR2, CIFAR2_VAL, 32_000, "cosine"),
+    "k-fac-cifar10": lambda: k_fac_recipe(CIFAR10, CIFAR10_VAL, 160_000, "none"),
 }
 
 

@@ -1,21 +1,21 @@
-"""Credit as JSON-LD 1.1: a schema.org Dataset about pictures, with PROV-O for what made it. No torch, and no network to read it.
+"""Credit as JSON-LD 1.1: a schema.org Dataset about pictures, with PROV-O for its origin. No torch.
 
-Every term is defined in the document itself. What neither vocabulary has is named in `urn:x-headwater:credit:`, which is a name and
-no address. Nothing says `isBasedOn` or `wasDerivedFrom`: a share estimates, and claims neither.
+The document defines every term itself, so no network is needed to read it. Terms that neither vocabulary has
+are named in `urn:x-headwater:credit:`, which is a name and no address. Nothing says `isBasedOn` or
+`wasDerivedFrom`: a share is an estimate, and claims neither.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from headwater.credit.shares import Share
-from headwater.pages.credit.run import Credited, Told
-from headwater.pages.credit.table import records
+from headwater.pages.credit.run import Credited, QueryShares, records
 
-SCHEMA = ("Dataset", "ImageObject", "PropertyValue", "SoftwareApplication", "name", "description", "identifier")
-SCHEMA += ("measurementTechnique", "softwareVersion")
+SCHEMA = ("Dataset", "ImageObject", "PropertyValue", "SoftwareApplication", "name", "description")
+SCHEMA += ("identifier", "measurementTechnique", "softwareVersion")
 PROV = ("Activity", "Entity", "SoftwareAgent", "wasGeneratedBy", "wasAssociatedWith")
-OWN = (
+TERMS = (
     "Contribution",
     "Model",
     "TrainingSet",
@@ -28,7 +28,8 @@ OWN = (
     "split",
     "group",
 )
-NUMBERS = {name: "integer" if name == "images" else "double" for name in Share._fields if name != "group"} | {"count": "integer"}
+NUMBERS = {name: "double" for name in Share._fields if name != "group"}
+NUMBERS |= {"images": "integer", "count": "integer"}
 CONTEXT: dict[str, Any] = {
     "@version": 1.1,
     "schema": "https://schema.org/",
@@ -37,7 +38,7 @@ CONTEXT: dict[str, Any] = {
     "headwater": "urn:x-headwater:credit:",
     **{name: f"schema:{name}" for name in SCHEMA},
     **{name: f"prov:{name}" for name in PROV},
-    **{name: f"headwater:{name}" for name in OWN},
+    **{name: f"headwater:{name}" for name in TERMS},
     **{name: {"@id": f"headwater:{name}", "@type": f"xsd:{kind}"} for name, kind in NUMBERS.items()},
     "about": {"@id": "schema:about", "@container": "@set"},
     "value": {"@id": "schema:value", "@container": "@set"},
@@ -47,79 +48,89 @@ CONTEXT: dict[str, Any] = {
     "contributions": {"@id": "headwater:contribution", "@container": "@set"},
     "also": {"@id": "headwater:also", "@container": "@set"},
 }
-SAYS = (
-    "A share is the part of all score above 0 that falls on one group's training images: an estimate by this method, and no legal "
-    "finding. It proves no copying, names no owner and sets no price. A share from even_low to even_high is what as many training "
-    "images drawn at random would get with these scores; one below even_high is no evidence of a contribution."
+DESCRIPTION = (
+    "A share is the part of all score above 0 that falls on one group's training images: an estimate by this "
+    "method, and no legal finding. It proves no copying, names no owner and sets no price. A share from "
+    "even_low to even_high is what as many training images drawn at random would get with these scores; one "
+    "below even_high is no evidence of a contribution."
 )
 LIKENESS = " This method measures likeness: its shares are of all likeness, and say nothing of influence."
 
 
-def lines(what: Credited, told: Told) -> Iterator[str]:
-    """The document: what it is and what made it, then a picture a line with its groups, the largest share first."""
-    head = _text({"@context": CONTEXT, **_dataset(what)}, indent=1)
+def jsonld(credited: Credited, rows: QueryShares) -> Iterator[str]:
+    """The document: its header, then a line for each picture with its groups, the largest share first."""
+    head = _text({"@context": CONTEXT, **_dataset(credited)}, indent=1)
     yield head.removesuffix("\n}") + ',\n "about": ['
-    for place, (query, shares) in enumerate(told):
-        yield ("," if place else "") + "\n  " + _text(_picture(what, query, shares))
+    for place, (query, shares) in enumerate(rows):
+        yield ("," if place else "") + "\n  " + _text(_picture(credited, query, shares))
     yield "\n ]\n}\n"
 
 
-def _dataset(what: Credited) -> dict[str, Any]:
-    info, run = what.run.info, what.run
-    activity = {
+def _dataset(credited: Credited) -> dict[str, Any]:
+    info = credited.run.info
+    return {
+        "@type": ["Dataset", "Entity"],
+        "name": f"Credit by {credited.column}",
+        "description": DESCRIPTION + ("" if credited.run.signed else LIKENESS),
+        "groupedBy": credited.column,
+        "measurementTechnique": info.get("title") or info.get("method"),
+        "wasGeneratedBy": _known(_activity(credited)),
+    }
+
+
+def _activity(credited: Credited) -> dict[str, Any]:
+    """The attribution, and the model and the images that it used."""
+    info, scores = credited.run.info, credited.run.scores
+    models = [_model(model.get("fingerprint")) for model in info.get("models") or []]
+    agent = ["SoftwareAgent", "SoftwareApplication"]
+    return {
         "@type": "Activity",
         "method": info.get("method"),
         "name": info.get("title"),
         "fields": json.loads(json.dumps(info.get("fields")), parse_constant=lambda _: None),  # no NaN
         "seed": info.get("seed"),
         "startedAtTime": info.get("started"),
-        "wasAssociatedWith": {
-            "@type": ["SoftwareAgent", "SoftwareApplication"],
-            "name": "headwater",
-            "softwareVersion": info.get("headwater"),
-        },
+        "wasAssociatedWith": {"@type": agent, "name": "headwater", "softwareVersion": info.get("headwater")},
         "used": [
-            *(_known({"@type": ["Entity", "Model"], "fingerprint": each.get("fingerprint")}) for each in info.get("models") or []),
-            _images("TrainingSet", info.get("train"), len(run.scores.train_ids)),
-            _images("Queries", info.get("query"), len(run.scores.query_ids)),
+            *models,
+            _images("TrainingSet", info.get("train"), len(scores.train_ids)),
+            _images("Queries", info.get("query"), len(scores.query_ids)),
         ],
     }
-    return {
-        "@type": ["Dataset", "Entity"],
-        "name": f"Credit by {what.column}",
-        "description": SAYS + ("" if run.signed else LIKENESS),
-        "groupedBy": what.column,
-        "measurementTechnique": info.get("title") or info.get("method"),
-        "wasGeneratedBy": _known(activity),
-    }
 
 
-def _images(kind: str, told: dict[str, Any] | None, count: int) -> dict[str, Any]:
-    return _known({"@type": ["Entity", "Dataset", kind], "fingerprint": (told or {}).get("fingerprint"), "count": count})
+def _model(fingerprint: str | None) -> dict[str, Any]:
+    return _known({"@type": ["Entity", "Model"], "fingerprint": fingerprint})
 
 
-def _picture(what: Credited, query: int, shares: Sequence[Share]) -> dict[str, Any]:
-    queries = what.run.queries
+def _images(kind: str, record: Mapping[str, Any] | None, count: int) -> dict[str, Any]:
+    fingerprint = (record or {}).get("fingerprint")
+    return _known({"@type": ["Entity", "Dataset", kind], "fingerprint": fingerprint, "count": count})
+
+
+def _picture(credited: Credited, query: int, shares: Sequence[Share]) -> dict[str, Any]:
+    queries = credited.run.queries
     return _known(
         {
             "@type": "ImageObject",
-            "identifier": what.run.scores.query_ids[query],
+            "identifier": credited.run.scores.query_ids[query],
             "contentHash": queries.hashes[query],
             "split": queries.split[query] if queries.split else None,
-            "contributions": [_contribution(what, each) for each in records(shares)],
+            "contributions": [_contribution(credited, record) for record in records(shares)],
         }
     )
 
 
-def _contribution(what: Credited, each: dict[str, Any]) -> dict[str, Any]:
-    found = {"@type": "Contribution", **_known(each)}
-    if what.also is not None:
-        found["also"] = [{"@type": "PropertyValue", "name": what.also.column, "value": list(what.also.names[each["group"]])}]
-    return found
+def _contribution(credited: Credited, record: dict[str, Any]) -> dict[str, Any]:
+    contribution, second = {"@type": "Contribution", **_known(record)}, credited.second
+    if second is not None:
+        names = list(second.names[record["group"]])
+        contribution["also"] = [{"@type": "PropertyValue", "name": second.column, "value": names}]
+    return contribution
 
 
 def _known(record: dict[str, Any]) -> dict[str, Any]:
-    """Without what is not known: to JSON-LD, null says nothing."""
+    """The record without empty values: to JSON-LD, null says nothing."""
     return {name: value for name, value in record.items() if value is not None}
 
 

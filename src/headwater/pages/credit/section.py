@@ -1,4 +1,4 @@
-"""Who gets the credit, as a page shows it: a chart for each method, lines on each picture, files to take away. No torch."""
+"""Credit on a page: a chart for each method, a line for each picture, and files to download. No torch."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,20 @@ from headwater.credit.accuracy import Right, right
 from headwater.credit.groups import column, default
 from headwater.credit.shares import Share
 from headwater.pages import charts
-from headwater.pages.credit.files import KINDS
+from headwater.pages.credit.files import WRITERS
 from headwater.pages.credit.run import Credited
-from headwater.run import RunFolder
+from headwater.run import Run
 from headwater.words import percent
 
-MOST = 40  # groups in a chart
-NAMED = 4  # groups on a picture's line
-SURE = 50_000  # shares of single pictures that get intervals: about ten seconds of 5,000 training images
-FILE = 2000  # rows of a file that a page carries: half a megabyte
+CHART_GROUPS = 40  # groups in a chart
+LINE_GROUPS = 4  # groups on a picture's line
+INTERVAL_SHARES = 50_000  # of single pictures, with intervals: about ten seconds of 5,000 training images
+FILE_ROWS = 2000  # rows of a file that a page carries: half a megabyte
+FORMATS = {".csv": ("CSV", "text/csv"), ".jsonld": ("JSON-LD", "application/ld+json")}
 
 
-class Line(NamedTuple):
-    """One group in a method's chart."""
+class GroupRow(NamedTuple):
+    """One group in a chart or a table; the figures in words."""
 
     group: str
     bar: Markup
@@ -34,50 +35,61 @@ class Line(NamedTuple):
     chance: str
 
 
-class File(NamedTuple):
-    """A file in the page itself: its suffix, and its content as a link."""
+class Download(NamedTuple):
+    """A file in the page itself: its format, its name, and its content as a link."""
 
-    suffix: str
+    format: str
+    name: str
     link: str
 
 
-class Chart(NamedTuple):
-    """One method: how much of the credit each group has, in the mean over pictures and in each that the page shows."""
+class CreditChart(NamedTuple):
+    """One method: each group's mean share over pictures, and its shares of the pictures that the page shows.
 
-    run: RunFolder
-    lines: list[Line]
-    right: str
-    files: list[File]
-    each: Mapping[int, list[Share]]
+    `accuracy`, a sentence: how often the group with the largest share is the picture's own; may be empty.
+    """
+
+    title: str
+    rows: list[GroupRow]
+    accuracy: str
+    downloads: list[Download]
+    per_query: Mapping[int, list[Share]]
 
 
-class Section(NamedTuple):
-    """Everything that the section shows."""
+class CreditSection(NamedTuple):
+    """The section: `pictures` of a `kind` are averaged; `likeness`: some method measures no influence."""
 
     by: str
     groups: int
     pictures: int
     kind: str
-    charts: list[Chart]
+    likeness: bool
+    charts: list[CreditChart]
     axis: Markup
 
+    @property
+    def cut(self) -> bool:
+        """Whether the charts leave groups out."""
+        return self.groups > CHART_GROUPS
 
-class Parts(NamedTuple):
-    """One picture's credit by one method: a strip cut by share, the same in words, and its first groups with intervals."""
 
+class QueryCredit(NamedTuple):
+    """One picture's credit by one method: a strip cut by share, a sentence, the first groups' intervals."""
+
+    by: str
     strip: Markup
     words: str
-    lines: list[Line]
+    rows: list[GroupRow]
 
 
-def section(runs: Sequence[RunFolder], shown: Sequence[int]) -> Section | None:
-    """The groups' shares by each method, over the generated pictures if there are any; None where no groups are worth a chart.
+def credit_section(runs: Sequence[Run], cards: Sequence[int]) -> CreditSection | None:
+    """Each method's mean shares over the generated pictures, or over all if none is generated.
 
-    `shown` are the queries that the page shows by themselves. Runs of one page have the same training images, so what one run knows
-    of their groups holds for all.
+    None where no groups are worth a chart. `cards` are the queries that the page shows one by one. Runs of
+    one page have the same training images, so the groups that one run knows hold for all.
     """
-    known = sorted((default(run) or "none", i) for i, run in enumerate(runs))  # group before label before none
-    by, first = known[0]
+    # In alphabetical order: group before label before none.
+    by, first = min((default(run) or "none", i) for i, run in enumerate(runs))
     if by == "none":
         return None
     names = column(runs[first], by)
@@ -85,69 +97,98 @@ def section(runs: Sequence[RunFolder], shown: Sequence[int]) -> Section | None:
         return None
     splits = np.array(runs[0].queries.split or ("",) * len(runs[0].queries))
     rows = np.flatnonzero(splits == "gen") if "gen" in splits else np.arange(len(splits))
-    credits = [Credited(run, by, run.scores.credit(names)) for run in runs]
-    found = [[each for each in what.credit.mean(rows)[:MOST] if np.isfinite(each.share)] for what in credits]
-    span = (0.0, 103 * max([end for shares in found for each in shares for end in (*_ends(each), each.even_high)], default=1.0))
-    return Section(
+    methods = [Credited(run, by, run.scores.credit(names)) for run in runs]
+    means = [_finite(credited.credit.mean(rows)[:CHART_GROUPS]) for credited in methods]
+    ends = [end for shares in means for share in shares for end in (*_ends(share), share.even_high)]
+    span = (0.0, 103 * max(ends, default=1.0))
+    titles = [run.name if len(runs) > 1 else "" for run in runs]
+    return CreditSection(
         by,
-        len(set(names)),
-        len(rows),
-        "generated" if "gen" in splits else "",
-        [_chart(what, [_line(each, span) for each in shares], rows, shown) for what, shares in zip(credits, found, strict=True)],
-        charts.axis(span),
+        groups=len(set(names)),
+        pictures=len(rows),
+        kind="generated" if "gen" in splits else "",
+        likeness=not all(run.signed for run in runs),
+        charts=[
+            _chart(title, credited, [_row(share, span) for share in shares], rows, cards)
+            for title, credited, shares in zip(titles, methods, means, strict=True)
+        ],
+        axis=charts.axis(span),
     )
 
 
-def parts(shares: Sequence[Share], by: str) -> Parts | None:
+def query_credit(shares: Sequence[Share], by: str) -> QueryCredit | None:
     """The groups with the largest shares of one picture; None where it has no shares."""
-    first, others = shares[:NAMED], shares[NAMED:]
+    first, rest = shares[:LINE_GROUPS], shares[LINE_GROUPS:]
     if not np.isfinite(first[0].share):
         return None
-    sizes = [each.share for each in first]
-    said = [f"{percent(each.share)} to {each.group} (even: {percent(each.even)})" for each in first]
-    if others:
-        said.append(f"{percent(max(0.0, 1 - sum(sizes)))} to the other {len(others)}")
-    words = f"Credit by {by}: {', '.join(said[:-1])} and {said[-1]}."
-    return Parts(charts.portions(sizes), words, [_line(each, (0.0, 100.0)) for each in first if np.isfinite(each.even_low)])
+    sizes = [share.share for share in first]
+    words = [f"{percent(share.share)} to {share.group} (even: {percent(share.even)})" for share in first]
+    if rest:
+        words.append(f"{percent(max(0.0, 1 - sum(sizes)))} to the other {len(rest)}")
+    sentence = f"Credit by {by}: {', '.join(words[:-1])} and {words[-1]}."
+    rows = [_row(share, (0.0, 100.0)) for share in first if np.isfinite(share.even_low)]
+    return QueryCredit(by, charts.portions(sizes), sentence, rows)
 
 
-def _chart(what: Credited, lines: list[Line], rows: Int64[np.ndarray, " c"], shown: Sequence[int]) -> Chart:
-    counted = right(what.credit, what.own, rows)
-    size = len(shown) * len(what.credit.groups)
-    told = what.credit.each(shown) if size <= SURE else map(what.credit.bare, shown)
-    each = dict(zip(shown, told, strict=True))
-    files = [_file(suffix, what, each) for suffix in (".csv", ".jsonld")] if size <= FILE else []
-    return Chart(what.run, lines, "" if counted is None else _counted(counted, what.by), files, each)
-
-
-def _file(suffix: str, what: Credited, each: Mapping[int, list[Share]]) -> File:
-    content = "".join(KINDS[suffix](what, each.items())).encode(errors="replace")
-    kind = "text/csv" if suffix == ".csv" else "application/ld+json"
-    return File(suffix, f"data:{kind};base64,{base64.b64encode(content).decode()}")
-
-
-def _counted(found: Right, by: str) -> str:
-    rate, low, high, even, largest, random = (percent(value) for value in found[2:])
-    return (
-        f"The largest share is that of the picture's own {by} in {found.right} of {found.pictures} pictures: {rate}, with a 95 % "
-        f"interval from {low} to {high}. By chance it would be with random scores {random}, with the {by} of any training image "
-        f"{even}, and always with the {by} of most images {largest}."
+def _chart(
+    title: str,
+    credited: Credited,
+    rows: list[GroupRow],
+    pictures: Int64[np.ndarray, " c"],
+    cards: Sequence[int],
+) -> CreditChart:
+    credit = credited.credit
+    hits = right(credit, credited.query_groups, pictures)
+    size = len(cards) * len(credit.groups)
+    shares = credit.each(cards) if size <= INTERVAL_SHARES else map(credit.bare, cards)
+    per_query = dict(zip(cards, shares, strict=True))
+    suffixes = FORMATS if size <= FILE_ROWS else ()
+    return CreditChart(
+        title,
+        rows,
+        accuracy="" if hits is None else _accuracy(hits, credited.by),
+        downloads=[_download(suffix, title, credited, per_query) for suffix in suffixes],
+        per_query=per_query,
     )
+
+
+def _download(suffix: str, title: str, credited: Credited, per_query: Mapping[int, list[Share]]) -> Download:
+    content = "".join(WRITERS[suffix](credited, per_query.items())).encode(errors="replace")
+    name, kind = FORMATS[suffix]
+    link = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return Download(name, f"credit{' ' if title else ''}{title}{suffix}", link)
+
+
+def _accuracy(hits: Right, by: str) -> str:
+    return (
+        f"The largest share is that of the picture's own {by} in {hits.right} of {hits.pictures} pictures: "
+        f"{percent(hits.rate)}, with a 95 % interval from {percent(hits.low)} to {percent(hits.high)}. By "
+        f"chance it would be with random scores {percent(hits.random)}, with the {by} of any training image "
+        f"{percent(hits.even)}, and always with the {by} of most images {percent(hits.largest)}."
+    )
+
+
+def _finite(shares: Sequence[Share]) -> list[Share]:
+    return [share for share in shares if np.isfinite(share.share)]
 
 
 def _ends(share: Share) -> tuple[float, float]:
-    """The interval; where there is none, the share itself."""
+    """The interval, or the share itself twice if it has none."""
     return (share.low, share.high) if np.isfinite(share.low) else (share.share, share.share)
 
 
-def _line(each: Share, span: tuple[float, float]) -> Line:
-    low, high = _ends(each)
-    kind = "credit above" if each.share > each.even_high else "credit"
-    mark = (100 * each.even, 100 * each.even_low, 100 * each.even_high)
-    bar = charts.interval(100 * each.share, 100 * low, 100 * high, span, kind, mark=mark)
-    between = f"{100 * low:.1f} to {_tenths(high)}" if high > low else ""
-    chance = f"{100 * each.even_low:.1f} to {_tenths(each.even_high)}"
-    return Line(each.group, bar, _tenths(each.share), between, _tenths(each.even), chance)
+def _row(share: Share, span: tuple[float, float]) -> GroupRow:
+    low, high = _ends(share)
+    kind = "credit above" if share.share > share.even_high else "credit"
+    mark = (100 * share.even, 100 * share.even_low, 100 * share.even_high)
+    return GroupRow(
+        share.group,
+        bar=charts.interval(100 * share.share, 100 * low, 100 * high, span, kind, mark=mark),
+        share=_tenths(share.share),
+        interval=f"{100 * low:.1f} to {_tenths(high)}" if high > low else "",
+        even=_tenths(share.even),
+        chance=f"{100 * share.even_low:.1f} to {_tenths(share.even_high)}",
+    )
 
 
 def _tenths(share: float) -> str:

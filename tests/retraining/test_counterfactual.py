@@ -19,24 +19,25 @@ from headwater.families.embedding import Embedder
 from headwater.models import cache as keeping
 from headwater.models import loading, unet
 from headwater.models.train import Recipe, train
-from headwater.pages.counterfactual import lines, page, verdicts
-from headwater.retraining.build import Place, build
-from headwater.retraining.counterfactual import RANDOM, collected, planned, remove
+from headwater.pages.counterfactual import as_text, page, verdicts
+from headwater.retraining.build import build
+from headwater.retraining.counterfactual import RANDOM, collect_results, plan_removals, remove
 from headwater.retraining.outcomes import outcomes
-from headwater.retraining.recipe import BankRecipe, Source
+from headwater.retraining.recipe import BankRecipe, DataSource
+from headwater.retraining.workplace import Workplace
 from headwater.run import open_run
 from headwater.workers import Here
 
 N, GENERATED, K = 12, 5, 3
 JOBS = 21 + 4  # of 24 removals, the others repeat one of these; and each picture as it was
-HERE = Place(Here())
+HERE = Workplace(Here())
 
 
 @pytest.fixture(scope="module")
 def recipe(smallest):
     return BankRecipe(
-        data=Source(name="train.npz"),
-        held_out=Source(name="held-out.npz"),
+        data=DataSource(name="train.npz"),
+        held_out=DataSource(name="held-out.npz"),
         model=smallest,
         training=Recipe(epochs=2, batch=4, learning_rate=1e-2, checkpoints=1),
         subsets=1,
@@ -56,7 +57,7 @@ def bank(recipe, pictures, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(bank, tmp_path_factory):
-    """A run of `pixel` on the bank's queries, and one of `random` on its generated ones alone, the other way round."""
+    """A run of `pixel` on the bank's queries, and one of `random` on its generated ones, reversed."""
     folder = tmp_path_factory.mktemp("runs")
     generated = bank.queries.take(np.arange(GENERATED + 1, 1, -1))
     for name, queries, fields in (("pixel", bank.queries, {}), ("random", generated, {"seed": 1})):
@@ -65,17 +66,18 @@ def runs(bank, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(bank, runs, tmp_path_factory):
+def finished(bank, runs, tmp_path_factory):
+    """The removals, their folder, the steps that `remove` counted, and the record."""
     folder = tmp_path_factory.mktemp("removal")
-    what = planned(bank, runs, 4, [K, 1])
-    steps = list(remove(what, folder, HERE))
+    removals = plan_removals(bank, runs, 4, [K, 1])
+    steps = list(remove(removals, folder, HERE))
     embed = Embedder("means", lambda images: np.stack([images.mean((1, 2, 3)), images.std((1, 2, 3)), np.ones(len(images))], 1))
-    return what, folder, steps, collected(what, folder, HERE, embed)
+    return removals, folder, steps, collect_results(removals, folder, HERE, embed)
 
 
-def test_every_effect_is_that_of_a_retraining_by_hand(bank, recipe, runs, done):
-    what, _, _, found = done
-    query = what.queries[2]
+def test_every_effect_is_that_of_a_retraining_by_hand(bank, recipe, runs, finished):
+    removals, _, _, record = finished
+    query = removals.queries[2]
     number = query - 2  # two held-out images come first
     scores = runs[0].scores.values[query]
     keep = np.ones(N, bool)
@@ -84,57 +86,57 @@ def test_every_effect_is_that_of_a_retraining_by_hand(bank, recipe, runs, done):
     steps = recipe.training.total(N)
     assert steps == 6
     model = train(unet.Network(recipe.model), bank.train, replace(recipe.training, steps=steps), 0, keep=keep)
-    before, after = (sample(each, range(number, number + 1), 0, steps=5).pictures.numpy() for each in (full, model))
+    before, after = (sample(net, range(number, number + 1), 0, steps=5).pictures.numpy() for net in (full, model))
     assert np.array_equal(to_uint8(before)[0], bank.queries.images[query])
-    effects = found["methods"]["Pixels"]["removed"][str(K)]
+    effects = record["methods"]["Pixels"]["removed"][str(K)]
     assert effects["l2"]["each"][2] == pytest.approx(float(np.linalg.norm(before - after)), rel=1e-5)
-    losses = [outcomes(each, bank.queries.take([query]), ("elbo",), recipe.outcome_draws) for each in (full, model)]
+    losses = [outcomes(net, bank.queries.take([query]), ("elbo",), recipe.outcome_draws) for net in (full, model)]
     for name in ("simple", "elbo"):
         assert effects[name]["each"][2] == pytest.approx(float(losses[1][name][0] - losses[0][name][0]), rel=1e-3, abs=1e-6)
-    a, b = (np.array([to_uint8(each).mean(), to_uint8(each).std(), 1.0]) for each in (before, after))
+    a, b = (np.array([to_uint8(side).mean(), to_uint8(side).std(), 1.0]) for side in (before, after))
     assert effects["cosine"]["each"][2] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-5)
 
 
-def test_random_removal_is_there_and_the_others_are_compared_with_it(done):
-    _, folder, steps, found = done
-    assert steps[-1] == (JOBS, JOBS) and list(found["methods"]) == [RANDOM, "Pixels", "Other random"]
-    assert found["embedder"] == "means" and found["removed"] == [K, 1] and len(found["queries"]) == 4
+def test_random_removal_is_there_and_the_others_are_compared_with_it(finished):
+    _, folder, steps, record = finished
+    assert steps[-1] == (JOBS, JOBS) and list(record["methods"]) == [RANDOM, "Pixels", "Other random"]
+    assert record["embedder"] == "means" and record["removed"] == [K, 1] and len(record["queries"]) == 4
     for effect in ("l2", "cosine", "simple", "elbo"):
-        control, other = (np.array(found["methods"][m]["removed"]["3"][effect]["each"]) for m in (RANDOM, "Pixels"))
-        against = found["methods"]["Pixels"]["removed"]["3"][effect]["against_random"]
-        assert against["mean"] == pytest.approx((other - control).mean())
-        assert against["above"] == (other > control).sum()
-    assert json.loads((folder / "counterfactual.json").read_text()) == found
+        control, pixels = (np.array(record["methods"][m]["removed"]["3"][effect]["each"]) for m in (RANDOM, "Pixels"))
+        against = record["methods"]["Pixels"]["removed"]["3"][effect]["against_random"]
+        assert against["mean"] == pytest.approx((pixels - control).mean())
+        assert against["above"] == (pixels > control).sum()
+    assert json.loads((folder / "counterfactual.json").read_text()) == record
 
 
-def test_the_queries_are_generated_ones_that_every_run_has_in_whatever_order(bank, runs, done):
-    what = done[0]
-    assert len(set(what.queries)) == 4 and all(bank.queries.split[q] == "gen" for q in what.queries)
+def test_the_queries_are_generated_ones_that_every_run_has_in_whatever_order(bank, runs, finished):
+    removals = finished[0]
+    assert len(set(removals.queries)) == 4 and all(bank.queries.split[q] == "gen" for q in removals.queries)
     place = {content: row for row, content in enumerate(runs[1].queries.hashes)}
-    for row, query in enumerate(what.queries):
+    for row, query in enumerate(removals.queries):
         expected = runs[1].scores.values[place[bank.queries.hashes[query]]]
-        np.testing.assert_array_equal(what.scores["Other random"][row], expected)
+        np.testing.assert_array_equal(removals.scores["Other random"][row], expected)
     with pytest.raises(DataError, match="share 5 of the bank's generated queries; expected at least 6"):
-        planned(bank, runs, 6, [K])
+        plan_removals(bank, runs, 6, [K])
 
 
-def test_a_stopped_run_goes_on_and_a_finished_one_trains_nothing(bank, runs, done, tmp_path, monkeypatch):
-    what, folder, *_ = done
-    first = remove(what, tmp_path, HERE)
+def test_a_stopped_run_goes_on_and_a_finished_one_trains_nothing(bank, runs, finished, tmp_path, monkeypatch):
+    removals, folder, *_ = finished
+    first = remove(removals, tmp_path, HERE)
     assert [next(first) for _ in range(4)] == [(0, JOBS), (1, JOBS), (2, JOBS), (3, JOBS)]
     first.close()
-    assert next(remove(what, tmp_path, HERE)) == (3, JOBS)
+    assert next(remove(removals, tmp_path, HERE)) == (3, JOBS)
     part = sorted((folder / "parts").glob("*.npz"))[0]
-    whole = part.read_bytes()
-    part.write_bytes(whole[:-30])  # damaged: done again
-    assert list(remove(what, folder, HERE)) == [(JOBS - 1, JOBS), (JOBS, JOBS)]
-    assert part.read_bytes() == whole
+    content = part.read_bytes()
+    part.write_bytes(content[:-30])  # damaged: done again
+    assert list(remove(removals, folder, HERE)) == [(JOBS - 1, JOBS), (JOBS, JOBS)]
+    assert part.read_bytes() == content
     monkeypatch.setattr(keeping, "train", lambda *_, **__: pytest.fail("trained"))
-    assert list(remove(what, folder, HERE)) == [(JOBS, JOBS)]
+    assert list(remove(removals, folder, HERE)) == [(JOBS, JOBS)]
 
 
-def test_the_page_shows_every_picture_and_the_table_every_figure(done):
-    _, folder, _, found = done
+def test_the_page_shows_every_picture_and_the_table_every_figure(finished):
+    _, folder, _, record = finished
     path = page(folder)
     text = path.read_text()
     assert path == folder / "report.html" and text.startswith("<!doctype html>")
@@ -142,14 +144,14 @@ def test_the_page_shows_every_picture_and_the_table_every_figure(done):
     assert "http://" not in text and "https://" not in text and "<script" not in text
     for name in ("Pixels", "Other random", RANDOM, "under means"):
         assert name in text
-    words = lines(found)
+    words = as_text(record).splitlines()
     assert sum(line.startswith("Pixels") for line in words) == 8  # four effects, two counts
-    assert len(verdicts(found)) == 2
+    assert len(verdicts(record)) == 2
 
 
-def test_hostile_names_are_escaped(done, tmp_path):
-    _, folder, _, found = done
-    text = json.dumps(found).replace("Pixels", "<script>alert(1)</script>")
+def test_hostile_names_are_escaped(finished, tmp_path):
+    _, folder, _, record = finished
+    text = json.dumps(record).replace("Pixels", "<script>alert(1)</script>")
     (tmp_path / "counterfactual.json").write_text(text)
     pictures = dict(np.load(folder / "pictures.npz"))
     pictures = {name.replace("Pixels", "<script>alert(1)</script>"): values for name, values in pictures.items()}
@@ -160,7 +162,7 @@ def test_hostile_names_are_escaped(done, tmp_path):
 def test_a_run_of_other_training_images_is_refused(bank, runs, pictures, tmp_path):
     run(Experiment("pixel", {}, pictures(7), bank.queries), tmp_path / "run", FeatureStore(tmp_path / "store"))
     with pytest.raises(DataError, match="7 training images; the bank has 12"):
-        planned(bank, [open_run(tmp_path / "run")], 4, [K])
+        plan_removals(bank, [open_run(tmp_path / "run")], 4, [K])
 
 
 def test_a_conditional_model_makes_its_pictures_of_their_classes(recipe, pictures, tmp_path):
@@ -170,14 +172,14 @@ def test_a_conditional_model_makes_its_pictures_of_their_classes(recipe, picture
     list(build(tmp_path / "bank", conditional, training, held_out, HERE))
     bank = open_bank(tmp_path / "bank")
     assert read_examples(tmp_path / "bank" / "queries.npz").labels.tolist() == [0, 1, 0, 1, 2, 0, 1]
-    what = planned(bank, [], 5, [1])
-    list(remove(what, tmp_path / "removal", HERE))
-    collected(what, tmp_path / "removal", HERE)
+    removals = plan_removals(bank, [], 5, [1])
+    list(remove(removals, tmp_path / "removal", HERE))
+    collect_results(removals, tmp_path / "removal", HERE)
     before = np.load(tmp_path / "removal" / "pictures.npz")["before"]
-    np.testing.assert_array_equal(before, bank.queries.images[what.queries])
+    np.testing.assert_array_equal(before, bank.queries.images[removals.queries])
 
 
 def test_of_the_removed_none_is_weaker_than_one_that_stays():
     values = np.random.Generator(np.random.Philox(3)).normal(size=50).astype(np.float32)
-    kept = without(values, 20)
-    assert (~kept).sum() == 20 and values[~kept].min() >= values[kept].max()
+    mask = without(values, 20)
+    assert (~mask).sum() == 20 and values[~mask].min() >= values[mask].max()

@@ -1,4 +1,4 @@
-"""The same jobs on a Ray cluster of three nodes on this machine, one of which is killed: the same bank, the same features."""
+"""A Ray cluster of three nodes, one of which is killed, makes the bank and features of one process."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from headwater.diffusion.draws import Draws
 from headwater.disk.npz import write_examples
 from headwater.models import loading
 from headwater.models.train import Recipe
-from headwater.retraining.recipe import BankRecipe, Source
+from headwater.retraining.recipe import BankRecipe, DataSource
 
 SCRIPT = """
 import json, os, sys
@@ -22,35 +22,36 @@ import torch
 torch.set_num_threads(1)
 import numpy as np
 from ray.cluster_utils import Cluster as Nodes
-from headwater.archive import read_examples
-from headwater.bank import open_bank
-from headwater.building import Place, build
-from headwater.features import GradientFeatures
-from headwater.jobs import Cluster, Here
+from headwater.disk.npz import read_examples
+from headwater.disk.store import FeatureStore
+from headwater.families.gradients import GradientFeatures
 from headwater.models import loading
-from headwater.recipes import from_fields
-from headwater.store import FeatureStore
+from headwater.retraining.build import build
+from headwater.retraining.recipe import from_fields
+from headwater.retraining.workplace import Workplace
+from headwater.workers import Cluster, Here
 
 root = Path(sys.argv[1])
 recipe = from_fields(json.loads((root / "recipe.json").read_text()))
 sides = read_examples(root / "train.npz"), read_examples(root / "val.npz")
-list(build(root / "alone", recipe, *sides, Place(Here())))
+list(build(root / "alone", recipe, *sides, Workplace(Here())))
 
 size = {"num_cpus": 1, "object_store_memory": 80_000_000}
 nodes = Nodes(initialize_head=True, head_node_args={**size, "include_dashboard": False})
-others = [nodes.add_node(**size), nodes.add_node(**size)]
+extra = [nodes.add_node(**size), nodes.add_node(**size)]
 nodes.wait_for_nodes()
 crew = Cluster(nodes.address)
-said, killed = [], 0
-for done, total in build(root / "together", recipe, *sides, Place(crew), told=said.append):
-    if done == 3 and not killed:
-        nodes.remove_node(others[0], allow_graceful=False)
+notes, killed = [], 0
+for count, total in build(root / "together", recipe, *sides, Workplace(crew), warn=notes.append):
+    if count == 3 and not killed:
+        nodes.remove_node(extra[0], allow_graceful=False)
         killed += 1
 fields = GradientFeatures(timesteps=2, k=64)
 model, many = loading.load(root / "alone" / "model"), read_examples(root / "many.npz")
 alone = fields.train(model, many, FeatureStore(root / "a"))
 together = fields.train(model, many, FeatureStore(root / "b", crew=crew))
-print(json.dumps({"done": [done, total], "killed": killed, "said": said, "features": bool(np.array_equal(alone, together))}))
+equal = bool(np.array_equal(alone, together))
+print(json.dumps({"done": [count, total], "killed": killed, "notes": notes, "features": equal}))
 import ray
 ray.shutdown()
 nodes.shutdown()
@@ -61,8 +62,8 @@ nodes.shutdown()
 def test_a_cluster_that_loses_a_node_builds_the_bank_of_a_single_process(smallest, pictures, tmp_path):
     pytest.importorskip("ray")
     recipe = BankRecipe(
-        data=Source(name="train.npz"),
-        held_out=Source(name="val.npz"),
+        data=DataSource(name="train.npz"),
+        held_out=DataSource(name="val.npz"),
         model=smallest,
         training=Recipe(steps=40, batch=8, learning_rate=1e-2, checkpoints=1),
         subsets=5,
@@ -75,10 +76,12 @@ def test_a_cluster_that_loses_a_node_builds_the_bank_of_a_single_process(smalles
     write_examples(tmp_path / "val.npz", pictures(2, seed=1))
     write_examples(tmp_path / "many.npz", pictures(300, seed=2))
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.fields()))
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found == {"done": [12, 12], "killed": 1, "said": ["The model of all 12 images comes first: 40 steps."], "features": True}
+    words = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    process = subprocess.run(words, capture_output=True, text=True, timeout=400)
+    assert process.returncode == 0, process.stderr[-3000:]
+    report = json.loads(process.stdout.splitlines()[-1])
+    notes = ["The model of all 12 images comes first: 40 steps."]
+    assert report == {"done": [12, 12], "killed": 1, "notes": notes, "features": True}
     assert files(tmp_path / "together") == files(tmp_path / "alone")
     assert np.isfinite(np.load(tmp_path / "together" / "outcomes.npy")).all()
     assert loading.load(tmp_path / "together" / "model").fingerprint == loading.load(tmp_path / "alone" / "model").fingerprint

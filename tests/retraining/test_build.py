@@ -1,6 +1,7 @@
-"""Building a micro bank: stopped, gone on with, grown, damaged, compared with every model trained here by hand.
+"""A micro bank: stopped, continued, grown, damaged, compared with models trained by hand.
 
-The first build has a worker process of its own, which imports torch for seconds; the others are done in this process.
+The first build has a worker process of its own, which imports torch for seconds; the others are done in this
+process.
 """
 
 import json
@@ -11,19 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from headwater.bank import array, open_bank
+from headwater.bank import open_bank
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.sample import sample
+from headwater.disk.npy import read_npy
 from headwater.errors import DataError, OptionError, StorageError
 from headwater.examples import Examples, to_uint8
 from headwater.models import cache as keeping
 from headwater.models import loading, unet
 from headwater.models.train import Recipe, train
-from headwater.retraining import ledger
-from headwater.retraining.build import Place, build
+from headwater.retraining.build import build
 from headwater.retraining.jobs import training_of
 from headwater.retraining.outcomes import BINS, outcomes
-from headwater.retraining.recipe import BankRecipe, Source, from_fields
+from headwater.retraining.recipe import BankRecipe, DataSource, from_fields
+from headwater.retraining.workplace import Workplace
 from headwater.workers import Here, Pool
 
 SUBSETS, SEEDS, N, HELD_OUT, GENERATED = 3, 2, 12, 2, 2
@@ -33,8 +35,8 @@ JOBS = (SUBSETS + 1) * SEEDS
 @pytest.fixture(scope="module")
 def recipe(smallest):
     return BankRecipe(
-        data=Source(name="train.npz"),
-        held_out=Source(name="held-out.npz"),
+        data=DataSource(name="train.npz"),
+        held_out=DataSource(name="held-out.npz"),
         model=smallest,
         training=Recipe(steps=2, batch=4, learning_rate=1e-2, checkpoints=2),
         subsets=SUBSETS,
@@ -56,18 +58,18 @@ def models(tmp_path_factory):
     return tmp_path_factory.mktemp("models")
 
 
-HERE = Place(Here())  # keeps no model
+HERE = Workplace(Here())  # keeps no model
 
 
 @pytest.fixture(scope="module")
 def built(recipe, sides, models, tmp_path_factory):
     """A bank whose build was stopped after three models and gone on with, and what the two builds said."""
     folder = tmp_path_factory.mktemp("bank") / "bank"
-    first = build(folder, recipe, *sides, Place(Pool(1), models=models))
+    first = build(folder, recipe, *sides, Workplace(Pool(1), models=models))
     said = [next(first) for _ in range(4)]
     first.close()
     between = open_bank(folder).done()
-    again = list(build(folder, recipe, *sides, Place(Here(), models=models)))
+    again = list(build(folder, recipe, *sides, Workplace(Here(), models=models)))
     return folder, said, between, again
 
 
@@ -85,9 +87,9 @@ def copy(built, tmp_path):
     return shutil.copytree(built[0], tmp_path / "bank")
 
 
-def kept(folder, name):
-    """The outcomes of that name as they lie on disk."""
-    return array(folder / ("outcomes.npy" if name == "simple" else f"outcomes/{name}.npy"))
+def saved(folder, name):
+    """The outcomes of that name on disk."""
+    return read_npy(folder / ("outcomes.npy" if name == "simple" else f"outcomes/{name}.npy"))
 
 
 @pytest.fixture(scope="module")
@@ -107,18 +109,18 @@ def test_a_build_counts_its_jobs_and_goes_on_where_it_stopped(built):
     _, said, between, again = built
     assert said == [(0, JOBS), (1, JOBS), (2, JOBS), (3, JOBS)]
     assert 2 <= between.sum() < SUBSETS * SEEDS  # two subsets and the model of all data
-    assert again[0][0] >= 3 and again[-1] == (JOBS, JOBS) and [done for done, _ in again] == list(range(again[0][0], JOBS + 1))
+    assert again[0][0] >= 3 and again[-1] == (JOBS, JOBS) and [count for count, _ in again] == list(range(again[0][0], JOBS + 1))
 
 
 def test_every_outcome_is_that_of_a_model_trained_by_hand(built, by_hand):
     bank = open_bank(built[0])
-    full = array(built[0] / "full.npy")
+    full = read_npy(built[0] / "full.npy")
     for (subset, seed), expected in by_hand.items():
         if subset < 0:
             np.testing.assert_array_equal(full[seed], expected["simple"])
         else:
             for name, values in expected.items():
-                np.testing.assert_array_equal(kept(built[0], name)[subset, seed], values)
+                np.testing.assert_array_equal(saved(built[0], name)[subset, seed], values)
     assert bank.done().all() and bank.seeds() == [0, 1] and bank.rows() == [0, 1, 2]
 
 
@@ -158,16 +160,16 @@ def test_outcomes_are_the_mean_loss_over_draws_that_all_models_share(built, reci
         rows = zip(draw.x_t, draw.t, draw.noise, strict=True)
         losses = [[((model.predict(x[None], t[None])[0] - e) ** 2).mean() for x, t, e in zip(*row, strict=True)] for row in rows]
     losses = np.array(losses)
-    found = outcomes(model, queries, recipe.measurements, recipe.outcome_draws)
-    np.testing.assert_allclose(found["simple"], losses.mean(1), rtol=1e-5)
-    np.testing.assert_allclose(found["per-timestep"], losses, rtol=2e-3)  # 20 draws, 20 bins; float16
+    measured = outcomes(model, queries, recipe.measurements, recipe.outcome_draws)
+    np.testing.assert_allclose(measured["simple"], losses.mean(1), rtol=1e-5)
+    np.testing.assert_allclose(measured["per-timestep"], losses, rtol=2e-3)  # 20 draws, 20 bins; float16
     monkeypatch.setattr("headwater.gradients.forward.ROWS", 7)
     few = outcomes(model, queries, recipe.measurements, recipe.outcome_draws)
-    np.testing.assert_allclose(few["simple"], found["simple"], rtol=1e-5)
+    np.testing.assert_allclose(few["simple"], measured["simple"], rtol=1e-5)
 
 
 def test_outcomes_that_a_kill_left_uncollected_are_collected_without_training(copy, recipe, sides):
-    expected = {name: kept(copy, name) for name in ("simple", "elbo", "per-timestep")}
+    expected = {name: saved(copy, name) for name in ("simple", "elbo", "per-timestep")}
     np.savez(copy / "parts" / "1_0.npz", **{name: values[1, 0] for name, values in expected.items()})
     for name in ("parts/.2_0.npz.99.part", "outcomes/.elbo.npy.99.part", ".bank.json.99.part"):
         (copy / name).write_bytes(b"half")
@@ -178,7 +180,7 @@ def test_outcomes_that_a_kill_left_uncollected_are_collected_without_training(co
     assert not open_bank(copy).done().all()
     assert list(build(copy, recipe, *sides, HERE)) == [(JOBS, JOBS)] and not list(copy.rglob("*.part"))
     for name, values in expected.items():
-        np.testing.assert_array_equal(kept(copy, name), values)
+        np.testing.assert_array_equal(saved(copy, name), values)
 
 
 def test_a_second_build_of_the_same_bank_is_refused_while_the_first_is_at_work(copy, recipe, sides):
@@ -193,12 +195,12 @@ def test_a_second_build_of_the_same_bank_is_refused_while_the_first_is_at_work(c
 
 
 def test_the_model_of_all_data_is_measured_without_training_it_a_second_time(copy, recipe, sides, monkeypatch):
-    expected = array(copy / "full.npy")
+    expected = read_npy(copy / "full.npy")
     np.save(copy / "full.npy", np.concatenate([np.full_like(expected[:1], np.nan), expected[1:]]))
     (copy / "outcomes" / "checks.npy").unlink()
     forbid_training(monkeypatch)
     assert list(build(copy, recipe, *sides, HERE)) == [(JOBS - 1, JOBS), (JOBS, JOBS)]
-    np.testing.assert_array_equal(array(copy / "full.npy"), expected)
+    np.testing.assert_array_equal(read_npy(copy / "full.npy"), expected)
 
 
 def test_a_bank_without_pictures_makes_them_anew_and_keeps_its_outcomes(copy, recipe, sides, monkeypatch):
@@ -207,18 +209,18 @@ def test_a_bank_without_pictures_makes_them_anew_and_keeps_its_outcomes(copy, re
     for name in before:
         (copy / name).unlink()
     forbid_training(monkeypatch)
-    said = []
-    assert list(build(copy, recipe, *sides, HERE, told=said.append)) == [(JOBS, JOBS)]
-    assert {name: (copy / name).read_bytes() for name in before} == before and not said
+    notes = []
+    assert list(build(copy, recipe, *sides, HERE, warn=notes.append)) == [(JOBS, JOBS)]
+    assert {name: (copy / name).read_bytes() for name in before} == before and not notes
 
 
 def test_outcomes_of_other_pictures_than_the_model_makes_are_told(copy, recipe, sides):
     (copy / "queries.npz").unlink()
-    np.save(copy / "full.npy", 1.2 * array(copy / "full.npy"))
+    np.save(copy / "full.npy", 1.2 * read_npy(copy / "full.npy"))
     (copy / "outcomes" / "checks.npy").unlink()
-    said = []
-    list(build(copy, recipe, *sides, HERE, told=said.append))
-    assert len(said) == 1 and "not those that were measured" in said[0]
+    notes = []
+    list(build(copy, recipe, *sides, HERE, warn=notes.append))
+    assert len(notes) == 1 and "not those that were measured" in notes[0]
 
 
 def test_a_bank_killed_while_its_model_was_saved_trains_it_again(copy, recipe, sides):
@@ -258,15 +260,15 @@ def test_a_damaged_bank_is_told(copy, recipe, sides):
 
 
 def test_a_damaged_file_of_a_job_is_told_and_its_job_done_again(copy, recipe, sides):
-    outcome, expected = array(copy / "outcomes.npy"), array(copy / "outcomes.npy")
+    outcome, expected = read_npy(copy / "outcomes.npy"), read_npy(copy / "outcomes.npy")
     outcome[1, 0] = np.nan
     np.save(copy / "outcomes.npy", outcome)
     (copy / "outcomes" / "checks.npy").unlink()
     (copy / "parts" / "1_0.npz").write_bytes(b"PK\x03\x04 cut short")
-    said = []
-    assert list(build(copy, recipe, *sides, HERE, told=said.append)) == [(JOBS - 1, JOBS), (JOBS, JOBS)]
-    assert len(said) == 1 and "1_0.npz" in said[0] and "measured again" in said[0]
-    np.testing.assert_array_equal(array(copy / "outcomes.npy"), expected)
+    notes = []
+    assert list(build(copy, recipe, *sides, HERE, warn=notes.append)) == [(JOBS - 1, JOBS), (JOBS, JOBS)]
+    assert len(notes) == 1 and "1_0.npz" in notes[0] and "measured again" in notes[0]
+    np.testing.assert_array_equal(read_npy(copy / "outcomes.npy"), expected)
 
 
 @pytest.mark.parametrize(
@@ -278,15 +280,15 @@ def test_a_flipped_bit_is_found_named_and_measured_again(copy, recipe, sides, mo
     path, data = copy / name, bytearray((copy / name).read_bytes())
     data[-3 if where == "values" else 0] ^= 16
     path.write_bytes(data)
-    with pytest.raises(DataError, match=r"checksum is wrong.*bank build" if where == "values" else "Could not read"):
+    with pytest.raises(DataError, match="checksum is wrong" if where == "values" else "Could not read"):
         open_bank(copy)
-    said = []
+    notes = []
     forbid_training(monkeypatch)  # the models are kept
-    done = list(build(copy, recipe, *sides, Place(Here(), models=models), told=said.append))
-    assert said and any(word in said[0] for word in ("subset", "seed", name)) and "again" in said[0]
-    assert done[-1] == (JOBS, JOBS)
+    steps = list(build(copy, recipe, *sides, Workplace(Here(), models=models), warn=notes.append))
+    assert notes and any(word in notes[0] for word in ("subset", "seed", name)) and "again" in notes[0]
+    assert steps[-1] == (JOBS, JOBS)
     if where == "values" and name != "outcomes/checks.npy":
-        assert done[0] == (JOBS - 1, JOBS)
+        assert steps[0] == (JOBS - 1, JOBS)
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -296,10 +298,10 @@ def test_a_full_disk_stops_a_build_clearly_and_it_goes_on_when_there_is_room(
 ):
     """What is too large depends on the limit: the recipe, the training images, the model, or the outcomes."""
     folder = tmp_path / "bank"
-    with small_files(limit), pytest.raises(StorageError, match=r"Could not write.*a second run goes on"):
-        list(build(folder, recipe, *sides, Place(Here(), models=tmp_path / "models")))
+    with small_files(limit), pytest.raises(StorageError, match=r"Could not write.*Free some space or name another folder"):
+        list(build(folder, recipe, *sides, Workplace(Here(), models=tmp_path / "models")))
     assert not list(tmp_path.rglob("*.part"))
-    list(build(folder, recipe, *sides, Place(Here(), models=models)))
+    list(build(folder, recipe, *sides, Workplace(Here(), models=models)))
     for path in built[0].rglob("*.npy"):
         assert path.read_bytes() == (folder / path.relative_to(built[0])).read_bytes()
 
@@ -310,17 +312,17 @@ def test_a_full_disk_stops_a_build_clearly_and_it_goes_on_when_there_is_room(
 def test_a_bank_grows_to_what_a_larger_one_would_have_been(copy, recipe, sides, models, tmp_path):
     larger = replace(recipe, subsets=4, seeds=3, learning=2)
     had = open_bank(copy)
-    first = list(build(copy, larger, *sides, Place(Here(), models=models)))
+    first = list(build(copy, larger, *sides, Workplace(Here(), models=models)))
     assert first[0] == (JOBS, 5 * 3 + 2)
-    whole = tmp_path / "whole"
-    list(build(whole, larger, *sides, Place(Here(), models=models)))
-    for path in sorted(p for p in whole.rglob("*.npy")):
-        assert path.read_bytes() == (copy / path.relative_to(whole)).read_bytes(), path
-    assert (copy / "bank.json").read_bytes() == (whole / "bank.json").read_bytes()
+    undisturbed = tmp_path / "whole"
+    list(build(undisturbed, larger, *sides, Workplace(Here(), models=models)))
+    for path in sorted(p for p in undisturbed.rglob("*.npy")):
+        assert path.read_bytes() == (copy / path.relative_to(undisturbed)).read_bytes(), path
+    assert (copy / "bank.json").read_bytes() == (undisturbed / "bank.json").read_bytes()
     assert np.array_equal(open_bank(copy).subsets[:SUBSETS], had.subsets)
-    more = replace(larger, subsets=5)  # those to learn from move up
-    list(build(copy, more, *sides, Place(Here(), models=models)))
-    grown, small = open_bank(copy), open_bank(whole)
+    largest = replace(larger, subsets=5)  # subsets to learn from move up
+    list(build(copy, largest, *sides, Workplace(Here(), models=models)))
+    grown, small = open_bank(copy), open_bank(undisturbed)
     assert grown.learning_rows() == [5, 6] and np.array_equal(grown.subsets[5:], small.subsets[4:])
     np.testing.assert_array_equal(grown.outcomes()[5:, :1], small.outcomes()[4:, :1])
 
@@ -333,68 +335,64 @@ def test_subsets_to_learn_from_are_apart_and_never_compared_with(recipe, sides, 
 
 
 def test_queries_added_later_are_measured_without_training(copy, recipe, sides, models, monkeypatch, pictures):
-    before, more = open_bank(copy), pictures(3, seed=9)
+    before, added = open_bank(copy), pictures(3, seed=9)
     forbid_training(monkeypatch)
-    adding = build(copy, recipe, *sides, Place(Here(), models=models), more=more)
+    adding = build(copy, recipe, *sides, Workplace(Here(), models=models), new_queries=added)
     assert [next(adding) for _ in range(3)] == [(0, JOBS), (1, JOBS), (2, JOBS)]
     adding.close()
     halfway = open_bank(copy)  # nothing has changed for its readers
     assert halfway.queries.ids == before.queries.ids and halfway.done().all()
     np.testing.assert_array_equal(halfway.outcomes(), before.outcomes())
-    list(build(copy, recipe, *sides, Place(Here(), models=models)))
+    list(build(copy, recipe, *sides, Workplace(Here(), models=models)))
     after = open_bank(copy)
     assert after.queries.split == (*before.queries.split, "added", "added", "added")
     for name in ("simple", "elbo", "per-timestep"):
         np.testing.assert_array_equal(after.outcomes(name)[:, :, :4], before.outcomes(name))
     model = loading.load(copy / "model")
     np.testing.assert_array_equal(
-        array(copy / "full.npy")[0, 4:], outcomes(model, after.queries, (), recipe.outcome_draws)["simple"][4:]
+        read_npy(copy / "full.npy")[0, 4:], outcomes(model, after.queries, (), recipe.outcome_draws)["simple"][4:]
     )
-    assert list(build(copy, recipe, *sides, HERE, more=more)) == [(JOBS, JOBS)]  # they are there already
+    assert list(build(copy, recipe, *sides, HERE, new_queries=added)) == [(JOBS, JOBS)]  # they are there already
 
 
 def test_queries_of_another_size_are_refused(copy, recipe, sides, pictures):
     with pytest.raises(DataError, match=r"Images are 4×4 with 1 channels; the recipe.s network takes 8×8"):
-        next(build(copy, recipe, *sides, HERE, more=pictures(1, side=4)))
+        next(build(copy, recipe, *sides, HERE, new_queries=pictures(1, side=4)))
 
 
 def test_growth_puts_finished_jobs_where_they_belong_and_mends_what_is_damaged(copy, recipe, sides, models, tmp_path):
-    """A job's file of a subset to learn from is not taken for one to compare with; damage does not get a new checksum."""
+    """Files of subsets to learn from keep their meaning; damage does not get a new checksum."""
     small, large = replace(recipe, learning=2), replace(recipe, subsets=5, learning=2)
-    place = Place(Here(), models=models)
-    list(build(copy, small, *sides, place))
+    workplace = Workplace(Here(), models=models)
+    list(build(copy, small, *sides, workplace))
     (copy / "outcomes.npy").write_bytes(bytes(bytearray((copy / "outcomes.npy").read_bytes()[:-3]) + b"\x01\x02\x03"))
-    first = {name: kept(copy, name)[3, 0] for name in ("simple", "elbo", "per-timestep")}
+    first = {name: saved(copy, name)[3, 0] for name in ("simple", "elbo", "per-timestep")}
     np.savez(copy / "parts" / "3_0.npz", **first)
-    said = []
-    list(build(copy, large, *sides, place, told=said.append))
-    assert any("checksum" in line for line in said)
-    whole = tmp_path / "whole"
-    list(build(whole, large, *sides, place))
-    for path in whole.rglob("*.npy"):
-        assert path.read_bytes() == (copy / path.relative_to(whole)).read_bytes(), path
+    notes = []
+    list(build(copy, large, *sides, workplace, warn=notes.append))
+    assert any("checksum" in line for line in notes)
+    undisturbed = tmp_path / "whole"
+    list(build(undisturbed, large, *sides, workplace))
+    for path in undisturbed.rglob("*.npy"):
+        assert path.read_bytes() == (copy / path.relative_to(undisturbed)).read_bytes(), path
 
 
 def test_a_growth_that_was_killed_is_finished_by_the_next_build(copy, recipe, sides, models, tmp_path, monkeypatch):
-    larger, place = replace(recipe, subsets=5), Place(Here(), models=models)
+    larger, workplace = replace(recipe, subsets=5), Workplace(Here(), models=models)
 
-    save = ledger.save
-
-    def killed(path, values):
-        if path.name == "subsets.npy":
-            raise KeyboardInterrupt
-        save(path, values)
+    def killed(*_):
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ledger, "save", killed)
-        next(build(copy, larger, *sides, place))
+        patch.setattr("headwater.retraining.grow.write_subsets", killed)
+        next(build(copy, larger, *sides, workplace))
     assert (copy / "parts" / "growth.npz").exists()
-    list(build(copy, larger, *sides, place))
+    list(build(copy, larger, *sides, workplace))
     assert not (copy / "parts" / "growth.npz").exists()
-    whole = tmp_path / "whole"
-    list(build(whole, larger, *sides, place))
-    for path in whole.rglob("*.npy"):
-        assert path.read_bytes() == (copy / path.relative_to(whole)).read_bytes(), path
+    undisturbed = tmp_path / "whole"
+    list(build(undisturbed, larger, *sides, workplace))
+    for path in undisturbed.rglob("*.npy"):
+        assert path.read_bytes() == (copy / path.relative_to(undisturbed)).read_bytes(), path
 
 
 def test_a_set_to_learn_from_that_growth_changes_loses_its_outcomes(recipe, pictures, tmp_path):
@@ -408,41 +406,41 @@ def test_a_set_to_learn_from_that_growth_changes_loses_its_outcomes(recipe, pict
 
 
 def test_a_bank_may_grow_while_queries_are_added(copy, recipe, sides, models, pictures):
-    place, more = Place(Here(), models=models), pictures(2, seed=9)
-    adding = build(copy, recipe, *sides, place, more=more)
+    workplace, added = Workplace(Here(), models=models), pictures(2, seed=9)
+    adding = build(copy, recipe, *sides, workplace, new_queries=added)
     assert [next(adding) for _ in range(2)] == [(0, JOBS), (1, JOBS)]
     adding.close()
-    list(build(copy, replace(recipe, subsets=4), *sides, place))
+    list(build(copy, replace(recipe, subsets=4), *sides, workplace))
     bank = open_bank(copy)
     assert bank.done().all() and bank.done().shape == (4, 2) and len(bank.queries) == 6
 
 
 def test_asking_again_for_the_same_queries_adds_them_once(copy, recipe, sides, models, pictures, monkeypatch):
-    place, more = Place(Here(), models=models), pictures(2, seed=9)
-    twice = Examples(np.concatenate([more.images, more.images]))
+    workplace, added = Workplace(Here(), models=models), pictures(2, seed=9)
+    twice = Examples(np.concatenate([added.images, added.images]))
     for _ in range(2):
-        adding = build(copy, recipe, *sides, place, more=twice)
+        adding = build(copy, recipe, *sides, workplace, new_queries=twice)
         next(adding)
         next(adding)
         adding.close()
-    added = (copy / "parts" / "added.npz").read_bytes()
-    list(build(copy, recipe, *sides, place, more=more))
+    waiting = (copy / "parts" / "added.npz").read_bytes()
+    list(build(copy, recipe, *sides, workplace, new_queries=added))
     assert len(open_bank(copy).queries) == 6
-    (copy / "parts" / "added.npz").write_bytes(added)  # as if killed before it was removed
+    (copy / "parts" / "added.npz").write_bytes(waiting)  # as if killed before it was removed
     assert list(build(copy, recipe, *sides, HERE)) == [(JOBS, JOBS)] and len(open_bank(copy).queries) == 6
 
 
 def test_images_the_network_cannot_be_shown_are_refused_before_anything_is_written(recipe, sides, pictures, tmp_path):
     conditional = replace(recipe, model=dict(recipe.model) | {"num_class_embeds": 3})
     labelled = Examples(sides[0].images, labels=np.arange(N) % 3)
-    for what, one, other, words in (
+    for changed, training, held_out, words in (
         (recipe, sides[0], pictures(2, channels=3), "with 3 channels"),
         (recipe, pictures(4, side=16), sides[1], "16×16"),
         (conditional, labelled, sides[1], "labels of the images are none"),
         (conditional, Examples(sides[0].images, labels=np.arange(N)), labelled, "0 … 11; expected 0 … 2"),
     ):
         with pytest.raises(DataError, match=words):
-            next(build(tmp_path / "bank", what, one, other, HERE))
+            next(build(tmp_path / "bank", changed, training, held_out, HERE))
         assert not (tmp_path / "bank").exists()
 
 
@@ -453,7 +451,7 @@ def test_the_number_of_threads_changes_nothing(built, recipe, sides, tmp_path):
     finally:
         torch.set_num_threads(1)
     assert loading.load(tmp_path / "bank" / "model").fingerprint == loading.load(built[0] / "model").fingerprint
-    np.testing.assert_array_equal(kept(tmp_path / "bank", "simple"), kept(built[0], "simple"))
+    np.testing.assert_array_equal(saved(tmp_path / "bank", "simple"), saved(built[0], "simple"))
 
 
 @pytest.mark.parametrize("name", ["subsets.npy", "train.npz", "bank.json"])
@@ -473,10 +471,10 @@ def test_other_files_of_a_damaged_bank_are_told_too(copy, pictures, name):
 
 
 def test_damaged_subsets_are_written_again(copy, recipe, sides):
-    whole = (copy / "subsets.npy").read_bytes()
-    (copy / "subsets.npy").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    before = (copy / "subsets.npy").read_bytes()
+    (copy / "subsets.npy").write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     assert list(build(copy, recipe, *sides, HERE)) == [(JOBS, JOBS)]
-    assert (copy / "subsets.npy").read_bytes() == whole
+    assert (copy / "subsets.npy").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["full", "checks", "outcomes"])
@@ -486,10 +484,10 @@ def test_files_that_are_no_measurements_are_none(copy, name):
 
 
 def test_without_a_common_stream_every_subset_has_its_own(recipe, sides, built):
-    kept = open_bank(built[0]).subsets
+    subsets = open_bank(built[0]).subsets
     network = unet.Network(recipe.model)
-    common = [training_of(network, recipe, kept, (m, 0)).seed for m in range(-1, 3)]
-    apart = [training_of(network, replace(recipe, common=False), kept, (m, 0)).seed for m in range(-1, 3)]
+    common = [training_of(network, recipe, subsets, (m, 0)).seed for m in range(-1, 3)]
+    apart = [training_of(network, replace(recipe, common=False), subsets, (m, 0)).seed for m in range(-1, 3)]
     assert common == [0, 0, 0, 0] and len(set(apart)) == 4 and apart[0] == 0
 
 

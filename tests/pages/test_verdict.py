@@ -1,14 +1,16 @@
-"""What the report says of methods that were held against retrained models."""
+"""Sentences about methods that were compared with retrained models."""
 
 import pytest
 
-from headwater.pages.verdict import Bar, Split, lead, listed, verdict
+from headwater.pages.verdict import Bar, Split, lead, listed, truths, verdict
+from headwater.run import open_run
+from toy_runs import TRUTH
 
 CHANCE = Bar("Random scores", "random", 0.0, -0.03, 0.03)
 
 
-def bar(who, value, spread=0.02, **more):
-    return Bar(who, "method", value, value - spread, value + spread, **more)
+def bar(name, value, spread=0.02, **fields):
+    return Bar(name, "method", value, value - spread, value + spread, **fields)
 
 
 def split(*bars, name="held-out"):
@@ -36,9 +38,9 @@ def test_nothing_else_is_called_the_opposite(value, words):
 
 def test_the_lead_is_paired_and_says_where_it_is_unclear():
     """A and B rise and fall together, so their difference is certain; C is as good as A but for chance."""
-    a = bar("A", 0.3, each=[0.2, 0.4, 0.3, 0.3], resampled=[0.1, 0.3, 0.5])
-    b = bar("B", 0.2, each=[0.1, 0.3, 0.4, 0.0], resampled=[0.0, 0.2, 0.4])
-    c = bar("C", 0.29, each=[0.3, 0.3, 0.3, 0.26], resampled=[0.3, 0.3, 0.3])
+    a = bar("A", 0.3, per_query=[0.2, 0.4, 0.3, 0.3], resampled=[0.1, 0.3, 0.5])
+    b = bar("B", 0.2, per_query=[0.1, 0.3, 0.4, 0.0], resampled=[0.0, 0.2, 0.4])
+    c = bar("C", 0.29, per_query=[0.3, 0.3, 0.3, 0.26], resampled=[0.3, 0.3, 0.3])
     text = lead(split(b, c, a)).replace("\N{NO-BREAK SPACE}", " ")
     assert text == (
         "A is ahead of B (by 0.10, 0.10 to 0.10; above on 75 % of the pictures). "
@@ -47,9 +49,24 @@ def test_the_lead_is_paired_and_says_where_it_is_unclear():
 
 
 def test_a_single_method_and_records_without_resamples_have_no_lead():
-    assert lead(split(bar("A", 0.3, each=[0.3], resampled=[0.3]))) == ""
+    assert lead(split(bar("A", 0.3, per_query=[0.3], resampled=[0.3]))) == ""
     assert lead(split(bar("A", 0.3), bar("B", 0.2))) == ""
 
 
 def test_lists_are_read_aloud():
     assert [listed("abc"[:k]) for k in range(4)] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_only_an_interval_above_chance_is_called_better(make):
+    (truth,) = truths([open_run(make(ground_truth=TRUTH))])
+    assert truth.verdicts == [
+        "D-TRAK predicts retraining better than chance on the held-out pictures, but not clearly on the generated."
+    ]
+    worse = {**TRUTH, "splits": {"gen": TRUTH["splits"]["gen"]}}
+    (truth,) = truths([open_run(make("worse", ground_truth=worse))])
+    assert "does not clearly predict" in truth.verdicts[0]
+
+
+def test_figures_of_two_banks_are_never_set_side_by_side(make):
+    runs = [open_run(make(bank, ground_truth={**TRUTH, "bank": bank})) for bank in ("one", "two")]
+    assert [truth.bank for truth in truths(runs)] == ["one", "two"]

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, pictures):
+def folder(tmp_path_factory, pictures):
     """A folder with a tiny Stable Diffusion and two styles' pictures without prompts."""
     root = tmp_path_factory.mktemp("commands")
     with torch.random.fork_rng():
@@ -30,10 +30,10 @@ def place(tmp_path_factory, pictures):
 
 
 @pytest.fixture
-def command(place, monkeypatch, capsys):
+def command(folder, monkeypatch, capsys):
     """Runs `headwater` there, in this process: what it prints, and what it is refused with."""
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("HEADWATER_STORE", str(place / "store"))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HEADWATER_STORE", str(folder / "store"))
 
     def run(*words, code=0):
         capsys.readouterr()
@@ -43,9 +43,9 @@ def command(place, monkeypatch, capsys):
             ended = 0
         except SystemExit as end:
             ended = end.code or 0
-        said = capsys.readouterr()
-        assert ended == code, said.err
-        return said.out if code == 0 else said.err
+        output = capsys.readouterr()
+        assert ended == code, output.err
+        return output.out if code == 0 else output.err
 
     return run
 
@@ -63,9 +63,9 @@ def bank(command):
     return open_bank("bank")
 
 
-def test_a_bank_is_built_and_remembers_all_of_it(command, bank, place):
+def test_a_bank_is_built_and_remembers_all_of_it(command, bank, folder):
     recipe = bank.info["recipe"]
-    assert recipe["adapters"] == {"base": str(place / "stable"), "rank": 2, "guidance": Adapters(base="").guidance}
+    assert recipe["adapters"] == {"base": str(folder / "stable"), "rank": 2, "guidance": Adapters(base="").guidance}
     assert recipe["model"] == {} and recipe["training"]["learning_rate"] == 3e-4 and recipe["training"]["steps"] == 2
     assert recipe["data"]["caption"] == recipe["held_out"]["caption"] == "a {group} p"
     assert bank.queries.prompts == ("a style 0 p", "a style 1 p", "a style 0 p", "a style 0 p", "a style 1 p")
@@ -78,9 +78,9 @@ def test_a_bank_is_built_and_remembers_all_of_it(command, bank, place):
 def test_attribution_on_it_gets_a_figure_of_lds(command, bank):
     command("attribute", "--bank", "bank", "--method", "d-trak", *FAST, "--out", "run")
     truth = json.loads(Path("run/run.json").read_text())["ground_truth"]
-    found = json.loads(command("lds", "run", "bank", "--json"))
+    figures = json.loads(command("lds", "run", "bank", "--json"))
     assert len(truth["per_query"]) == len(bank.queries) and np.isfinite(truth["per_query"]).all()
-    assert all(-1 <= found["splits"][split]["lds"] <= 1 for split in ("val", "gen"))
+    assert all(-1 <= figures["splits"][split]["lds"] <= 1 for split in ("val", "gen"))
     command("attribute", "--bank", "bank", "--method", "random", "--out", "chance")
     assert "random" in command("lds", "run", "chance", "bank")
     command("tune", "--bank", "bank", "--method", "trak", *FAST, "--field", "damping", "--values", "0.1,1")
@@ -106,11 +106,11 @@ def test_pictures_are_made_again_without_their_sources(command, bank):
     command("attribute", "--bank", "bank", "--method", "pixel", "--out", "pixel")
     words = ("pixel", "--bank", "bank", "--out", "removal", "--queries", "2", "--remove", "2", "--workers", "1")
     command("counterfactual", *words)
-    found = json.loads(Path("removal/counterfactual.json").read_text())
-    assert found["sampler"] == "ddim, 50 steps, guidance 7.5"
-    (name,) = found["methods"].keys() - {RANDOM}
-    assert min(found["methods"][name]["removed"]["2"]["l2"]["each"]) > 0
-    places = [bank.queries.ids.index(name) for name in found["queries"]]
+    record = json.loads(Path("removal/counterfactual.json").read_text())
+    assert record["sampler"] == "ddim, 50 steps, guidance 7.5"
+    (name,) = record["methods"].keys() - {RANDOM}
+    assert min(record["methods"][name]["removed"]["2"]["l2"]["each"]) > 0
+    places = [bank.queries.ids.index(name) for name in record["queries"]]
     assert np.array_equal(np.load("removal/pictures.npz")["before"], bank.queries.images[places])
 
 
@@ -121,11 +121,11 @@ def test_queries_are_added_with_prompts_of_the_same_caption(command, bank):
 
 def test_such_a_bank_is_planned(command, bank, monkeypatch):
     monkeypatch.setattr("headwater.cost.bank.PATIENCE", 0.05)
-    found = json.loads(command("plan", "bank", "--json"))
-    counts = found["counts"]
+    cost = json.loads(command("plan", "bank", "--json"))
+    counts = cost["counts"]
     assert counts["sampling"] == 3 * 50 * 2 and counts["steps"] == 2 * counts["trainings"]  # with guidance twice the passes
     assert counts["parameters"] == sum(p.size for p in _adapters("bank/model")) and counts["trainings"] == 5
-    assert min(found["seconds_a_picture"].values()) > 0
+    assert min(cost["seconds_a_picture"].values()) > 0
 
 
 def _adapters(folder):

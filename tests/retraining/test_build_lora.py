@@ -1,4 +1,4 @@
-"""A bank of adapters: stopped, killed, grown, moved, against every model trained here by hand; and all that asks a bank."""
+"""A bank of adapters: stopped, killed, grown, moved, used, compared with models trained by hand."""
 
 import json
 import shutil
@@ -14,10 +14,11 @@ from headwater.attribution.attribute import attribute
 from headwater.attribution.experiment import run
 from headwater.attribution.open import Models, Sources, open_experiment
 from headwater.attribution.sweep import settings
-from headwater.bank import array, open_bank
+from headwater.bank import open_bank
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.encoding import decoded, encoded
 from headwater.diffusion.sample import conditioned, sample
+from headwater.disk.npy import read_npy
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, ModelError, OptionError
 from headwater.evaluate.ground_truth import of_run
@@ -27,12 +28,13 @@ from headwater.models import loading, lora
 from headwater.models.adapters import Tuning
 from headwater.models.cache import trained
 from headwater.models.train import Recipe, train
-from headwater.retraining.build import Place, build
-from headwater.retraining.counterfactual import RANDOM, collected, planned, remove
+from headwater.retraining.build import build
+from headwater.retraining.counterfactual import RANDOM, collect_results, plan_removals, remove
 from headwater.retraining.jobs import trainable, training_of
 from headwater.retraining.outcomes import outcomes
 from headwater.retraining.queries import on_paths
-from headwater.retraining.recipe import Adapters, BankRecipe, Source, from_fields
+from headwater.retraining.recipe import Adapters, BankRecipe, DataSource, from_fields
+from headwater.retraining.workplace import Workplace
 from headwater.run import open_run
 from headwater.workers import Here, Pool
 
@@ -53,8 +55,8 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recipe(base):
     return BankRecipe(
-        data=Source(name="train.npz"),
-        held_out=Source(name="held-out.npz"),
+        data=DataSource(name="train.npz"),
+        held_out=DataSource(name="held-out.npz"),
         adapters=Adapters(base=str(base), rank=2, guidance=2.0),
         training=Recipe(steps=2, batch=4, learning_rate=1e-1, betas=(0.9, 0.999), checkpoints=2),
         subsets=SUBSETS,
@@ -78,20 +80,20 @@ def sides(pictures):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def workplace(tmp_path_factory):
     """Where the first build keeps models, latents and embedded prompts."""
     root = tmp_path_factory.mktemp("kept")
-    return Place(Here(), models=root / "models", store=FeatureStore(root / "store"))
+    return Workplace(Here(), models=root / "models", store=FeatureStore(root / "store"))
 
 
 @pytest.fixture(scope="module")
-def built(recipe, sides, place, tmp_path_factory):
+def built(recipe, sides, workplace, tmp_path_factory):
     """A bank whose build was stopped after two jobs, in another process, and gone on with here."""
     folder = tmp_path_factory.mktemp("bank") / "bank"
-    first = build(folder, recipe, *sides, replace(place, crew=Pool(1)))
+    first = build(folder, recipe, *sides, replace(workplace, crew=Pool(1)))
     assert [next(first) for _ in range(3)] == [(0, JOBS), (1, JOBS), (2, JOBS)]
     first.close()
-    assert list(build(folder, recipe, *sides, place))[-1] == (JOBS, JOBS)
+    assert list(build(folder, recipe, *sides, workplace))[-1] == (JOBS, JOBS)
     return folder
 
 
@@ -109,20 +111,20 @@ def forbid_training(monkeypatch):
         monkeypatch.setattr(where, lambda *_, **__: pytest.fail("trained"))
 
 
-def test_every_outcome_is_that_of_adapters_trained_by_hand(built, base, recipe, sides, place):
+def test_every_outcome_is_that_of_adapters_trained_by_hand(built, base, recipe, sides, workplace):
     bank = open_bank(built)
-    network = Tuning(loading.load(base), place.store, 2)
+    network = Tuning(loading.load(base), workplace.store, 2)
     for subset in range(-1, SUBSETS):
         model = train(network, sides[0], recipe.training, 0, keep=None if subset < 0 else bank.subsets[subset])
-        found = outcomes(model, encoded(model, bank.queries, place.store), recipe.measurements, recipe.outcome_draws)
-        there = array(built / "full.npy")[0] if subset < 0 else bank.outcomes()[subset, 0]
-        np.testing.assert_array_equal(there, found["simple"])
+        expected = outcomes(model, encoded(model, bank.queries, workplace.store), recipe.measurements, recipe.outcome_draws)
+        saved = read_npy(built / "full.npy")[0] if subset < 0 else bank.outcomes()[subset, 0]
+        np.testing.assert_array_equal(saved, expected["simple"])
     assert np.ptp(bank.outcomes()[:, 0], axis=0).min() > 0  # what is left out is seen
     assert bank.done().all() and bank.subsets.sum() == SUBSETS * N // 2
 
 
-def test_the_model_opens_by_itself_with_its_checkpoints_and_is_the_one_trained_on_all_data(built, base, recipe, sides, place):
-    expected = train(Tuning(loading.load(base), place.store, 2), sides[0], recipe.training, 0)
+def test_the_model_opens_by_itself_with_its_checkpoints_and_is_the_one_trained_on_all_data(built, base, recipe, sides, workplace):
+    expected = train(Tuning(loading.load(base), workplace.store, 2), sides[0], recipe.training, 0)
     model = loading.load(built / "model", checkpoints=2)
     assert model.fingerprint == expected.fingerprint == model.checkpoints[-1].fingerprint != model.checkpoints[0].fingerprint
     assert json.loads((built / "model" / "base.json").read_text()) == {"base": str(base), "size": [16, 16]}
@@ -133,9 +135,9 @@ def test_generated_queries_are_guided_pictures_of_the_training_prompts_in_blocks
     model, queries = loading.load(built / "model"), open_bank(built).queries
     assert queries.prompts == (*sides[1].prompts, "a a p", "a a p", "a a p", "a b p", "a b p")
     assert queries.split == ("val",) * 2 + ("gen",) * GENERATED and np.array_equal(queries.images[:2], sides[1].images)
-    told = model.text.embed(queries.prompts[2:])
-    made = sample(model, range(GENERATED), 0, steps=3, predict=conditioned(model, told, 2.0)).pictures
-    assert np.array_equal(queries.images[2:], to_uint8(decoded(model, made).numpy()))
+    prompts = model.text.embed(queries.prompts[2:])
+    latents = sample(model, range(GENERATED), 0, steps=3, predict=conditioned(model, prompts, 2.0)).pictures
+    assert np.array_equal(queries.images[2:], to_uint8(decoded(model, latents).numpy()))
 
 
 def test_the_recipe_is_kept_and_comes_back(built, recipe, base):
@@ -144,14 +146,14 @@ def test_the_recipe_is_kept_and_comes_back(built, recipe, base):
 
 
 def test_two_processes_and_another_store_make_the_same_bank(built, recipe, sides, tmp_path):
-    place = Place(Pool(2), models=tmp_path / "models", store=FeatureStore(tmp_path / "store"))
-    list(build(tmp_path / "bank", recipe, *sides, place))
+    workplace = Workplace(Pool(2), models=tmp_path / "models", store=FeatureStore(tmp_path / "store"))
+    list(build(tmp_path / "bank", recipe, *sides, workplace))
     assert files(tmp_path / "bank") == files(built)
 
 
 def test_a_build_killed_in_the_middle_of_a_training_ends_as_an_undisturbed_one(built, recipe, sides, tmp_path, monkeypatch):
-    """The first model dies after its first checkpoint, a subset's likewise, and the pictures before they are written."""
-    place, folder = Place(Here(), models=tmp_path / "models", store=FeatureStore(tmp_path / "store")), tmp_path / "bank"
+    """Killed after the first checkpoint of a model, and before the pictures are written."""
+    workplace, folder = Workplace(Here(), models=tmp_path / "models", store=FeatureStore(tmp_path / "store")), tmp_path / "bank"
     save = keeping.written
 
     def killed(*_, **__):
@@ -159,113 +161,117 @@ def test_a_build_killed_in_the_middle_of_a_training_ends_as_an_undisturbed_one(b
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(lora, "written", _once(lora.written, killed))
-        list(build(folder, recipe, *sides, place))
+        list(build(folder, recipe, *sides, workplace))
     assert not loading.has_model(folder / "model")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("headwater.retraining.build.queries_of", killed)
-        list(build(folder, recipe, *sides, place))
+        list(build(folder, recipe, *sides, workplace))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(keeping, "written", killed)
-        list(build(folder, recipe, *sides, place))
+        list(build(folder, recipe, *sides, workplace))
     assert save is keeping.written and list((tmp_path / "models").glob("*.state"))
-    list(build(folder, recipe, *sides, place))
+    list(build(folder, recipe, *sides, workplace))
     assert files(folder) == files(built)
 
 
 def _once(function, then, calls=3):
-    """`function` for so many calls, then `then`."""
-    left = [calls]
+    """`function` for the given number of calls, then `then`."""
+    count = [0]
 
     def called(*arguments, **named):
-        left[0] -= 1
-        return (function if left[0] >= 0 else then)(*arguments, **named)
+        count[0] += 1
+        return (function if count[0] <= calls else then)(*arguments, **named)
 
     return called
 
 
-def test_kept_models_are_the_adapters_alone_and_are_not_trained_again(built, recipe, sides, place, monkeypatch):
-    kept = open_bank(built).subsets
-    network = trainable(recipe, (16, 16), place.store)
-    training = training_of(network, recipe, kept, (1, 0))
-    path = place.models / f"{training.name(sides[0])}.safetensors"
+def test_kept_models_are_the_adapters_alone_and_are_not_trained_again(built, recipe, sides, workplace, monkeypatch):
+    subsets = open_bank(built).subsets
+    network = trainable(recipe, (16, 16), workplace.store)
+    training = training_of(network, recipe, subsets, (1, 0))
+    path = workplace.models / f"{training.name(sides[0])}.safetensors"
     assert path.stat().st_size < 20_000 < 4 * sum(p.numel() for p in network.base.module.parameters())
     forbid_training(monkeypatch)
-    model = trained(training, sides[0], place.models)
-    assert len(list(place.models.iterdir())) == SUBSETS and all("lora_" in name for name in model.parameters())
+    model = trained(training, sides[0], workplace.models)
+    assert len(list(workplace.models.iterdir())) == SUBSETS and all("lora_" in name for name in model.parameters())
 
 
-def test_everything_that_decides_adapters_is_in_their_name(recipe, sides, place):
-    network = trainable(recipe, (16, 16), place.store)
+def test_everything_that_decides_adapters_is_in_their_name(recipe, sides, workplace):
+    network = trainable(recipe, (16, 16), workplace.store)
     training = training_of(network, recipe, np.ones((1, N), bool), (0, 0))
-    other = replace(network.base, fingerprint="of other weights")
-    others = [replace(network, rank=3), replace(network, base=other)]
-    names = [training.name(sides[0]), *(replace(training, network=each).name(sides[0]) for each in others)]
+    base = replace(network.base, fingerprint="of other weights")
+    networks = [network, replace(network, rank=3), replace(network, base=base)]
+    names = [replace(training, network=changed).name(sides[0]) for changed in networks]
     assert len({*names, training.name(replace(sides[0], prompts=("a q p",) * N))}) == 4
 
 
-def test_queries_added_later_are_measured_without_training(copy, recipe, sides, place, monkeypatch):
-    before, more = open_bank(copy), replace(sides[1].take([1]), images=255 - sides[1].images[1:])
+def test_queries_added_later_are_measured_without_training(copy, recipe, sides, workplace, monkeypatch):
+    before, added = open_bank(copy), replace(sides[1].take([1]), images=255 - sides[1].images[1:])
     with pytest.raises(DataError, match="conditioned on prompts and the images have none"):
-        next(build(copy, recipe, *sides, place, more=replace(more, prompts=None)))
+        next(build(copy, recipe, *sides, workplace, new_queries=replace(added, prompts=None)))
     forbid_training(monkeypatch)
-    list(build(copy, recipe, *sides, place, more=more))
+    list(build(copy, recipe, *sides, workplace, new_queries=added))
     after = open_bank(copy)
     assert after.queries.prompts == (*before.queries.prompts, "a b p") and after.done().all()
     np.testing.assert_array_equal(after.outcomes()[:, :, :-1], before.outcomes())
 
 
-def test_a_bank_grows_to_what_a_larger_one_would_have_been(copy, recipe, sides, place, tmp_path):
+def test_a_bank_grows_to_what_a_larger_one_would_have_been(copy, recipe, sides, workplace, tmp_path):
     larger = replace(recipe, subsets=4, learning=1)
-    list(build(copy, larger, *sides, place))
-    list(build(tmp_path / "whole", larger, *sides, place))
+    list(build(copy, larger, *sides, workplace))
+    list(build(tmp_path / "whole", larger, *sides, workplace))
     assert files(copy) == files(tmp_path / "whole")
 
 
-def test_a_bank_without_pictures_makes_them_anew(copy, recipe, sides, place, monkeypatch):
+def test_a_bank_without_pictures_makes_them_anew(copy, recipe, sides, workplace, monkeypatch):
     forbid_training(monkeypatch)
-    before, said = files(copy), []
+    before, notes = files(copy), []
     for name in ("train.npz", "queries.npz"):
         (copy / name).unlink()
-    list(build(copy, recipe, *sides, place, told=said.append))
-    assert files(copy) == before and not said
+    list(build(copy, recipe, *sides, workplace, warn=notes.append))
+    assert files(copy) == before and not notes
 
 
-def test_a_base_that_moved_is_named_and_found_again(copy, recipe, sides, place, base, tmp_path, monkeypatch):
-    moved = shutil.copytree(base, tmp_path / "moved")
+def test_a_base_that_moved_is_named_and_found_again(copy, recipe, sides, workplace, base, tmp_path, monkeypatch):
+    folder = shutil.copytree(base, tmp_path / "moved")
     away = replace(recipe, adapters=replace(recipe.adapters, base=str(tmp_path / "gone")))
     for path in copy.rglob("base.json"):
         path.write_text(path.read_text().replace(str(base), str(tmp_path / "gone")))
     with pytest.raises(ModelError, match=r"bank/model were trained on .*/gone, which cannot be opened.*model/base.json"):
         loading.load(copy / "model")
     with pytest.raises(ModelError, match="gone"):
-        next(build(copy, away, *sides, place))
+        next(build(copy, away, *sides, workplace))
     forbid_training(monkeypatch)
-    here = replace(recipe, adapters=replace(recipe.adapters, base=str(moved)))
-    assert list(build(copy, here, *sides, place)) == [(JOBS, JOBS)]
-    assert from_fields(open_bank(copy).info["recipe"]) == here
+    moved = replace(recipe, adapters=replace(recipe.adapters, base=str(folder)))
+    assert list(build(copy, moved, *sides, workplace)) == [(JOBS, JOBS)]
+    assert from_fields(open_bank(copy).info["recipe"]) == moved
     assert loading.load(copy / "model", checkpoints=2).fingerprint == loading.load(copy / "checkpoints" / "step-2").fingerprint
 
 
-def test_another_base_other_prompts_and_another_rank_are_refused(copy, recipe, sides, place, base, tmp_path):
+def test_another_base_other_prompts_and_another_rank_are_refused(copy, recipe, sides, workplace, base, tmp_path):
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(1)
         tiny_pipelines.stable(tmp_path / "words").save_pretrained(tmp_path / "other")
-    other = replace(recipe, adapters=replace(recipe.adapters, base=str(tmp_path / "other")))
+    based = replace(recipe, adapters=replace(recipe.adapters, base=str(tmp_path / "other")))
     prompted = [replace(side, prompts=("a q p",) * len(side)) for side in sides]
     ranked = replace(recipe, adapters=replace(recipe.adapters, rank=3))
-    for what, images, word in ((other, sides, "another base"), (recipe, prompted, "another prompts"), (ranked, sides, "adapters")):
+    for changed, images, word in (
+        (based, sides, "another base"),
+        (recipe, prompted, "another prompts"),
+        (ranked, sides, "adapters"),
+    ):
         with pytest.raises(OptionError, match=word):
-            next(build(copy, what, *images, place))
+            next(build(copy, changed, *images, workplace))
 
 
-def test_what_the_base_cannot_do_is_told_before_anything_is_written(recipe, sides, place, tmp_path):
+def test_what_the_base_cannot_do_is_told_before_anything_is_written(recipe, sides, workplace, tmp_path):
     pipelines = {"sd3": tiny_pipelines.sd3(tmp_path / "words"), "dit": tiny_pipelines.dit()}
     for name, pipeline in pipelines.items():
         pipeline.save_pretrained(tmp_path / name)
     pipelines = {name: replace(recipe, adapters=replace(recipe.adapters, base=str(tmp_path / name))) for name in pipelines}
     small = [Examples(side.images[:, :8, :8], prompts=side.prompts) for side in sides]
     bare = [Examples(side.images) for side in sides]
-    for what, images, words in (
+    for changed, images, words in (
         (pipelines["sd3"], sides, "'elbo'"),
         (replace(pipelines["sd3"], measurements=("simple",), sampler="ddpm"), sides, "'ddpm'"),
         (pipelines["dit"], sides, "no LoRA of a DiTTransformer2DModel"),
@@ -273,51 +279,51 @@ def test_what_the_base_cannot_do_is_told_before_anything_is_written(recipe, side
         (replace(recipe, scheme="half"), bare, "the images have none"),
     ):
         with pytest.raises((DataError, ModelError, OptionError), match=words):
-            next(build(tmp_path / "bank", what, *images, place))
+            next(build(tmp_path / "bank", changed, *images, workplace))
         assert not (tmp_path / "bank").exists()
 
 
 @pytest.mark.parametrize("method", ["d-trak", "k-fac", "journey-trak", "tracin"])
-def test_attribution_on_the_bank_gets_a_figure(built, place, tmp_path, method):
+def test_attribution_on_the_bank_gets_a_figure(built, workplace, tmp_path, method):
     fields = {"timesteps": 2} | ({"checkpoints": 2} if method == "tracin" else {})
-    what = open_experiment(method, fields, Sources(), Models([]), str(built))
-    run(what, tmp_path / "run", place.store)
+    opened = open_experiment(method, fields, Sources(), Models([]), str(built))
+    run(opened, tmp_path / "run", workplace.store)
     truth = open_run(tmp_path / "run").info["ground_truth"]
-    assert np.isfinite([*truth["per_query"]]).all() and len(truth["per_query"]) == len(what.queries)
-    found = of_run(tmp_path / "run", open_bank(built))
-    assert all(-1 <= row["lds"] <= 1 for row in found["splits"].values())
+    assert np.isfinite([*truth["per_query"]]).all() and len(truth["per_query"]) == len(opened.queries)
+    figures = of_run(tmp_path / "run", open_bank(built))
+    assert all(-1 <= split.lds.mean <= 1 for split in figures.splits.values())
 
 
-def test_an_ensemble_is_of_adapters_retrained_on_further_subsets(copy, recipe, sides, place):
-    list(build(copy, replace(recipe, learning=1), *sides, place))
-    models = Models([], 1, place.models, store=place.store)
-    (found,) = open_experiment("d-trak", {}, Sources(), models, str(copy)).models
-    network, bank = trainable(recipe, (16, 16), place.store), open_bank(copy)
-    assert found.fingerprint == train(network, sides[0], recipe.training, 0, keep=bank.subsets[SUBSETS]).fingerprint
+def test_an_ensemble_is_of_adapters_retrained_on_further_subsets(copy, recipe, sides, workplace):
+    list(build(copy, replace(recipe, learning=1), *sides, workplace))
+    models = Models([], 1, workplace.models, store=workplace.store)
+    (model,) = open_experiment("d-trak", {}, Sources(), models, str(copy)).models
+    network, bank = trainable(recipe, (16, 16), workplace.store), open_bank(copy)
+    assert model.fingerprint == train(network, sides[0], recipe.training, 0, keep=bank.subsets[SUBSETS]).fingerprint
 
 
-def test_a_sweep_of_dampings_is_of_what_the_model_is_shown(built, place):
-    what = open_experiment("d-trak", {"timesteps": 2}, Sources(), Models([]), str(built))
-    found = settings(what, {"damping": [0.1, 1.0]}, place.store)
-    alone = replace(what.made(), damping=0.1)
-    expected = attribute(what.models[0], what.train, what.queries, method=alone, store=place.store).values
-    np.testing.assert_allclose(found[(("damping", 0.1),)], expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+def test_a_sweep_of_dampings_is_of_what_the_model_is_shown(built, workplace):
+    opened = open_experiment("d-trak", {"timesteps": 2}, Sources(), Models([]), str(built))
+    scores = settings(opened, {"damping": [0.1, 1.0]}, workplace.store)
+    alone = replace(opened.built(), damping=0.1)
+    expected = attribute(opened.models[0], opened.train, opened.queries, method=alone, store=workplace.store).values
+    np.testing.assert_allclose(scores[(("damping", 0.1),)], expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
 
 
-def test_a_picture_is_made_again_without_its_sources(built, recipe, sides, place, tmp_path):
+def test_a_picture_is_made_again_without_its_sources(built, recipe, sides, workplace, tmp_path):
     bank = open_bank(built)
-    what = planned(bank, [], 2, [2])
-    assert list(remove(what, tmp_path, place))[-1] == (4, 4)
-    found = collected(what, tmp_path, place)
-    assert found["sampler"] == "ddim, 3 steps, guidance 2"
-    query, keep = what.queries[0], what.removals()[(RANDOM, 2, what.queries[0])].kept
-    network = trainable(recipe, (16, 16), place.store)
-    model, told = train(network, sides[0], recipe.training, 0, keep=keep), bank.queries.prompts[query : query + 1]
-    predict = conditioned(model, model.text.embed(told), 2.0)
+    removals = plan_removals(bank, [], 2, [2])
+    assert list(remove(removals, tmp_path, workplace))[-1] == (4, 4)
+    record = collect_results(removals, tmp_path, workplace)
+    assert record["sampler"] == "ddim, 3 steps, guidance 2"
+    query, keep = removals.queries[0], removals.after(RANDOM, 2)[0].mask
+    network = trainable(recipe, (16, 16), workplace.store)
+    model, prompts = train(network, sides[0], recipe.training, 0, keep=keep), bank.queries.prompts[query : query + 1]
+    predict = conditioned(model, model.text.embed(prompts), 2.0)
     after = decoded(model, sample(model, range(query - 2, query - 1), 0, steps=3, predict=predict).pictures).numpy()
     pictures = np.load(tmp_path / "pictures.npz")
     np.testing.assert_array_equal(pictures["before"][0], bank.queries.images[query])
-    assert found["methods"][RANDOM]["removed"]["2"]["l2"]["each"][0] > 0
+    assert record["methods"][RANDOM]["removed"]["2"]["l2"]["each"][0] > 0
     assert any(np.array_equal(np.squeeze(pictures[name])[0], to_uint8(after)[0]) for name in pictures.files if name != "before")
 
 

@@ -1,4 +1,4 @@
-"""A build killed -9 at twenty random moments loses at most the job in flight, and ends bit for bit as an undisturbed one.
+"""A build killed -9 at twenty random moments loses one job at most, and ends bit for bit undisturbed.
 
 The process that is killed is forked from one that has imported torch and done nothing with it.
 """
@@ -15,33 +15,36 @@ KILLS = 20
 SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
-from headwater import building, seeds
-from headwater.archive import read_examples
-from headwater.jobs import Here
-from headwater.recipes import from_fields
+from headwater import seeds
+from headwater.disk.npz import read_examples
+from headwater.retraining import build
+from headwater.retraining.recipe import from_fields
+from headwater.retraining.workplace import Workplace
+from headwater.workers import Here
 
 root, kills = Path(sys.argv[1]), int(sys.argv[2])
 recipe = from_fields(json.loads((root / "recipe.json").read_text()))
 sides = read_examples(root / "train.npz"), read_examples(root / "val.npz")
-measure = building.outcome
+measure = build.outcome
 
-def counted(shared, job):
+def counted(inputs, job):
     with (root / "begun.txt").open("a") as file:
         file.write(f"{job}\\n")
-    return measure(shared, job)
+    return measure(inputs, job)
 
 def child(folder):
     pid = os.fork()
     if pid:
         return pid
-    for _ in building.build(root / folder, recipe, *sides, building.Place(Here(), models=root / "models" / folder)):
+    workplace = Workplace(Here(), models=root / "models" / folder)
+    for _ in build.build(root / folder, recipe, *sides, workplace):
         pass
     os._exit(0)
 
 began = time.monotonic()
 assert os.waitpid(child("whole"), 0)[1] == 0
 took = time.monotonic() - began
-building.outcome = counted
+build.outcome = counted
 moments = seeds.stream(0, "kills").uniform(0, 0.1 * took, size=kills)
 killed = 0
 for moment in moments:
@@ -59,12 +62,12 @@ def test_a_build_killed_at_twenty_random_moments_ends_as_an_undisturbed_one(smal
     from headwater.diffusion.draws import Draws
     from headwater.disk.npz import write_examples
     from headwater.models.train import Recipe
-    from headwater.retraining.recipe import BankRecipe, Source
+    from headwater.retraining.recipe import BankRecipe, DataSource
 
     training = Recipe(steps=20, batch=8, learning_rate=1e-2, checkpoints=2)
     recipe = BankRecipe(
-        data=Source(name="train.npz"),
-        held_out=Source(name="val.npz"),
+        data=DataSource(name="train.npz"),
+        held_out=DataSource(name="val.npz"),
         model=smallest,
         training=training,
         subsets=9,
@@ -79,11 +82,11 @@ def test_a_build_killed_at_twenty_random_moments_ends_as_an_undisturbed_one(smal
     write_examples(tmp_path / "val.npz", pictures(2, seed=1))
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.fields()))
     words = [sys.executable, "-c", SCRIPT, str(tmp_path), str(KILLS)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["killed"] > KILLS // 2
-    assert jobs <= found["begun"] <= jobs + found["killed"]  # each kill costs one job at most
+    process = subprocess.run(words, capture_output=True, text=True, timeout=500)
+    assert process.returncode == 0, process.stderr
+    counts = json.loads(process.stdout.splitlines()[-1])
+    assert counts["killed"] > KILLS // 2
+    assert jobs <= counts["begun"] <= jobs + counts["killed"]  # each kill costs one job at most
     assert files(tmp_path / "whole") == files(tmp_path / "killed")
 
 
