@@ -18,7 +18,7 @@ from headwater.attribution.attribute import Clock, scores_of_sets
 from headwater.bank import Bank, open_bank
 from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore
-from headwater.methods import METHODS, learns, make, method_class
+from headwater.methods import METHODS, make, method_class, needs_bank
 from headwater.models import loading
 from headwater.retraining.queries import on_paths
 
@@ -43,7 +43,7 @@ def main() -> None:
 
 def measured(name: str, bank: Bank, model: Any) -> dict[str, Any]:
     """Seconds to fit and score, and bytes in the store afterwards."""
-    fields = FIELDS.get(name, {}) | ({"subsets": tuple(range(40))} if learns(method_class(name)) else {})
+    fields = FIELDS.get(name, {}) | ({"subsets": tuple(range(40))} if needs_bank(method_class(name)) else {})
     method = make(name, fields, bank)
     with tempfile.TemporaryDirectory() as empty:
         store, clock = FeatureStore(Path(empty)), Clock()

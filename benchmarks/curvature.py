@@ -30,7 +30,7 @@ from headwater.curvature.factors import factors
 from headwater.curvature.fisher import Fisher
 from headwater.curvature.kfac import Curvature, kfac
 from headwater.curvature.parameters import factored
-from headwater.curvature.products import Streamed, sides
+from headwater.curvature.products import Streamed, query_sides
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.examples import Examples
@@ -104,7 +104,7 @@ def scoring(
 ) -> Callable[[], object]:
     """Products of the training gradients with this many held queries."""
     rows = torch.as_tensor(seeds.normal((queries, basis.p), 0, "benchmark queries"), dtype=torch.float32)
-    held = sides(basis, rows.split(1), [Damping(value) for value in grid])
+    held = query_sides(basis, rows.split(1), [Damping(value) for value in grid])
     streamed = Streamed(model, examples, basis, draws, False, held)
     return lambda: list(streamed.products(slice(None)))
 

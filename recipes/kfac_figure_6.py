@@ -12,7 +12,7 @@ import numpy as np
 import pages
 from engine import Given, main
 from headwater.curvature.compression import held
-from headwater.curvature.products import pieces_of, sides
+from headwater.curvature.products import pieces_of, query_sides
 from headwater.linalg.damping import Damping
 from headwater.linalg.rank import spearman
 from whole import whole_gradients
@@ -40,7 +40,7 @@ def page(given: Given) -> None:
     exact = (solved.double() @ g.double().T).numpy()
     lines = [["", "bytes a query", "Pearson", "Spearman", "Pearson, as in the paper", "Spearman, as in the paper"]]
     for kind in ("float32", *KINDS):
-        (side,) = sides(curvature, [v], [Damping(1e-8, absolute=True)], compression=kind)
+        (side,) = query_sides(curvature, [v], [Damping(1e-8, absolute=True)], compression=kind)
         theirs = held(solved, pieces_of(curvature), kind)
         mine = side.products(u)[:, :-1].T.numpy()
         size = sum(each.bytes for each in side.queries) / len(v)

@@ -12,7 +12,7 @@ import numpy as np
 
 import pages
 from engine import Given, main
-from headwater.curvature.refinement import Exact
+from headwater.curvature.refinement import ExactSolver
 from headwater.curvature.stored import in_order_of_content
 from headwater.diffusion.draws import Draws
 from headwater.evaluate.lds import LDS, against, difference
@@ -38,7 +38,7 @@ def page(given: Given) -> None:
     chosen = tuple(np.array(given.bank.chosen or range(len(split)))[places].tolist())
     bank = replace(given.bank, queries=given.bank.queries.take(places), chosen=chosen)
     v = whole.of(bank.queries, whole.method.draws())
-    exact = Exact(whole.model, in_order_of_content(bank.train), Draws(2, "antithetic"), whole.curvature.pattern)
+    exact = ExactSolver(whole.model, in_order_of_content(bank.train), Draws(2, "antithetic"), whole.curvature.pattern)
     parts = dict.fromkeys(split[places])
     heads = [f"{pages.SPLITS.get(part, part)}{more}" for part in parts for more in ("", ", minus none")]
     lines = [f"| λ | steps | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]

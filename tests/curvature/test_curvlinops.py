@@ -20,7 +20,7 @@ N = 3
 
 
 class Net(nn.Module):
-    """A strided convolution, a dilated one, a linear layer at every position, and one of the whole; they take every parameter."""
+    """Strided and dilated convolutions, a linear layer at every position, and a linear layer over all positions."""
 
     def __init__(self):
         super().__init__()
@@ -35,8 +35,8 @@ class Net(nn.Module):
         return self.out(torch.tanh(self.positions(x)).flatten(1)).view(-1, 1, 8, 8)
 
 
-class OfBoth(nn.Module):
-    """The same network of one tensor that holds x_t and t, with a flat output: one loss term an example."""
+class Flat(nn.Module):
+    """`Net` as a function of one tensor that holds x_t and t, with a flat output: one loss term an example."""
 
     def __init__(self, module):
         super().__init__()
@@ -53,18 +53,18 @@ def setting(pictures):
     return Denoiser(module, linear(), (1, 8, 8), "net"), pictures(N)
 
 
-def theirs(kind, model, examples, fisher, **options):
-    """Their operator on all draws as one batch; targets sampled from the model are output − η/√2, with our η."""
+def reference(kind, model, examples, fisher, **options):
+    """curvlinops' operator on all draws as one batch; targets sampled from the model are output − η/√2, with our η."""
     draw = fisher.drawn(model, examples, slice(None)).draw
     eta = draw.noise.flatten(1)
 
-    class Same(kind):
+    class SharedDraws(kind):
         def draw_label(self, output):
             return output.detach() - eta / 2**0.5
 
     both = torch.cat([draw.x_t.flatten(1), draw.t.to(draw.x_t)], 1)
-    outer = OfBoth(model.module)
-    return Same(
+    outer = Flat(model.module)
+    return SharedDraws(
         outer,
         nn.MSELoss(),
         list(outer.parameters()),
@@ -78,26 +78,28 @@ def theirs(kind, model, examples, fisher, **options):
 @pytest.mark.parametrize("joint", [False, True], ids=["separate", "joint"])
 @pytest.mark.parametrize("variant", ["expand", "reduce"])
 @pytest.mark.parametrize("kind", ["model", "loss"])
-def test_factors_are_theirs(setting, kind, variant, joint):
-    """Their mean-reduced MSELoss scales true gradients, like sampled ones, by √d: their empirical B is d times ours."""
+def test_factors_are_those_of_curvlinops(setting, kind, variant, joint):
+    """curvlinops' mean-reduced MSELoss scales true gradients, like sampled ones, by √d: its empirical B is d times ours."""
     model, examples = setting
     fisher = Fisher(draws=DRAWS, kind=kind)
-    other = theirs(curvlinops.KFACLinearOperator, model, examples, fisher, kfac_approx=variant, separate_weight_and_bias=not joint)
-    other.compute_kronecker_factors()
+    expected = reference(
+        curvlinops.KFACLinearOperator, model, examples, fisher, kfac_approx=variant, separate_weight_and_bias=not joint
+    )
+    expected.compute_kronecker_factors()
     ours, scale = factors(model, examples, fisher, variant=variant, joint=joint), D if kind == "loss" else 1
     for name in ("down", "conv", "positions", "out"):
-        A, B = other._input_covariances[f"inner.{name}"], other._gradient_covariances[f"inner.{name}"]
+        A, B = expected._input_covariances[f"inner.{name}"], expected._gradient_covariances[f"inner.{name}"]
         torch.testing.assert_close(ours.mean(f"{name}/A"), A, rtol=1e-4, atol=1e-10)
         torch.testing.assert_close(ours.mean(f"{name}/B") * scale, B, rtol=1e-4, atol=1e-10)
 
 
 @pytest.mark.parametrize("joint", [False, True], ids=["separate", "joint"])
-def test_both_operators_multiply_alike(setting, joint):
+def test_both_operators_multiply_like_curvlinops(setting, joint):
     model, examples = setting
     fisher = Fisher(draws=DRAWS)
     basis = kfac(model, factors(model, examples, fisher, joint=joint))
     better = ekfac(basis, squares(model, examples, fisher, basis, group=1))
     v = torch.randn(2, basis.p, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for ours, kind in ((basis, curvlinops.KFACLinearOperator), (better, curvlinops.EKFACLinearOperator)):
-        other = theirs(kind, model, examples, fisher, separate_weight_and_bias=not joint)
-        torch.testing.assert_close(ours.matvec(v), (other @ v.T).T, rtol=1e-4, atol=1e-7)
+        expected = reference(kind, model, examples, fisher, separate_weight_and_bias=not joint)
+        torch.testing.assert_close(ours.matvec(v), (expected @ v.T).T, rtol=1e-4, atol=1e-7)

@@ -1,4 +1,4 @@
-"""K-FAC and EK-FAC as operators: exact where they must be, right in their own basis, and close to the truth in the right order."""
+"""K-FAC and EK-FAC as operators: exact where they must be, right in their basis, EK-FAC closer to the truth than K-FAC."""
 
 from itertools import pairwise
 
@@ -25,7 +25,7 @@ MODEL, LOSS = Fisher(draws=DRAWS), Fisher(draws=DRAWS, kind="loss")
 
 
 class Plain(nn.Module):
-    """Linear layers, one after the other; `dead` has one whose output is not used."""
+    """Linear layers, one after the other; with `dead`, one more whose output is not used."""
 
     def __init__(self, *sizes, dead=False):
         super().__init__()
@@ -51,18 +51,18 @@ def dense(operator):
 
 
 def each_gradient(model, examples, fisher, pattern):
-    """Every draw's own gradient [n·d, p], by torch.func."""
-    given = fisher.drawn(model, examples, slice(None))
-    return of_draws(model, fisher.measurement, given.draw, given.condition, model.parameters(pattern))
+    """The gradient of every single draw [n·d, p], by torch.func."""
+    inputs = fisher.drawn(model, examples, slice(None))
+    return of_draws(model, fisher.measurement, inputs.draw, inputs.condition, model.parameters(pattern))
 
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_k_fac_is_exact_for_one_linear_layer(pictures, joint):
-    """Its curvature is E[ã ãᵀ] ⊗ (2/d)I exactly: MC only has to find the identity, so that is given to it here."""
+    """Its curvature is E[ã ãᵀ] ⊗ (2/d)I exactly: Monte Carlo only estimates the identity, which is filled in here."""
     model, examples = plain(4, 4), pictures(6, side=2)
-    found = factors(model, examples, MODEL, joint=joint)
-    found.tensors["layers.0/B"].copy_(torch.eye(4) * 2 / 4 * found.counts["layers.0/B"])
-    exact, operator = ggn(model, examples, DRAWS), dense(kfac(model, found))
+    sums = factors(model, examples, MODEL, joint=joint)
+    sums.tensors["layers.0/B"].copy_(torch.eye(4) * 2 / 4 * sums.counts["layers.0/B"])
+    exact, operator = ggn(model, examples, DRAWS), dense(kfac(model, sums))
     if not joint:  # separate blocks leave out what weight and bias have in common
         exact[:16, 16:] = exact[16:, :16] = 0
     torch.testing.assert_close(operator, exact)
@@ -75,8 +75,8 @@ def test_k_fac_is_exact_for_a_single_draw_of_a_single_example_without_weight_sha
     g = each_gradient(model, examples, fisher, "*")[0]
     operator, places = dense(kfac(model, factors(model, examples, fisher, joint=True))), [15, 16]
     for first, size in zip((0, places[0]), places, strict=True):
-        here = slice(first, first + size)
-        torch.testing.assert_close(operator[here, here], torch.outer(g[here], g[here]))
+        block = slice(first, first + size)
+        torch.testing.assert_close(operator[block, block], torch.outer(g[block], g[block]))
 
 
 @pytest.mark.parametrize("joint", [False, True], ids=["separate", "joint"])
@@ -84,9 +84,9 @@ def test_k_fac_is_exact_for_a_single_draw_of_a_single_example_without_weight_sha
 def test_corrected_eigenvalues_are_the_brute_force_diagonal_in_their_basis(tiny, pictures, fisher, joint):
     model, examples = tiny(), pictures(3)
     basis = kfac(model, factors(model, examples, fisher, joint=joint))
-    found = ekfac(basis, squares(model, examples, fisher, basis, group=1))
+    corrected = ekfac(basis, squares(model, examples, fisher, basis, group=1))
     g = each_gradient(model, examples, fisher, basis.pattern)
-    torch.testing.assert_close(found.values, basis.coordinates(g).square().mean(0), rtol=1e-8, atol=1e-16)
+    torch.testing.assert_close(corrected.values, basis.coordinates(g).square().mean(0), rtol=1e-8, atol=1e-16)
 
 
 def test_of_averaged_draws_the_eigenvalues_are_those_of_the_mean_gradients(tiny, pictures):
@@ -94,35 +94,35 @@ def test_of_averaged_draws_the_eigenvalues_are_those_of_the_mean_gradients(tiny,
     fisher = Fisher(draws=DRAWS, kind="loss", average=True)
     basis = kfac(model, factors(model, examples, fisher))
     g = torch.cat(list(gradients(model, examples, simple, DRAWS, pattern=basis.pattern)))
-    found = ekfac(basis, squares(model, examples, fisher, basis, group=1))
-    torch.testing.assert_close(found.values, basis.coordinates(g).square().mean(0), rtol=1e-8, atol=1e-16)
+    corrected = ekfac(basis, squares(model, examples, fisher, basis, group=1))
+    torch.testing.assert_close(corrected.values, basis.coordinates(g).square().mean(0), rtol=1e-8, atol=1e-16)
 
 
 @pytest.mark.parametrize("group", [1, 3])
 def test_how_many_rows_go_through_at_once_changes_no_eigenvalue_and_parts_add_up(tiny, pictures, group):
     model, examples = tiny(**{"block_out_channels": (8, 8)}), pictures(5)
     basis = kfac(model, factors(model, examples, MODEL))
-    whole = squares(model, examples, MODEL, basis, group=group)
+    together = squares(model, examples, MODEL, basis, group=group)
     for rows in (1, 6, 7):
         again = squares(model, examples, MODEL, basis, group=group, rows=rows)
-        for name, each in whole.tensors.items():
-            torch.testing.assert_close(again.tensors[name], each, rtol=1e-8, atol=1e-14)
+        for name, sums in together.tensors.items():
+            torch.testing.assert_close(again.tensors[name], sums, rtol=1e-8, atol=1e-14)
     if group == 1:
         parts = merged([squares(model, examples.take(rows), MODEL, basis, group=1) for rows in ([0], [1, 2, 3, 4])])
-        assert parts.counts == whole.counts
-        torch.testing.assert_close(ekfac(basis, parts).values, ekfac(basis, whole).values)
+        assert parts.counts == together.counts
+        torch.testing.assert_close(ekfac(basis, parts).values, ekfac(basis, together).values)
 
 
 @pytest.mark.parametrize("fisher", [MODEL, LOSS], ids=["model", "loss"])
 def test_squares_of_signed_sums_have_the_same_mean(pictures, fisher):
-    """Over many namings of signs and η, to within four standard errors; duplicates, whose η are the same, among the examples."""
+    """Over many seeds of signs and η, to within four standard errors; with duplicates, whose η are equal, in the examples."""
     model, examples = plain(4, 3, 4), pictures(4, side=2).take([0, 1, 2, 3, 0, 0])
     basis = kfac(model, factors(model, examples, fisher))
     means = []
     for group in (1, 5):
         several = [Fisher(draws=DRAWS, kind=fisher.kind, seed=seed) for seed in range(40)]
-        found = [ekfac(basis, squares(model, examples, each, basis, group=group)).values for each in several]
-        means.append(torch.stack(found))
+        values = [ekfac(basis, squares(model, examples, seeded, basis, group=group)).values for seeded in several]
+        means.append(torch.stack(values))
     exact, grouped = means
     error = (exact.var(0) / 40 + grouped.var(0) / 40).sqrt()
     off = (exact.mean(0) - grouped.mean(0)).abs()
@@ -138,21 +138,21 @@ def test_the_monte_carlo_fisher_converges_to_the_exact_ggn_and_ek_fac_is_nearer_
     basis = kfac(model, factors(model, examples, fisher, joint=True))
     better = ekfac(basis, squares(model, examples, fisher, basis, group=1))
     blocks = torch.zeros_like(exact)
-    for here in (slice(0, 15), slice(15, 31)):
-        blocks[here, here] = exact[here, here]
-    first, second = (float((dense(each) - blocks).norm() / blocks.norm()) for each in (basis, better))
+    for block in (slice(0, 15), slice(15, 31)):
+        blocks[block, block] = exact[block, block]
+    first, second = (float((dense(operator) - blocks).norm() / blocks.norm()) for operator in (basis, better))
     assert second < first < 0.5
 
 
 def test_eigenvalues_of_other_eigenvectors_are_refused(pictures):
     model, examples = plain(4, 3, 4), pictures(3, side=2)
-    one, other = (kfac(model, factors(model, examples, each)) for each in (MODEL, LOSS))
+    one, two = (kfac(model, factors(model, examples, fisher)) for fisher in (MODEL, LOSS))
     with pytest.raises(ModelError, match="not to"):
-        ekfac(one, squares(model, examples, LOSS, other))
+        ekfac(one, squares(model, examples, LOSS, two))
     with pytest.raises(OptionError, match="group is 0"):
-        squares(model, examples, LOSS, other, group=0)
+        squares(model, examples, LOSS, two, group=0)
     with pytest.raises(ModelError, match="were made with the model"):
-        squares(plain(4, 5, 4), examples, LOSS, other)
+        squares(plain(4, 5, 4), examples, LOSS, two)
 
 
 def test_files_hold_the_same_operator(tiny, pictures, tmp_path):
@@ -161,16 +161,16 @@ def test_files_hold_the_same_operator(tiny, pictures, tmp_path):
     basis.save(tmp_path / "k-fac.safetensors")
     again = load_curvature(tmp_path / "k-fac.safetensors", model)
     assert again.basis == basis.basis and again.left_out == basis.left_out and again.pattern == basis.pattern
-    found = squares(model, examples, MODEL, again)
-    found.save(tmp_path / "squares.safetensors")
+    sums = squares(model, examples, MODEL, again)
+    sums.save(tmp_path / "squares.safetensors")
     better = ekfac(basis, load_sums(tmp_path / "squares.safetensors", model))
     better.save(tmp_path / "ek-fac.safetensors")
     v = torch.randn(2, basis.p, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.equal(load_curvature(tmp_path / "ek-fac.safetensors").solve(v, Damping(0.1)), better.solve(v, Damping(0.1)))
     assert torch.equal(again.solve(v, Damping(0.1)), basis.solve(v, Damping(0.1)))
     size = (tmp_path / "k-fac.safetensors").stat().st_size
-    kept = sum(b.left.numel() + b.right.numel() for b in basis.blocks if not b.name.endswith("bias")) + basis.p
-    assert size < 8 * kept + 100_000  # a weight and its bias share their eigenvectors
+    numbers = sum(b.left.numel() + b.right.numel() for b in basis.blocks if not b.name.endswith("bias")) + basis.p
+    assert size < 8 * numbers + 100_000  # a weight and its bias share their eigenvectors
     with pytest.raises(ModelError, match="made with the model"):
         load_curvature(tmp_path / "k-fac.safetensors", plain(4, 4))
 
@@ -178,10 +178,10 @@ def test_files_hold_the_same_operator(tiny, pictures, tmp_path):
 def test_a_dead_layer_gives_zero_and_no_nan(pictures):
     model, examples = plain(4, 3, 4, dead=True), pictures(3, side=2)
     basis = kfac(model, factors(model, examples, MODEL))
-    found = ekfac(basis, squares(model, examples, MODEL, basis))
-    for each in (basis, found):
-        assert each.dead == ("dead.weight", "dead.bias")
-        solved = each.solve(torch.ones(1, each.p, dtype=torch.float64), Damping(0.1))
+    corrected = ekfac(basis, squares(model, examples, MODEL, basis))
+    for operator in (basis, corrected):
+        assert operator.dead == ("dead.weight", "dead.bias")
+        solved = operator.solve(torch.ones(1, operator.p, dtype=torch.float64), Damping(0.1))
         assert torch.isfinite(solved).all() and not solved[:, -10:].any() and solved[:, :-10].all()
 
 
@@ -193,11 +193,11 @@ def test_a_model_whose_layers_are_all_dead_is_refused(pictures):
 
 def test_float32_models_are_decomposed_in_float64(tiny, pictures):
     model, wide, examples = tiny(torch.float32), tiny(), pictures(2)
-    found = factors(model, examples, MODEL)
-    assert all(each.dtype == torch.float64 for each in found.tensors.values())
-    basis = kfac(model, found)
+    sums = factors(model, examples, MODEL)
+    assert all(tensor.dtype == torch.float64 for tensor in sums.tensors.values())
+    basis = kfac(model, sums)
     assert basis.values.dtype == torch.float64 and basis.blocks[0].left.dtype == torch.float32
     expected = kfac(wide, factors(wide, examples, MODEL))
     v = torch.randn(2, basis.p, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found, exact = basis.solve(v.float(), Damping(0.1)), expected.solve(v, Damping(0.1))
-    assert float((found - exact).norm() / exact.norm()) < 1e-4
+    narrow, exact = basis.solve(v.float(), Damping(0.1)), expected.solve(v, Damping(0.1))
+    assert float((narrow - exact).norm() / exact.norm()) < 1e-4

@@ -50,7 +50,7 @@ def odd():
 
 
 def patches(module, a):
-    """ã at every position [s, i], straight from the definition: what each weight is multiplied with, by autograd."""
+    """ã at every position [s, i], from the definition: the factor of each weight, by autograd."""
     if isinstance(module, nn.Linear):
         return a.reshape(-1, a.shape[-1])
     probe = nn.Conv2d(
@@ -62,8 +62,8 @@ def patches(module, a):
     ).flatten(1)
 
 
-def sides_of(model, fisher, given):
-    """Of one gradient: ã and g at every position of every call, [s, i] and [s, o] of each layer, from a plain backward pass."""
+def sides_of(model, fisher, inputs):
+    """ã [s, i] and g [s, o] of one gradient, for each layer at every position of every call, from a plain backward pass."""
     sides, hooks = {}, []
 
     def watch(name, module, a, output):
@@ -75,7 +75,7 @@ def sides_of(model, fisher, given):
             hooks.append(module.register_forward_hook(lambda m, args, output, name=name: watch(name, m, args[0], output)))
     measure, total = pseudo if fisher.kind == "model" else simple, 0.0
     for d in range(fisher.rows):
-        draw = given.one(0, d).draw
+        draw = inputs.one(0, d).draw
         total = total + measure(model.predict(draw.x_t[0], draw.t[0])[None], draw, model.schedule).sum()
     (total / fisher.rows).backward()
     for hook in hooks:
@@ -91,10 +91,10 @@ def sides_of(model, fisher, given):
 
 def by_hand(model, examples, fisher, variant, joint):
     """A and B of every layer, one gradient at a time."""
-    sums, given = {}, fisher.drawn(model, examples, slice(None))
-    n = len(given.draw.t)
+    sums, inputs = {}, fisher.drawn(model, examples, slice(None))
+    n = len(inputs.draw.t)
     for u in range(n):
-        row = Drawn(Draw(*(part[u : u + 1] for part in given.draw)), {})
+        row = Drawn(Draw(*(part[u : u + 1] for part in inputs.draw)), {})
         for name, (a, g) in sides_of(model, fisher, row).items():
             if joint and model.module.get_submodule(name).bias is not None:
                 a = F.pad(a, (0, 1), value=1.0)
@@ -111,59 +111,59 @@ def by_hand(model, examples, fisher, variant, joint):
 @pytest.mark.parametrize("kind", KINDS)
 def test_factors_are_those_of_one_gradient_at_a_time(odd, pictures, kind, variant, joint):
     examples = pictures(3)
-    found = factors(odd, examples, KINDS[kind], variant=variant, joint=joint)
+    sums = factors(odd, examples, KINDS[kind], variant=variant, joint=joint)
     expected = by_hand(odd, examples, KINDS[kind], variant, joint)
-    assert set(found.tensors) == set(expected)
-    for name, each in expected.items():
-        torch.testing.assert_close(found.mean(name), each, rtol=1e-9, atol=1e-12)
+    assert set(sums.tensors) == set(expected)
+    for name, factor in expected.items():
+        torch.testing.assert_close(sums.mean(name), factor, rtol=1e-9, atol=1e-12)
 
 
-def close(found, expected):
-    assert found.counts == dict(expected.counts)
-    for name, each in expected.tensors.items():
-        torch.testing.assert_close(found.tensors[name], each, rtol=1e-9, atol=1e-12)
+def close(sums, expected):
+    assert sums.counts == dict(expected.counts)
+    for name, tensor in expected.tensors.items():
+        torch.testing.assert_close(sums.tensors[name], tensor, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("variant", ["expand", "reduce"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_how_many_rows_go_through_at_once_changes_nothing_and_parts_add_up(odd, pictures, kind, variant):
     examples, fisher = pictures(5), KINDS[kind]
-    whole = factors(odd, examples, fisher, variant=variant)
+    together = factors(odd, examples, fisher, variant=variant)
     for rows in (1, 3, 7):
-        close(factors(odd, examples, fisher, variant=variant, rows=rows), whole)
+        close(factors(odd, examples, fisher, variant=variant, rows=rows), together)
     parts = [factors(odd, examples.take(rows), fisher, variant=variant) for rows in ([0, 1], [2], [3, 4])]
     total = merged(parts)
-    close(total, whole)
-    assert [part["gradients"] for part in total.parts] == [each.parts[0]["gradients"] for each in parts]
+    close(total, together)
+    assert [part["gradients"] for part in total.parts] == [part.parts[0]["gradients"] for part in parts]
 
 
-def test_what_is_no_part_of_the_same_sum_is_not_added(odd, pictures):
-    first, other = pictures(2), pictures(2, seed=1)
+def test_parts_of_different_sums_are_not_added(odd, pictures):
+    first, second = pictures(2), pictures(2, seed=1)
     part = factors(odd, first, KINDS["model"])
     with pytest.raises(OptionError, match="given twice"):
-        merged([part, factors(odd, other, KINDS["model"]), part])
+        merged([part, factors(odd, second, KINDS["model"]), part])
     with pytest.raises(OptionError, match="differ in fisher: model and loss"):
-        merged([part, factors(odd, other, KINDS["loss"])])
+        merged([part, factors(odd, second, KINDS["loss"])])
     with pytest.raises(OptionError, match="differ in variant: expand and reduce"):
-        merged([part, factors(odd, other, KINDS["model"], variant="reduce")])
+        merged([part, factors(odd, second, KINDS["model"], variant="reduce")])
 
 
 def test_a_file_holds_the_same_sums_and_is_refused_for_another_model(odd, pictures, tmp_path):
-    whole = factors(odd, pictures(2), KINDS["model"])
-    whole.save(tmp_path / "factors.safetensors")
-    found = load_sums(tmp_path / "factors.safetensors", odd)
-    close(found, whole)
-    assert found.about == whole.about and list(found.parts) == [{**whole.parts[0], "draws": found.parts[0]["draws"]}]
-    assert found.parts[0]["draws"] == {"timesteps": 2, "strategy": "antithetic", "noises": 2, "seed": 0}
-    assert merged([found, factors(odd, pictures(1, seed=3), KINDS["model"])]).counts["last/B"] == 12
+    saved = factors(odd, pictures(2), KINDS["model"])
+    saved.save(tmp_path / "factors.safetensors")
+    loaded = load_sums(tmp_path / "factors.safetensors", odd)
+    close(loaded, saved)
+    assert loaded.about == saved.about and list(loaded.parts) == [{**saved.parts[0], "draws": loaded.parts[0]["draws"]}]
+    assert loaded.parts[0]["draws"] == {"timesteps": 2, "strategy": "antithetic", "noises": 2, "seed": 0}
+    assert merged([loaded, factors(odd, pictures(1, seed=3), KINDS["model"])]).counts["last/B"] == 12
     with pytest.raises(ModelError, match="made with the model odd; this model is another"):
         load_sums(tmp_path / "factors.safetensors", Denoiser(odd.module, odd.schedule, odd.shape, "another"))
     with pytest.raises(ModelError, match="made with the model odd"):
-        kfac(Denoiser(odd.module, odd.schedule, odd.shape, "another"), found)
+        kfac(Denoiser(odd.module, odd.schedule, odd.shape, "another"), loaded)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "foreign"])
-def test_a_damaged_file_is_told_in_one_paragraph(odd, pictures, tmp_path, damage):
+def test_a_damaged_file_is_one_paragraph_of_error(odd, pictures, tmp_path, damage):
     path = tmp_path / "factors.safetensors"
     factors(odd, pictures(1), KINDS["model"]).save(path)
     raw = bytearray(path.read_bytes())
@@ -171,22 +171,22 @@ def test_a_damaged_file_is_told_in_one_paragraph(odd, pictures, tmp_path, damage
     path.write_bytes({"cut": bytes(raw[:-100]), "flipped": bytes(raw), "foreign": b"PK\x03\x04" * 9}.get(damage, b""))
     if damage == "missing":
         path.unlink()
-    with pytest.raises(StorageError, match=r"factors\.safetensors") as told:
+    with pytest.raises(StorageError, match=r"factors\.safetensors") as error:
         load_sums(path, odd)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_norms_are_left_out_and_named_and_the_pattern_gives_the_vectors(odd, tiny):
-    found = factored(odd)
-    assert found.left_out == ("norm.weight", "norm.bias")
-    assert [(place.name, place.height, place.columns) for place in found.places(False)][:3] == [
+    layers = factored(odd)
+    assert layers.left_out == ("norm.weight", "norm.bias")
+    assert [(place.name, place.height, place.columns) for place in layers.places(False)][:3] == [
         ("first.weight", 3, ((0, 9),)),
         ("first.bias", 3, ((27, 1),)),
         ("around.weight", 2, ((30, 9),)),
     ]
-    assert [place.columns for place in found.places(True)][:2] == [((0, 9), (27, 1)), ((30, 9),)]
-    sizes = [place.height * sum(width for _, width in place.columns) for place in found.places(True)]
-    assert sum(sizes) == sum(each.numel() for each in odd.parameters(found.pattern).values())
+    assert [place.columns for place in layers.places(True)][:2] == [((0, 9), (27, 1)), ((30, 9),)]
+    sizes = [place.height * sum(width for _, width in place.columns) for place in layers.places(True)]
+    assert sum(sizes) == sum(parameter.numel() for parameter in odd.parameters(layers.pattern).values())
     assert "class_embedding.weight" in factored(tiny(classes=3)).left_out
 
 

@@ -1,4 +1,4 @@
-"""The exact Gauss–Newton matrix: against Jacobians by finite differences, against its own matvec, and as a Hessian."""
+"""The exact Gauss–Newton matrix against Jacobians by finite differences, against its matvec, and as a Hessian."""
 
 import pytest
 import torch
@@ -20,15 +20,16 @@ PATTERN = "conv_in.*|*.to_q.*|class_embedding.weight"
 def test_the_matrix_is_that_of_finite_differences(tiny, pictures, classes):
     model, examples = tiny(classes=classes), pictures(2, classes=classes)
     parameters = model.parameters("conv_out.*")
-    seen = drawn(model, examples, slice(None), simple, DRAWS)
+    inputs = drawn(model, examples, slice(None), simple, DRAWS)
 
     def output(flat):
-        pieces = flat.split([each.numel() for each in parameters.values()])
-        given = {name: piece.view_as(each) for (name, each), piece in zip(parameters.items(), pieces, strict=True)}
+        pieces = flat.split([parameter.numel() for parameter in parameters.values()])
+        shaped = zip(parameters.items(), pieces, strict=True)
+        weights = {name: piece.view_as(parameter) for (name, parameter), piece in shaped}
         with torch.no_grad():
-            return model.predict(seen.draw.x_t.flatten(0, 1), seen.draw.t.reshape(-1), seen.flat, given)
+            return model.predict(inputs.draw.x_t.flatten(0, 1), inputs.draw.t.reshape(-1), inputs.flat, weights)
 
-    at, step = torch.cat([each.flatten() for each in parameters.values()]), 1e-5
+    at, step = torch.cat([parameter.flatten() for parameter in parameters.values()]), 1e-5
     columns = [(output(at + step * e) - output(at - step * e)).flatten() / (2 * step) for e in torch.eye(len(at)).to(at)]
     jacobian = torch.stack(columns, 1)
     torch.testing.assert_close(
@@ -56,11 +57,11 @@ class Linear(nn.Module):
 
 def test_of_a_linear_model_it_is_the_hessian_of_the_mean_training_loss(pictures):
     model, examples = Denoiser(Linear(), linear(), (1, 2, 2), ""), pictures(3, side=2)
-    seen = drawn(model, examples, slice(None), simple, DRAWS)
+    inputs = drawn(model, examples, slice(None), simple, DRAWS)
 
     def loss(weight, bias):
-        output = nn.functional.linear(seen.draw.x_t.flatten(2), weight, bias).view_as(seen.draw.x_t)
-        return simple(output, seen.draw, model.schedule).mean()
+        output = nn.functional.linear(inputs.draw.x_t.flatten(2), weight, bias).view_as(inputs.draw.x_t)
+        return simple(output, inputs.draw, model.schedule).mean()
 
     blocks = torch.autograd.functional.hessian(loss, tuple(p.detach() for p in model.module.parameters()))
     hessian = torch.cat([torch.cat([b.reshape(size, -1) for b in row], 1) for size, row in zip((16, 4), blocks, strict=True)])

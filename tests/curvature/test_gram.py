@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from headwater import seeds
-from headwater.curvature import gram as module
 from headwater.curvature.gram import Gram
 from headwater.errors import NonFiniteError, OptionError
 
@@ -39,12 +38,12 @@ def test_scores_are_those_of_the_explicit_inverse(shape, damping):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_dual_and_primal_give_the_same_numbers(shape, monkeypatch):
     phi, queries = features(*shape), features(5, shape[1], "queries")
-    found = []
+    results = []
     for dual in (False, True):
         monkeypatch.setattr(Gram, "dual", dual)
         gram = Gram(phi)
-        found.append((scores(gram, queries, 0.3), gram.self_scores(0.3), gram.solve(queries, 0.3)))
-    for primal, dual in zip(*found, strict=True):
+        results.append((scores(gram, queries, 0.3), gram.self_scores(0.3), gram.solve(queries, 0.3)))
+    for primal, dual in zip(*results, strict=True):
         np.testing.assert_allclose(dual, primal, **EXACT)
 
 
@@ -123,9 +122,9 @@ def test_a_negative_damping_is_never_used():
 def test_float32_features_are_held_in_float64():
     phi, queries = features(30, 7, dtype=np.float32), features(5, 7, "queries", np.float32)
     explicit = queries.astype(np.float64) @ inverse(phi.astype(np.float64), 1e-3) @ phi.T.astype(np.float64)
-    found = scores(Gram(phi), queries, 1e-3)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, explicit, **EXACT)
+    values = scores(Gram(phi), queries, 1e-3)
+    assert values.dtype == np.float64
+    np.testing.assert_allclose(values, explicit, **EXACT)
     assert Gram(phi).matvec(queries).dtype == Gram(phi).solve(queries, 1e-3).dtype == np.float64
 
 
@@ -137,7 +136,7 @@ def test_a_row_that_is_not_finite_is_named():
 
 
 def test_too_wide_a_kernel_is_refused_before_any_work(monkeypatch):
-    monkeypatch.setattr(module, "LARGEST", 6)
+    monkeypatch.setattr(Gram, "largest", 6)
     with pytest.raises(OptionError, match=r"7 wide \(30 images, k = 7\); the limit is 6"):
         Gram(features(30, 7))
 
@@ -158,7 +157,7 @@ def test_scores_are_those_of_traker_on_the_same_features(shape, damping):
     phi, queries = features(*shape), features(5, shape[1], "queries")
     grads, targets = torch.as_tensor(phi).float(), torch.as_tensor(queries).float()
     trak = computers.BasicScoreComputer(torch.float32, torch.device("cpu"), lambda_reg=damping)
-    theirs = torch.zeros(shape[0], 5)
-    trak.get_scores(trak.get_x_xtx_inv(grads, trak.get_xtx(grads)), targets, theirs)
+    expected = torch.zeros(shape[0], 5)
+    trak.get_scores(trak.get_x_xtx_inv(grads, trak.get_xtx(grads)), targets, expected)
     unit = np.abs(inverse(phi, damping)).mean()
-    np.testing.assert_allclose(scores(Gram(phi), queries, damping), theirs.numpy().T * unit, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(scores(Gram(phi), queries, damping), expected.numpy().T * unit, rtol=1e-3, atol=1e-5)

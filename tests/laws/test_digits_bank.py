@@ -1,4 +1,4 @@
-"""On the bank that ships: methods that should predict retraining do, clear of chance, with nothing tuned."""
+"""On the bundled bank: methods that should predict retraining do, clearly above chance, with nothing tuned."""
 
 import numpy as np
 import pytest
@@ -16,9 +16,9 @@ from headwater.scores import dense
 def test_the_method_beats_random_on_held_out_digits(name, tmp_path):
     bank = open_bank("digits")
     validation = np.array(bank.queries.split) == "val"
-    found = []
-    for each in (name, "random"):
-        method, model = make(each, {}), None if each in ("random", "nda") else loading.load(bank.folder / "model")
+    agreements = []
+    for tested in (name, "random"):
+        method, model = make(tested, {}), None if tested in ("random", "nda") else loading.load(bank.folder / "model")
         store = FeatureStore(tmp_path)
-        found.append(against(bank, dense(method.score(method.fit(model, bank.train, store), bank.queries, store))))
-    assert difference(found[0], found[1], validation).low > 0
+        agreements.append(against(bank, dense(method.score(method.fit(model, bank.train, store), bank.queries, store))))
+    assert difference(agreements[0], agreements[1], validation).low > 0

@@ -1,4 +1,4 @@
-"""Laws that every method meets, whatever it computes."""
+"""Laws that every method obeys, whatever it computes."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,12 +8,14 @@ import pytest
 
 from headwater import seeds
 from headwater.bank import Bank
+from headwater.curvature.products import Streamed
+from headwater.curvature.stored import Factors, Squares
 from headwater.diffusion.denoiser import Denoiser
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
 from headwater.families.embedding import Embedder
 from headwater.families.gradients import GradientFeatures, Gradients
-from headwater.methods import METHODS, learns, make, method_class
+from headwater.methods import METHODS, make, method_class, needs_bank
 from headwater.models import unet
 from headwater.scores import dense, top
 
@@ -24,7 +26,7 @@ SUBSETS = 40
 
 @pytest.fixture(scope="module")
 def model() -> Denoiser:
-    """With itself and another as its checkpoints."""
+    """A model with two checkpoints, the second the model itself."""
     config = unet.configuration("digits", block_out_channels=(8, 16), norm_num_groups=4)
     final = unet.new(config, seed=1)
     return replace(final, checkpoints=(unet.new(config, seed=2), final))
@@ -41,16 +43,16 @@ def store(tmp_path) -> FeatureStore:
 
 
 def bank_of(folder, train: Examples, queries: Examples) -> Bank:
-    """Retrained models whose subsets and outcomes go by content: another order of pictures is the same truth."""
+    """A bank with subsets and outcomes that depend on content: another order of pictures is the same truth."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = np.array([seeds.stream(0, "kept", content).random(SUBSETS) < 0.5 for content in train.hashes]).T
+    mask = np.array([seeds.stream(0, "kept", content).random(SUBSETS) < 0.5 for content in train.hashes]).T
     outcomes = np.array([seeds.normal((SUBSETS,), 0, "outcome", content) for content in queries.hashes]).T
     np.save(folder / "outcomes.npy", outcomes[:, None].astype(np.float32))
-    return Bank(folder, {"recipe": {"subsets": 0}}, train, queries, kept)
+    return Bank(folder, {"recipe": {"subsets": 0}}, train, queries, mask)
 
 
 def on_paths(queries: Examples) -> Examples:
-    """The queries with a sampler's path, which goes by content."""
+    """The queries with a sampler's path that depends on content."""
     path = np.array([seeds.normal((3, 1, 8, 8), 0, "path", content) for content in queries.hashes])
     return replace(queries, trajectory=path, trajectory_timesteps=np.array([700, 200, -1]))
 
@@ -60,13 +62,13 @@ def method(name: str, store: FeatureStore, train: Examples, queries: Examples):
         return make(name, {"embedder": COLOURS})
     kind = method_class(name)
     fields = SMALL if issubclass(kind, GradientFeatures) else {"timesteps": 2} if issubclass(kind, Gradients) else {}
-    return make(name, fields, bank_of(store.root / "bank", train, queries) if learns(method_class(name)) else None)
+    return make(name, fields, bank_of(store.root / "bank", train, queries) if needs_bank(method_class(name)) else None)
 
 
 def scores(name: str, model: Denoiser, train: Examples, queries: Examples, store: FeatureStore) -> np.ndarray:
     queries = on_paths(queries)
-    mine = method(name, store, train, queries)
-    return dense(mine.score(mine.fit(model, train, store), queries, store))
+    attribution = method(name, store, train, queries)
+    return dense(attribution.score(attribution.fit(model, train, store), queries, store))
 
 
 @pytest.fixture(params=METHODS)
@@ -78,12 +80,12 @@ def test_permuting_train_and_queries_permutes_the_scores(name, model, pictures, 
     train, queries = pictures.take(np.arange(16)), pictures.take(np.arange(16, 22))
     forward = scores(name, model, train, queries, store)
     rows, columns = np.arange(6)[::-1], np.roll(np.arange(16), 5)
-    other = scores(name, model, train.take(columns), queries.take(rows), FeatureStore(tmp_path / "other"))
+    permuted = scores(name, model, train.take(columns), queries.take(rows), FeatureStore(tmp_path / "other"))
     scale = np.abs(forward).max()
-    np.testing.assert_allclose(other, forward[np.ix_(rows, columns)], atol=1e-4 * scale)
+    np.testing.assert_allclose(permuted, forward[np.ix_(rows, columns)], atol=1e-4 * scale)
 
 
-def test_a_query_scores_alike_alone_and_among_others(name, model, pictures, store, tmp_path):
+def test_a_query_has_the_same_scores_alone_and_among_others(name, model, pictures, store, tmp_path):
     train, queries = pictures.take(np.arange(16)), pictures.take(np.arange(16, 22))
     among = scores(name, model, train, queries, store)
     alone = scores(name, model, train, queries.take([3]), FeatureStore(tmp_path / "other"))
@@ -104,15 +106,17 @@ def test_fitting_twice_makes_no_second_forward_pass(name, model, pictures, store
 
 
 def test_a_killed_fit_resumes_to_the_same_bits(name, model, pictures, store, tmp_path, monkeypatch):
-    for block in ("gradients.projected.BLOCK", "curvature.products.BLOCK", "curvature.stored.PART", "patches.answers.TOGETHER"):
-        monkeypatch.setattr(f"headwater.{block}", 4)  # so that there is something to kill between
+    for block in ("gradients.projected.BLOCK", "patches.answers.TOGETHER"):
+        monkeypatch.setattr(f"headwater.{block}", 4)  # several blocks, to be killed between
+    for kind, size in ((Streamed, "block"), (Factors, "part_size"), (Squares, "part_size")):
+        monkeypatch.setattr(kind, size, 4)
     train, queries = pictures.take(np.arange(16)), pictures.take(np.arange(16, 22))
-    whole = scores(name, model, train, queries, store)
+    uninterrupted = scores(name, model, train, queries, store)
 
     class Killed(BaseException):
         pass
 
-    def kill(done: int, total: int) -> None:
+    def kill(finished: int, total: int) -> None:
         raise Killed
 
     broken = FeatureStore(tmp_path / "broken", kill)
@@ -120,26 +124,26 @@ def test_a_killed_fit_resumes_to_the_same_bits(name, model, pictures, store, tmp
         with pytest.raises(Killed):
             scores(name, model, train, queries, broken)
     resumed = scores(name, model, train, queries, FeatureStore(tmp_path / "broken"))
-    np.testing.assert_array_equal(resumed, whole)
+    np.testing.assert_array_equal(resumed, uninterrupted)
 
 
-def test_equal_images_score_alike(name, model, pictures, store):
+def test_equal_images_have_equal_scores(name, model, pictures, store):
     train = pictures.take([0, 1, 2, 1, 4, 5, 6, 7])
     queries = pictures.take([9, 1, 9])
-    found = scores(name, model, train, queries, store)
-    np.testing.assert_allclose(found[:, 1], found[:, 3], atol=1e-5 * np.abs(found).max())
-    np.testing.assert_array_equal(found[0], found[2])
+    values = scores(name, model, train, queries, store)
+    np.testing.assert_allclose(values[:, 1], values[:, 3], atol=1e-5 * np.abs(values).max())
+    np.testing.assert_array_equal(values[0], values[2])
 
 
 def test_the_self_scores_are_the_scores_of_the_training_images_for_themselves(name, model, pictures, store):
     train = pictures.take(np.arange(12))
-    mine = method(name, store, train, train)
-    index = mine.fit(model, train, store)
-    if learns(method_class(name)) or name in ("nda", "optimal-score"):  # they would take as many queries
-        assert np.isnan(mine.self_scores(index)).all()
-    elif not getattr(mine, "along_path", False):  # training images have no path
-        square = dense(mine.score(index, train, store))
-        np.testing.assert_allclose(mine.self_scores(index), square.diagonal(), rtol=2e-4, atol=1e-5 * np.abs(square).max())
+    attribution = method(name, store, train, train)
+    index = attribution.fit(model, train, store)
+    if needs_bank(method_class(name)) or name in ("nda", "optimal-score"):  # they would need as many queries
+        assert np.isnan(attribution.self_scores(index)).all()
+    elif not getattr(attribution, "along_path", False):  # training images have no path
+        square = dense(attribution.score(index, train, store))
+        np.testing.assert_allclose(attribution.self_scores(index), square.diagonal(), rtol=2e-4, atol=1e-5 * np.abs(square).max())
 
 
 def test_methods_of_one_measurement_share_their_features(model, pictures, store):

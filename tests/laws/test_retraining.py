@@ -52,7 +52,7 @@ def design(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
 
 
 def solved(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The least-squares weights [5, 4]: what training to convergence gives."""
+    """The least-squares weights [5, 4], the result of training to convergence."""
     return np.linalg.lstsq(inputs.reshape(-1, inputs.shape[-1]), targets.reshape(-1, PIXELS), rcond=None)[0]
 
 
@@ -72,8 +72,8 @@ def leave_one_out(train: Examples, queries: Examples) -> np.ndarray:
     inputs, targets = design(train)
     query = design(queries)
     base = loss(solved(inputs, targets), *query)
-    kept = [np.arange(len(train)) != i for i in range(len(train))]
-    return np.stack([loss(solved(inputs[k], targets[k]), *query) - base for k in kept], axis=1)
+    masks = [np.arange(len(train)) != i for i in range(len(train))]
+    return np.stack([loss(solved(inputs[mask], targets[mask]), *query) - base for mask in masks], axis=1)
 
 
 def influence(train: Examples, queries: Examples) -> np.ndarray:
@@ -102,22 +102,23 @@ def test_influence_converges_to_exact_leave_one_out_as_the_training_set_grows():
 
 
 def operators(train: Examples, queries: Examples) -> dict[str, np.ndarray]:
-    """τ = (1/n) ∇m(q)ᵀ (G + λI)⁻¹ ∇ℓ(i) by the exact operator, and by K-FAC: of one linear layer the same but for sampling."""
+    """τ = (1/n) ∇m(q)ᵀ (G + λI)⁻¹ ∇ℓ(i) by the exact operator, and by K-FAC, which equals it here up to sampling."""
     model = denoiser(solved(*design(train)))
     g_train, g_query = (torch.cat(list(gradients(model, e, simple, DRAWS, batch=64))) for e in (train, queries))
     exact = whole(ggn(model, train, DRAWS, batch=64))
     factored = kfac(model, factors(model, train, Fisher(draws=DRAWS), joint=True))
-    each = {"exact": exact, "k-fac": factored}
-    return {name: (operator.solve(g_query, Damping(1e-9)) @ g_train.T / len(train)).numpy() for name, operator in each.items()}
+    by_name = {"exact": exact, "k-fac": factored}
+    solve = {name: operator.solve(g_query, Damping(1e-9)) for name, operator in by_name.items()}
+    return {name: (x @ g_train.T / len(train)).numpy() for name, x in solve.items()}
 
 
 def test_influence_by_the_exact_operator_converges_to_leave_one_out_and_k_fac_comes_near():
     queries, errors = pictures(6, key=99), []
     for n in (60, 240):
         train = pictures(n, key=n)
-        exact, found = leave_one_out(train, queries), operators(train, queries)
-        np.testing.assert_allclose(found["exact"], influence(train, queries), rtol=1e-5, atol=1e-9)
-        errors.append({name: np.linalg.norm(each - exact) / np.linalg.norm(exact) for name, each in found.items()})
+        exact, scores = leave_one_out(train, queries), operators(train, queries)
+        np.testing.assert_allclose(scores["exact"], influence(train, queries), rtol=1e-5, atol=1e-9)
+        errors.append({name: np.linalg.norm(τ - exact) / np.linalg.norm(exact) for name, τ in scores.items()})
     assert errors[1]["exact"] < errors[0]["exact"] / 2
     assert errors[1]["exact"] < 0.05 and errors[1]["k-fac"] < 0.1
 
@@ -136,5 +137,5 @@ def test_scores_of_methods_have_the_sign_of_exact_leave_one_out(name, tmp_path):
         name, {"timesteps": [200, 500, 800], "noises": 4, "projector": "none"} | ({"damping": 1e-3} if name == "trak" else {})
     )
     store, model = FeatureStore(tmp_path), denoiser(solved(*design(train)))
-    found = dense(method.score(method.fit(model, train, store), queries, store))
-    assert (spearman(found, leave_one_out(train, queries)) > 0.25).all()
+    scores = dense(method.score(method.fit(model, train, store), queries, store))
+    assert (spearman(scores, leave_one_out(train, queries)) > 0.25).all()

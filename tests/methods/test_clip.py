@@ -1,4 +1,4 @@
-"""Similarity of embeddings: any embedder, under its own name, computed once."""
+"""Similarity of embeddings: any embedder, under its name, computed once."""
 
 import sys
 import types
@@ -33,40 +33,40 @@ def test_scores_are_products_of_embeddings(pictures, tmp_path, similarity):
     expected = a @ b.T
     if similarity == "cosine":
         expected = expected / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
-    found = scores(CLIP(embedder=Embedder("halves", halves), similarity=similarity), train, queries, FeatureStore(tmp_path))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    values = scores(CLIP(embedder=Embedder("halves", halves), similarity=similarity), train, queries, FeatureStore(tmp_path))
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
 def test_an_embedder_with_a_fingerprint_sees_each_picture_once(pictures, tmp_path):
-    seen = []
+    batches = []
 
     def counted(images):
-        seen.append(len(images))
+        batches.append(len(images))
         return halves(images)
 
     method = CLIP(embedder=Embedder("halves", counted, fingerprint="halves-1"))
     for _ in range(2):
         scores(method, pictures(6, seed=1), pictures(3, seed=2), FeatureStore(tmp_path))
-    assert sum(seen) == 9
+    assert sum(batches) == 9
     scores(
         CLIP(embedder=Embedder("halves", counted, fingerprint="halves-2")),
         pictures(6, seed=1),
         pictures(3, seed=2),
         FeatureStore(tmp_path),
     )
-    assert sum(seen) == 18
+    assert sum(batches) == 18
 
 
-def test_tables_call_an_embedder_by_its_own_name(monkeypatch):
-    own = types.ModuleType("own")
-    own.EMBEDDER, own.embed = Embedder("Halves of pictures", halves), halves
-    monkeypatch.setitem(sys.modules, "own", own)
+def test_tables_print_an_embedders_name(monkeypatch):
+    module = types.ModuleType("own")
+    module.EMBEDDER, module.embed = Embedder("Halves of pictures", halves), halves
+    monkeypatch.setitem(sys.modules, "own", module)
     assert make("clip", {"embedder": "own:EMBEDDER"}).title == "Halves of pictures similarity"
     assert make("clip", {"embedder": "own:embed"}).title == "own:embed similarity"
     assert make("clip", {}).title == "CLIP openai/clip-vit-base-patch32 similarity"
 
 
-def test_what_is_no_embedder_is_refused(pictures, tmp_path):
+def test_impossible_embedders_are_refused(pictures, tmp_path):
     with pytest.raises(OptionError, match="similarity"):
         CLIP(similarity="euclid")
     with pytest.raises(OptionError, match="embedder of clip is 3"):
@@ -87,5 +87,5 @@ def test_a_real_network_finds_a_shifted_copy_among_other_digits(monkeypatch, tmp
     shifted = Examples(np.roll(train.images[:12], 1, axis=2))
     method = make("clip", {"embedder": "efficientnet:EMBEDDER"})
     assert method.title == "EfficientNet-Lite0 similarity"
-    found = scores(method, train, shifted, FeatureStore(tmp_path))
-    assert (found.argmax(axis=1) == np.arange(12)).mean() > 0.5  # chance: 1/40
+    values = scores(method, train, shifted, FeatureStore(tmp_path))
+    assert (values.argmax(axis=1) == np.arange(12)).mean() > 0.5  # chance: 1/40

@@ -1,4 +1,4 @@
-"""NDA against its formula with every patch cut out, and what it must find."""
+"""NDA against its formula with every patch cut out, and on pictures with a known answer."""
 
 import dataclasses
 import json
@@ -38,15 +38,15 @@ def scores(store: FeatureStore, train: Examples, queries: Examples, **fields) ->
 
 def formula(train: Examples, x_t: np.ndarray, alpha_bar: float, size: int, coarse: bool, topk: int, cut_out) -> np.ndarray:
     """Σ_a Σ_{b ∈ top-k of i} softmax over all patches of all images."""
-    pad, found = (size - 1) // 2, np.zeros(len(train))
+    pad, total = (size - 1) // 2, np.zeros(len(train))
     places = [range(side + 2 * pad - size + 1) for side in x_t.shape[1:]]
     pictures = np.sqrt(alpha_bar) * (train.images.transpose(0, 3, 1, 2) / 127.5 - 1)
     for a in ((i, j) for i in places[0] for j in places[1]):
-        each = [np.array(cut_out(x_t, picture, size, coarse, a)) for picture in pictures]
-        least = min(d[0] for d in each)
-        weights = [np.exp(-(d - least) / (2 * (1 - alpha_bar))) for d in each]
-        found += [w[:topk].sum() for w in weights] / sum(w.sum() for w in weights)
-    return found
+        distances = [np.array(cut_out(x_t, picture, size, coarse, a)) for picture in pictures]
+        least = min(d[0] for d in distances)
+        weights = [np.exp(-(d - least) / (2 * (1 - alpha_bar))) for d in distances]
+        total += [w[:topk].sum() for w in weights] / sum(w.sum() for w in weights)
+    return total
 
 
 def by_formula(store: FeatureStore, train: Examples, queries: Examples, fields: dict, cut_out) -> np.ndarray:
@@ -58,59 +58,61 @@ def by_formula(store: FeatureStore, train: Examples, queries: Examples, fields: 
             noises = list(step.noised(x, content, alpha_bar[step.t]))
             for noisy in noises:
                 x_t = noisy.x_t.astype(float)
-                found = formula(train, x_t, alpha_bar[step.t], step.size, step.coarse, step.topk, cut_out)
-                expected[q] += weight * found / len(noises)
+                values = formula(train, x_t, alpha_bar[step.t], step.size, step.coarse, step.topk, cut_out)
+                expected[q] += weight * values / len(noises)
     return expected
 
 
 def test_scores_are_the_formula(store, cut_out):
     train, queries = examples(5), examples(2)
     fields = {"timesteps": (100, 400), "patches": (3, 5), "low_patches": (4, 2), "alpha": (0.7, 0.2), "topk": 4, "seed": 2}
-    found = scores(store, train, queries, **fields)
+    values = scores(store, train, queries, **fields)
     expected = by_formula(store, train, queries, fields, cut_out)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6 * expected.max())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_training_image_is_its_own_first(channels, store):
+def test_a_training_image_as_query_has_the_largest_score(channels, store):
     train = examples(40, channels=channels)
-    found = scores(store, train, train.take([3, 17]), timesteps=(20,), patches=5, low_patches=4)
-    assert found.argmax(1).tolist() == [3, 17]
-    assert (found[0, 3] > 10 * np.delete(found[0], 3)).all()
+    values = scores(store, train, train.take([3, 17]), timesteps=(20,), patches=5, low_patches=4)
+    assert values.argmax(1).tolist() == [3, 17]
+    assert (values[0, 3] > 10 * np.delete(values[0], 3)).all()
 
 
 def test_a_mirrored_training_image_is_found_with_flips(store):
     train = examples(20)
     query = Examples(np.ascontiguousarray(train.images[6:7, :, ::-1]))
-    plain, mirrored = (scores(store, train, query, timesteps=(20,), patches=5, low_patches=4, flips=each) for each in (False, True))
+    plain, mirrored = (
+        scores(store, train, query, timesteps=(20,), patches=5, low_patches=4, flips=flips) for flips in (False, True)
+    )
     assert mirrored.argmax() == 6 and mirrored[0, 6] > 5 * plain[0, 6]
 
 
-def test_noise_is_shared_or_the_querys_own_or_none(store):
+def test_noise_is_shared_or_each_querys_or_absent(store):
     index = make("nda", {}).fit(None, examples(3), store)
     x = np.zeros((1, 8, 8), np.float32)
 
     def drawn(content: str, **fields) -> list[np.ndarray]:
         step, _ = make("nda", {"timesteps": (100,), **fields}).steps(index)[0]
-        return [each.x_t for each in step.noised(x, content, 0.9)]
+        return [noisy.x_t for noisy in step.noised(x, content, 0.9)]
 
     assert not np.array_equal(drawn("a"), drawn("b"))
     np.testing.assert_array_equal(drawn("a", shared_noise=True), drawn("b", shared_noise=True))
     assert len(drawn("a", noises=3)) == 3 and not drawn("a", noises=0)[0].any()
 
 
-def test_more_noises_are_their_mean_and_what_is_kept_is_not_made_again(store, cut_out):
+def test_scores_are_means_over_noises_and_stored_steps_are_not_computed_again(store, cut_out):
     train, queries = examples(6), examples(3)
     fields = {"timesteps": (100, 300), "patches": 3, "low_patches": 4, "noises": 2}
-    found = scores(store, train, queries, **fields)
+    values = scores(store, train, queries, **fields)
     expected = by_formula(store, train, queries, fields, cut_out)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())
-    told = []
-    seen = FeatureStore(store.root, lambda done, total: told.append(total))
-    np.testing.assert_array_equal(scores(seen, train, queries, **fields), found)
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6 * expected.max())
+    totals = []
+    watched = FeatureStore(store.root, lambda _, total: totals.append(total))
+    np.testing.assert_array_equal(scores(watched, train, queries, **fields), values)
     for alpha in (0.0, 1.0):
-        scores(seen, train, queries, **fields, alpha=alpha)
-    assert not told  # another mixture of the same steps is free
+        scores(watched, train, queries, **fields, alpha=alpha)
+    assert not totals  # another mixture of the same steps is free
 
 
 def test_a_rectangle_and_its_largest_patches(store, cut_out):
@@ -164,20 +166,20 @@ def test_queries_of_another_size_are_refused(store):
 
 
 def test_a_resolution_without_weight_needs_no_size(store):
-    """Pictures of one pixel have no cells; at alpha 1 none are asked for."""
+    """Pictures of one pixel have no cells; alpha 1 needs none."""
     images = Examples(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1) * 60)
     method = NDA(alpha=1.0, timesteps=(500,))
-    found = next(iter(method.score(method.fit(None, images, store), images, store)))
-    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
+    values = next(iter(method.score(method.fit(None, images, store), images, store)))
+    np.testing.assert_allclose(values.sum(1), 1, rtol=1e-6)
     with pytest.raises(OptionError, match="low_patches"):
         next(iter(NDA(timesteps=(500,)).score(NDA(timesteps=(500,)).fit(None, images, store), images, store)))
 
 
-def built(kind, **given):
-    """As Python builds it where nobody checks the types: here they are."""
+def built(kind, **fields):
+    """A method built without the type checks of these tests, as in plain Python."""
     method = object.__new__(kind)
-    for each in dataclasses.fields(kind):
-        object.__setattr__(method, each.name, given.get(each.name, each.default))
+    for field in dataclasses.fields(kind):
+        object.__setattr__(method, field.name, fields.get(field.name, field.default))
     method.__post_init__()
     return method
 
@@ -194,9 +196,9 @@ def test_lists_are_tuples_in_python_too_and_wrong_types_are_refused(kind):
 def test_lists_are_taken_as_tuples():
     assert built(NDA, timesteps=[100, 300], patches=[5, 7]) == NDA(timesteps=(100, 300), patches=(5, 7))
     assert built(OptimalScore, timesteps=[100]).timesteps == (100,)
-    for given in ({"topk": 2.5}, {"noises": True}, {"patches": [5, "7"]}):
-        with pytest.raises(OptionError, match=f"{next(iter(given))} is"):
-            built(NDA, **given)
+    for fields in ({"topk": 2.5}, {"noises": True}, {"patches": [5, "7"]}):
+        with pytest.raises(OptionError, match=f"{next(iter(fields))} is"):
+            built(NDA, **fields)
 
 
 @pytest.mark.parametrize("kind", [NDA, OptimalScore])
@@ -208,7 +210,7 @@ def test_a_step_without_noise_is_refused(kind, store, smallest):
 
 
 def test_lists_that_do_not_fit_the_memory_are_refused_and_more_memory_takes_them(store):
-    """Pictures of 600 pixels: some 360,000 patches, of which lists of a row would hold 10 × topk."""
+    """Pictures of 600×600 pixels: about 360,000 patches; the lists of a row would hold 10 × topk of them."""
     train = Examples(np.zeros((1, 600, 600, 1), np.uint8))
     method = NDA(topk=30_000, timesteps=(500,))
     with pytest.raises(OptionError, match=r"topk is 30000; .* 600×600 pixels would take 2\d\.\d GiB a thread; .* --memory"):
@@ -222,37 +224,36 @@ def test_memory_counts_without_a_model_too(store):
 
 
 def parts_in(store: FeatureStore) -> list[dict]:
-    """What is told of the parts of training sets that are in the store."""
-    told = [json.loads(path.read_text()) for path in sorted(store.root.glob("features/*/settings.json"))]
-    return [each for each in told if "what" in each]
+    """The settings of the parts of training sets in the store."""
+    settings = [json.loads(path.read_text()) for path in sorted(store.root.glob("features/*/settings.json"))]
+    return [entry for entry in settings if "what" in entry]
 
 
 @pytest.mark.parametrize("fields", [{}, {"flips": True, "noises": 2, "topk": 5, "patches": 3}])
 def test_growing_changes_no_score_and_no_map(fields, tmp_path):
     train, queries = examples(PART + 40, 6, 7), examples(3, 6, 7)
-    given = {"timesteps": [50, 400], **fields}
+    settings = {"timesteps": [50, 400], **fields}
     plain, grown = (FeatureStore(tmp_path / name) for name in ("plain", "grown"))
-    one = scores(plain, train, queries, **given)
-    np.testing.assert_allclose(scores(grown, train, queries, **given, growing=True), one, rtol=2e-5, atol=1e-7)
+    one = scores(plain, train, queries, **settings)
+    np.testing.assert_allclose(scores(grown, train, queries, **settings, growing=True), one, rtol=2e-5, atol=1e-7)
     assert len(parts_in(grown)) == 2 * 4 and not parts_in(plain)
-    methods = [(plain, make("nda", given)), (grown, make("nda", {**given, "growing": True}))]
+    methods = [(plain, make("nda", settings)), (grown, make("nda", {**settings, "growing": True}))]
     maps = [method.regions(method.fit(None, train, where), queries, where, [0, 2]) for where, method in methods]
     np.testing.assert_array_equal(maps[0].images, maps[1].images)
     np.testing.assert_allclose(maps[0].here, maps[1].here, rtol=1e-4, atol=1e-6)
 
 
-def test_with_more_images_only_the_last_part_and_theirs_are_compared(tmp_path):
+def test_with_more_images_only_new_and_incomplete_parts_are_compared(tmp_path):
     everything, queries = examples(2 * PART + 50, 5, 5), examples(2, 5, 5)
-    store, given = FeatureStore(tmp_path / "grown"), {"timesteps": [300], "alpha": 1, "patches": 3}
+    store, settings = FeatureStore(tmp_path / "grown"), {"timesteps": [300], "alpha": 1, "patches": 3}
     lasting = {}
     for n, new in ((PART + 40, 2), (2 * PART + 50, 2), (2 * PART + 50, 0)):
-        found = scores(store, everything.take(range(n)), queries, **given, growing=True)
-        told = {each["train"]: each for each in parts_in(store)}
-        assert len(told) == len(lasting) + new
-        lasting = told
-        np.testing.assert_allclose(
-            found, scores(FeatureStore(tmp_path / f"plain-{n}"), everything.take(range(n)), queries, **given), rtol=2e-5, atol=1e-9
-        )
+        values = scores(store, everything.take(range(n)), queries, **settings, growing=True)
+        stored = {entry["train"]: entry for entry in parts_in(store)}
+        assert len(stored) == len(lasting) + new
+        lasting = stored
+        plain = scores(FeatureStore(tmp_path / f"plain-{n}"), everything.take(range(n)), queries, **settings)
+        np.testing.assert_allclose(values, plain, rtol=2e-5, atol=1e-9)
 
 
 def test_parts_are_small_where_pictures_are_large_and_stay_as_images_come():

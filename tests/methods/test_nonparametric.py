@@ -1,4 +1,4 @@
-"""The similarities beside NDA: each against its formula, and what each of them must find."""
+"""The similarities beside NDA, against their formulas and on pictures with a known answer."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def scores(name: str, store: FeatureStore, train: Examples, queries: Examples, *
 @pytest.mark.parametrize("flips", [False, True])
 def test_the_optimal_score_is_the_posterior_over_images(flips, store):
     train, queries = examples(6), examples(2)
-    found = scores("optimal-score", store, train, queries, timesteps=(600, 900), noises=2, flips=flips, seed=3)
+    values = scores("optimal-score", store, train, queries, timesteps=(600, 900), noises=2, flips=flips, seed=3)
     for q in range(2):
         expected = np.zeros(6)
         for t in (600, 900):
@@ -44,23 +44,23 @@ def test_the_optimal_score_is_the_posterior_over_images(flips, store):
                     d = np.square(noisy.x_t - np.sqrt(alpha_bar) * pixels.astype(float)).sum((1, 2, 3))
                     weights += np.exp(-d / (2 * (1 - alpha_bar)))
                 expected += weights / weights.sum() / 4
-        np.testing.assert_allclose(found[q], expected, rtol=1e-4)
-    assert found.sum(1) == pytest.approx(1, rel=1e-6)
+        np.testing.assert_allclose(values[q], expected, rtol=1e-4)
+    assert values.sum(1) == pytest.approx(1, rel=1e-6)
 
 
 @pytest.mark.parametrize(("patch", "stride"), [(3, 1), (4, 2), (8, 1)])
 def test_patches_are_compared_with_their_best_match(patch, stride, store):
     train, queries = examples(40), examples(2)
-    found = scores("patch-similarity", store, train, queries, patch=patch, stride=stride)
+    values = scores("patch-similarity", store, train, queries, patch=patch, stride=stride)
 
     def cut(x: np.ndarray) -> list[np.ndarray]:
         places = range(0, 8 - patch + 1, stride)
-        each = [x[:, i : i + patch, j : j + patch].ravel().astype(float) for i in places for j in places]
-        return [v / np.linalg.norm(v) for v in each]
+        cuts = [x[:, i : i + patch, j : j + patch].ravel().astype(float) for i in places for j in places]
+        return [v / np.linalg.norm(v) for v in cuts]
 
     for q, i in ((0, 0), (1, 33)):
-        mine, other = cut(queries.pixels()[q]), cut(train.pixels()[i])
-        assert found[q, i] == pytest.approx(np.mean([max(a @ b for b in other) for a in mine]), rel=1e-5)
+        patches_q, patches_i = cut(queries.pixels()[q]), cut(train.pixels()[i])
+        assert values[q, i] == pytest.approx(np.mean([max(a @ b for b in patches_i) for a in patches_q]), rel=1e-5)
 
 
 def test_a_shifted_picture_is_found_by_its_patches(store):
@@ -71,13 +71,13 @@ def test_a_shifted_picture_is_found_by_its_patches(store):
 
 def test_patches_go_through_an_embedder(store):
     train, queries = examples(4), examples(1)
-    found = scores("patch-similarity", store, train, queries, patch=4, stride=4, embedder=MEANS)
+    values = scores("patch-similarity", store, train, queries, patch=4, stride=4, embedder=MEANS)
     cut = [
         images.reshape(-1, 2, 4, 2, 4, 3).mean((2, 4)).reshape(len(images), 4, 3) - 100 for images in (train.images, queries.images)
     ]
-    train_of, query_of = (each / np.linalg.norm(each, axis=2, keepdims=True) for each in cut)
+    train_of, query_of = (means / np.linalg.norm(means, axis=2, keepdims=True) for means in cut)
     expected = np.einsum("ad,nbd->nab", query_of[0], train_of).max(2).mean(1)
-    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(values[0], expected, rtol=1e-5)
 
 
 def test_early_timesteps_are_even_up_to_the_middle():

@@ -1,4 +1,4 @@
-"""Every method of gradients against its equation written out: exact gradients in float64, matrices inverted whole."""
+"""Every gradient method against its equation written out: exact gradients in float64, dense inverses."""
 
 from dataclasses import replace
 
@@ -37,17 +37,17 @@ def train(pictures):
 
 @pytest.fixture(scope="module")
 def queries(model, pictures):
-    found = sample(model, range(4), 3, sampler="ddim", steps=5, keep_path=True)
-    return pictures(4, seed=2, trajectory=found.path.float().numpy(), trajectory_timesteps=found.timesteps)
+    samples = sample(model, range(4), 3, sampler="ddim", steps=5, keep_path=True)
+    return pictures(4, seed=2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps)
 
 
 def φ(model, examples, name="simple", draws=None):
     """Exact gradients, one row an example."""
-    each = gradients(model, examples, measurement(name), draws or Draws(3), pattern=PATTERN)
-    return torch.cat(list(each)).double().numpy()
+    rows = gradients(model, examples, measurement(name), draws or Draws(3), pattern=PATTERN)
+    return torch.cat(list(rows)).double().numpy()
 
 
-def found(name, model, train, queries, tmp_path, **fields):
+def scores(name, model, train, queries, tmp_path, **fields):
     method = make(name, EXACT | {"parameters": PATTERN} | fields)
     store = FeatureStore(tmp_path)
     return dense(method.score(method.fit(model, train, store), queries, store))
@@ -58,7 +58,7 @@ def close(a, b):
 
 
 def scaled(model, train, name="simple"):
-    """λ of the size of a mean squared gradient: an absolute damping that matters."""
+    """λ × the mean squared gradient norm: an absolute damping that matters."""
     return float(np.square(φ(model, train, name)).sum(1).mean()) * λ
 
 
@@ -75,9 +75,9 @@ def kernel(model, train):
 
 def test_gradient_and_its_cosine(model, train, queries, tmp_path):
     a, b = φ(model, queries), φ(model, train)
-    close(found("gradient", model, train, queries, tmp_path), a @ b.T)
+    close(scores("gradient", model, train, queries, tmp_path), a @ b.T)
     cosine = a @ b.T / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
-    close(found("gradient-cos", model, train, queries, tmp_path), cosine)
+    close(scores("gradient-cos", model, train, queries, tmp_path), cosine)
 
 
 @pytest.mark.parametrize(("count", "which"), [(1, [5]), (2, [2, 5]), (3, [1, 3, 5]), (4, [0, 2, 3, 5]), (9, range(6))])
@@ -87,28 +87,28 @@ def test_tracin_and_gas_are_means_over_checkpoints(model, train, queries, tmp_pa
         a, b = φ(checkpoint, queries), φ(checkpoint, train)
         dots.append(a @ b.T)
         cosines.append(dots[-1] / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1))
-    close(found("tracin", model, train, queries, tmp_path, checkpoints=count), np.mean(dots, axis=0))
-    close(found("gas", model, train, queries, tmp_path, checkpoints=count), np.mean(cosines, axis=0))
+    close(scores("tracin", model, train, queries, tmp_path, checkpoints=count), np.mean(dots, axis=0))
+    close(scores("gas", model, train, queries, tmp_path, checkpoints=count), np.mean(cosines, axis=0))
 
 
 def test_trak_and_d_trak(model, train, queries, tmp_path, kernel):
-    for name, what in (("trak", "simple"), ("d-trak", "square")):
-        K, rows = kernel(what)
-        expected = φ(model, queries, what) @ K @ rows.T
-        close(found(name, model, train, queries, tmp_path, absolute_damping=scaled(model, train, what)), expected)
+    for name, loss in (("trak", "simple"), ("d-trak", "square")):
+        K, rows = kernel(loss)
+        expected = φ(model, queries, loss) @ K @ rows.T
+        close(scores(name, model, train, queries, tmp_path, absolute_damping=scaled(model, train, loss)), expected)
 
 
 def test_relative_if_divides_by_the_preconditioned_gradient_and_renorm_if_by_the_gradient(model, train, queries, tmp_path, kernel):
     K, rows = kernel()
     trak = φ(model, queries) @ K @ rows.T
     damping = {"absolute_damping": scaled(model, train)}
-    close(found("relative-if", model, train, queries, tmp_path, **damping), trak / np.linalg.norm(K @ rows.T, axis=0))
-    close(found("renorm-if", model, train, queries, tmp_path, **damping), trak / np.linalg.norm(rows, axis=1))
+    close(scores("relative-if", model, train, queries, tmp_path, **damping), trak / np.linalg.norm(K @ rows.T, axis=0))
+    close(scores("renorm-if", model, train, queries, tmp_path, **damping), trak / np.linalg.norm(rows, axis=1))
 
 
 @pytest.mark.parametrize("name", ["relative-if", "renorm-if", "das"])
 @pytest.mark.parametrize("k", [5, 64])
-def test_several_dampings_at_once_are_each_one_alone_in_primal_and_dual(model, train, queries, tmp_path, name, k):
+def test_several_dampings_at_once_equal_single_dampings_in_primal_and_dual(model, train, queries, tmp_path, name, k):
     fields = {"timesteps": 2, "k": k} | ({"error_timesteps": 3, "leverage": True} if name == "das" else {})
     store, method = FeatureStore(tmp_path), make(name, fields)
     index = method.fit(model, train, store)
@@ -120,7 +120,7 @@ def test_several_dampings_at_once_are_each_one_alone_in_primal_and_dual(model, t
 
 
 def journey(model, queries):
-    """Σ over the path's steps of ∇ℓ_t(x̂₀ noised anew), one state and one picture at a time, and divided by their number."""
+    """The mean over the path's steps of ∇ℓ_t(x̂₀ with new noise), one state and one picture at a time."""
     rows = []
     for i in range(len(queries)):
         total = 0.0
@@ -129,9 +129,9 @@ def journey(model, queries):
                 continue
             x_t, time = torch.as_tensor(state[None]).double(), torch.tensor([t])
             with torch.no_grad():
-                seen = model.schedule.picture_and_noise(model.predict(x_t, time), x_t, time)[0].clamp(-1, 1)
+                picture = model.schedule.picture_and_noise(model.predict(x_t, time), x_t, time)[0].clamp(-1, 1)
             noise = Draws((t,)).of(queries, slice(i, i + 1), model.schedule, x_t).noise[0, 0]
-            again = model.schedule.noised(seen[0], noise, time)
+            again = model.schedule.noised(picture[0], noise, time)
             parameters = {name: value.clone().requires_grad_() for name, value in model.parameters(PATTERN).items()}
             loss = (model.predict(again.view(1, 1, 8, 8), time, None, parameters) - noise).square().mean()
             total = total + torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(parameters.values()))])
@@ -143,21 +143,21 @@ def test_journey_trak_takes_the_querys_gradient_along_its_path(model, train, que
     K, rows = kernel()
     expected = journey(model, queries)
     close(φ(model, queries, draws=Journey()), expected)
-    given = found("journey-trak", model, train, queries, tmp_path, absolute_damping=scaled(model, train))
-    close(given, expected @ K @ rows.T)
+    values = scores("journey-trak", model, train, queries, tmp_path, absolute_damping=scaled(model, train))
+    close(values, expected @ K @ rows.T)
 
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
 def test_a_journey_is_the_same_for_other_predictions(tiny, smallest, pictures, prediction):
     model = tiny(prediction=prediction, **smallest)
-    made = sample(model, range(2), 3, sampler="ddim", steps=4, keep_path=True)
-    queries = pictures(2, trajectory=made.path.float().numpy(), trajectory_timesteps=made.timesteps)
+    samples = sample(model, range(2), 3, sampler="ddim", steps=4, keep_path=True)
+    queries = pictures(2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps)
     draw = Journey(noises=2).of(queries, slice(0, 2), model, {}, torch.zeros((), dtype=torch.float64))
     assert draw.x.shape == draw.noise.shape == (2, 8, 1, 8, 8)
     assert float(draw.x.abs().max()) <= 1
-    whole = φ(model, queries, draws=Journey(noises=2))
+    together = φ(model, queries, draws=Journey(noises=2))
     single = [φ(model, queries.take([i]), draws=Journey(noises=2))[0] for i in range(2)]
-    np.testing.assert_allclose(whole, single, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(together, single, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_journey_is_the_same_for_other_predictions(tiny, smallest, pictures, p
     ],
     ids=["beyond the schedule", "rising", "below the picture"],
 )
-def test_what_is_no_path_of_the_model_is_refused_before_the_first_gradient(model, train, queries, tmp_path, path):
+def test_an_impossible_path_is_refused_before_the_first_gradient(model, train, queries, tmp_path, path):
     columns = {"trajectory": np.zeros((4, 3, 1, 8, 8), np.float32), "trajectory_timesteps": np.array([700, 200, -1])} | path
     with pytest.raises(DataError, match="timesteps run"):
         attribute(model, train, replace(queries, **columns), method=make("journey-trak", {"k": 8}), store=FeatureStore(tmp_path))
@@ -186,34 +186,34 @@ def test_a_method_makes_the_passes_that_it_says(model, train, queries, tmp_path,
     def count(module, args, output):
         counted[torch.is_grad_enabled()] += len(args[0])
 
-    hooks = [each.module.register_forward_hook(count) for each in (model, *model.checkpoints[:-1])]
+    hooks = [network.module.register_forward_hook(count) for network in (model, *model.checkpoints[:-1])]
     attribute(model, train, queries, method=method, store=FeatureStore(tmp_path))
     for hook in hooks:
         hook.remove()
-    each, n, q = method.passes(1000), len(train), len(queries)
-    steps = len(queries.trajectory_timesteps) - 1  # of this path, where a plan counts with 50
-    query = steps if name == "journey-trak" else each.query
-    forward = n * each.train_forward + (q * steps if name == "journey-trak" else 0)
-    checks = counted[True] - (n * each.train + q * query)
+    passes, n, q = method.passes(1000), len(train), len(queries)
+    steps = len(queries.trajectory_timesteps) - 1  # of this path; a plan assumes 50
+    query = steps if name == "journey-trak" else passes.query
+    forward = n * passes.train_forward + (q * steps if name == "journey-trak" else 0)
+    checks = counted[True] - (n * passes.train + q * query)
     assert 0 <= checks <= 20  # gradients of single draws, by which layers are checked and batches measured
     assert forward <= counted[False] <= forward + 20
 
 
 def test_a_journey_needs_a_path(model, train, tmp_path):
     with pytest.raises(DataError, match="keep_path=True"):
-        found("journey-trak", model, train, train, tmp_path)
+        scores("journey-trak", model, train, train, tmp_path)
 
 
 def unit_per_timestep(model, examples):
-    each = [φ(model, examples, "avg", Draws((t,))) for t in (0, 333, 666)]
-    return np.mean([rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in each], axis=0)
+    steps = [φ(model, examples, "avg", Draws((t,))) for t in (0, 333, 666)]
+    return np.mean([rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in steps], axis=0)
 
 
 def test_das_is_a_kernel_of_unit_gradients_with_the_errors_of_the_training_images(model, train, queries, tmp_path):
-    rows, asked = unit_per_timestep(model, train), unit_per_timestep(model, queries)
+    rows, query_rows = unit_per_timestep(model, train), unit_per_timestep(model, queries)
     unit = float(np.square(rows).sum(1).mean())
     K = np.linalg.inv(rows.T @ rows + λ * unit * np.eye(rows.shape[1]))
-    kernel = asked @ K @ rows.T
+    kernel = query_rows @ K @ rows.T
     errors = np.zeros((len(train), 4))
     for i in range(len(train)):
         for j, t in enumerate((0, 250, 500, 750)):
@@ -223,9 +223,9 @@ def test_das_is_a_kernel_of_unit_gradients_with_the_errors_of_the_training_image
     r = (errors / np.linalg.norm(errors, axis=1, keepdims=True)).mean(1)
     h = np.einsum("ip,pr,ir->i", rows, K, rows)
     fields = {"damping": λ, "error_timesteps": 4}
-    close(found("das", model, train, queries, tmp_path, **fields), kernel * r)
-    close(found("das", model, train, queries, tmp_path, error=False, **fields), kernel)
-    close(found("das", model, train, queries, tmp_path, leverage=True, **fields), kernel * r / (1 - h))
+    close(scores("das", model, train, queries, tmp_path, **fields), kernel * r)
+    close(scores("das", model, train, queries, tmp_path, error=False, **fields), kernel)
+    close(scores("das", model, train, queries, tmp_path, leverage=True, **fields), kernel * r / (1 - h))
 
 
 def test_a_training_image_without_a_gradient_is_scored_0_and_not_divided_by_0(tmp_path):

@@ -14,11 +14,11 @@ from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.evaluate.lds import LDS, against
 from headwater.evaluate.tune import Setting, setting_grid, tuned
-from headwater.families.learned import Retrained
+from headwater.families.learned import RetrainedMethod
 from headwater.families.protocol import Damped
 from headwater.linalg.damping import Damping
 from headwater.linalg.rank import Interval
-from headwater.methods import learns, make, method_class
+from headwater.methods import make, method_class, needs_bank
 from headwater.scores import dense
 
 KINDS = ("damping", "absolute_damping")
@@ -77,10 +77,11 @@ def _at_dampings(
 
 def learned_from(experiment: Experiment, fields: Mapping[str, Sequence[Any]]) -> list[int]:
     """The bank's subsets that the method learns from under any of these settings: none may be compared with."""
-    if not learns(method_class(experiment.method)):
+    if not needs_bank(method_class(experiment.method)):
         return []
     methods = [make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank) for setting in setting_grid(fields)]
-    return sorted({row for method in methods if isinstance(method, Retrained) for row in method.learned(experiment.train).rows})
+    subsets = [method.learning_subsets(experiment.train) for method in methods if isinstance(method, RetrainedMethod)]
+    return sorted({row for rows, _ in subsets for row in rows})
 
 
 def as_text(report: Mapping[str, Any]) -> str:

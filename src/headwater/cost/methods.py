@@ -7,7 +7,7 @@ from typing import Any
 
 from headwater.diffusion.schedule import linear
 from headwater.families.protocol import Costed
-from headwater.methods import METHODS, learns, make, method_class, settings_of
+from headwater.methods import METHODS, make, method_class, needs_bank, settings_of
 
 MEASURED = Path(__file__).with_suffix(".json")  # written by benchmarks/costs.py
 
@@ -34,11 +34,11 @@ def as_text() -> str:
 def passes_in_words(name: str) -> str:
     """A method's passes through models, in words."""
     kind = method_class(name)
-    if learns(kind):
+    if needs_bank(kind):
         return "as many trainings as there are subsets to learn from, then none"
     if name == "clip":
         return "one pass of the embedder a picture"
-    method = None if learns(kind) else make(name, {})
+    method = None if needs_bank(kind) else make(name, {})
     if not isinstance(method, Costed):
         return "no model"
     counts = method.passes(linear().T)

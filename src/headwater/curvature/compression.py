@@ -1,8 +1,8 @@
 """Rows of numbers held for many inner products, whole or compressed: each parameter tensor by itself.
 
-float32 as they are; int8 and int4 by an affine map of each tensor, x ≈ (c − zero)·scale with c in 0 … 2^bits − 1 (Mlodozieniec et
-al. 2025, arXiv:2410.13850, appendix C); svd:r, the best approximation of rank r of each tensor as a matrix (Grosse et al. 2023,
-arXiv:2308.03296, section 3.2.2).
+float32: unchanged. int8 and int4: an affine map of each tensor, x ≈ (c − zero)·scale with c in 0 … 2^bits − 1
+(Mlodozieniec et al. 2025, arXiv:2410.13850, appendix C). svd:r: the best approximation of rank r of each tensor as a
+matrix (Grosse et al. 2023, arXiv:2308.03296, section 3.2.2).
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ class Piece(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """The coordinate after its last."""
+        """The coordinate after the last."""
         return self.first + self.height * self.width
 
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """As it is."""
+    """Rows that are not compressed."""
 
     rows: Float[Tensor, "q w"]
 
@@ -47,7 +47,7 @@ class Whole:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """x ≈ (c − zero)·scale, at most half a scale from x. Codes of four bits lie two in a byte."""
+    """x ≈ (c − zero)·scale, at most half a scale from x. Two codes of four bits share a byte."""
 
     codes: UInt8[Tensor, "q _"]
     scale: Float[Tensor, "q 1"]
@@ -60,7 +60,7 @@ class Affine:
         """The nearest codes."""
         low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
         scale = (high - low) / (2**bits - 1)
-        scale = torch.where(scale > 0, scale, torch.where(low == 0, 1.0, low.abs()))  # of a constant, exactly itself
+        scale = torch.where(scale > 0, scale, torch.where(low == 0, 1.0, low.abs()))  # a constant is restored exactly
         zero = -low / scale
         codes = (rows / scale + zero).round().clamp(0, 2**bits - 1).to(torch.uint8)
         if bits == 4:
@@ -81,14 +81,14 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
-    """X ≈ left right, of the largest r singular values of each row's matrix."""
+    """X ≈ left right, from the r largest singular values of each row's matrix."""
 
     left: Float[Tensor, "q o r"]
     right: Float[Tensor, "q r i"]
 
     @classmethod
     def of(cls, matrices: Float[Tensor, "q o i"], rank: int) -> "LowRank":
-        """The best in Frobenius norm."""
+        """The best approximation in Frobenius norm."""
         u, s, v = torch.linalg.svd(matrices, full_matrices=False)
         return cls(u[:, :, :rank] * s[:, None, :rank], v[:, :rank].contiguous())
 
@@ -100,49 +100,49 @@ class LowRank:
         return (self.left @ self.right).flatten(1)
 
 
-Kept = Whole | Affine | LowRank
+Compressed = Whole | Affine | LowRank
 
 
 @dataclass(frozen=True, eq=False)
 class Held:
     """Rows, tensor by tensor."""
 
-    pieces: Sequence[tuple[Piece, Kept]]
+    pieces: Sequence[tuple[Piece, Compressed]]
 
     @property
     def bytes(self) -> int:
-        """What they take."""
-        return sum(kept.bytes for _, kept in self.pieces)
+        """Memory of all pieces."""
+        return sum(tensor.bytes for _, tensor in self.pieces)
 
     def restored(self) -> Float[Tensor, "q p"]:
-        """The rows as they are remembered."""
-        return torch.cat([kept.restored() for _, kept in self.pieces], 1)
+        """The rows, up to the error of the compression."""
+        return torch.cat([tensor.restored() for _, tensor in self.pieces], 1)
 
     def times(self, v: Float[Tensor, "b p"]) -> Float[Tensor, "q b"]:
-        """⟨row, v⟩ for every row and every v; one tensor at a time is restored."""
-        found = [kept.restored() @ v[:, piece.first : piece.stop].mT for piece, kept in self.pieces]
-        return torch.stack(found).sum(0)
+        """⟨row, v⟩ for every row and every v, restoring one tensor at a time."""
+        products = [tensor.restored() @ v[:, piece.first : piece.stop].mT for piece, tensor in self.pieces]
+        return torch.stack(products).sum(0)
 
 
 def held(rows: Float[Tensor, "q p"], pieces: Sequence[Piece], compression: str) -> Held:
-    """The rows kept as `compression` says: float32, int8, int4 or svd:RANK."""
-    rank = checked(compression)
+    """The rows, held in the format `compression`: float32, int8, int4 or svd:RANK."""
+    rank = rank_of(compression)
     if compression == "float32":
         return Held([(Piece(0, 1, rows.shape[1]), Whole(rows))])
-    found: list[tuple[Piece, Kept]] = []
+    tensors: list[tuple[Piece, Compressed]] = []
     for piece in pieces:
         part = rows[:, piece.first : piece.stop]
         if rank is None:
-            found.append((piece, Affine.of(part, BITS[compression])))
+            tensors.append((piece, Affine.of(part, BITS[compression])))
         elif rank * (piece.height + piece.width) < piece.height * piece.width:
-            found.append((piece, LowRank.of(part.reshape(-1, piece.height, piece.width), rank)))
-        else:  # the factors would be the larger
-            found.append((piece, Whole(part.clone())))
-    return Held(found)
+            tensors.append((piece, LowRank.of(part.reshape(-1, piece.height, piece.width), rank)))
+        else:  # the two factors would be larger than the tensor
+            tensors.append((piece, Whole(part.clone())))
+    return Held(tensors)
 
 
-def checked(compression: str) -> int | None:
-    """The rank of svd:RANK, None for the others; an OptionError where there is no such compression."""
+def rank_of(compression: str) -> int | None:
+    """The rank in svd:RANK, None for float32, int8 and int4. An unknown compression is an OptionError."""
     name, _, rank = compression.partition(":")
     if compression in ("float32", *BITS):
         return None

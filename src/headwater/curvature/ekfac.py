@@ -1,7 +1,7 @@
-"""EK-FAC: K-FAC's eigenvectors with the eigenvalues that are right for them, Λ = E[(Q_Bᵀ G Q_A)²], for biases E[(Q_Bᵀ g)²].
+"""EK-FAC: K-FAC's eigenvectors with corrected eigenvalues, Λ = E[(Q_Bᵀ G Q_A)²], for biases E[(Q_Bᵀ g)²].
 
-Of all operators with these eigenvectors it is the one nearest to the true block in Frobenius norm. (George et al. 2018,
-arXiv:1806.03884, equation 4; in Mlodozieniec et al. 2025, arXiv:2410.13850, the method that made the plotted results.)
+Among all operators with these eigenvectors it is nearest to the true block in Frobenius norm. (George et al. 2018,
+arXiv:1806.03884, equation 4. In Mlodozieniec et al. 2025, arXiv:2410.13850, the plotted results are made with it.)
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater import seeds
-from headwater.curvature.fisher import Fisher, finite, gradients_that_fit, passes
+from headwater.curvature.fisher import Fisher, finite, gradient_passes, gradients_that_fit
 from headwater.curvature.kfac import Curvature
 from headwater.curvature.parameters import factored
 from headwater.curvature.sums import Sums
@@ -35,11 +35,12 @@ def squares(
     group: int = GROUP,
     rows: int | None = None,
 ) -> Sums:
-    """The sums that Λ is the mean of, one for each block of `basis`.
+    """The sums behind the mean Λ, one for each block of `basis`.
 
-    Gradients are added up with random signs, `group` at a time, and the sum is rotated and squared: cross terms have mean zero,
-    so the mean stays right and one rotation, o²i + oi² a layer, serves the whole group. Its price is noise: with N gradients of
-    kurtosis κ the variance is (2·group + κ − 3)Λ²/N in place of (κ − 1)Λ²/N. `group` = 1 has no signs: the exact mean.
+    Gradients are added up with random signs, `group` at a time, and their sum is rotated and squared. Cross terms have
+    mean zero, so the mean stays right, and one rotation, o²i + oi² a layer, serves the whole group. The price is noise:
+    with N gradients of kurtosis κ the variance is (2·group + κ − 3)Λ²/N in place of (κ − 1)Λ²/N. `group` = 1 uses no
+    signs: the exact mean.
     """
     model.check(examples)
     if group < 1:
@@ -47,40 +48,40 @@ def squares(
     if basis.about["model"] != model.fingerprint:
         raise ModelError(
             f"The eigenvectors were made with the model {basis.about['model'][:12]}; this model is {model.fingerprint[:12]}. "
-            "Compute them anew for this model."
+            "Compute them for this model."
         )
     layers = factored(model, basis.pattern).layers
     fit = gradients_that_fit(model, examples, fisher, layers, as_it_is, group)
     height = fit if rows is None else max(group, rows // group * group)
-    total = _Running(basis, layers, fisher)
+    total = SquareSums(basis, layers, fisher)
     n = len(examples) * fisher.draws.count // fisher.rows
     signs = seeds.stream(fisher.seed, "signs", examples.fingerprint).integers(0, 2, n) * 2 - 1 if group > 1 else np.ones(n)
-    done = 0
-    for each in passes(model, examples, fisher, height, group):
-        u = len(each.ids)
-        total.begin(torch.as_tensor(signs[done : done + u]).to(model.device, model.dtype), -(-u // group))
-        stream(model, fisher.measurement, each.given, layers, total.visit)
+    start = 0
+    for batch in gradient_passes(model, examples, fisher, height, group):
+        u = len(batch.ids)
+        total.begin(torch.as_tensor(signs[start : start + u]).to(model.device, model.dtype), -(-u // group))
+        stream(model, fisher.measurement, batch.inputs, layers, total.visit)
         if not total.finite:
-            raise each.non_finite(model, fisher.measurement, layers)
-        done += u
+            raise batch.non_finite(model, fisher.measurement, layers)
+        start += u
     about = {**basis.about, "what": "squares", "fisher": fisher.kind, "average": fisher.average, "basis": basis.basis}
     part = {"examples": examples.fingerprint, "gradients": n, "group": group, **fisher.manifest()}
-    return Sums(about, (part,), {name: each.cpu() for name, each in total.tensors.items()}, dict.fromkeys(total.tensors, n))
+    return Sums(about, (part,), {name: tensor.cpu() for name, tensor in total.tensors.items()}, dict.fromkeys(total.tensors, n))
 
 
 def ekfac(basis: Curvature, squares: Sums) -> Curvature:
-    """The eigenvectors of `basis` with the eigenvalues that `squares` found for them."""
+    """The eigenvectors of `basis` with the eigenvalues in `squares`."""
     if squares.about.get("basis") != basis.basis:
         raise ModelError(
             f"These eigenvalues belong to the eigenvectors {str(squares.about.get('basis'))[:12]}, not to {basis.basis[:12]}. "
-            "Compute them anew for these eigenvectors: an eigendecomposition made twice may turn out differently."
+            "Compute them for these eigenvectors: an eigendecomposition repeated may come out differently."
         )
     blocks = tuple(replace(block, values=squares.mean(block.name).to(block.values)) for block in basis.blocks)
     return Curvature(blocks, {**squares.about, "what": "ek-fac"})
 
 
-class _Running:
-    """Sums of squares as they grow."""
+class SquareSums:
+    """Sums of squares, added to pass by pass."""
 
     def __init__(self, basis: Curvature, layers: Sequence[Layer], fisher: Fisher) -> None:
         self.tensors = {block.name: torch.zeros_like(block.values) for block in basis.blocks}
@@ -88,9 +89,10 @@ class _Running:
             layer.name: [block for block in basis.blocks if block.columns[0][0] in layer.places.values()] for layer in layers
         }
         self.r, self.finite = fisher.rows, True
+        self.weights, self.groups = torch.zeros(0), 0  # of the present pass
 
     def begin(self, signs: Float[Tensor, " u"], groups: int) -> None:
-        """A pass of u gradients, added up with these signs in so many groups."""
+        """Start a pass of u gradients, added up with these signs in this number of groups."""
         self.weights, self.groups = signs.repeat_interleave(self.r) / self.r, groups
 
     def visit(self, gradient: LayerGradient) -> None:
@@ -99,6 +101,6 @@ class _Running:
         parts = {layer.places[part]: rows for part, rows in LayerGradient(layer, signed).parameters(self.groups)}
         for block in self.blocks[layer.name]:
             pieces = [parts[first].view(self.groups, len(block.left), width) for first, width in block.columns]
-            found = block.rotated(torch.cat(pieces, 2).to(block.left)).square().sum(0)
-            self.finite = self.finite and finite(found)
-            self.tensors[block.name] += found
+            sums = block.rotated(torch.cat(pieces, 2).to(block.left)).square().sum(0)
+            self.finite = self.finite and finite(sums)
+            self.tensors[block.name] += sums

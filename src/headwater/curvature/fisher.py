@@ -1,4 +1,4 @@
-"""The outer products that curvature is the mean of: whose gradients, of which draws, and how they go through the model."""
+"""The outer products behind a curvature: whose gradients, of which draws, and in which batches they are computed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,10 +24,10 @@ KINDS = ("model", "loss")
 class Fisher:
     """E[g gᵀ] over the examples and their draws; by `kind`, with d pixel values:
 
-    `model`: g = √(2/d) Jᵀη with η ~ N(0, I), so that E[g gᵀ] = E[Jᵀ(2/d)J], the Gauss–Newton matrix of the mean training loss
-    (arXiv:2410.13850, equations 9 and 10). `loss`: g = ∇ of a draw's own loss, the empirical Fisher (equation 11); with `average`
-    an example's draws are averaged first, as TRAK does. `seed` names η: give the pass that corrects eigenvalues another one than
-    the pass that found the eigenvectors.
+    `model`: g = √(2/d) Jᵀη with η ~ N(0, I), so that E[g gᵀ] = E[Jᵀ(2/d)J], the Gauss–Newton matrix of the mean training
+    loss (arXiv:2410.13850, equations 9 and 10). `loss`: g = ∇ of a draw's loss, the empirical Fisher (equation 11); with
+    `average` an example's draws are averaged first, as in TRAK. `seed` names η: the pass that corrects eigenvalues needs
+    another seed than the pass that gave the eigenvectors.
     """
 
     draws: Draws = field(default_factory=lambda: Draws(10, "antithetic"))
@@ -46,76 +46,76 @@ class Fisher:
 
     @property
     def measurement(self) -> Measurement:
-        """What is differentiated."""
+        """The function whose gradients are taken."""
         return pseudo if self.kind == "model" else simple
 
     @property
     def rows(self) -> int:
-        """Draws that make up one gradient: all of an example's if they are averaged, else one."""
+        """Draws in one gradient: all draws of an example if they are averaged, else one."""
         return self.draws.count if self.average else 1
 
-    def drawn(self, model: Denoiser, examples: Examples, here: slice) -> Drawn:
-        """The draws of `examples[here]`, one gradient a row: [u, rows]."""
+    def drawn(self, model: Denoiser, examples: Examples, rows: slice) -> Drawn:
+        """The draws of `examples[rows]`, one gradient a row: [u, r]."""
         draws = PseudoTargets(self.draws, self.seed) if self.kind == "model" else self.draws
-        (draw, condition), r = drawn(model, examples, here, self.measurement, draws), self.rows
+        (draw, condition), r = drawn(model, examples, rows, self.measurement, draws), self.rows
         x = draw.x.expand_as(draw.x_t) if r == 1 else draw.x
         parts = [part.reshape(-1, min(r, part.shape[1]), *part.shape[2:]) for part in (x, *draw[1:])]
-        return Drawn(Draw(*parts), {name: each.reshape(-1, r, *each.shape[2:]) for name, each in condition.items()})
+        return Drawn(Draw(*parts), {name: value.reshape(-1, r, *value.shape[2:]) for name, value in condition.items()})
 
     def manifest(self) -> dict[str, object]:
-        """All of it, in words that JSON keeps."""
+        """All fields, ready for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """Gradients that go through the model together, one a row of `given`, and the ids of their examples."""
+    """Inputs of the gradients that are taken together, one a row, and the ids of their examples."""
 
-    given: Drawn
+    inputs: Drawn
     ids: tuple[str, ...]
 
-    def rows(self, here: slice) -> "Pass":
-        """The gradients at `here`."""
-        draw, condition = self.given
-        given = Drawn(Draw(*(part[here] for part in draw)), {name: each[here] for name, each in condition.items()})
-        return Pass(given, self.ids[here])
+    def take(self, rows: slice) -> "Pass":
+        """The gradients at `rows`."""
+        draw, condition = self.inputs
+        inputs = Drawn(Draw(*(part[rows] for part in draw)), {name: value[rows] for name, value in condition.items()})
+        return Pass(inputs, self.ids[rows])
 
-    def then(self, other: "Pass") -> "Pass":
-        """Those of both, one after the other."""
-        (draw, condition), (more, their) = self.given, other.given
-        joined = Draw(*(torch.cat(pair) for pair in zip(draw, more, strict=True)))
-        both = {name: torch.cat([each, their[name]]) for name, each in condition.items()}
-        return Pass(Drawn(joined, both), self.ids + other.ids)
+    def then(self, following: "Pass") -> "Pass":
+        """One pass of both, in this order."""
+        (draw, condition), (next_draw, next_condition) = self.inputs, following.inputs
+        joined = Draw(*(torch.cat(pair) for pair in zip(draw, next_draw, strict=True)))
+        conditions = {name: torch.cat([value, next_condition[name]]) for name, value in condition.items()}
+        return Pass(Drawn(joined, conditions), self.ids + following.ids)
 
     def non_finite(self, model: Denoiser, measurement: Measurement, layers: Sequence[MatrixLayer]) -> NonFiniteError:
         """The error that names the example and timestep of a gradient that is not finite."""
-        return non_finite(model, measurement, *self.given, parameters_of(layers), self.ids)
+        return non_finite(model, measurement, *self.inputs, parameters_of(layers), self.ids)
 
 
-def passes(model: Denoiser, examples: Examples, fisher: Fisher, height: int, group: int = 1) -> Iterator[Pass]:
-    """All gradients in order, `height` at a time; the last passes are a multiple of `group`, and what then remains."""
+def gradient_passes(model: Denoiser, examples: Examples, fisher: Fisher, height: int, group: int = 1) -> Iterator[Pass]:
+    """All gradients in order, `height` at a time. The rest comes as a multiple of `group`, then the remainder."""
     per = fisher.draws.count // fisher.rows
     step, waiting = max(1, height // per), None
     for low in range(0, len(examples), step):
-        here = slice(low, min(low + step, len(examples)))
-        ids = tuple(name for name in examples.ids[here] for _ in range(per))
-        found = Pass(fisher.drawn(model, examples, here), ids)
-        waiting = found if waiting is None else waiting.then(found)
+        rows = slice(low, min(low + step, len(examples)))
+        ids = tuple(name for name in examples.ids[rows] for _ in range(per))
+        batch = Pass(fisher.drawn(model, examples, rows), ids)
+        waiting = batch if waiting is None else waiting.then(batch)
         while len(waiting.ids) >= height:
-            yield waiting.rows(slice(height))
-            waiting = waiting.rows(slice(height, None))
-    whole = 0 if waiting is None else len(waiting.ids) // group * group
-    for here in (slice(whole), slice(whole, None)):
-        if waiting is not None and waiting.ids[here]:
-            yield waiting.rows(here)
+            yield waiting.take(slice(height))
+            waiting = waiting.take(slice(height, None))
+    grouped = 0 if waiting is None else len(waiting.ids) // group * group
+    for rows in (slice(grouped), slice(grouped, None)):
+        if waiting is not None and waiting.ids[rows]:
+            yield waiting.take(rows)
 
 
 def gradients_that_fit(
     model: Denoiser, examples: Examples, fisher: Fisher, layers: Sequence[MatrixLayer], keep: Keep, group: int = 1
 ) -> int:
-    """How many gradients go through at once, a multiple of `group` whatever `model.memory` says.
+    """The number of gradients to take at a time: a multiple of `group`, however small `model.memory` is.
 
-    Also refuses, by name, parameters whose gradients the layers do not show.
+    Also refuses, by name, parameters whose gradients the layers do not give.
     """
     one = fisher.drawn(model, examples, slice(0, 1)).one(0, 0)
     check(model, fisher.measurement, one, layers)
@@ -124,5 +124,5 @@ def gradients_that_fit(
 
 
 def finite(*values: Tensor) -> bool:
-    """Whether all of these are free of NaN and infinity."""
-    return all(bool(torch.isfinite(each).all()) for each in values)
+    """Whether all values are free of NaN and infinity."""
+    return all(bool(torch.isfinite(value).all()) for value in values)

@@ -11,8 +11,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.func import jacrev, vjp, vmap
+from torch import Tensor, func
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headwater.diffusion.denoiser import Condition, Denoiser, Parameters
@@ -22,13 +21,13 @@ from headwater.errors import OptionError
 from headwater.examples import Examples
 from headwater.gradients.inputs import drawn
 
-Pulled = tuple[Tensor, Callable[..., Any]]
+Product = tuple[Tensor, Callable[..., Any]]
 
-LARGEST = 8192  # parameters of a matrix that is built whole
+LARGEST = 8192  # parameters of a matrix that is built in full
 
 
 def ggn(model: Denoiser, examples: Examples, draws: Draws, *, pattern: str = "*", batch: int = 1) -> Float[Tensor, "p p"]:
-    """G, in the order of the parameters that match `pattern`: p² numbers, and d backward passes for every draw."""
+    """G, in the order of the parameters that match `pattern`: p² numbers, d backward passes for every draw."""
     p = sum(parameter.numel() for parameter in model.parameters(pattern).values())
     if p > LARGEST:
         raise OptionError(
@@ -37,11 +36,12 @@ def ggn(model: Denoiser, examples: Examples, draws: Draws, *, pattern: str = "*"
     total = next(model.module.parameters()).new_zeros(p, p)
     for parameters, x_t, t, condition in _batches(model, examples, draws, pattern, batch):
 
-        def output(given: Parameters, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-            return model.predict(x[None], t[None], {name: each[None] for name, each in condition.items()}, given).flatten()
+        def output(weights: Parameters, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+            batch = {name: value[None] for name, value in condition.items()}
+            return model.predict(x[None], t[None], batch, weights).flatten()
 
-        each = vmap(jacrev(output), in_dims=(None, 0, 0, 0))(parameters, x_t, t, condition)
-        jacobian = torch.cat([each[name].flatten(0, 1).flatten(1) for name in parameters], 1)
+        jacobians = func.vmap(func.jacrev(output), in_dims=(None, 0, 0, 0))(parameters, x_t, t, condition)
+        jacobian = torch.cat([jacobians[name].flatten(0, 1).flatten(1) for name in parameters], 1)
         total += jacobian.mT @ jacobian
     return total * _scale(model, examples, draws)
 
@@ -53,35 +53,35 @@ def ggn_matvec(
     total = torch.zeros_like(v)
     for parameters, x_t, t, condition in _batches(model, examples, draws, pattern, batch):
 
-        def output(given: Parameters, x_t: Tensor = x_t, t: Tensor = t, condition: Condition = condition) -> Tensor:
-            return model.predict(x_t, t, condition, given)
+        def output(weights: Parameters, x_t: Tensor = x_t, t: Tensor = t, condition: Condition = condition) -> Tensor:
+            return model.predict(x_t, t, condition, weights)
 
-        value, pull = cast(Pulled, vjp(output, parameters))
-        # Of Jᵀu, which is linear in u: its derivative's transpose is J, without forward mode.
-        _, push = cast(Pulled, vjp(lambda u, pull=pull: pull(u)[0], torch.zeros_like(value)))
+        value, vjp = cast(Product, func.vjp(output, parameters))
+        # Jᵀu is linear in u, so the transpose of its derivative is J: a jvp without forward mode.
+        _, jvp = cast(Product, func.vjp(lambda u, vjp=vjp: vjp(u)[0], torch.zeros_like(value)))
         for place, row in enumerate(v):
-            (moved,) = push(_shaped(row, parameters))
-            (back,) = pull(moved)
-            total[place] += torch.cat([back[name].flatten() for name in parameters])
+            (Jv,) = jvp(_shaped(row, parameters))
+            (product,) = vjp(Jv)
+            total[place] += torch.cat([product[name].flatten() for name in parameters])
     return total * _scale(model, examples, draws)
 
 
 def _scale(model: Denoiser, examples: Examples, draws: Draws) -> float:
-    """2/d, over the number of draws in all."""
+    """2/d over the total number of draws."""
     return 2 / (math.prod(model.shape) * len(examples) * draws.count)
 
 
 def _batches(
     model: Denoiser, examples: Examples, draws: Draws, pattern: str, batch: int
 ) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor, Condition]]:
-    """Parameters, and inputs, timesteps and conditions of the draws of `batch` examples at a time."""
+    """The parameters, with inputs, timesteps and conditions of all draws of `batch` examples at a time."""
     model.check(examples)
     parameters = model.parameters(pattern)
     # Fused attention has neither a batching rule nor second derivatives.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         for low in range(0, len(examples), batch):
-            given = drawn(model, examples, slice(low, min(low + batch, len(examples))), simple, draws)
-            yield parameters, given.draw.x_t.flatten(0, 1), given.draw.t.reshape(-1), given.flat
+            inputs = drawn(model, examples, slice(low, min(low + batch, len(examples))), simple, draws)
+            yield parameters, inputs.draw.x_t.flatten(0, 1), inputs.draw.t.reshape(-1), inputs.flat
 
 
 def _shaped(row: Float[Tensor, " p"], parameters: Parameters) -> dict[str, Tensor]:

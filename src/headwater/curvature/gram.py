@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Float64
 
 from headwater.errors import NonFiniteError, OptionError
-
-LARGEST = 8192  # widest symmetric matrix that is decomposed
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +21,13 @@ class Gram:
 
     phi: Float[np.ndarray, "n k"]
 
+    largest: ClassVar[int] = 8192  # widest symmetric matrix to decompose
+
     def __post_init__(self) -> None:
         n, k = self.phi.shape
-        if min(n, k) > LARGEST:
+        if min(n, k) > self.largest:
             raise OptionError(
-                f"The kernel would be {min(n, k)} wide ({n} images, k = {k}); the limit is {LARGEST}. Choose a smaller k."
+                f"The kernel would be {min(n, k)} wide ({n} images, k = {k}); the limit is {self.largest}. Choose a smaller k."
             )
         if not np.isfinite(self.phi).all():
             raise NonFiniteError(f"Feature row {int(np.argmin(np.isfinite(self.phi).all(1)))} is not finite.")
@@ -77,8 +78,8 @@ class Gram:
             return ((v @ vectors) * inverse) @ vectors.T
         if damping <= 0:
             raise OptionError("With more features than images ΦᵀΦ is singular: solve needs a positive damping.")
-        inside = v @ self._wide.T @ vectors  # Woodbury: (v − Φᵀ(ΦΦᵀ + λI)⁻¹Φv)/λ
-        return (v - (inside * inverse) @ vectors.T @ self._wide) / damping
+        coordinates = v @ self._wide.T @ vectors  # Woodbury: (v − Φᵀ(ΦΦᵀ + λI)⁻¹Φv)/λ
+        return (v - (coordinates * inverse) @ vectors.T @ self._wide) / damping
 
     def scores(
         self, queries: Float[np.ndarray, "q k"], damping: float | Sequence[float], block: int = 65536
@@ -88,13 +89,13 @@ class Gram:
         wide = queries.astype(np.float64)
         coordinates = wide @ self._wide.T @ vectors if self.dual else wide @ vectors
         if isinstance(damping, Sequence):
-            left = np.stack([coordinates * self.inverse_spectrum(each) for each in damping])
+            weighted = np.stack([coordinates * self.inverse_spectrum(λ) for λ in damping])
         else:
-            left = coordinates * self.inverse_spectrum(damping)
+            weighted = coordinates * self.inverse_spectrum(damping)
         for start in range(0, len(self.phi), block):
             rows = slice(start, start + block)
             right = vectors[rows] if self.dual else self._wide[rows] @ vectors
-            yield left @ right.T
+            yield weighted @ right.T
 
     def solved_norms(self, damping: float) -> Float64[np.ndarray, " n"]:
         """‖(ΦᵀΦ + λI)⁻¹φ(i)‖ of each training image, from the eigenbasis: Σ_j v_ij² s_j/(s_j + λ)² in the dual."""
@@ -109,7 +110,7 @@ class Gram:
         return np.linalg.norm(self._wide, axis=1)
 
     def self_scores(self, damping: float) -> Float64[np.ndarray, " n"]:
-        """φ(i)ᵀ(ΦᵀΦ + λI)⁻¹φ(i), the leverage of each training image, without the n×n matrix of the others."""
+        """φ(i)ᵀ(ΦᵀΦ + λI)⁻¹φ(i), the leverage of each training image, without an n×n matrix of scores."""
         values, vectors = self.eigen
         inverse = self.inverse_spectrum(damping)
         if self.dual:

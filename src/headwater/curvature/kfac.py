@@ -1,8 +1,8 @@
 """K-FAC: each layer's Gauss–Newton block as a Kronecker product, G_l ≈ B ⊗ A, in its eigenbasis.
 
 (Martens & Grosse 2015, arXiv:1503.05671; for convolutions Grosse & Martens 2016, arXiv:1602.01407; for diffusion models
-Mlodozieniec et al. 2025, arXiv:2410.13850, equation 12.) Exact for a linear layer whose input does not tell what comes back: the
-last layer of a linear model, or a single draw of a single example without weight sharing.
+Mlodozieniec et al. 2025, arXiv:2410.13850, equation 12.) Exact for a linear layer whose inputs are independent of its
+output gradients: the last layer of a linear model, or a single draw of a single example without weight sharing.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Curvature(Kronecker):
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Parameters that were asked for and have none: those of norms, embeddings and other layers."""
+        """Parameters of the pattern without curvature: norms, embeddings and other layers."""
         return tuple(self.about["left_out"])
 
     @cached_property
@@ -48,12 +48,12 @@ class Curvature(Kronecker):
         return checksum(self._tensors())
 
     def save(self, path: str | Path) -> None:
-        """Write as safetensors: eigenvectors once each, eigenvalues, and where each block lies."""
+        """Write as safetensors: each eigenvector matrix once, eigenvalues, and the place of each block."""
         blocks = [{"name": block.name, "columns": block.columns, **self._sides()[block.name]} for block in self.blocks]
         write_tensors(Path(path), self._tensors(), {"about": dict(self.about), "blocks": blocks})
 
     def _sides(self) -> dict[str, dict[str, str]]:
-        """Under which name each block's eigenvectors are kept: a weight and its bias share those of their outputs."""
+        """The names of each block's eigenvectors in the file: a weight and its bias share their left ones."""
         names: dict[int, str] = {}
         return {
             block.name: {
@@ -64,27 +64,27 @@ class Curvature(Kronecker):
         }
 
     def _tensors(self) -> dict[str, Tensor]:
-        found = {}
+        tensors = {}
         for block in self.blocks:
             names = self._sides()[block.name]
-            found |= {names["left"]: block.left, names["right"]: block.right, f"{block.name}/values": block.values}
-        return found
+            tensors |= {names["left"]: block.left, names["right"]: block.right, f"{block.name}/values": block.values}
+        return tensors
 
 
 def load_curvature(path: str | Path, model: Denoiser | None = None) -> Curvature:
-    """What `Curvature.save` wrote, on the model's device; a file made with another model is a ModelError."""
+    """Read a file of `Curvature.save` onto the model's device; a file made with another model is a ModelError."""
     tensors, manifest = read_tensors(Path(path), model)
     if model is not None:
         tensors = {name: tensor.to(model.device) for name, tensor in tensors.items()}
     blocks = tuple(
         Block(
-            each["name"],
-            tuple((first, width) for first, width in each["columns"]),
-            tensors[each["left"]],
-            tensors[each["right"]],
-            tensors[f"{each['name']}/values"],
+            entry["name"],
+            tuple((first, width) for first, width in entry["columns"]),
+            tensors[entry["left"]],
+            tensors[entry["right"]],
+            tensors[f"{entry['name']}/values"],
         )
-        for each in manifest["blocks"]
+        for entry in manifest["blocks"]
     )
     return Curvature(blocks, manifest["about"])
 
@@ -92,12 +92,12 @@ def load_curvature(path: str | Path, model: Denoiser | None = None) -> Curvature
 def kfac(model: Denoiser, factors: Sums) -> Curvature:
     """Q_B, Q_A and Λ = λ_B λ_Aᵀ of every block, by float64 eigendecompositions: o³ + i³ a layer.
 
-    With blocks of their own a bias has A = 1 and shares B with its weight.
+    Unless `joint`, a bias is a block of its own: A = 1, and B shared with its weight.
     """
     if factors.about["model"] != model.fingerprint:
         raise ModelError(
             f"The factors were made with the model {factors.about['model'][:12]}; this model is {model.fingerprint[:12]}. "
-            "Compute them anew for this model."
+            "Compute them for this model."
         )
     chosen = factored(model, factors.about["parameters"])
     like = torch.empty(0, device=model.device, dtype=torch.promote_types(model.dtype, torch.float32))
@@ -108,14 +108,14 @@ def kfac(model: Denoiser, factors: Sums) -> Curvature:
         sides[name] = values, vectors.to(like)
     blocks = []
     for place in chosen.places(factors.about["joint"]):
-        outputs, left = sides[f"{place.layer}/B"]
+        outputs, output_vectors = sides[f"{place.layer}/B"]
         alone = sum(width for _, width in place.columns) == 1 and place.name.endswith("bias")
-        inputs, right = one if alone else sides[f"{place.layer}/A"]
-        blocks.append(Block(place.name, place.columns, left, right, outputs[:, None] * inputs))
-    found = Curvature(tuple(blocks), {**factors.about, "what": "k-fac"})
-    if len(found.dead) == len(blocks):
+        inputs, input_vectors = one if alone else sides[f"{place.layer}/A"]
+        blocks.append(Block(place.name, place.columns, output_vectors, input_vectors, outputs[:, None] * inputs))
+    curvature = Curvature(tuple(blocks), {**factors.about, "what": "k-fac"})
+    if len(curvature.dead) == len(blocks):
         raise ModelError(
             "Every layer's curvature is zero: no gradient comes back from the model's output to "
             f"{', '.join(place.name for place in chosen.places(False)[:3])}. Expected a model that uses its parameters."
         )
-    return found
+    return curvature

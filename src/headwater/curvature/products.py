@@ -1,8 +1,8 @@
-"""The two sides of vᵀ(F + λI)⁻¹g: queries' gradients v held, training images' gradients g streamed past them, for many λ at once.
+"""The two sides of vᵀ(F + λI)⁻¹g for many λ: queries' gradients v held, training images' gradients g streamed past them.
 
-In eigen-coordinates a damping is one scale an element. Held are the whitened u_v/√(Λ + λ₀) with λ₀ the smallest λ, in which a
-gradient of typical size has the same variance everywhere: compression then costs every direction alike. A streamed u_g meets them
-as u_g √(Λ + λ₀)/(Λ + λ), for every λ.
+In eigen-coordinates a damping scales each element. A query is held whitened, u_v/√(Λ + λ₀) with λ₀ the smallest λ, so
+that a typical gradient has the same variance in every direction: compression then costs all directions equally. A
+streamed u_g is multiplied as u_g √(Λ + λ₀)/(Λ + λ), for every λ.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from headwater.curvature.compression import Held, Piece, held
-from headwater.curvature.dampings import Grid, grid
+from headwater.curvature.dampings import DampingGrid, damping_grid
 from headwater.curvature.kfac import Curvature
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
@@ -27,74 +27,76 @@ from headwater.linalg.damping import Damping
 from headwater.linalg.project import Identity
 from headwater.workers import in_order
 
-MANY = 4  # dampings from which on a grid is the cheaper
+MANY = 4  # from this number of dampings on, a grid is cheaper
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """What a streamed gradient meets at one λ: held queries, how its coordinates count for them, and how for itself."""
+    """The held queries at one λ, and the weights of a streamed gradient's coordinates: with queries, and with itself."""
 
     queries: Sequence[Held]
     weights: Float[Tensor, " p"]
-    own: Float[Tensor, " p"]
+    self_weights: Float[Tensor, " p"]
 
     def products(self, u: Float[Tensor, "b p"]) -> Float[Tensor, "b q1"]:
-        """With every query, and last with itself."""
-        mine = (u.square() @ self.own)[:, None]
+        """Products with every query and, last, with itself."""
+        with_itself = (u.square() @ self.self_weights)[:, None]
         weighted = u * self.weights if self.queries else u
-        return torch.cat([*(each.times(weighted).mT for each in self.queries), mine], 1)
+        return torch.cat([*(block.times(weighted).mT for block in self.queries), with_itself], 1)
 
 
-def sides(
+def query_sides(
     curvature: Curvature,
     gradients: Iterable[Float[Tensor, "_ p"]],
     dampings: Sequence[Damping],
     *,
     compression: str = "float32",
-) -> Sequence[Side | Grid]:
-    """The queries' side for these dampings. All share the held queries; many dampings of whole queries are a Grid."""
+) -> Sequence[Side | DampingGrid]:
+    """The queries' side at each damping, all with the same held queries; MANY or more, without compression, as one grid."""
     if compression == "float32" and len(dampings) >= MANY:
-        return [grid(curvature, gradients, dampings)]
+        return [damping_grid(curvature, gradients, dampings)]
     inverses = [curvature.inverse(damping) for damping in dampings]
     whitening = torch.stack(inverses).amax(0).sqrt()
-    pieces, kept = pieces_of(curvature), []
+    pieces, queries = pieces_of(curvature), []
     for block in gradients:
         u = curvature.coordinates(block)
-        kept.append(held(u * whitening.to(u), pieces, compression))
+        queries.append(held(u * whitening.to(u), pieces, compression))
     like = curvature.blocks[0].left
-    return [Side(kept, _over(inverse, whitening).to(like), inverse.to(like)) for inverse in inverses]
+    return [Side(queries, _over(inverse, whitening).to(like), inverse.to(like)) for inverse in inverses]
 
 
-def refined(curvature: Curvature, x: Float[Tensor, "q p"], inverse: Float64[Tensor, " p"], compression: str) -> Side:
-    """The same of solutions x = (G + λI)⁻¹v found by other means, at one λ."""
+def refined_side(curvature: Curvature, x: Float[Tensor, "q p"], inverse: Float64[Tensor, " p"], compression: str) -> Side:
+    """The queries' side when x = (G + λI)⁻¹v has already been solved iteratively, for one λ."""
     u, whitening = curvature.coordinates(x), inverse.sqrt()
-    kept = held(u * _over(torch.ones_like(inverse), whitening).to(u), pieces_of(curvature), compression)
-    return Side([kept], whitening.to(u), inverse.to(u))
+    queries = held(u * _over(torch.ones_like(inverse), whitening).to(u), pieces_of(curvature), compression)
+    return Side([queries], whitening.to(u), inverse.to(u))
 
 
 def pieces_of(curvature: Curvature) -> list[Piece]:
-    """Every parameter tensor of its blocks, in order."""
+    """Every parameter tensor of the curvature's blocks, in order."""
     return sorted(Piece(first, len(block.left), width) for block in curvature.blocks for first, width in block.columns)
 
 
 def _over(a: Tensor, b: Tensor) -> Tensor:
-    """a/b, and 0 where b is."""
+    """a/b, and 0 where b is 0."""
     return torch.where(b > 0, a / torch.where(b > 0, b, 1), 0)
 
 
 class Streamed(NamedTuple):
-    """Training images whose gradients of the loss go past the sides."""
+    """The training images' gradients of the loss, streamed past the sides; `block` images are one job of a crew."""
 
     model: Denoiser
     examples: Examples
     curvature: Curvature
     draws: Draws
     normalize: bool
-    sides: Sequence[Side | Grid]
+    sides: Sequence[Side | DampingGrid]
 
-    def products(self, here: slice) -> Iterator[Float[Tensor, "b _"]]:
-        """A row for each image of those at `here`: what each side makes of it, one after the other."""
-        chosen = self.examples.take(np.arange(len(self.examples))[here])
+    block = BLOCK
+
+    def products(self, images: slice) -> Iterator[Float[Tensor, "b _"]]:
+        """A row for each of these images: its products with each side, one side after the other."""
+        chosen = self.examples.take(np.arange(len(self.examples))[images])
         spec = GradientSpec("simple", self.draws, self.curvature.pattern, self.normalize)
         for block in projected(self.model, chosen, spec, Identity()):
             u = self.curvature.coordinates(block)
@@ -103,11 +105,11 @@ class Streamed(NamedTuple):
     def through(self, store: FeatureStore) -> Iterator[Float32[np.ndarray, "b _"]]:
         """The rows of all images in order, computed by the store's crew."""
         if store.crew is None:
-            yield from (block.float().cpu().numpy() for block in gathered(self.products(slice(None)), BLOCK))
+            yield from (block.float().cpu().numpy() for block in gathered(self.products(slice(None)), self.block))
             return
-        parts = [slice(low, low + BLOCK) for low in range(0, len(self.examples), BLOCK)]
+        parts = [slice(low, low + self.block) for low in range(0, len(self.examples), self.block)]
         yield from in_order(store.crew.work(_products, self, parts), parts)
 
 
-def _products(what: Streamed, here: slice) -> Float32[np.ndarray, "b _"]:
-    return torch.cat(list(what.products(here))).float().cpu().numpy()
+def _products(streamed: Streamed, images: slice) -> Float32[np.ndarray, "b _"]:
+    return torch.cat(list(streamed.products(images))).float().cpu().numpy()

@@ -1,7 +1,7 @@
-"""Solutions on the exact Gauss–Newton matrix, from K-FAC's as a start and with it as preconditioner.
+"""Solutions on the exact Gauss–Newton matrix by conjugate gradients, with K-FAC as start and preconditioner.
 
-What a Kronecker product leaves out, correlations between layers and between a layer's two sides, conjugate gradients put back.
-(That better curvature makes better influence: Hong et al. 2025, arXiv:2509.23437, on classifiers.)
+They restore the correlations that a Kronecker product leaves out: between layers, and between a layer's two sides.
+(Better curvature gives better influence: Hong et al. 2025, arXiv:2509.23437, on classifiers.)
 """
 
 from collections.abc import Callable
@@ -26,8 +26,8 @@ from headwater.linalg.cg import conjugate_gradients
 
 
 @dataclass(frozen=True, eq=False)
-class Exact:
-    """G of a fixed set of draws of the training images, for the parameters that match `pattern`."""
+class ExactSolver:
+    """G over fixed draws of the training images, for the parameters that match `pattern`."""
 
     model: Denoiser
     examples: Examples
@@ -35,7 +35,7 @@ class Exact:
     pattern: str
 
     def _together(self) -> int:
-        """How many images go through at once: a product keeps about three times what a gradient does."""
+        """Images in one pass: a product keeps about three times as much in memory as a gradient."""
         layers = layers_of(self.model, self.pattern)
         first = drawn(self.model, self.examples, slice(0, 1), simple, self.draws).one(0, 0)
         return max(1, draws_that_fit(self.model, simple, first, layers, as_it_is) // 3 // self.draws.count)
@@ -48,20 +48,20 @@ class Exact:
         steps: int,
         store: FeatureStore,
     ) -> Float[Tensor, "q p"]:
-        """(G + diag λ)⁻¹ v after so many steps; tells what it will cost before it begins."""
+        """(G + diag λ)⁻¹ v after this number of steps. `store.warn` gets the cost before they begin."""
         passes = (steps + 1) * len(v) * len(self.examples) * self.draws.count
         store.warn(
             f"Conjugate gradients: {steps} steps for {len(v)} queries over {len(self.examples):,} images × {self.draws.count} "
             f"draws take {passes:,} products with a Jacobian and as many with its transpose."
         )
-        done, batch = 0, self._together()
+        products, batch = 0, self._together()
 
         def matvec(x: Float[Tensor, "q p"]) -> Float[Tensor, "q p"]:
-            nonlocal done
-            found = ggn_matvec(self.model, self.examples, self.draws, x, pattern=self.pattern, batch=batch) + x * shift.to(x)
-            done += 1
-            store.progress(done, steps + 1)
-            return found
+            nonlocal products
+            Gx = ggn_matvec(self.model, self.examples, self.draws, x, pattern=self.pattern, batch=batch)
+            products += 1
+            store.progress(products, steps + 1)
+            return Gx + x * shift.to(x)
 
         x = conjugate_gradients(matvec, v, precondition, steps)
         if not bool(torch.isfinite(x).all()):

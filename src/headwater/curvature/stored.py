@@ -1,6 +1,6 @@
-"""Curvature through the store: estimated part by part, by whoever the store's crew is, and found again by what it was made of.
+"""Curvature through the store: estimated part by part by the store's crew, and looked up by a hash of its settings.
 
-Training images go in the order of their content: the estimate does not depend on the order they are given in.
+Training images are sorted by content: the estimate does not depend on their order.
 """
 
 import time
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -23,16 +23,16 @@ from headwater.errors import StorageError
 from headwater.examples import Examples
 from headwater.workers import in_order
 
-PART = 256  # images whose sums are estimated together, by one process
-PATIENCE = 20.0  # seconds after which sums are written down as far as they are
-VERSION = 2  # of the numbers that given settings stand for, and of the files they are in
+PART = 256  # images in a part, whose sums one process estimates
+PATIENCE = 20.0  # seconds between saves of the sums so far
+VERSION = 2  # of the numbers behind equal settings, and of their files
 
-Found = TypeVar("Found")
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """K-FAC's factors."""
+    """K-FAC's factors, `part_size` images at a time."""
 
     model: Denoiser
     examples: Examples
@@ -40,37 +40,39 @@ class Factors:
     variant: str
     joint: bool
     pattern: str
+    part_size: ClassVar[int] = PART
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All that decides the sums."""
-        given = {"variant": self.variant, "joint": self.joint, "parameters": self.pattern}
-        return {"factors": self.fisher.manifest(), **given, **_common(self)}
+        """Everything that decides the sums."""
+        blocks = {"variant": self.variant, "joint": self.joint, "parameters": self.pattern}
+        return {"factors": self.fisher.manifest(), **blocks, **_common(self)}
 
-    def part(self, here: slice) -> Sums:
-        """Those of some of the examples."""
-        chosen = self.examples.take(np.arange(len(self.examples))[here])
+    def part(self, images: slice) -> Sums:
+        """The sums over these examples."""
+        chosen = self.examples.take(np.arange(len(self.examples))[images])
         return factors(self.model, chosen, self.fisher, variant=self.variant, joint=self.joint, pattern=self.pattern)
 
 
 @dataclass(frozen=True, eq=False)
 class Squares:
-    """The sums of squares that EK-FAC's eigenvalues are means of."""
+    """The sums of squares behind EK-FAC's eigenvalues, `part_size` images at a time."""
 
     model: Denoiser
     examples: Examples
     fisher: Fisher
     basis: Curvature
     group: int
+    part_size: ClassVar[int] = PART
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All that decides the sums."""
+        """Everything that decides the sums."""
         return {"squares": self.fisher.manifest(), "basis": self.basis.basis, "group": self.group, **_common(self)}
 
-    def part(self, here: slice) -> Sums:
-        """Those of some of the examples."""
-        chosen = self.examples.take(np.arange(len(self.examples))[here])
+    def part(self, images: slice) -> Sums:
+        """The sums over these examples."""
+        chosen = self.examples.take(np.arange(len(self.examples))[images])
         return squares(self.model, chosen, self.fisher, self.basis, group=self.group)
 
 
@@ -83,18 +85,18 @@ def _common(estimate: Estimate) -> dict[str, Any]:
         "model": model.fingerprint,
         "examples": estimate.examples.fingerprint,
         "dtype": str(model.dtype),
-        "part": PART,
+        "part": estimate.part_size,
         "version": VERSION,
     }
 
 
 def in_order_of_content(examples: Examples) -> Examples:
-    """The same examples, however they came."""
+    """The examples, sorted by content."""
     return examples.take(np.argsort(np.array(examples.keys), kind="stable"))
 
 
 def kfac_of(estimate: Factors, store: FeatureStore) -> Curvature:
-    """K-FAC of these factors. Its eigenvectors are kept: decomposed anew they may turn out differently."""
+    """K-FAC from these factors. Its eigenvectors are stored: a second decomposition may come out differently."""
     with store.place("curvature", estimate.settings) as folder:
         path = folder / "k-fac.safetensors"
         known = _known(path, lambda: load_curvature(path, estimate.model), store)
@@ -105,40 +107,41 @@ def kfac_of(estimate: Factors, store: FeatureStore) -> Curvature:
 
 
 def ekfac_of(estimate: Squares, store: FeatureStore) -> Curvature:
-    """EK-FAC with these eigenvalues."""
+    """EK-FAC from these squares."""
     with store.place("curvature", estimate.settings) as folder:
         return ekfac(estimate.basis, _summed(estimate, folder, store))
 
 
 def _summed(estimate: Estimate, folder: Path, store: FeatureStore) -> Sums:
-    """The sums over all examples. They are added up in one order and written down on the way: a killed fit goes on."""
-    path, n = folder / "sums.safetensors", len(estimate.examples)
+    """The sums over all examples, added up in one order and saved on the way, so that a killed fit resumes."""
+    path, n, size = folder / "sums.safetensors", len(estimate.examples), estimate.part_size
     total = _known(path, lambda: load_sums(path, estimate.model), store)
-    parts = [slice(low, min(low + PART, n)) for low in range(0, n, PART)][0 if total is None else len(total.parts) :]
+    parts = [slice(low, min(low + size, n)) for low in range(0, n, size)][0 if total is None else len(total.parts) :]
     since = time.monotonic()
-    for here, made in zip(parts, _parts(estimate, parts, store), strict=True):
-        found = replace(made, parts=tuple({**each, "place": here.start} for each in made.parts))  # equal images make equal parts
-        total = found if total is None else merged([total, found])
-        if here.stop == n or time.monotonic() - since > PATIENCE:
+    for images, part in zip(parts, _parts(estimate, parts, store), strict=True):
+        # Equal images give equal parts: only their place tells them apart.
+        placed = replace(part, parts=tuple({**manifest, "place": images.start} for manifest in part.parts))
+        total = placed if total is None else merged([total, placed])
+        if images.stop == n or time.monotonic() - since > PATIENCE:
             total.save(path)
             since = time.monotonic()
-        store.progress(here.stop, n)
+        store.progress(images.stop, n)
     assert total is not None
     return total
 
 
 def _parts(estimate: Estimate, parts: list[slice], store: FeatureStore) -> Iterable[Sums]:
     if store.crew is None:
-        return (estimate.part(here) for here in parts)
+        return (estimate.part(images) for images in parts)
     return in_order(store.crew.work(_part, estimate, parts), parts)
 
 
-def _part(estimate: Estimate, here: slice) -> Sums:
-    return estimate.part(here)
+def _part(estimate: Estimate, images: slice) -> Sums:
+    return estimate.part(images)
 
 
-def _known(path: Path, load: Callable[[], Found], store: FeatureStore) -> Found | None:
-    """What is kept there; None if there is nothing, or if it is damaged, which is told."""
+def _known(path: Path, load: Callable[[], Loaded], store: FeatureStore) -> Loaded | None:
+    """The file's content; None if it is missing, or damaged: then it is deleted with a note."""
     if not path.exists():
         return None
     try:

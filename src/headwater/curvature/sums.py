@@ -1,4 +1,4 @@
-"""Sums with their counts: what curvature is estimated from. Parts made elsewhere add up to the whole; files are never unpickled."""
+"""Sums with their counts, from which curvature is estimated. Parts from several processes add up; files are never unpickled."""
 
 import hashlib
 import json
@@ -21,8 +21,9 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Named sums in float64 and how many summands each has. `about` is what every part must agree on (the model, what was summed);
-    `parts` says which examples and draws are in it.
+    """Named sums in float64 and their numbers of summands.
+
+    `about`: the settings that all parts must share (model, kind of sum); `parts`: the examples and draws in each part.
     """
 
     about: Manifest
@@ -35,7 +36,7 @@ class Sums:
         return self.tensors[name] / max(1, self.counts[name])
 
     def save(self, path: str | Path) -> None:
-        """Write as safetensors, the rest in its header."""
+        """Write as safetensors, with all other fields in its header."""
         write_tensors(Path(path), self.tensors, {"about": self.about, "parts": self.parts, "counts": self.counts})
 
 
@@ -44,37 +45,37 @@ def merged(parts: Sequence[Sums]) -> Sums:
     first = parts[0]
     for part in parts[1:]:
         for name in dict.fromkeys([*first.about, *part.about]):
-            one, other = first.about.get(name), part.about.get(name)
-            if one != other:
-                raise OptionError(f"The parts of this curvature differ in {name}: {one} and {other}. Merge parts of one kind only.")
-    seen = [json.dumps(each, sort_keys=True) for part in parts for each in part.parts]
-    if len(set(seen)) < len(seen):
-        twice = json.loads(next(each for each in seen if seen.count(each) > 1))
+            a, b = first.about.get(name), part.about.get(name)
+            if a != b:
+                raise OptionError(f"The parts of this curvature differ in {name}: {a} and {b}. Merge parts of one kind only.")
+    manifests = [json.dumps(manifest, sort_keys=True) for part in parts for manifest in part.parts]
+    if len(set(manifests)) < len(manifests):
+        twice = json.loads(next(manifest for manifest in manifests if manifests.count(manifest) > 1))
         raise OptionError(
             f"The part of {twice['gradients']} gradients of examples {twice['examples'][:8]} is given twice. Merge each part once."
         )
     tensors = {name: torch.stack([part.tensors[name] for part in parts]).sum(0) for name in first.tensors}
     counts = {name: sum(part.counts[name] for part in parts) for name in first.counts}
-    return Sums(first.about, tuple(each for part in parts for each in part.parts), tensors, counts)
+    return Sums(first.about, tuple(manifest for part in parts for manifest in part.parts), tensors, counts)
 
 
 def load_sums(path: str | Path, model: Denoiser | None = None) -> Sums:
-    """What `Sums.save` wrote; a file made with another model is a ModelError."""
+    """Read a file of `Sums.save`; a file made with another model is a ModelError."""
     tensors, manifest = read_tensors(Path(path), model)
     return Sums(manifest["about"], tuple(manifest["parts"]), tensors, manifest["counts"])
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], manifest: Manifest) -> None:
-    """A safetensors file with `manifest` and a checksum in its header, which appears only when whole."""
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    told = json.dumps(manifest)
-    payload = save(kept, {"manifest": told, "checksum": checksum(kept, told)})
+    """Write a safetensors file with `manifest` and a checksum in its header; it appears only when complete."""
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = json.dumps(manifest)
+    payload = save(arrays, {"manifest": header, "checksum": checksum(arrays, header)})
     with written(path) as file:
         file.write(payload)
 
 
 def read_tensors(path: Path, model: Denoiser | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and manifest, verified; where there is a `model`, that it is the one they were made with."""
+    """Tensors and manifest, verified; with a `model`, also that the file was made with it."""
     try:
         with safe_open(path, "pt") as file:
             head = file.metadata() or {}
@@ -83,18 +84,18 @@ def read_tensors(path: Path, model: Denoiser | None = None) -> tuple[dict[str, T
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise StorageError(f"Could not read curvature from {path}: {error}. Expected a file that headwater wrote.") from error
     if checksum(tensors, head["manifest"]) != head.get("checksum"):
-        raise StorageError(f"The curvature in {path} is damaged (its checksum is wrong). Delete the file and compute it anew.")
+        raise StorageError(f"The curvature in {path} is damaged (its checksum is wrong). Delete the file and compute it again.")
     made_with = manifest["about"]["model"]
     if model is not None and made_with != model.fingerprint:
         raise ModelError(
             f"The curvature in {path} was made with the model {made_with[:12]}; this model is {model.fingerprint[:12]}. "
-            "Compute it anew for this model."
+            "Compute it for this model."
         )
     return tensors, manifest
 
 
 def checksum(tensors: Mapping[str, Tensor], words: str = "") -> str:
-    """A hash of all names and numbers, and of these words."""
+    """A hash of all names and numbers, and of `words`."""
     digest = hashlib.blake2b(words.encode(), digest_size=16)
     for name in sorted(tensors):
         digest.update(f"{name} {list(tensors[name].shape)}".encode())

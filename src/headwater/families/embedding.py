@@ -1,4 +1,4 @@
-"""Pictures as vectors, to tell how alike two are: a CLIP by folder or hub name, or a user's own function."""
+"""Pictures as vectors, to measure similarity: a CLIP by folder or hub name, or a user's own function."""
 
 import hashlib
 import importlib
@@ -21,14 +21,14 @@ from headwater.errors import DataError, ModelError, NonFiniteError, OptionError,
 from headwater.examples import Examples
 
 EXAMPLE = "openai/clip-vit-base-patch32"
-BLOCK = 1024  # pictures whose vectors are kept on disk together
+BLOCK = 1024  # pictures whose vectors are written to disk together
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """A function of 8-bit pictures [b, h, w, c] to vectors [b, d], called on a batch at a time. Tables print its name.
+    """A function from 8-bit pictures [b, h, w, c] to vectors [b, d], called on a batch at a time. Tables print its name.
 
-    With a `fingerprint`, which changes whenever the vectors would, they are kept in the store; without, made anew each time.
+    With a `fingerprint`, which must change whenever the vectors do, vectors are stored; without, computed every time.
     """
 
     name: str
@@ -37,32 +37,32 @@ class Embedder:
     fingerprint: str | None = None
 
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n d"]:
-        """One vector for each picture, of any length. NaN and infinity are raised."""
-        vectors = np.concatenate([self._vectors(images[at : at + self.batch]) for at in range(0, len(images), self.batch)])
+        """One vector for each picture, of any length. NaN or infinity is a NonFiniteError."""
+        vectors = np.concatenate([self._vectors(images[low : low + self.batch]) for low in range(0, len(images), self.batch)])
         if not np.isfinite(vectors).all():
             row = int(np.argmin(np.isfinite(vectors).all(axis=1)))
-            raise NonFiniteError(f"{self.name} made NaN or infinity of picture {row}. Look at its weights.")
+            raise NonFiniteError(f"{self.name} gave NaN or infinity for picture {row}. Look at its weights.")
         return vectors
 
     def _vectors(self, images: UInt8[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b d"]:
         try:
-            made = self.embed(images)
+            output = self.embed(images)
         except UserError:
             raise
         except Exception as error:  # whatever a user's function raises
             raise ModelError(f"{self.name} failed on pictures {list(images.shape)} ({type(error).__name__}: {error}).") from error
-        vectors = made.detach().cpu().float().numpy() if isinstance(made, Tensor) else np.asarray(made)
+        vectors = output.detach().cpu().float().numpy() if isinstance(output, Tensor) else np.asarray(output)
         if vectors.ndim != 2 or len(vectors) != len(images) or vectors.dtype.kind not in "fiu":
             raise ModelError(
-                f"{self.name} made {vectors.dtype} {list(vectors.shape)} of {len(images)} pictures; "
+                f"{self.name} gave {vectors.dtype} {list(vectors.shape)} for {len(images)} pictures; "
                 f"expected numbers [{len(images)}, d], one vector for each picture."
             )
         return vectors.astype(np.float32)
 
 
 def embedder(name: str, device: str = "cpu") -> Embedder:
-    """The embedder called `name`: a CLIP of `transformers`, by folder or hub name, or a user's own, `package.module:name`
-    of a function or of an Embedder.
+    """The embedder called `name`: a CLIP of `transformers`, by folder or hub name, or a user's function or Embedder, by
+    `package.module:name`.
 
     CLIP gives its projected image features, not normalised, in float32. Its weights are read from safetensors only.
     """
@@ -70,8 +70,8 @@ def embedder(name: str, device: str = "cpu") -> Embedder:
     if folder.is_dir():
         return _clip(name_of(name), str(folder), device)
     if ":" in name:
-        found = _own(name)
-        return found if isinstance(found, Embedder) else Embedder(name, found)
+        embed = _imported(name)
+        return embed if isinstance(embed, Embedder) else Embedder(name, embed)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"There is no folder {name}. Expected a CLIP's folder, or its name on the hub, such as {EXAMPLE}.")
     return _clip(name_of(name), name, device)
@@ -79,30 +79,30 @@ def embedder(name: str, device: str = "cpu") -> Embedder:
 
 @lru_cache(maxsize=1)
 def loaded(name: str, device: str) -> Embedder:
-    """The embedder of that name, read once for training images and queries."""
+    """The embedder called `name`, loaded once for training images and queries."""
     return embedder(name, device)
 
 
 def name_of(name: str) -> str:
-    """What tables call the embedder of that name; no weights are read."""
+    """The embedder's name in tables; no weights are read."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return f"CLIP {folder.resolve().name}"
     if ":" in name:
-        found = _own(name)
-        return found.name if isinstance(found, Embedder) else name
+        embed = _imported(name)
+        return embed.name if isinstance(embed, Embedder) else name
     return f"CLIP {name}"
 
 
-def embedded(what: Embedder, examples: Examples, store: FeatureStore) -> Float32[np.ndarray, "n d"]:
-    """The vector of each picture, from the store where the embedder has a fingerprint."""
-    if what.fingerprint is None:
-        return what(examples.images)
-    settings = {"embedder": what.name, "fingerprint": what.fingerprint}
+def embeddings(embedder: Embedder, examples: Examples, store: FeatureStore) -> Float32[np.ndarray, "n d"]:
+    """The vector of each picture, through the store if the embedder has a fingerprint."""
+    if embedder.fingerprint is None:
+        return embedder(examples.images)
+    settings = {"embedder": embedder.name, "fingerprint": embedder.fingerprint}
 
     def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b d"]]:
         for low in range(0, len(positions), BLOCK):
-            yield what(examples.images[positions[low : low + BLOCK]])
+            yield embedder(examples.images[positions[low : low + BLOCK]])
 
     return store.rows(settings, examples.hashes, compute)
 
@@ -115,15 +115,15 @@ def cosine(a: Float32[np.ndarray, "n d"], b: Float32[np.ndarray, "n d"]) -> Floa
     return (np.einsum("nd,nd->n", a, b, dtype=np.float64) / lengths).astype(np.float32)
 
 
-def _own(name: str) -> Embedder | Callable[[UInt8[np.ndarray, "b h w c"]], Any]:
+def _imported(name: str) -> Embedder | Callable[[UInt8[np.ndarray, "b h w c"]], Any]:
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        embed = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever a user's module raises
         raise OptionError(f"Could not import the embedder '{name}': {error}. Expected package.module:function.") from error
-    if not callable(found):
-        raise OptionError(f"{name} is a {type(found).__name__}; expected a function of uint8 pictures [b, h, w, c] to [b, d].")
-    return found
+    if not callable(embed):
+        raise OptionError(f"{name} is a {type(embed).__name__}; expected a function from uint8 pictures [b, h, w, c] to [b, d].")
+    return embed
 
 
 def _clip(name: str, source: str, device: str) -> Embedder:
@@ -156,12 +156,12 @@ def _parts(source: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     from transformers import CLIPModel
 
     try:
-        with torch.random.fork_rng(devices=[]):  # weights that are missing would be drawn from torch's global generator
+        with torch.random.fork_rng(devices=[]):  # missing weights would be drawn from torch's global generator
             loaded: Any = CLIPModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"The weights of CLIP {source} could not be read ({_told(error)}). Expected a whole model.safetensors that fits its "
-            "config.json; pickled weights (.bin) are never loaded, convert them first."
+            f"The weights of CLIP {source} could not be read ({_one_line(error)}). Expected a complete model.safetensors "
+            "that fits its config.json; pickled weights (.bin) are never loaded, convert them first."
         ) from error
     model, report = loaded
     if report["missing_keys"]:
@@ -174,7 +174,7 @@ def _parts(source: str) -> tuple[torch.nn.Module, torch.nn.Module]:
 
 @dataclass(frozen=True)
 class _Preparation:
-    """What a CLIP is shown: the shorter side brought to `size`, the centre cut out, colours standardised. Grey becomes RGB."""
+    """CLIP's input: shorter side resized to `size`, centre cropped, colours standardised, grey turned into RGB."""
 
     size: int
     crop: tuple[int, int]
@@ -188,13 +188,13 @@ class _Preparation:
         picture = Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)))
         short, (height, width) = min(picture.size), self.crop
         picture = picture.resize((self.size * picture.width // short, self.size * picture.height // short), self.resample)
-        left, top = (picture.width - width) // 2, (picture.height - height) // 2
-        pixels = np.asarray(picture.crop((left, top, left + width, top + height)), np.float32) / 255
+        x, y = (picture.width - width) // 2, (picture.height - height) // 2
+        pixels = np.asarray(picture.crop((x, y, x + width, y + height)), np.float32) / 255
         return torch.from_numpy((pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)).permute(2, 0, 1)
 
 
 def _preparation(source: str) -> _Preparation:
-    """The preparation that the model names: in `preprocessor_config.json`, or where transformers 5 keeps it with a tokenizer."""
+    """The preparation in `preprocessor_config.json`, or where transformers 5 puts it beside a tokenizer."""
     try:
         nested = _config(source, "processor_config.json").get("image_processor")
     except ModelError:
@@ -202,7 +202,7 @@ def _preparation(source: str) -> _Preparation:
     config = nested or _config(source, "preprocessor_config.json")
     skipped = [step for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize") if not config.get(step, True)]
     if skipped:
-        raise ModelError(f"CLIP {source} asks for {skipped[0]} = false; expected the preparation of CLIP, all of its steps.")
+        raise ModelError(f"CLIP {source} asks for {skipped[0]} = false; expected all steps of CLIP's preparation.")
     try:
         size, crop = config["size"], config["crop_size"]
         return _Preparation(
@@ -227,12 +227,12 @@ def _config(source: str, name: str) -> dict[str, Any]:
         return json.loads(Path(str(path)).read_text())
     except OSError as error:
         raise ModelError(
-            f"There is no {name} of CLIP {source} ({_told(error)}). Expected a CLIP's folder, or its name on the hub, such as "
+            f"There is no {name} of CLIP {source} ({_one_line(error)}). Expected a CLIP's folder, or its name on the hub, such as "
             f"{EXAMPLE}."
         ) from error
     except ValueError as error:
         raise ModelError(f"{name} of CLIP {source} is not valid JSON: the file is damaged.") from error
 
 
-def _told(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]

@@ -1,4 +1,4 @@
-"""The fields that gradient methods share: which gradient, over which draws, projected how."""
+"""The fields that gradient methods share: the gradient, its draws, its projection."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,11 +25,11 @@ class Passes(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients:
-    """The fields every gradient method shares: which gradient, over which draws.
+    """The fields that every gradient method shares: the gradient and its draws.
 
-    `timesteps`: a count or the steps themselves; `noises` per timestep; `query_timesteps`: other timesteps for the queries;
-    `parameters`: name pattern of the parameters to use; `normalize`: give every timestep's gradient length 1 before they are
-    averaged.
+    `timesteps`: a count or the steps themselves; `noises`: draws of ε at each timestep; `query_timesteps`: the queries'
+    timesteps, if they differ; `parameters`: a name pattern; `normalize`: scale every timestep's gradient to length 1 before
+    averaging.
     """
 
     timesteps: int | tuple[int, ...] = 10
@@ -45,15 +45,15 @@ class Gradients:
         self.check_gradient()
 
     def check_gradient(self) -> None:
-        """Raise an OptionError where a field has a value out of range."""
+        """Raise an OptionError if a field is out of range."""
         measurement(self.measurement)
         self.draws()
         self.draws(query=True)
 
     def draws(self, *, query: bool = False) -> Draws:
-        """Over what the gradient of a training image, or of a query, is averaged."""
-        other = self.query_timesteps if query else None
-        return Draws(self.timesteps if other is None else other, self.strategy, self.noises, self.seed)
+        """The draws that the gradient of a training image, or of a query, is averaged over."""
+        timesteps = self.timesteps if not query or self.query_timesteps is None else self.query_timesteps
+        return Draws(timesteps, self.strategy, self.noises, self.seed)
 
     def spec(self, *, query: bool = False) -> GradientSpec:
         """The gradient of a training image, or of a query. Training images have no path: `simple` replaces `trajectory`."""
@@ -61,28 +61,28 @@ class Gradients:
         return GradientSpec(name, self.draws(query=query), self.parameters, self.normalize)
 
     def check_schedule(self, T: int) -> None:
-        """Raise an OptionError where a schedule of T timesteps has not those asked for."""
+        """Raise an OptionError if a schedule of T timesteps lacks one of the steps."""
         self.draws().check(T)
         if not self.along_path:
             self.draws(query=True).check(T, "timesteps" if self.query_timesteps is None else "query_timesteps")
 
     def passes(self, T: int) -> Passes:
-        """Passes through the model, of one with T timesteps: K × noises gradients, of training images and of queries."""
+        """Passes through a model with T timesteps: K × noises gradients of each training image and query."""
         return Passes(self.draws().count, self.draws(query=True).count)
 
     def streams(self, q: int, parameters: int, memory: int) -> int:
-        """How often the training images' gradients are taken for q queries of a model of so many parameters."""
+        """How often the training images' gradients are computed for q queries and a model with this many parameters."""
         return 1
 
     @property
     def along_path(self) -> bool:
-        """Whether the queries must have a sampler's path."""
+        """Whether queries need their sampler's path."""
         return self.measurement == "trajectory"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientFeatures(Gradients):
-    """Those gradients, projected. `projector`: gaussian, rademacher, sparse, two-sided or none; `k`: its width."""
+    """Projected gradients. `projector`: gaussian, rademacher, sparse, two-sided or none; `k`: its width."""
 
     projector: str = "sparse"
     k: int = 4096
@@ -95,7 +95,7 @@ class GradientFeatures(Gradients):
             raise OptionError(f"k is {self.k}; expected a whole number of 1 or more.")
 
     def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
-        """Bytes in the store, of n training images and q queries, for a model of so many parameters: feature rows."""
+        """Bytes in the store for n training images, q queries and a model with this many parameters: feature rows."""
         return 4 * (n + q) * (parameters if self.projector == "none" else self.k)
 
     def train(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
@@ -108,5 +108,5 @@ class GradientFeatures(Gradients):
         return features(model, examples, self.spec(query=True), self.projecting(), store)
 
     def projecting(self) -> AnyProjector:
-        """The projector of its name, width and seed."""
+        """The projector that the fields describe."""
         return projector(self.projector, self.k, self.seed)

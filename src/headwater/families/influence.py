@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 
-from headwater.curvature.compression import checked
-from headwater.curvature.dampings import Grid
+from headwater.curvature.compression import rank_of
+from headwater.curvature.dampings import DampingGrid
 from headwater.curvature.factors import VARIANTS
 from headwater.curvature.fisher import Fisher
 from headwater.curvature.kfac import Curvature
-from headwater.curvature.products import Side, Streamed, refined, sides
-from headwater.curvature.refinement import Exact
+from headwater.curvature.products import Side, Streamed, query_sides, refined_side
+from headwater.curvature.refinement import ExactSolver
 from headwater.curvature.stored import Factors, in_order_of_content, kfac_of
 from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
@@ -33,8 +33,8 @@ SelfKey = tuple[Draws, bool, Damping]
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """A model's curvature over its training images, with the self scores that came along with others."""
+class InfluenceIndex:
+    """A model's curvature over its training images, and the self scores computed so far."""
 
     model: Denoiser
     train: Examples
@@ -47,10 +47,10 @@ class Fitted:
 class Influence(Gradients):
     """τ(q, i) = (1/n) ∇m(q)ᵀ (F + λI)⁻¹ ∇ℓ(i),   F a curvature of the mean training loss, m any measurement, ℓ the loss.
 
-    λ is `absolute_damping`, or `damping` × each block's mean eigenvalue. F is estimated over `curvature_timesteps` draws of every
-    training image (see `Fisher` for `fisher` and `average`, `factors` for `variant` and `joint`). Queries' gradients are held as
-    `compression` says; `refine` steps of conjugate gradients on the exact Gauss–Newton matrix of `refine_timesteps` fixed draws of
-    every training image improve them first.
+    λ is `absolute_damping`, or `damping` × each block's mean eigenvalue. F is estimated over `curvature_timesteps` draws of
+    every training image (see `Fisher` for `fisher` and `average`, `factors` for `variant` and `joint`). `compression`: the
+    format in which queries' gradients are held. `refine`: steps of conjugate gradients that first improve them, on the
+    exact Gauss–Newton matrix of `refine_timesteps` fixed draws of every training image.
     """
 
     signed: ClassVar[bool] = True
@@ -78,7 +78,7 @@ class Influence(Gradients):
         for name in ("curvature_timesteps", "refine_timesteps"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
-        checked(self.compression)
+        rank_of(self.compression)  # raises on an unknown compression
         self.outer_products(0)
 
     def check_schedule(self, T: int) -> None:
@@ -88,12 +88,12 @@ class Influence(Gradients):
 
     @property
     def exact_draws(self) -> Draws:
-        """Those of the Gauss–Newton matrix that `refine` is for."""
+        """The draws of the Gauss–Newton matrix for `refine`."""
         return Draws(self.refine_timesteps, "antithetic", seed=2 * self.seed)
 
-    def outer_products(self, times: int) -> Fisher:
-        """What F is the mean of. Eigenvectors and the eigenvalues that correct them are estimated from draws of their own."""
-        seed = 2 * self.seed + times
+    def outer_products(self, stage: int) -> Fisher:
+        """The outer products with mean F: eigenvectors (stage 0) and corrected eigenvalues (1) use different draws."""
+        seed = 2 * self.seed + stage
         draws = Draws(self.curvature_timesteps, "antithetic", seed=seed)
         return Fisher(draws=draws, kind=self.fisher, average=self.average, seed=seed)
 
@@ -103,24 +103,24 @@ class Influence(Gradients):
         factors = Factors(model, ordered, self.outer_products(0), self.variant, self.joint, self.parameters)
         return kfac_of(factors, store)
 
-    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Fitted:
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> InfluenceIndex:
         model = require_model(model)
         model.check(train)
         self.check_schedule(model.schedule.T)
-        return Fitted(model, train, store, self.curvature(model, train, store))
+        return InfluenceIndex(model, train, store, self.curvature(model, train, store))
 
-    def score(self, index: Fitted, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q n"]]:
+    def score(self, index: InfluenceIndex, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q n"]]:
         return (block[0] for block in self.scores_at(index, queries, [self.own_damping], store))
 
     def scores_at(
-        self, index: Fitted, queries: Examples, dampings: Sequence[Damping], store: FeatureStore
+        self, index: InfluenceIndex, queries: Examples, dampings: Sequence[Damping], store: FeatureStore
     ) -> Iterator[Float[np.ndarray, "λ q n"]]:
-        """Scores at each damping, from one stream of the training images' gradients past the queries'."""
+        """Scores at each damping, from one stream of the training images' gradients."""
         check_dampings(dampings)
         index.model.check(queries)
         keys = queries.path_keys if self.along_path else queries.keys
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
-        distinct = sorted(first)  # equal queries once, in an order of their own: found again however they come
+        distinct = sorted(first)  # equal queries once, in a fixed order: stored scores hit in any order
         place = {key: row for row, key in enumerate(distinct)}
         height = self._together(index.curvature.p, index.model.memory)
         blocks = []
@@ -129,14 +129,14 @@ class Influence(Gradients):
             blocks.append(self._rows(index, chosen, dampings, store))
         yield np.concatenate(blocks, 1)[:, [place[key] for key in keys]]
 
-    def self_scores(self, index: Fitted) -> Float[np.ndarray, " n"]:
-        """Self scores of the training loss, with F as it is: `refine` improves queries alone."""
+    def self_scores(self, index: InfluenceIndex) -> Float[np.ndarray, " n"]:
+        """Self scores of the training loss, with F itself: `refine` improves only queries."""
         key = self._self_key(self.own_damping)
         if key not in index.self_scores:
             self._rows(index, None, [self.own_damping], index.store)
         return index.self_scores[key]
 
-    def resolved(self, index: Fitted) -> dict[str, object]:
+    def resolved(self, index: InfluenceIndex) -> dict[str, object]:
         return {
             self.own_damping.field: self.own_damping.value,
             "parameters_with_curvature": index.curvature.p,
@@ -145,7 +145,7 @@ class Influence(Gradients):
         }
 
     def passes(self, T: int) -> Passes:
-        """Passes of the gradients, and of a training image's share of F."""
+        """Passes for the gradients, and for a training image's share of F."""
         gradients = super().passes(T)
         return gradients._replace(train=gradients.train + self.curvature_timesteps)
 
@@ -155,29 +155,29 @@ class Influence(Gradients):
 
     @property
     def own_damping(self) -> Damping:
-        """The damping that the fields give."""
+        """The damping in the fields."""
         return damping_of(self.damping, self.absolute_damping, Damping(self.usual, absolute=True))
 
     def _self_key(self, damping: Damping) -> SelfKey:
-        """All that self scores with one curvature depend on."""
+        """Everything that self scores depend on besides the curvature."""
         return self.draws(), self.normalize, damping
 
     def streams(self, q: int, parameters: int, memory: int) -> int:
-        """Once for as many queries as `memory` holds."""
+        """One stream for as many queries as `memory` holds."""
         return ceil(q / self._together(parameters, memory))
 
     def _together(self, parameters: int, memory: int) -> int:
-        """How many queries are held at once."""
+        """The number of queries held at a time."""
         if self.refine:
-            size = 6 * 4 * parameters  # conjugate gradients hold five vectors more, all in float32
+            size = 6 * 4 * parameters  # conjugate gradients hold five more vectors, all in float32
         else:
             size = ceil(parameters * {"int8": 1, "int4": 0.5}.get(self.compression, 4))
         return max(1, memory // size)
 
     def _rows(
-        self, index: Fitted, queries: Examples | None, dampings: Sequence[Damping], store: FeatureStore
+        self, index: InfluenceIndex, queries: Examples | None, dampings: Sequence[Damping], store: FeatureStore
     ) -> Float[np.ndarray, "λ q n"]:
-        """Scores of these queries, a row in the store for every training image; self scores come along."""
+        """Scores of these queries and self scores, stored as a row for every training image."""
         settings = {
             "scores": canonical(self.measurement),
             "curvature": index.curvature.fingerprint,
@@ -193,9 +193,9 @@ class Influence(Gradients):
         }
 
         def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
-            held = self._sides(index, queries, dampings, store)
+            sides = self._sides(index, queries, dampings, store)
             chosen = index.train.take(positions)
-            yield from Streamed(index.model, chosen, index.curvature, self.draws(), self.normalize, held).through(store)
+            yield from Streamed(index.model, chosen, index.curvature, self.draws(), self.normalize, sides).through(store)
 
         rows = store.rows(settings, index.train.keys, compute) / len(index.train)
         blocks = rows.T.reshape(len(dampings), -1, len(rows))
@@ -204,21 +204,21 @@ class Influence(Gradients):
         return blocks[:, :-1]
 
     def _sides(
-        self, index: Fitted, queries: Examples | None, dampings: Sequence[Damping], store: FeatureStore
-    ) -> Sequence[Side | Grid]:
-        """The queries' side of every damping."""
+        self, index: InfluenceIndex, queries: Examples | None, dampings: Sequence[Damping], store: FeatureStore
+    ) -> Sequence[Side | DampingGrid]:
+        """The queries' side at every damping."""
         curvature = index.curvature
         if queries is None:
-            return sides(curvature, [], dampings)
+            return query_sides(curvature, [], dampings)
         spec = replace(self.spec(query=True), pattern=curvature.pattern)
         blocks = projected(index.model, queries, spec, Identity())
         if not self.refine:
-            return sides(curvature, blocks, dampings, compression=self.compression)
+            return query_sides(curvature, blocks, dampings, compression=self.compression)
         gradients = torch.cat(list(blocks))
-        exact = Exact(index.model, in_order_of_content(index.train), self.exact_draws, curvature.pattern)
-        refined_sides = []
+        exact = ExactSolver(index.model, in_order_of_content(index.train), self.exact_draws, curvature.pattern)
+        sides = []
         for damping in dampings:
             inverse, shift = curvature.inverse(damping), curvature.shift(damping)
             x = exact.solved(gradients, shift, lambda v, inverse=inverse: curvature.scaled(v, inverse), self.refine, store)
-            refined_sides.append(refined(curvature, x, inverse, self.compression))
-        return refined_sides
+            sides.append(refined_side(curvature, x, inverse, self.compression))
+        return sides

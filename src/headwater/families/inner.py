@@ -1,4 +1,4 @@
-"""No curvature: inner products of gradients at one or several checkpoints, raw or of unit length."""
+"""Methods without curvature: inner products of gradients at one or several checkpoints, raw or of unit length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from headwater.gradients.features import Features
 
 
 class Checkpoint(NamedTuple):
-    """A model on its way through training, and the training images' features there."""
+    """A model at one point of its training, and the training images' features there."""
 
     model: Denoiser
     phi: Features
@@ -30,7 +30,7 @@ class InnerProduct(GradientFeatures):
     cosine: ClassVar[bool] = False
 
     def models(self, model: Denoiser) -> Sequence[Denoiser]:
-        """Whose gradients are compared: the model's own."""
+        """The models whose gradients are compared: here the final one alone."""
         return [model]
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> list[Checkpoint]:
@@ -57,7 +57,7 @@ class InnerProduct(GradientFeatures):
 class AlongTraining(InnerProduct):
     """Inner products at C `checkpoints` of the model, evenly spaced over its training, the last among them.
 
-    All share one projection and one noise: the last has its features in common with every method of the final model.
+    All share one projection and one noise: the last checkpoint's features are also those of every method of the final model.
     """
 
     checkpoints: int = 4
@@ -68,7 +68,7 @@ class AlongTraining(InnerProduct):
             raise OptionError(f"checkpoints is {self.checkpoints}; expected a whole number of 1 or more.")
 
     def models(self, model: Denoiser) -> Sequence[Denoiser]:
-        """The checkpoints that the model came with; itself where there are none."""
+        """The model's checkpoints; the model itself if it has none."""
         return evenly(model.checkpoints or (model,), self.checkpoints)
 
     def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:

@@ -26,22 +26,22 @@ class KernelIndex(NamedTuple):
 class Kernel(GradientFeatures):
     """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · w_λ(i),   φ(x) = R ∇_θ m(x) averaged over draws, w = 1 unless a method says otherwise.
 
-    λ = `damping` × mean ‖φ(i)‖² (`usual` where neither field is given), or `absolute_damping`, the papers' λ.
+    λ = `damping` × mean ‖φ(i)‖², or `absolute_damping`, the papers' λ; without either, `damping` is `usual`.
     """
 
     signed: ClassVar[bool] = True
-    usual: ClassVar[float] = 0.1  # dimensionless λ where none is given; of the digits bank's sweeps, near the best on validation
+    usual: ClassVar[float] = 0.1  # default `damping`: near the best on the digits bank's validation queries
 
     damping: float | None = None
     absolute_damping: float | None = None
 
     def __post_init__(self) -> None:
         self.check_gradient()
-        _ = self.own_damping  # refuses two dampings, and one out of range
+        _ = self.own_damping  # raises on two dampings, or one out of range
 
     @property
     def own_damping(self) -> Damping:
-        """The damping that the fields give."""
+        """The damping in the fields."""
         return damping_of(self.damping, self.absolute_damping, Damping(self.usual))
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> KernelIndex:
@@ -83,5 +83,5 @@ class Kernel(GradientFeatures):
 
 
 def over(norms: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """1/norm; 0 of a gradient that is zero, which has no direction to be scored by."""
+    """1/norm; 0 for a zero gradient, which has no direction to be scored by."""
     return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)

@@ -1,4 +1,4 @@
-"""What picture methods compare: pixels, or the latents that examples carry."""
+"""The pictures that picture methods compare: pixels, or the latents that examples carry."""
 
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.encoding import posteriors
@@ -8,13 +8,13 @@ from headwater.examples import Examples
 from headwater.patches.views import Views
 
 
-def views(model: Denoiser | None, examples: Examples, space: str, store: FeatureStore | None, *, mirrored: bool = False) -> Views:
-    """The examples' pixels, or the latents that they carry; of these, if asked, also those of the mirror images."""
+def views(model: Denoiser | None, examples: Examples, space: str, store: FeatureStore, *, mirrored: bool = False) -> Views:
+    """The examples' pixels, or the latents that they carry; if `mirrored`, also the latents of the mirror images."""
     if space == "pixels":
         return Views(examples.images)
     values = examples.in_space(space)
     if not mirrored:
         return Views(values)
-    if model is None or store is None:
-        raise DataError("Latents of mirror images need the model's auto-encoder and a store. Give them, or leave flips out.")
+    if model is None:
+        raise DataError("Latents of mirror images need the model's auto-encoder. Give a model, or leave flips out.")
     return Views(values, posteriors(model, examples, store, mirrored=True)[:, 0])

@@ -1,4 +1,4 @@
-"""What every attribution method can do, and the powers that some have beside it. A power is asked for with `isinstance`."""
+"""The protocol of every attribution method, and the optional powers of some. Code asks for a power with `isinstance`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -16,12 +16,12 @@ from headwater.patches.regions import Regions
 
 @runtime_checkable
 class Method(Protocol):
-    """Two pure verbs, their diagonal, and how a page names the method.
+    """Two pure verbs, the diagonal of their scores, and the method's title on pages.
 
-    `fit` is the expensive part and needs no query: the index that it gives knows its model. `score` yields blocks
-    `[query, train]` over consecutive training images; `self_scores` is τ[i, i] of the training images, NaN where it is unknown;
-    `resolved` is what the fields became: the real width, λ in the papers' units. `signed` is False for similarities, whose lowest
-    scores are no opponents.
+    `fit` is the expensive part and needs no query; its index knows the model. `score` yields blocks `[query, train]` over
+    consecutive training images. `self_scores` is τ[i, i] of the training images, NaN if unknown. `resolved` gives the values
+    that the fields led to: the real width, λ in the papers' units. `signed` is False for similarities, whose lowest scores
+    are no opponents.
     """
 
     title: ClassVar[str]
@@ -38,7 +38,7 @@ class Method(Protocol):
 
 @runtime_checkable
 class Damped(Method, Protocol):
-    """A method with a damping: scores at several, all relative or all absolute, from one fit."""
+    """A method with a damping: scores at several dampings, all relative or all absolute, from one fit."""
 
     def scores_at(
         self, index: Any, queries: Examples, dampings: Sequence[Damping], store: FeatureStore
@@ -47,14 +47,14 @@ class Damped(Method, Protocol):
 
 @runtime_checkable
 class Mapped(Method, Protocol):
-    """A method that knows where in a query each training image counts: maps of the queries at `rows`."""
+    """A method that locates each training image's share within a query: maps of the queries at `rows`."""
 
     def regions(self, index: Any, queries: Examples, store: FeatureStore, rows: Sequence[int]) -> Regions: ...
 
 
 @runtime_checkable
 class PathBound(Method, Protocol):
-    """A method that may need the path by which a sampler made each query: it does where `along_path` is true."""
+    """A method that needs the sampler's path of each query if `along_path` is true."""
 
     measurement: str
 
@@ -64,14 +64,14 @@ class PathBound(Method, Protocol):
 
 @runtime_checkable
 class Staged(Method, Protocol):
-    """A method that looks at a model at several `checkpoints` of its training."""
+    """A method that uses a model at several `checkpoints` of its training."""
 
     checkpoints: int
 
 
 @runtime_checkable
 class Costed(Method, Protocol):
-    """A method whose cost is known ahead: passes through the model, streams of training gradients, bytes in the store."""
+    """A method with a predictable cost: passes through the model, streams of training gradients, bytes in the store."""
 
     def passes(self, T: int) -> Passes: ...
 
@@ -82,7 +82,7 @@ class Costed(Method, Protocol):
 
 @runtime_checkable
 class Embedding(Method, Protocol):
-    """A method that compares embeddings. `fingerprint` tells its embedder from another; None if the embedder has none."""
+    """A method that compares embeddings. `fingerprint` identifies its embedder; None if the embedder has none."""
 
     @property
     def fingerprint(self) -> str | None: ...

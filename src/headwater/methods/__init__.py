@@ -1,4 +1,4 @@
-"""Attribution methods: one paper a file. A method is a frozen dataclass of hyperparameters with the verbs of `Method`."""
+"""Attribution methods, one paper a file. A method is a frozen dataclass of hyperparameters with the verbs of `Method`."""
 
 import dataclasses
 import importlib
@@ -38,7 +38,7 @@ METHODS = {
 }
 
 VERBS = ("fit", "score", "self_scores", "resolved", "title", "signed")
-OBJECTS = ("bank",)  # fields that hold an object in place of a setting
+OBJECTS = ("bank",)  # fields that hold an object, not a setting
 
 
 def method_class(name: str) -> type:
@@ -56,9 +56,9 @@ def method_class(name: str) -> type:
 
 
 def make(name: str, fields: Mapping[str, Any], bank: "Bank | None" = None) -> "Method":
-    """The method called `name` with these fields; an unknown field or a value of the wrong type is refused by name.
+    """The method called `name` with these fields. An unknown field or a wrong type is an OptionError that names it.
 
-    A method that learns from retrained models is given the `bank`.
+    A method that learns from retrained models gets the `bank`.
     """
     kind = method_class(name)
     hints = typing.get_type_hints(kind)
@@ -71,11 +71,11 @@ def make(name: str, fields: Mapping[str, Any], bank: "Bank | None" = None) -> "M
         if not _fits(value, hints[field]):
             raise OptionError(f"{field} of {name} is {value!r}; expected {_words(hints[field])}.")
         checked[field] = value
-    return kind(**checked, **({"bank": bank} if learns(kind) else {}))
+    return kind(**checked, **({"bank": bank} if needs_bank(kind) else {}))
 
 
 def check_types(method: Any) -> None:
-    """For a method's `__post_init__`: lists become tuples; a value of the wrong type is refused by name, as `make` does."""
+    """For a method's `__post_init__`: turn lists into tuples, and refuse wrong types as `make` does."""
     hints = typing.get_type_hints(type(method))
     for field in settings_of(type(method)):
         value = getattr(method, field)
@@ -96,13 +96,13 @@ def field_values(method: "Method") -> dict[str, Any]:
     return json.loads(json.dumps(values, default=lambda embedder: embedder.name))
 
 
-def learns(kind: Any) -> bool:
+def needs_bank(kind: Any) -> bool:
     """Whether a method learns from the retrained models of a bank."""
     return "bank" in kind.__dataclass_fields__
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value has the type of a field: unions, tuples of one type, and whole numbers where a float is asked for."""
+    """Whether a value has the type of a field: unions, tuples of one type, and whole numbers for floats."""
     if isinstance(kind, types.UnionType):
         return any(_fits(value, part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:

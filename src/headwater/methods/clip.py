@@ -11,7 +11,7 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.disk.store import FeatureStore
 from headwater.errors import unknown
 from headwater.examples import Examples
-from headwater.families.embedding import EXAMPLE, Embedder, embedded, loaded, name_of
+from headwater.families.embedding import EXAMPLE, Embedder, embeddings, loaded, name_of
 from headwater.families.inner import unit
 
 Vectors = Float[np.ndarray, "n d"]
@@ -28,8 +28,8 @@ class Embeddings(NamedTuple):
 class CLIP:
     """τ(q, i) = cos(e(x_q), e(x_i)) (`cosine`) or ⟨e(x_q), e(x_i)⟩ (`dot`), with e an image embedder.
 
-    `embedder`: a CLIP of transformers by folder or hub name, or `package.module:name` of a user's own function or Embedder, which
-    tables then call by its own name. Blind to the diffusion model: a lookalike scores high whether or not it was used.
+    `embedder`: a CLIP of transformers by folder or hub name, or a user's function or Embedder by `package.module:name`;
+    tables print its name. Blind to the diffusion model: a lookalike scores high whether or not it was used.
     """
 
     signed: ClassVar[bool] = False
@@ -43,12 +43,12 @@ class CLIP:
 
     @property
     def title(self) -> str:
-        """The embedder's name: an EfficientNet is no CLIP."""
+        """The title names the embedder: an EfficientNet is no CLIP."""
         return f"{self.embedder.name if isinstance(self.embedder, Embedder) else name_of(self.embedder)} similarity"
 
     @property
     def fingerprint(self) -> str | None:
-        """Tells the embedder from another of the same name; None if it has no fingerprint."""
+        """The embedder's fingerprint, None if it has none: two embedders may share a name."""
         return self._embedder("cpu").fingerprint
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Embeddings:
@@ -65,7 +65,7 @@ class CLIP:
         return {"width": index.vectors.shape[1]}
 
     def _vectors(self, device: str, examples: Examples, store: FeatureStore) -> Vectors:
-        vectors = embedded(self._embedder(device), examples, store)
+        vectors = embeddings(self._embedder(device), examples, store)
         return unit(vectors) if self.similarity == "cosine" else vectors
 
     def _embedder(self, device: str) -> Embedder:

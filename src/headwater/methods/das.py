@@ -19,7 +19,7 @@ from headwater.gradients.features import losses
 
 @dataclass(frozen=True, eq=False)
 class Residuals(Gram):
-    """A Gram operator with the weight r(i) of each training image's errors."""
+    """A Gram operator with the weight r(i) of each training image."""
 
     errors: Float[np.ndarray, " n"]
 
@@ -28,10 +28,10 @@ class Residuals(Gram):
 class DAS(Kernel):
     """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · r(i),   φ(x) = mean over t of R∇_θ avg_t(x)/‖R∇_θ avg_t(x)‖.
 
-    How the output at q moves when i is removed, not how its loss does. The gradient of every timestep counts alike (`normalize`).
-    `error`: r(i) = mean over t of e_t/‖e‖, with e_t the root of i's loss at each of `error_timesteps` steps: what there is to learn
-    from i, spread over the steps; else r = 1. `leverage`: divided by 1 − h(i), h(i) = φ(i)ᵀ(ΦᵀΦ + λI)⁻¹φ(i), as exact leave-one-out
-    of a linear model is.
+    The change of the output at q when i is removed, not of its loss. Every timestep's gradient has equal weight
+    (`normalize`). `error`: r(i) = mean over t of e_t/‖e‖, with e_t the root of i's loss at each of `error_timesteps` steps:
+    how much there is to learn from i, spread over the steps; else r = 1. `leverage`: divide by 1 − h(i),
+    h(i) = φ(i)ᵀ(ΦᵀΦ + λI)⁻¹φ(i), as in exact leave-one-out of a linear model.
     """
 
     title: ClassVar[str] = "DAS"
@@ -63,5 +63,5 @@ class DAS(Kernel):
         return gram.errors / (1 - gram.self_scores(damping)) if self.leverage else gram.errors
 
     def passes(self, T: int) -> Passes:
-        """Those of the kernel, and the forward passes of the errors."""
+        """Passes of the kernel, and forward passes for the errors."""
         return super().passes(T)._replace(train_forward=self.error_timesteps * self.error)

@@ -10,15 +10,15 @@ from jaxtyping import Float, Float64
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.examples import Examples
-from headwater.families.learned import Learned, Retrained, in_blocks
+from headwater.families.learned import LearningSubsets, RetrainedMethod, in_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Datamodel(Retrained):
+class Datamodel(RetrainedMethod):
     """τ(q, i) = −w_i,   (w, b) = argmin Σ_A (m(q; θ_A) − b − Σ_{i∈A} w_i)² + α‖w‖² over models retrained on subsets A.
 
-    Each query's α is the one of `alphas` that predicts held-out subsets best (mean R² over `folds`). Solved in the space of the m
-    subsets: with the centred mask X, w = Xᵀ(XXᵀ + αI)⁻¹y, n·m² + m³ for all queries and α. The paper's sign is the opposite.
+    For each query α is chosen from `alphas` by the mean R² on held-out subsets over `folds`. Solved in the space of the m
+    subsets: with the centred mask X, w = Xᵀ(XXᵀ + αI)⁻¹y, n·m² + m³ for all queries and α. The paper's sign is opposite.
     """
 
     title: ClassVar[str] = "Datamodel"
@@ -32,19 +32,19 @@ class Datamodel(Retrained):
         if self.folds < 2:
             raise OptionError(f"folds is {self.folds}; expected 2 or more.")
 
-    def score(self, index: Learned, queries: Examples, store: FeatureStore | None = None) -> Iterator[Float[np.ndarray, "q b"]]:
+    def score(self, index: LearningSubsets, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q b"]]:
         y = self.outcomes(index, queries)
         if len(y) < 2 * self.folds:
             raise OptionError(f"folds is {self.folds} with {len(y)} subsets to learn from; expected at least two subsets a fold.")
-        gram = overlaps(index)
+        gram = shared_images(index, self.block)
         best = np.argmax(self.accuracy(gram, y), axis=0)
         dual = np.take_along_axis(solved(centred(gram), y - y.mean(axis=0), self.alphas), best[None, None], 0)[0]
-        for columns in in_blocks(index.kept.shape[1]):
-            kept = index.kept[:, columns].astype(np.float64)
-            yield -(dual.T @ (kept - kept.mean(axis=0)))
+        for columns in in_blocks(index.mask.shape[1], self.block):
+            mask = index.mask[:, columns].astype(np.float64)
+            yield -(dual.T @ (mask - mask.mean(axis=0)))
 
     def accuracy(self, gram: Float64[np.ndarray, "m m"], y: Float64[np.ndarray, "m q"]) -> Float64[np.ndarray, "a q"]:
-        """R² on held-out subsets for each α and query, the mean over folds of consecutive subsets."""
+        """R² on held-out subsets for each α and query, averaged over folds of consecutive subsets."""
         total = np.zeros((len(self.alphas), y.shape[1]))
         for held in np.array_split(np.arange(len(y)), self.folds):
             rest = np.setdiff1d(np.arange(len(y)), held)
@@ -57,18 +57,18 @@ class Datamodel(Retrained):
         return total / self.folds
 
 
-def overlaps(index: Learned) -> Float64[np.ndarray, "m m"]:
-    """XXᵀ: how many images each two subsets share."""
-    m, n = index.kept.shape
+def shared_images(index: LearningSubsets, block: int) -> Float64[np.ndarray, "m m"]:
+    """XXᵀ of the mask X: the number of images that each pair of subsets shares."""
+    m, n = index.mask.shape
     gram = np.zeros((m, m))
-    for columns in in_blocks(n):
-        kept = index.kept[:, columns].astype(np.float64)
-        gram += kept @ kept.T
+    for columns in in_blocks(n, block):
+        mask = index.mask[:, columns].astype(np.float64)
+        gram += mask @ mask.T
     return gram
 
 
 def centred(gram: Float64[np.ndarray, "m m"]) -> Float64[np.ndarray, "m m"]:
-    """The same of X less its column means."""
+    """XXᵀ after the columns of X are centred, from XXᵀ before."""
     return gram - gram.mean(axis=0) - gram.mean(axis=1, keepdims=True) + gram.mean()
 
 

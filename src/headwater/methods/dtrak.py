@@ -8,9 +8,9 @@ from headwater.families.kernel import Kernel
 
 @dataclass(frozen=True, kw_only=True)
 class DTRAK(Kernel):
-    """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i),   φ(x) = R ∇_θ m(x),   m = ‖ε̂_θ(x_t, t)‖²/d unless said   (equation 7).
+    """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i),   φ(x) = R ∇_θ m(x),   m = ‖ε̂_θ(x_t, t)‖²/d by default   (equation 7).
 
-    TRAK with another function in φ than the loss that its scores predict. No theory says that it should be better: measure it.
+    TRAK with a function in φ that differs from the loss to predict. No theory says that it should be better: measure it.
     """
 
     title: ClassVar[str] = "D-TRAK"

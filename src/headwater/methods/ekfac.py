@@ -18,8 +18,8 @@ from headwater.families.influence import Influence
 class EKFAC(Influence):
     """τ(q, i) = (1/n) ∇m(q)ᵀ (F + λI)⁻¹ ∇ℓ(i),   F ≈ ⊕_layers (Q_B ⊗ Q_A) diag(E[(Q_Bᵀ G Q_A)²]) (Q_B ⊗ Q_A)ᵀ.
 
-    K-FAC's eigenvectors with eigenvalues measured for them, in a second pass over other draws, `group` gradients at a time. It made
-    the results that the paper plots as K-FAC's.
+    K-FAC's eigenvectors with eigenvalues measured in a second pass over other draws, `group` gradients at a time. The
+    paper's plots labelled K-FAC were made with it.
     """
 
     title: ClassVar[str] = "EK-FAC influence"
@@ -36,10 +36,10 @@ class EKFAC(Influence):
         return ekfac_of(Squares(model, in_order_of_content(train), self.outer_products(1), basis, self.group), store)
 
     def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
-        """Those of K-FAC, and its own eigenvalues."""
+        """Bytes of K-FAC, and the corrected eigenvalues."""
         return super().bytes_kept(n, q, parameters, factors) + 8 * parameters
 
     def passes(self, T: int) -> Passes:
-        """Those of K-FAC, and a second estimate."""
-        each = super().passes(T)
-        return each._replace(train=each.train + self.curvature_timesteps)
+        """Passes of K-FAC, and of a second estimate."""
+        passes = super().passes(T)
+        return passes._replace(train=passes.train + self.curvature_timesteps)

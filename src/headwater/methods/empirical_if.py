@@ -10,29 +10,30 @@ from jaxtyping import Float
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError
 from headwater.examples import Examples
-from headwater.families.learned import Learned, Retrained, in_blocks
+from headwater.families.learned import LearningSubsets, RetrainedMethod, in_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmpiricalIF(Retrained):
+class EmpiricalIF(RetrainedMethod):
     """τ(q, i) = E[m(q; θ_A) | i ∉ A] − E[m(q; θ_A) | i ∈ A] over the models retrained on subsets A.
 
-    Unbiased, and noisy: an image's effect is seen through those of all others that come and go with it. The paper's sign is the
+    Unbiased but noisy: the effects of all images that change together with i are noise in its score. The paper's sign is
     opposite.
     """
 
     title: ClassVar[str] = "Empirical influence"
 
-    def score(self, index: Learned, queries: Examples, store: FeatureStore | None = None) -> Iterator[Float[np.ndarray, "q b"]]:
+    def score(self, index: LearningSubsets, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q b"]]:
         y = self.outcomes(index, queries)
         m, total = len(y), y.sum(axis=0)[:, None]
-        for columns in in_blocks(index.kept.shape[1]):
-            kept = index.kept[:, columns].astype(np.float64)
-            count, inside = kept.sum(axis=0), y.T @ kept
+        for columns in in_blocks(index.mask.shape[1], self.block):
+            mask = index.mask[:, columns].astype(np.float64)
+            count, inside = mask.sum(axis=0), y.T @ mask
             if not ((count > 0) & (count < m)).all():
                 image = columns.start + int(np.argmin((count > 0) & (count < m)))
                 raise DataError(
                     f"Training image {image} is in all or in none of the {m} subsets to learn from: its effect cannot be seen. "
-                    "Train more subsets with `headwater bank build … --learning N`."
+                    "Train more subsets.",
+                    hint="Use `headwater bank build BANK --learning N`.",
                 )
             yield (total - inside) / (m - count) - inside / count

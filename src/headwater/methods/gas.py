@@ -10,7 +10,7 @@ from headwater.families.inner import AlongTraining
 class GAS(AlongTraining):
     """τ(q, i) = (1/C) Σ_c cos(φ_c(q), φ_c(i)),   φ_c(x) = R ∇_θ ℓ(x; θ_c) at C `checkpoints` evenly spaced over training.
 
-    TracIn blind to the size of gradients, so that the few images with large ones do not lead for every query.
+    TracIn, blind to the size of gradients: the few images with large gradients no longer lead for every query.
     """
 
     title: ClassVar[str] = "GAS"

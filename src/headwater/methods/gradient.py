@@ -15,7 +15,7 @@ class Gradient(InnerProduct):
 
 @dataclass(frozen=True, kw_only=True)
 class GradientCos(InnerProduct):
-    """τ(q, i) = ⟨φ(q), φ(i)⟩/(‖φ(q)‖‖φ(i)‖): the same, blind to the size of a gradient. Self-influence is 1 throughout."""
+    """τ(q, i) = ⟨φ(q), φ(i)⟩/(‖φ(q)‖‖φ(i)‖): `gradient`, blind to the size of gradients. Every self score is 1."""
 
     title: ClassVar[str] = "Gradient cosine"
     cosine: ClassVar[bool] = True

@@ -12,16 +12,16 @@ from headwater.families.gradients import Passes
 from headwater.families.kernel import Kernel
 from headwater.gradients.features import Features, features
 
-STEPS = 50  # of the usual sampler: what a plan counts with
+STEPS = 50  # of the usual sampler: the number that a plan assumes
 
 
 @dataclass(frozen=True, kw_only=True)
 class JourneyTRAK(Kernel):
     """τ(q, i) = (1/S) Σ_s R ∇_θ ℓ_{t_s}(x̂₀(s))ᵀ (ΦᵀΦ + λI)⁻¹ φ(i),   φ(x) = R ∇_θ ℓ(x).
 
-    The query's gradient is taken along the S steps of the path that made it: of the picture x̂₀ that the model saw coming at step
-    s, noised anew to t_s. Training images, which have no path, have TRAK's features. So only generated queries whose path was kept
-    can be scored.
+    The query's gradient is averaged over the S steps of its sampling path: at step s, the loss of the picture x̂₀ that the
+    model predicted there, with new noise, at t_s. Training images, which have no path, keep TRAK's features. Only generated
+    queries with a saved path can be scored.
     """
 
     title: ClassVar[str] = "Journey TRAK"
@@ -35,7 +35,7 @@ class JourneyTRAK(Kernel):
 
     @property
     def along_path(self) -> bool:
-        """Queries must have a path."""
+        """Queries always need their path."""
         return True
 
     def query(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
@@ -45,5 +45,5 @@ class JourneyTRAK(Kernel):
         return features(model, examples, spec, self.projecting(), store)
 
     def passes(self, T: int) -> Passes:
-        """K × noises gradients of a training image, one for each step and noise of a query, and a pass to see x̂₀."""
+        """K × noises gradients of a training image; one for each step and noise of a query, and a forward pass for each x̂₀."""
         return Passes(super().passes(T).train, min(STEPS, T) * self.noises, query_forward=min(STEPS, T))

@@ -22,13 +22,13 @@ from headwater.patches.posterior import Step
 from headwater.patches.regions import Regions
 from headwater.patches.views import Views
 
-VERSION = 4  # of the numbers that given settings stand for
+VERSION = 4  # of the numbers behind equal settings
 
 Sizes = int | tuple[int, ...] | None
 
 
 class PatchIndex(NamedTuple):
-    """A model, if there is one, training images in the order of their content, their places in it, and ᾱ of every timestep."""
+    """The model, if any; training images sorted by content, and each image's place in that order; ᾱ of every timestep."""
 
     model: Denoiser | None
     train: Views
@@ -41,17 +41,17 @@ class PatchIndex(NamedTuple):
 class NDA:
     """τ(q, i) = mean_t Σ_a Σ_{b ∈ top-k of i} softmax_b(−‖x_t[a] − √ᾱ_t y[b]‖²/(2σ_t²)),   σ_t² = 1 − ᾱ_t.
 
-    a are the patches of the noised query x_t = √ᾱ_t x + σ_t ε, b those of all training images y, pixels in [−1, 1]; of each image
-    the `topk` heaviest count. `patches`: their size for each timestep; `low_patches`: of a second softmax, over patches of half
-    the resolution, ½ Σ of each 2×2 cell; `alpha` mixes α·original + (1−α)·low. Sizes not given go by the picture's side and t.
-    A number of `timesteps` stands for that many, evenly up to the middle of the schedule. `noises` ε are averaged (0: none);
-    `shared_noise`: the same ε for all queries, as in the paper; `flips`: training images count mirrored too.
-    `growing`: what single patches weigh is kept too, a MB for 256 images of 32×32, a query and a step: with more training images
-    at the end only those are compared, and a last part that was not full.
-    `space`: y and x are `pixels`, or the `latents` that the model's auto-encoder makes of them.
+    a are the patches of the noised query x_t = √ᾱ_t x + σ_t ε, b the patches of all training images y, with pixels in
+    [−1, 1]; the `topk` heaviest patches of each image count. `patches`: the patch size at each timestep; `low_patches`: the
+    size in a second softmax, over patches at half the resolution, ½ Σ of each 2×2 cell; `alpha` mixes α·original +
+    (1−α)·low. Default sizes depend on the picture's side and t. An integer K of `timesteps` stands for K timesteps evenly
+    spaced over the first half of the schedule. `noises` ε are averaged (0: no noise); `shared_noise`: the same ε for all
+    queries, as in the paper; `flips`: training images count mirrored too. `growing`: also store the weight of every patch
+    (about 1 MB per 256 images of 32×32, per query and step). When training images are appended, only they and the last
+    incomplete block are compared. `space`: x and y are `pixels`, or the `latents` of the model's auto-encoder.
 
-    Needs no model but its schedule (linear if there is none). Scores are never negative: the lowest is least similar. It knows
-    what training images can explain, not what this model made of them.
+    Needs only the schedule of a model (without a model, a linear one). Scores are never negative: the lowest is least
+    similar. It measures what training images can explain, not what this model learned from them.
     """
 
     title: ClassVar[str] = "NDA"
@@ -80,9 +80,9 @@ class NDA:
             if getattr(self, name) < least:
                 raise OptionError(f"{name} is {getattr(self, name)}; expected {least} or more.")
         for name in ("patches", "low_patches", "alpha"):
-            given = getattr(self, name)
-            if isinstance(given, tuple) and len(given) != count:
-                raise OptionError(f"{name} has {len(given)} values for {count} timesteps; expected one each, or one for all.")
+            values = getattr(self, name)
+            if isinstance(values, tuple) and len(values) != count:
+                raise OptionError(f"{name} has {len(values)} values for {count} timesteps; expected one each, or one for all.")
         for name, odd in (("patches", 1), ("low_patches", 0)):
             for size in _listed(getattr(self, name)):
                 if size < 1 or size % 2 != odd:
@@ -115,14 +115,14 @@ class NDA:
         yield values[:, index.places].astype(np.float32)
 
     def regions(self, index: PatchIndex, queries: Examples, store: FeatureStore, rows: Sequence[int]) -> Regions:
-        """Which parts of the queries at `rows` their leading training images explain, and with what."""
+        """Maps of the queries at `rows`: the parts that their leading training images explain, and with which patches."""
         pictures = views(index.model, queries.take(rows), self.space, store)
         levels = [Level(step, weight, float(index.alpha_bar[step.t])) for step, weight in self.steps(index)]
         maps = regions(levels, partial(self._rows, index=index, store=store), index.train, pictures, store)
         return replace(maps, queries=np.array(rows), images=np.argsort(index.places)[maps.images])
 
     def self_scores(self, index: PatchIndex) -> Float[np.ndarray, " n"]:
-        """Unknown: they would take as many queries as there are training images."""
+        """Unknown: they would need every training image as a query."""
         return np.full(len(index.train), np.nan, np.float32)
 
     def resolved(self, index: PatchIndex) -> dict[str, object]:
@@ -134,10 +134,10 @@ class NDA:
         }
 
     def steps(self, index: PatchIndex) -> list[tuple[Step, float]]:
-        """What is averaged, with its weight: each timestep at each resolution that counts."""
+        """The steps to average and their weights: each timestep at each resolution with a weight above 0."""
         side = min(index.train.shape[1:])
         times = early_noisy(self.timesteps, index.alpha_bar)
-        found = []
+        steps = []
         for i, t in enumerate(times):
             alpha = _of(self.alpha, i)
             for name, coarse, weight in (("patches", False, alpha), ("low_patches", True, 1 - alpha)):
@@ -147,28 +147,27 @@ class NDA:
                         f"{name} has {size}; the images have {side} pixels. Expected at most {side - (side + 1 - coarse) % 2}."
                     )
                 if weight > 0:
-                    how = (self.topk, self.noises, self.shared_noise, self.flips, self.seed)
-                    step = Step(t, size, coarse, *how)
+                    step = Step(t, size, coarse, self.topk, self.noises, self.shared_noise, self.flips, self.seed)
                     step.question(index.memory).check_room(*index.train.shape[1:])
-                    found.append((step, weight / len(times)))
-        return found
+                    steps.append((step, weight / len(times)))
+        return steps
 
     def _rows(self, step: Step, queries: Views, *, index: PatchIndex, store: FeatureStore) -> Float32[np.ndarray, "q _"]:
-        """What is found at one step, a row in the store for every query, as `packed`: n scores, then what maps are made of."""
+        """One step's results, stored as a `packed` row for every query: n scores, then the numbers for maps."""
         alpha_bar = float(index.alpha_bar[step.t])
         settings = {"nda": asdict(step), "alpha_bar": alpha_bar, "train": index.train.fingerprint, "version": VERSION}
 
         def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
-            asked = Asked(step, alpha_bar, index.train, queries.take(positions), index.memory)
-            yield from grown(asked, index.places, settings, store) if self.growing else rows(asked, store)
+            step_queries = Asked(step, alpha_bar, index.train, queries.take(positions), index.memory)
+            yield from grown(step_queries, index.places, settings, store) if self.growing else rows(step_queries, store)
 
         return replace(store, dtype="float32").rows(settings, queries.hashes, compute)
 
 
 def usual(side: int, alpha_bar: float, *, coarse: bool) -> int:
-    """The patch size for a picture's side and noise, where none is given: what validation queries of banks of 8 and 16 pixels like.
+    """The default patch size for a picture's side and noise, chosen on validation queries of banks of 8 and 16 pixels.
 
-    5 pixels without noise, 11 where all is noise, more as √side beyond 16.
+    5 pixels without noise, 11 at full noise, growing as √side beyond a side of 16.
     """
     size = (5 + 6.5 * (1 - alpha_bar)) * max(1, side / 16) ** 0.5
     if coarse:
@@ -176,10 +175,10 @@ def usual(side: int, alpha_bar: float, *, coarse: bool) -> int:
     return min(int(size) // 2 * 2 + 1, (side + 1) // 2 * 2 - 1)
 
 
-def _listed(given: Sizes | float | tuple[float, ...]) -> tuple[Any, ...]:
-    return () if given is None else given if isinstance(given, tuple) else (given,)
+def _listed(values: Sizes | float | tuple[float, ...]) -> tuple[Any, ...]:
+    return () if values is None else values if isinstance(values, tuple) else (values,)
 
 
-def _of(given: Any, i: int) -> Any:
-    """The value for timestep i, of one for each or one for all."""
-    return given[i] if isinstance(given, tuple) else given
+def _of(values: Any, i: int) -> Any:
+    """The value for timestep i, from a value for each timestep or one for all."""
+    return values[i] if isinstance(values, tuple) else values

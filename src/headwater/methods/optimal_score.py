@@ -1,4 +1,4 @@
-"""The optimal score of a finite training set: which images a noised picture may have come from, whole (Gu et al. 2023)."""
+"""The optimal score of a finite training set: the posterior over whole images behind a noised picture (Gu et al. 2023)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from headwater.patches.views import Views
 
 
 class ScoreIndex(NamedTuple):
-    """A model, if there is one, the training images, and ᾱ of every timestep."""
+    """The model, if any, the training images, and ᾱ of every timestep."""
 
     model: Denoiser | None
     train: Views
@@ -31,12 +31,12 @@ class ScoreIndex(NamedTuple):
 class OptimalScore:
     """τ(q, i) = mean_t softmax_i(−‖x_t − √ᾱ_t x_i‖²/(2σ_t²)),   x_t = √ᾱ_t x_q + σ_t ε,   σ_t² = 1 − ᾱ_t.
 
-    The weights of training images in the score that a model without bounds would learn; pixels in [−1, 1]. A number of `timesteps`
-    stands for that many, evenly up to the middle of the schedule. `noises` ε are averaged (0: none); `flips`: training images count
-    mirrored too. `space`: pixels, or the `latents` that the model's auto-encoder makes of them.
+    The weights of training images in the score that a model of unlimited capacity would learn; pixels in [−1, 1]. An integer
+    K of `timesteps` stands for K timesteps evenly spaced over the first half of the schedule. `noises` ε are averaged (0: no
+    noise); `flips`: training images count mirrored too. `space`: `pixels`, or the `latents` of the model's auto-encoder.
 
-    Needs no model but its schedule (linear if there is none). Such a model could only repeat its training images: at low noise a
-    single one has all the weight.
+    Needs only the schedule of a model (without a model, a linear one). A model with this score could only repeat its training
+    images: at low noise a single image has all the weight.
     """
 
     title: ClassVar[str] = "Optimal score"
@@ -57,16 +57,14 @@ class OptimalScore:
         if self.noises < 0:
             raise OptionError(f"noises is {self.noises}; expected 0 or more.")
 
-    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore | None = None) -> ScoreIndex:
+    def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> ScoreIndex:
         schedule = linear() if model is None else model.schedule
         images = views(model, train, self.space, store, mirrored=self.flips)
         index = ScoreIndex(model, images, schedule.alpha_bar)
         early_noisy(self.timesteps, index.alpha_bar)
         return index
 
-    def score(
-        self, index: ScoreIndex, queries: Examples, store: FeatureStore | None = None
-    ) -> Iterator[Float32[np.ndarray, "q n"]]:
+    def score(self, index: ScoreIndex, queries: Examples, store: FeatureStore) -> Iterator[Float32[np.ndarray, "q n"]]:
         pictures = views(index.model, queries, self.space, store)
         if pictures.shape != index.train.shape:
             raise DataError(f"Queries have the shape {pictures.shape}, training images {index.train.shape}; expected the same.")
@@ -79,7 +77,7 @@ class OptimalScore:
         yield means.astype(np.float32)
 
     def self_scores(self, index: ScoreIndex) -> Float32[np.ndarray, " n"]:
-        """Unknown: they would take as many queries as there are training images."""
+        """Unknown: they would need every training image as a query."""
         return np.full(len(index.train), np.nan, np.float32)
 
     def resolved(self, index: ScoreIndex) -> dict[str, object]:
@@ -88,14 +86,14 @@ class OptimalScore:
     def _weights(
         self, queries: Views, t: int, alpha_bar: float, train: list[Float64[np.ndarray, "n d"]]
     ) -> Float64[np.ndarray, "q n"]:
-        """The posterior over training images, the mean over noises."""
+        """The posterior over training images, averaged over noises."""
         halves = [np.einsum("nd,nd->n", images, images) / 2 for images in train]
         means = np.zeros((len(queries), len(train[0])))
         forms = [
             noised(x, content, t, alpha_bar, self.noises, self.seed)
             for x, content in zip(queries.part(), queries.hashes, strict=True)
         ]
-        for noised_queries in zip(*forms, strict=True):  # one noise of every query
+        for noised_queries in zip(*forms, strict=True):  # one noise for every query
             signal, variance = noised_queries[0].signal, noised_queries[0].variance
             x_t = np.array([noisy.x_t.ravel() for noisy in noised_queries], np.float64)
             logits = [

@@ -17,9 +17,9 @@ from headwater.families.inner import unit
 class Pixel:
     """τ(q, i) = ⟨x_q, x_i⟩ (`dot`) or ⟨x_q, x_i⟩/(‖x_q‖‖x_i‖) (`cosine`), with pixels in [−1, 1].
 
-    `space`: the `pixels`, or the `latents` that the model's auto-encoder makes of them (appendix A.3, for ArtBench).
+    `space`: `pixels`, or the `latents` of the model's auto-encoder (appendix A.3, for ArtBench).
 
-    Needs no model. Blind to all that a model learned: a lookalike scores high whether or not it was used.
+    Needs no model. Blind to what the model learned: a lookalike scores high whether or not it was used.
     """
 
     title: ClassVar[str] = "Pixel similarity"

@@ -1,4 +1,4 @@
-"""The null method that every table must contain."""
+"""The null method, a row of every table."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from headwater.examples import Examples
 
 @dataclass(frozen=True, kw_only=True)
 class Random:
-    """τ(q, i) ~ uniform(−1, 1), a hash of (seed, picture q, picture i): no information, the same at every run.
+    """τ(q, i) ~ uniform(−1, 1), a hash of (seed, picture q, picture i): no information, equal in every run.
 
     LDS is 0 up to chance. Needs no model.
     """
@@ -31,8 +31,8 @@ class Random:
         yield _uniform(self._numbers(queries)[:, None] * np.uint64(3) + self._numbers(index))
 
     def self_scores(self, index: Examples) -> Float[np.ndarray, " n"]:
-        own = self._numbers(index)
-        return _uniform(own * np.uint64(3) + own)
+        numbers = self._numbers(index)
+        return _uniform(numbers * np.uint64(3) + numbers)
 
     def resolved(self, index: Examples) -> dict[str, object]:
         return {}

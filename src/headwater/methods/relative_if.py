@@ -14,7 +14,7 @@ from headwater.families.kernel import Kernel, over
 class RelativeIF(Kernel):
     """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) / ‖(ΦᵀΦ + λI)⁻¹ φ(i)‖,   φ(x) = R ∇_θ ℓ(x).
 
-    TRAK divided by how far removing the image moves the parameters: outliers no longer lead for every query.
+    TRAK divided by the distance that removing the image moves the parameters: outliers no longer lead for every query.
     """
 
     title: ClassVar[str] = "Relative IF"

@@ -10,7 +10,7 @@ from headwater.families.inner import AlongTraining
 class TracIn(AlongTraining):
     """τ(q, i) = (1/C) Σ_c ⟨φ_c(q), φ_c(i)⟩,   φ_c(x) = R ∇_θ ℓ(x; θ_c) at C `checkpoints` evenly spaced over training.
 
-    What descent on image i did to q's loss, summed along training; without learning rates, as in the D-TRAK paper.
+    The effect on q's loss of descent steps on image i, summed along training; without learning rates, as in the D-TRAK paper.
     """
 
     title: ClassVar[str] = "TracIn"

@@ -1,3 +1,5 @@
+"""Embedders: CLIP against its own library, a user's function, and the failures of both."""
+
 import json
 import sys
 import types
@@ -29,7 +31,7 @@ def transformers():
 
 @pytest.fixture(scope="session")
 def saved(transformers, tmp_path_factory):
-    """A tiny CLIP of random weights, saved as transformers saves one; its folder and the model in float64."""
+    """The folder of a tiny CLIP with random weights, saved by transformers, and the model in float64."""
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = small | {"vocab_size": 50, "max_position_embeddings": 8, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     config = transformers.CLIPConfig(text_config=text, vision_config=small | {"image_size": 32, "patch_size": 8}, projection_dim=12)
@@ -55,25 +57,25 @@ def random(*shape):
 
 
 def slow(model, images):
-    """CLIP's features picture by picture in float64, from the square the shorter side of which is 32."""
+    """CLIP's features picture by picture in float64: the shorter side resized to 32, the centre cropped."""
     rows = []
     for image in np.broadcast_to(images, (*images.shape[:3], 3)):
         height, width = (32 * side // min(image.shape[:2]) for side in image.shape[:2])
         picture = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC), np.float64)
-        top, left = (height - 32) // 2, (width - 32) // 2
-        pixels = (picture[top : top + 32, left : left + 32] / 255 - MEAN) / STD
+        y, x = (height - 32) // 2, (width - 32) // 2
+        pixels = (picture[y : y + 32, x : x + 32] / 255 - MEAN) / STD
         with torch.no_grad():
-            made = model.get_image_features(torch.from_numpy(pixels).permute(2, 0, 1)[None])
-        rows.append(getattr(made, "pooler_output", made)[0].numpy())
+            output = model.get_image_features(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+        rows.append(getattr(output, "pooler_output", output)[0].numpy())
     return np.array(rows)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8, 3), (3, 8, 8, 1), (2, 50, 37, 3), (2, 33, 64, 3), (2, 32, 32, 3)])
 def test_clip_gives_the_features_of_the_picture_resized_cropped_and_standardised(saved, shape):
     folder, model = saved
-    found = embedder(str(folder))(random(*shape))
-    assert found.shape == (shape[0], 12) and found.dtype == np.float32
-    np.testing.assert_allclose(found, slow(model, random(*shape)), atol=1e-5)
+    vectors = embedder(str(folder))(random(*shape))
+    assert vectors.shape == (shape[0], 12) and vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, slow(model, random(*shape)), atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8, 3), (1, 50, 37, 3), (1, 37, 50, 3), (1, 33, 90, 3)])
@@ -88,9 +90,9 @@ def test_the_preparation_is_that_of_transformers_own_processor(saved, shape):
 
 
 def test_a_picture_has_the_same_vector_in_any_batch(saved):
-    whole = embedder(str(saved[0]))
-    single = Embedder(whole.name, whole.embed, batch=1)
-    np.testing.assert_allclose(single(random(5, 8, 8, 3)), whole(random(5, 8, 8, 3)), atol=1e-6)
+    batched = embedder(str(saved[0]))
+    single = Embedder(batched.name, batched.embed, batch=1)
+    np.testing.assert_allclose(single(random(5, 8, 8, 3)), batched(random(5, 8, 8, 3)), atol=1e-6)
 
 
 def test_loading_leaves_the_global_generator_alone_and_names_the_folder(saved):
@@ -99,7 +101,7 @@ def test_loading_leaves_the_global_generator_alone_and_names_the_folder(saved):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_preparation_may_lie_where_transformers_5_keeps_it(copy, saved):
+def test_the_preparation_may_lie_where_transformers_5_puts_it(copy, saved):
     (copy / "preprocessor_config.json").unlink()
     (copy / "processor_config.json").write_text(json.dumps({"image_processor": PREPARATION}))
     assert np.array_equal(embedder(str(copy))(random(2, 8, 8, 3)), embedder(str(saved[0]))(random(2, 8, 8, 3)))
@@ -111,7 +113,7 @@ def test_sizes_may_be_plain_numbers(copy, saved):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"size": {"height": 32, "width": 32}}, r"cannot be used \(KeyError: 'shortest_edge'\)"),
         ({"image_mean": None}, r"cannot be used \(TypeError"),
@@ -119,13 +121,13 @@ def test_sizes_may_be_plain_numbers(copy, saved):
         ({"do_center_crop": False}, "asks for do_center_crop = false"),
     ],
 )
-def test_another_preparation_is_told(copy, change, told):
+def test_another_preparation_is_refused(copy, change, message):
     (copy / "preprocessor_config.json").write_text(json.dumps(PREPARATION | change))
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         embedder(str(copy))
 
 
-def test_a_missing_preparation_is_told(copy):
+def test_a_missing_preparation_is_named(copy):
     (copy / "preprocessor_config.json").unlink()
     with pytest.raises(ModelError, match=r"There is no preprocessor_config\.json of CLIP"):
         embedder(str(copy))
@@ -143,12 +145,12 @@ def test_without_transformers_the_extra_is_named(saved, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/nowhere-at-all", "some/models/clip"])
-def test_a_missing_folder_is_told(name):
+def test_a_missing_folder_is_named(name):
     with pytest.raises(ModelError, match=f"There is no folder {name}"):
         embedder(name)
 
 
-def test_a_name_that_the_hub_does_not_give_is_told(transformers, monkeypatch):
+def test_a_name_that_the_hub_lacks_is_refused(transformers, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -159,13 +161,13 @@ def test_a_name_that_the_hub_does_not_give_is_told(transformers, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ['{"model_type": "siglip"}', "{}"])
-def test_a_model_of_another_type_is_told(copy, text):
+def test_a_model_of_another_type_is_refused(copy, text):
     (copy / "config.json").write_text(text)
     with pytest.raises(ModelError, match=r"is a model of type (siglip|None); expected clip"):
         embedder(str(copy))
 
 
-def test_damaged_json_is_told(copy):
+def test_damaged_json_is_named(copy):
     (copy / "config.json").write_text("{")
     with pytest.raises(ModelError, match=r"config\.json of CLIP .* is not valid JSON"):
         embedder(str(copy))
@@ -178,14 +180,14 @@ def test_pickled_weights_are_never_loaded(copy, saved):
         embedder(str(copy))
 
 
-def test_a_truncated_file_of_weights_is_told(copy):
+def test_a_truncated_file_of_weights_is_refused(copy):
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ModelError, match="could not be read"):
         embedder(str(copy))
 
 
-def test_weights_that_lack_a_tensor_are_told(copy):
+def test_weights_that_lack_a_tensor_are_refused(copy):
     from safetensors.torch import load_file, save_file
 
     weights = load_file(copy / "model.safetensors")
@@ -196,8 +198,8 @@ def test_weights_that_lack_a_tensor_are_told(copy):
 
 
 @pytest.fixture
-def own(monkeypatch):
-    """A module of a user's, with the function given."""
+def imported(monkeypatch):
+    """An embedder that is imported from a user's module."""
 
     def make(function):
         module = types.ModuleType("mine")
@@ -209,41 +211,41 @@ def own(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
-def test_a_users_own_function_is_called_on_batches(own, kind):
-    seen = []
+def test_a_users_own_function_is_called_on_batches(imported, kind):
+    batches = []
 
     def embed(images):
-        seen.append(len(images))
+        batches.append(len(images))
         return kind(images.reshape(len(images), -1).astype(np.float64))
 
-    found = own(embed)
+    embedder = imported(embed)
     images = random(130, 2, 2, 1)
-    assert np.array_equal(found(images), images.reshape(130, -1)) and seen == [64, 64, 2]
-    assert found.name == "mine:embed" and found(images).dtype == np.float32
+    assert np.array_equal(embedder(images), images.reshape(130, -1)) and batches == [64, 64, 2]
+    assert embedder.name == "mine:embed" and embedder(images).dtype == np.float32
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("output", "message"),
     [
-        (np.zeros(3), r"made float64 \[3\] of 3 pictures; expected numbers \[3, d\]"),
-        (np.zeros((1, 4)), r"made float64 \[1, 4\] of 3 pictures"),
-        (np.zeros((3, 4, 1)), r"made float64 \[3, 4, 1\]"),
-        (np.array([["a"]] * 3), r"made <U1 \[3, 1\]"),
-        (None, r"made object \[\]"),
+        (np.zeros(3), r"gave float64 \[3\] for 3 pictures; expected numbers \[3, d\]"),
+        (np.zeros((1, 4)), r"gave float64 \[1, 4\] for 3 pictures"),
+        (np.zeros((3, 4, 1)), r"gave float64 \[3, 4, 1\]"),
+        (np.array([["a"]] * 3), r"gave <U1 \[3, 1\]"),
+        (None, r"gave object \[\]"),
     ],
 )
-def test_another_shape_is_told(own, made, told):
-    with pytest.raises(ModelError, match=told):
-        own(lambda images: made)(random(3, 2, 2, 1))
+def test_another_shape_is_refused(imported, output, message):
+    with pytest.raises(ModelError, match=message):
+        imported(lambda images: output)(random(3, 2, 2, 1))
 
 
-def test_nan_is_raised_with_the_picture(own):
-    with pytest.raises(NonFiniteError, match="mine:embed made NaN or infinity of picture 1"):
-        own(lambda images: np.array([[0.0], [np.nan], [np.inf]]))(random(3, 2, 2, 1))
+def test_nan_is_raised_with_the_picture(imported):
+    with pytest.raises(NonFiniteError, match="mine:embed gave NaN or infinity for picture 1"):
+        imported(lambda images: np.array([[0.0], [np.nan], [np.inf]]))(random(3, 2, 2, 1))
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("no.such:thing", "Could not import the embedder 'no.such:thing': No module named 'no'"),
         ("json:nothing", "module 'json' has no attribute 'nothing'"),
@@ -251,8 +253,8 @@ def test_nan_is_raised_with_the_picture(own):
         ("sys:path", "sys:path is a list; expected a function"),
     ],
 )
-def test_what_is_no_function_is_told(name, told):
-    with pytest.raises(OptionError, match=told):
+def test_a_name_of_no_function_is_refused(name, message):
+    with pytest.raises(OptionError, match=message):
         embedder(name)
 
 
@@ -285,12 +287,12 @@ def efficientnet():
     return embed
 
 
-def test_a_real_network_finds_two_drawings_of_one_thing_more_alike_than_of_two_things(own, efficientnet):
+def test_a_real_network_finds_two_drawings_of_one_thing_more_alike_than_of_two_things(imported, efficientnet):
     folder = Path(__file__).parents[3] / "shared" / "data"
     if not (folder / "emoji_google_64.npz").exists():
         pytest.skip("no research data beside the checkout: emoji_google_64.npz and emoji_twitter_64.npz")
     rows = slice(0, 2000, 50)
     drawn = [np.load(folder / f"emoji_{studio}_64.npz")["images"][rows] for studio in ("google", "twitter")]
-    google, twitter = (own(efficientnet)(images) for images in drawn)
+    google, twitter = (imported(efficientnet)(images) for images in drawn)
     assert google.shape == (40, 1280)
     assert np.median(cosine(google, twitter)) > np.median(cosine(google, np.roll(twitter, 1, axis=0))) + 0.05

@@ -1,4 +1,4 @@
-"""Influence through K-FAC and EK-FAC against the equation written out: exact gradients, operators made whole and inverted."""
+"""Influence through K-FAC and EK-FAC against the equation written out: exact gradients, dense inverted operators."""
 
 from dataclasses import replace
 
@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from headwater.curvature.ggn import ggn
-from headwater.curvature.refinement import Exact
-from headwater.curvature.stored import in_order_of_content
+from headwater.curvature.products import Streamed
+from headwater.curvature.refinement import ExactSolver
+from headwater.curvature.stored import Factors, Squares, in_order_of_content
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import sample
@@ -37,8 +38,8 @@ def train(pictures):
 
 @pytest.fixture(scope="module")
 def queries(model, pictures):
-    found = sample(model, range(3), 3, sampler="ddpm", steps=5, keep_path=True)
-    return pictures(3, seed=2, trajectory=found.path.float().numpy(), trajectory_timesteps=found.timesteps)
+    samples = sample(model, range(3), 3, sampler="ddpm", steps=5, keep_path=True)
+    return pictures(3, seed=2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps)
 
 
 @pytest.fixture
@@ -88,8 +89,8 @@ def close(a, b, rtol=1e-3):
 )
 def test_scores_are_the_equation(name, fields, model, train, queries, store):
     method, index = fitted(name, model, train, store, absolute_damping=1e-2, **fields)
-    found = dense(method.score(index, queries, store))
-    close(found, written_out(method, index, model, train, queries, 1e-2))
+    values = dense(method.score(index, queries, store))
+    close(values, written_out(method, index, model, train, queries, 1e-2))
 
 
 def test_a_dimensionless_damping_counts_in_each_blocks_mean_eigenvalue(model, train, queries, store):
@@ -117,77 +118,78 @@ def test_a_grid_has_the_self_scores_of_each_damping(model, train, store):
         np.testing.assert_allclose(one.self_scores(index), alone, rtol=2e-4)
 
 
-def test_normalised_gradients_count_every_timestep_alike(model, train, queries, store):
+def test_normalised_gradients_weigh_every_timestep_equally(model, train, queries, store):
     method, index = fitted("k-fac", model, train, store, absolute_damping=1e-2, normalize=True)
-    found = dense(method.score(index, queries, store))
+    values = dense(method.score(index, queries, store))
 
     def rows(examples):
-        each = [
+        single = [
             torch.cat(list(gradients(model, examples, measurement("simple"), replace(method.draws(), timesteps=(t,)),
                                      pattern=index.curvature.pattern)))
             for t in (0, 500)
         ]  # fmt: skip
-        return torch.stack([torch.nn.functional.normalize(one, dim=1) for one in each]).mean(0)
+        return torch.stack([torch.nn.functional.normalize(g, dim=1) for g in single]).mean(0)
 
-    close(found, (index.curvature.solve(rows(queries), Damping(1e-2, absolute=True)) @ rows(train).T / len(train)).numpy())
+    close(values, (index.curvature.solve(rows(queries), Damping(1e-2, absolute=True)) @ rows(train).T / len(train)).numpy())
 
 
 @pytest.mark.parametrize("kind, least", [("int8", 0.999), ("int4", 0.98), ("svd:4", 0.5)])
-def test_compressed_queries_score_nearly_alike(kind, least, model, train, queries, store):
-    whole = scores("ek-fac", model, train, queries, store)
-    found = scores("ek-fac", model, train, queries, store, compression=kind)
-    assert not np.array_equal(found, whole)
-    assert all(np.corrcoef(a, b)[0, 1] > least for a, b in zip(found, whole, strict=True))
+def test_compressed_queries_score_nearly_the_same(kind, least, model, train, queries, store):
+    plain = scores("ek-fac", model, train, queries, store)
+    compressed = scores("ek-fac", model, train, queries, store, compression=kind)
+    assert not np.array_equal(compressed, plain)
+    assert all(np.corrcoef(a, b)[0, 1] > least for a, b in zip(compressed, plain, strict=True))
 
 
 def test_conjugate_gradients_at_convergence_are_the_dense_solve_of_the_exact_matrix(model, train, queries, store):
-    told = []
+    notes = []
     method, index = fitted("ek-fac", model, train, store, absolute_damping=1e-2, refine=60)
-    found = dense(method.score(index, queries, replace(store, warn=told.append)))
+    values = dense(method.score(index, queries, replace(store, warn=notes.append)))
     G = ggn(model, in_order_of_content(train), Draws(2, "antithetic"), pattern=index.curvature.pattern)
     g_q, g_i = (
         torch.cat(list(gradients(model, x, measurement("simple"), method.draws(), pattern=index.curvature.pattern)))
         for x in (queries, train)
     )
     exact = g_q.double() @ torch.linalg.solve(G.double() + 1e-2 * torch.eye(len(G)), g_i.double().T) / len(train)
-    close(found, exact.numpy(), rtol=5e-3)
-    (line,) = told
+    close(values, exact.numpy(), rtol=5e-3)
+    (line,) = notes
     assert "60 steps for 3 queries over 9 images × 2 draws take 3,294 products" in line
 
 
 def test_refinement_comes_nearer_to_the_exact_matrix_with_every_few_steps(model, train, queries, store):
-    each = [scores("k-fac", model, train, queries, store, absolute_damping=1e-2, refine=steps) for steps in (0, 2, 8, 60)]
-    far = [np.linalg.norm(one - each[-1]) for one in each[:-1]]
+    refined = [scores("k-fac", model, train, queries, store, absolute_damping=1e-2, refine=steps) for steps in (0, 2, 8, 60)]
+    far = [np.linalg.norm(values - refined[-1]) for values in refined[:-1]]
     assert far[0] > far[1] > far[2]
 
 
-def test_queries_that_do_not_fit_together_score_alike_in_parts(model, train, queries, store, tmp_path):
+def test_queries_that_do_not_fit_together_have_the_same_scores_in_parts(model, train, queries, store, tmp_path):
     small = replace(model, memory=1)
     parts = scores("ek-fac", small, train, queries, FeatureStore(tmp_path / "parts"))
     close(parts, scores("ek-fac", model, train, queries, store))
 
 
 def test_a_crew_makes_the_same_scores(model, train, queries, store, tmp_path, monkeypatch):
-    for name in ("gradients.projected.BLOCK", "curvature.products.BLOCK", "curvature.stored.PART"):
-        monkeypatch.setattr(f"headwater.{name}", 4)
+    monkeypatch.setattr("headwater.gradients.projected.BLOCK", 4)
+    for kind, size in ((Streamed, "block"), (Factors, "part_size"), (Squares, "part_size")):
+        monkeypatch.setattr(kind, size, 4)
     crew = FeatureStore(tmp_path / "crew", crew=Here())
     np.testing.assert_array_equal(scores("ek-fac", model, train, queries, crew), scores("ek-fac", model, train, queries, store))
 
 
-def test_damaged_curvature_is_told_and_computed_anew(model, train, queries, store):
+def test_damaged_curvature_is_noted_and_computed_again(model, train, queries, store):
     before = scores("k-fac", model, train, queries, store)
     (path,) = store.root.glob("curvature/*/k-fac.safetensors")
     path.write_bytes(path.read_bytes()[:-9] + b"\x01" * 9)
-    told = []
-    fitted("k-fac", model, train, replace(store, warn=told.append))
-    assert len(told) == 1 and "damaged" in told[0]
+    notes = []
+    fitted("k-fac", model, train, replace(store, warn=notes.append))
+    assert len(notes) == 1 and "damaged" in notes[0]
     np.testing.assert_array_equal(scores("k-fac", model, train, queries, store), before)
 
 
 def test_the_estimate_does_not_depend_on_the_order_of_the_images(model, train, store):
     _, index = fitted("ek-fac", model, train, store)
-    _, other = fitted("ek-fac", model, train.take(np.arange(9)[::-1]), store)
-    assert index.curvature.fingerprint == other.curvature.fingerprint
+    _, reversed_index = fitted("ek-fac", model, train.take(np.arange(9)[::-1]), store)
+    assert index.curvature.fingerprint == reversed_index.curvature.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_a_pattern_without_linear_or_convolution_is_refused(model, train, store)
         fitted("k-fac", model, train, store, parameters="*norm*")
 
 
-def test_weights_that_are_not_finite_are_told_with_the_example(tiny, smallest, train, store):
+def test_weights_that_are_not_finite_are_an_error(tiny, smallest, train, store):
     broken = tiny(**smallest)
     broken.module.conv_in.weight.data[0, 0, 0, 0] = float("nan")
     with pytest.raises(NonFiniteError):
@@ -230,28 +232,29 @@ def test_pictures_of_another_size_are_refused(model, train, pictures, store):
 
 
 def test_many_equal_images_are_no_part_given_twice(model, train, queries, store, monkeypatch):
-    monkeypatch.setattr("headwater.curvature.stored.PART", 2)
-    found = scores("ek-fac", model, train.take([0, 0, 0, 0, 0, 0, 1]), queries, store)
-    np.testing.assert_allclose(found[:, 0], found[:, 5], rtol=1e-5)
+    for kind in (Factors, Squares):
+        monkeypatch.setattr(kind, "part_size", 2)
+    values = scores("ek-fac", model, train.take([0, 0, 0, 0, 0, 0, 1]), queries, store)
+    np.testing.assert_allclose(values[:, 0], values[:, 5], rtol=1e-5)
 
 
-def test_a_refinement_that_is_not_finite_is_told(tiny, smallest, train, store):
+def test_a_refinement_that_is_not_finite_is_an_error(tiny, smallest, train, store):
     narrow = tiny(torch.float16, **smallest)
-    exact = Exact(narrow, train, Draws(1), "conv_out.*")
-    v = torch.full((2, sum(each.numel() for each in narrow.parameters("conv_out.*").values())), 6e4, dtype=torch.float16)
+    exact = ExactSolver(narrow, train, Draws(1), "conv_out.*")
+    v = torch.full((2, sum(parameter.numel() for parameter in narrow.parameters("conv_out.*").values())), 6e4, dtype=torch.float16)
     with pytest.raises(NonFiniteError, match="Conjugate gradients gave a NaN or an infinity for query 0"):
         exact.solved(v, torch.ones(v.shape[1], dtype=torch.float64), lambda x: x, 2, store)
 
 
 @pytest.mark.parametrize("fields", [{"timesteps": (0, 5000)}, {"query_timesteps": 5000}, {"curvature_timesteps": 5000},
                                     {"refine_timesteps": 5000}], ids=str)  # fmt: skip
-def test_timesteps_that_the_schedule_has_not_are_refused_before_anything_is_computed(fields, model, train, store):
+def test_timesteps_that_the_schedule_lacks_are_refused_before_anything_is_computed(fields, model, train, store):
     with pytest.raises(OptionError, match=next(iter(fields))):
         fitted("k-fac", model, train, store, **fields)
     assert not (store.root / "curvature").exists()
 
 
-def test_a_damping_says_itself_whether_it_is_relative_whatever_the_methods_own_is(model, train, queries, store):
+def test_a_damping_says_whether_it_is_relative_whatever_the_methods_default_is(model, train, queries, store):
     for fields in ({}, {"damping": 0.5}):
         method, index = fitted("k-fac", model, train, store, **fields)
         for damping in (Damping(1e-8, absolute=True), Damping(0.1)):
@@ -264,18 +267,18 @@ def test_a_damping_says_itself_whether_it_is_relative_whatever_the_methods_own_i
         list(method.scores_at(index, queries, [], store))
 
 
-def test_self_scores_are_those_of_the_method_that_is_asked(model, train, store):
+def test_self_scores_depend_on_the_methods_fields(model, train, store):
     method, index = fitted("k-fac", model, train, store)
-    other = replace(method, normalize=True)
-    assert not np.array_equal(method.self_scores(index), other.self_scores(index))
-    np.testing.assert_array_equal(other.self_scores(index), other.self_scores(other.fit(model, train, store)))
+    normalized = replace(method, normalize=True)
+    assert not np.array_equal(method.self_scores(index), normalized.self_scores(index))
+    np.testing.assert_array_equal(normalized.self_scores(index), normalized.self_scores(normalized.fit(model, train, store)))
 
 
 def test_damage_in_the_header_is_noticed(model, train, queries, store):
     scores("ek-fac", model, train, queries, store)
-    told = []
+    notes = []
     for path in store.root.glob("curvature/*/sums.safetensors"):
         raw = path.read_bytes()
         path.write_bytes(raw.replace(b"counts", b"cuonts", 1))
-    fitted("ek-fac", model, train, replace(store, warn=told.append))
-    assert told and "damaged" in told[0]
+    fitted("ek-fac", model, train, replace(store, warn=notes.append))
+    assert notes and "damaged" in notes[0]

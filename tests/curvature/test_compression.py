@@ -1,4 +1,4 @@
-"""Rows held whole or compressed: errors within what each kind promises, products those of the restored rows, bytes as told."""
+"""Rows held plain or compressed: errors within the bounds of each kind, products of the restored rows, bytes counted."""
 
 import pytest
 import torch
@@ -18,8 +18,8 @@ def rows():
 
 @pytest.mark.parametrize("kind", ["float32", "int8", "int4", "svd:2"])
 def test_products_are_those_of_the_restored_rows(rows, kind):
-    found, v = held(rows, PIECES, kind), torch.randn(5, 81)
-    torch.testing.assert_close(found.times(v), found.restored() @ v.T, rtol=1e-5, atol=1e-3)
+    compressed, v = held(rows, PIECES, kind), torch.randn(5, 81)
+    torch.testing.assert_close(compressed.times(v), compressed.restored() @ v.T, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("bits", [8, 4])

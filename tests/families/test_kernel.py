@@ -1,3 +1,5 @@
+"""The kernel's damping: its unit, and the values that are refused."""
+
 import numpy as np
 import pytest
 
