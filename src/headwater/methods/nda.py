@@ -15,10 +15,9 @@ from headwater.errors import DataError, OptionError, unknown
 from headwater.examples import SPACES, Examples
 from headwater.families.pictures import views
 from headwater.methods import Dampings, check_types
-from headwater.patches.answers import Asked, rows
-from headwater.patches.growing import grown
+from headwater.patches.answers import Step, StepInputs, rows
+from headwater.patches.growing import growing_rows
 from headwater.patches.maps import Level, regions
-from headwater.patches.posterior import Step
 from headwater.patches.regions import Regions
 from headwater.patches.views import Views
 
@@ -151,18 +150,18 @@ class NDA:
                 if weight > 0:
                     how = (self.topk, self.noises, self.shared_noise, self.flips, self.seed)
                     step = Step(t, size, coarse, *how)
-                    step.question(index.memory).check_room(*index.train.shape[1:])
+                    step.comparison(index.memory).check_room(*index.train.shape[1:])
                     found.append((step, weight / len(times)))
         return found
 
     def _rows(self, step: Step, queries: Views, *, index: Index, store: FeatureStore) -> Float32[np.ndarray, "q _"]:
-        """What is found at one step, a row in the store for every query, as `packed`: n scores, then what maps are made of."""
+        """What is found at one step, a row in the store for every query, as `pack_explained`: n scores, then map data."""
         alpha_bar = float(index.alpha_bar[step.t])
         settings = {"nda": asdict(step), "alpha_bar": alpha_bar, "train": index.train.fingerprint, "version": VERSION}
 
         def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
-            asked = Asked(step, alpha_bar, index.train, queries.take(positions), index.memory)
-            yield from grown(asked, index.places, settings, store) if self.growing else rows(asked, store)
+            asked = StepInputs(step, alpha_bar, index.train, queries.take(positions), index.memory)
+            yield from growing_rows(asked, index.places, settings, store) if self.growing else rows(asked, store)
 
         return replace(store, dtype="float32").rows(settings, queries.hashes, compute)
 
