@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Self
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,7 +20,7 @@ class Threads:
         for _ in range(number):
             self._memory.put(np.empty(ROOM, np.uint8))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Threads":
         return self
 
     def __exit__(self, *_: object) -> None:
