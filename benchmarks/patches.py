@@ -31,7 +31,10 @@ from headwater.cli.environment import environment
 from headwater.data import open_examples
 from headwater.diffusion.schedule import linear
 from headwater.patches.compiled.displaced import LANES
-from headwater.patches.posterior import Hands, Noisy, Patches, Question, hands
+from headwater.patches.geometry import Patches
+from headwater.patches.noise import Noisy
+from headwater.patches.posterior import Comparison, Posterior
+from headwater.patches.threads import Threads
 from headwater.patches.views import Views
 
 TOP, BATCH, MASK = 100, 64, 10.0  # as in the published commands
@@ -97,21 +100,21 @@ def asked(query: UInt8[np.ndarray, "h w c"], t: int) -> Noisy:
 def against(images: UInt8[np.ndarray, "n h w c"], patch: int, t: int, repeats: int) -> dict[str, Any]:
     """Seconds of either form, in turn, and how far apart their scores are. The last picture is the query."""
     train, noisy = images[:-1], asked(images[-1], t)
-    questions = {negligible: Question(Patches(patch), TOP, negligible=negligible) for negligible in NEGLIGIBLE}
-    times: dict[Any, list[float]] = {name: [] for name in ["convolutional", *questions]}
+    comparisons = {negligible: Comparison(Patches(patch), TOP, negligible=negligible) for negligible in NEGLIGIBLE}
+    times: dict[Any, list[float]] = {name: [] for name in ["convolutional", *comparisons]}
     scores: dict[Any, np.ndarray] = {}
-    with hands(1) as workers:
+    with Threads(1) as threads:
         for turn in range(repeats + 1):  # the first warms up
-            for name in times if turn or repeats > 1 else questions:
+            for name in times if turn or repeats > 1 else comparisons:
                 start = time.perf_counter()
                 scores[name] = (
                     convolutional(noisy, train, patch)
                     if name == "convolutional"
-                    else questions[name].answer(noisy, Views(train), workers).scores
+                    else Posterior(comparisons[name], noisy, Views(train), threads).explained().scores
                 )
                 times[name] += [time.perf_counter() - start] * bool(turn)
-        full = time_of(questions[1e-15], noisy, images, workers)
-        error = errors(noisy, train, questions[0.0], scores, workers) if images.shape[1] <= EXACT else {}
+        full = time_of(comparisons[1e-15], noisy, images, threads)
+        error = errors(noisy, train, comparisons[0.0], scores, threads) if images.shape[1] <= EXACT else {}
     middle = {name: statistics.median(seconds) for name, seconds in times.items()}
     return {
         "side": images.shape[1],
@@ -135,25 +138,26 @@ def against(images: UInt8[np.ndarray, "n h w c"], patch: int, t: int, repeats: i
                 ),
                 "error": error.get(name),
             }
-            for name in questions
+            for name in comparisons
         ],
     }
 
 
-def time_of(question: Question, noisy: Noisy, images: UInt8[np.ndarray, "n h w c"], workers: Hands) -> float:
+def time_of(comparison: Comparison, noisy: Noisy, images: UInt8[np.ndarray, "n h w c"], threads: Threads) -> float:
     """Seconds per image where no lane is empty."""
     lanes = np.concatenate([images] * -(-LANES // len(images)))
     lanes = lanes[: len(lanes) // LANES * LANES]
     start = time.perf_counter()
-    question.answer(noisy, Views(lanes), workers)
+    Posterior(comparison, noisy, Views(lanes), threads).explained()
     return (time.perf_counter() - start) / len(lanes)
 
 
 def errors(
-    noisy: Noisy, train: UInt8[np.ndarray, "n h w c"], question: Question, scores: dict[Any, np.ndarray], workers: Hands
+    noisy: Noisy, train: UInt8[np.ndarray, "n h w c"], comparison: Comparison, scores: dict[Any, np.ndarray], threads: Threads
 ) -> dict[Any, float]:
     """The largest relative error, against float64, of scores above 1e-6 of the largest."""
-    exact = question.answer(noisy._replace(x_t=noisy.x_t.astype(np.float64)), Views(train), workers).scores
+    exactly = noisy._replace(x_t=noisy.x_t.astype(np.float64))
+    exact = Posterior(comparison, exactly, Views(train), threads).explained().scores
     large = exact > 1e-6 * exact.max()
     return {name: float(f"{np.abs(values[large] / exact[large] - 1).max():.1e}") for name, values in scores.items()}
 
@@ -179,16 +183,16 @@ def convolutional(noisy: Noisy, images: UInt8[np.ndarray, "n h w c"], patch: int
 def growth(data: str, n: int, patch: int, t: int) -> dict[str, Any]:
     """Seconds for the first n images, and bytes beyond them."""
     images = open_examples(data).images
-    train, noisy, question = images[:n].copy(), asked(images[-1], t), Question(Patches(patch), TOP)
-    with hands(1) as workers:
-        question.answer(noisy, Views(train[:64]), workers)  # compiled
+    train, noisy, comparison = images[:n].copy(), asked(images[-1], t), Comparison(Patches(patch), TOP)
+    with Threads(1) as threads:
+        Posterior(comparison, noisy, Views(train[:64]), threads).explained()  # compiled
         before, start = peak(), time.perf_counter()
-        question.answer(noisy, Views(train), workers)
+        Posterior(comparison, noisy, Views(train), threads).explained()
         seconds = time.perf_counter() - start
         held = peak()
-        question = replace(question, memory=0)
+        comparison = replace(comparison, memory=0)
         start = time.perf_counter()
-        question.answer(noisy, Views(train), workers)
+        Posterior(comparison, noisy, Views(train), threads).explained()
         again = time.perf_counter() - start
     return {
         "n": n,

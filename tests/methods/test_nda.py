@@ -16,7 +16,7 @@ from headwater.methods.nda import NDA, usual
 from headwater.methods.optimal_score import OptimalScore
 from headwater.methods.patch_similarity import PatchSimilarity
 from headwater.models import unet
-from headwater.patches.growing import PART, parts
+from headwater.patches.growing import PART, part_slices
 from headwater.scores import dense
 
 RANDOM = np.random.Generator(np.random.Philox(5))
@@ -213,7 +213,7 @@ def test_lists_that_do_not_fit_the_memory_are_refused_and_more_memory_takes_them
     """Pictures of 600×600 pixels: about 360,000 patches; the lists of a row would hold 10 × topk of them."""
     train = Examples(np.zeros((1, 600, 600, 1), np.uint8))
     method = NDA(topk=30_000, timesteps=(500,))
-    with pytest.raises(OptionError, match=r"topk is 30000; .* 600×600 pixels would take 2\d\.\d GiB a thread; .* --memory"):
+    with pytest.raises(OptionError, match=r"topk is 30000; .* 600×600 pixels would take 2\d\.\d GiB a thread; .* memory"):
         method.fit(None, train, store)
     method.fit(None, train, replace(store, memory=2**35))
     NDA(timesteps=(500,)).fit(None, train, store)
@@ -257,7 +257,7 @@ def test_with_more_images_only_new_and_incomplete_parts_are_compared(tmp_path):
 
 
 def test_parts_are_small_where_pictures_are_large_and_stay_as_images_come():
-    assert [part.stop for part in parts(600, 32 * 32)] == [256, 512, 600]
-    assert [part.stop for part in parts(70, 256 * 256)] == [32, 64, 70]
+    assert [part.stop for part in part_slices(600, 32 * 32)] == [256, 512, 600]
+    assert [part.stop for part in part_slices(70, 256 * 256)] == [32, 64, 70]
     for n in (1, 255, 256, 257, 900):
-        assert parts(n, 1024)[:-1] == parts(n + 300, 1024)[: len(parts(n, 1024)) - 1]
+        assert part_slices(n, 1024)[:-1] == part_slices(n + 300, 1024)[: len(part_slices(n, 1024)) - 1]

@@ -9,7 +9,7 @@ from headwater.errors import DataError, OptionError
 from headwater.examples import Examples
 from headwater.families.embedding import Embedder
 from headwater.methods import make
-from headwater.patches.posterior import noised
+from headwater.patches.noise import noised
 from headwater.scores import dense
 
 RANDOM = np.random.Generator(np.random.Philox(23))

@@ -15,10 +15,9 @@ from headwater.errors import DataError, OptionError, unknown
 from headwater.examples import SPACES, Examples
 from headwater.families.pictures import views
 from headwater.methods import check_types
-from headwater.patches.answers import Asked, rows
-from headwater.patches.growing import grown
+from headwater.patches.answers import Step, StepInputs, rows
+from headwater.patches.growing import growing_rows
 from headwater.patches.maps import Level, regions
-from headwater.patches.posterior import Step
 from headwater.patches.regions import Regions
 from headwater.patches.views import Views
 
@@ -148,18 +147,18 @@ class NDA:
                     )
                 if weight > 0:
                     step = Step(t, size, coarse, self.topk, self.noises, self.shared_noise, self.flips, self.seed)
-                    step.question(index.memory).check_room(*index.train.shape[1:])
+                    step.comparison(index.memory).check_room(*index.train.shape[1:])
                     steps.append((step, weight / len(times)))
         return steps
 
     def _rows(self, step: Step, queries: Views, *, index: PatchIndex, store: FeatureStore) -> Float32[np.ndarray, "q _"]:
-        """One step's results, stored as a `packed` row for every query: n scores, then the numbers for maps."""
+        """One step's results, stored as a row of `pack_explained` for every query: n scores, then the numbers for maps."""
         alpha_bar = float(index.alpha_bar[step.t])
         settings = {"nda": asdict(step), "alpha_bar": alpha_bar, "train": index.train.fingerprint, "version": VERSION}
 
         def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
-            step_queries = Asked(step, alpha_bar, index.train, queries.take(positions), index.memory)
-            yield from grown(step_queries, index.places, settings, store) if self.growing else rows(step_queries, store)
+            inputs = StepInputs(step, alpha_bar, index.train, queries.take(positions), index.memory)
+            yield from growing_rows(inputs, index.places, settings, store) if self.growing else rows(inputs, store)
 
         return replace(store, dtype="float32").rows(settings, queries.hashes, compute)
 

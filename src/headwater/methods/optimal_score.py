@@ -15,7 +15,7 @@ from headwater.errors import DataError, OptionError, unknown
 from headwater.examples import SPACES, Examples
 from headwater.families.pictures import views
 from headwater.methods import check_types
-from headwater.patches.posterior import noised
+from headwater.patches.noise import noised
 from headwater.patches.views import Views
 
 

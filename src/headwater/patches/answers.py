@@ -1,6 +1,7 @@
-"""What queries are answered at one step, some at a time, by all who work."""
+"""Rows of queries at one step: the noisy forms of each compared with all training images, by all processes that work."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -8,19 +9,44 @@ import torch
 from jaxtyping import Float32
 
 from headwater.disk.store import FeatureStore
-from headwater.patches.posterior import Hands, Noisy, Question, Step, hands
-from headwater.patches.rows import packed
+from headwater.patches.geometry import Patches
+from headwater.patches.noise import Noisy, noised
+from headwater.patches.posterior import Comparison, Posterior
+from headwater.patches.rows import pack_explained
+from headwater.patches.threads import Threads
 from headwater.patches.views import Views
 from headwater.workers import in_order
 
-TOGETHER = 8  # queries that are kept together in the store
+TOGETHER = 8  # queries that are written to the store together
 
 Rows = Float32[np.ndarray, "b _"]
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
-class Asked(NamedTuple):
-    """Queries at one step."""
+@dataclass(frozen=True)
+class Step:
+    """One timestep at one resolution: all settings that its scores depend on."""
+
+    t: int
+    size: int
+    coarse: bool
+    topk: int
+    noises: int
+    shared_noise: bool
+    flips: bool
+    seed: int
+
+    def comparison(self, memory: int) -> Comparison:
+        """The comparison of a noisy query with training images."""
+        return Comparison(Patches(self.size, self.coarse), self.topk, self.flips, memory=memory)
+
+    def noised(self, x: Float32[np.ndarray, "c h w"], content: str, alpha_bar: float) -> Iterator[Noisy]:
+        """The noisy forms of a query with this content."""
+        return noised(x, None if self.shared_noise else content, self.t, alpha_bar, self.noises, self.seed)
+
+
+class StepInputs(NamedTuple):
+    """Queries and training images at one step."""
 
     step: Step
     alpha_bar: float
@@ -29,28 +55,28 @@ class Asked(NamedTuple):
     memory: int
 
 
-def rows(what: Asked, store: FeatureStore) -> Iterator[Rows]:
-    """`packed` of every query, some at a time."""
-    return blocks(_rows, what, store)
+def rows(inputs: StepInputs, store: FeatureStore) -> Iterator[Rows]:
+    """`pack_explained` of every query, TOGETHER at a time."""
+    return blocks(_rows, inputs, store)
 
 
-def blocks(rows: Callable[[Asked, slice], Rows], what: Asked, store: FeatureStore) -> Iterator[Rows]:
-    """Rows of all queries, TOGETHER at a time, from all who work."""
-    parts = [slice(low, low + TOGETHER) for low in range(0, len(what.queries), TOGETHER)]
+def blocks(rows: Callable[[StepInputs, slice], Rows], inputs: StepInputs, store: FeatureStore) -> Iterator[Rows]:
+    """Rows of all queries, TOGETHER at a time, from the store's crew if it has one."""
+    parts = [slice(low, low + TOGETHER) for low in range(0, len(inputs.queries), TOGETHER)]
     if store.crew is None:
-        yield from (rows(what, part) for part in parts)
+        yield from (rows(inputs, part) for part in parts)
     else:
-        yield from in_order(store.crew.work(rows, what, parts), parts)
+        yield from in_order(store.crew.work(rows, inputs, parts), parts)
 
 
-def answers(what: Asked, part: slice, answer: Callable[[Question, Noisy, Views, Hands], Found]) -> Iterator[list[Found]]:
-    """Of some queries, what is answered for each of their noises."""
-    question = what.step.question(what.memory)
-    with hands(torch.get_num_threads()) as workers:
-        for x, content in zip(what.queries.part(part), what.queries.hashes[part], strict=True):
-            noises = what.step.noised(x, content, what.alpha_bar)
-            yield [answer(question, noisy, what.train, workers) for noisy in noises]
+def answers(inputs: StepInputs, part: slice, answer: Callable[[Posterior], Answer]) -> Iterator[list[Answer]]:
+    """The answers for each noisy form of every query of a part."""
+    comparison = inputs.step.comparison(inputs.memory)
+    with Threads(torch.get_num_threads()) as threads:
+        for x, content in zip(inputs.queries.part(part), inputs.queries.hashes[part], strict=True):
+            noises = inputs.step.noised(x, content, inputs.alpha_bar)
+            yield [answer(Posterior(comparison, noisy, inputs.train, threads)) for noisy in noises]
 
 
-def _rows(what: Asked, part: slice) -> Rows:
-    return np.array([packed(each) for each in answers(what, part, Question.answer)])
+def _rows(inputs: StepInputs, part: slice) -> Rows:
+    return np.array([pack_explained(noises) for noises in answers(inputs, part, Posterior.explained)])

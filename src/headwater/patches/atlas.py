@@ -1,4 +1,4 @@
-"""Maps of one query: what each of some training images explains of it, and with what, added up over timesteps and resolutions."""
+"""Maps of one query: how much of it a few training images explain, and by which patches, summed over timesteps and resolutions."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,51 +7,52 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from headwater.patches.posterior import Patches, Traces
+from headwater.patches.geometry import Patches
+from headwater.patches.posterior import Traces
 from headwater.patches.tiles import GRAIN, TILES, edges, mean_tiled, tiled
 
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
-    """`here`: how much an image explains of each tile of the query; `there`: what each part of an image explains, in pixels of the
-    query. For each tile: how much its strongest patch weighs, and what is to be known of that patch, as in Regions."""
+    """`query_tiles`: how much an image explains of each tile of the query; `image_tiles`: how much each tile of an image explains,
+    in pixels of the query. For each tile of the query, the weight of its strongest patch, and that patch's PATCH_FIELDS."""
 
-    FOUND: ClassVar = ("top", "left", "down", "across", "size", "mirrored")
+    PATCH_FIELDS: ClassVar = ("top", "left", "down", "across", "size", "mirrored")
 
-    here: Float64[np.ndarray, "b ty tx"]
-    there: Float64[np.ndarray, "b gy gx"]
+    query_tiles: Float64[np.ndarray, "b ty tx"]
+    image_tiles: Float64[np.ndarray, "b gy gx"]
     strength: Float64[np.ndarray, "b ty tx"]
     patch: Int64[np.ndarray, "b ty tx 6"]
 
     @classmethod
     def of(cls, traces: Traces, patches: Patches, weight: float) -> "Atlas":
-        """What one noisy form of the query says, as so much of the whole."""
-        here, there = weight * patches.by_pixel(traces.here), weight * patches.by_pixel(traces.there)
-        strength, patch = _strongest(traces, patches, here.shape[1:])
-        return cls(mean_tiled(here, TILES), tiled(there, GRAIN), weight * strength, patch)
+        """The maps of one noisy form of the query, which has this weight."""
+        query, images = (weight * patches.by_pixel(values) for values in (traces.query_map, traces.image_map))
+        strength, patch = _strongest(traces, patches, query.shape[1:])
+        return cls(mean_tiled(query, TILES), tiled(images, GRAIN), weight * strength, patch)
 
-    def and_(self, other: "Atlas") -> "Atlas":
-        """Both together."""
-        ahead = other.strength > self.strength
-        patch = np.where(ahead[..., None], other.patch, self.patch)
-        return Atlas(self.here + other.here, self.there + other.there, np.maximum(self.strength, other.strength), patch)
+    def plus(self, atlas: "Atlas") -> "Atlas":
+        """The sum of two atlases, with the stronger patch of each tile."""
+        patch = np.where((atlas.strength > self.strength)[..., None], atlas.patch, self.patch)
+        strength = np.maximum(self.strength, atlas.strength)
+        return Atlas(self.query_tiles + atlas.query_tiles, self.image_tiles + atlas.image_tiles, strength, patch)
 
 
 def _strongest(
     traces: Traces, patches: Patches, shape: tuple[int, ...]
 ) -> tuple[Float64[np.ndarray, "b ty tx"], Int64[np.ndarray, "b ty tx 6"]]:
-    """For every tile the patch of the query, of those with their middle in it, whose match weighs most: that weight, and FOUND."""
+    """For every tile, of the patches with their middle in it, the one whose match weighs most: its weight, and its PATCH_FIELDS."""
     b, ny, nx = traces.weight.shape
     rows, columns = (_reach(side, number) for side, number in zip(shape, (ny, nx), strict=True))
     strength, patch = np.empty((b, len(rows), len(columns))), np.empty((b, len(rows), len(columns), 6), np.int64)
     images, pad = np.arange(b), (patches.size - 1) // 2
     for i, (top, bottom) in enumerate(rows):
-        for j, (left, right) in enumerate(columns):
-            weights = traces.weight[:, top:bottom, left:right].reshape(b, -1)
+        for j, (first, last) in enumerate(columns):
+            weights = traces.weight[:, top:bottom, first:last].reshape(b, -1)
             best = weights.argmax(1)
-            y, x = top + best // (right - left), left + best % (right - left)
+            y, x = top + best // (last - first), first + best % (last - first)
             strength[:, i, j] = weights[images, best]
-            down, across, mirrored = (each[images, y, x] for each in (traces.down, traces.across, traces.mirrored))
+            down, across, mirrored = (values[images, y, x] for values in (traces.down, traces.across, traces.mirrored))
             patch[:, i, j] = np.stack([y - pad, x - pad, down, across, np.full(b, patches.size), mirrored], axis=1)
     return strength, patch
 

@@ -1,4 +1,4 @@
-"""A picture cut into parts of whole pixels, and which columns of a table are foremost in each part.
+"""A picture cut into tiles of whole pixels, and the columns of a table that are foremost in each tile.
 
 Maps cut a query into TILES × TILES tiles (fewer where it has fewer pixels), and a training image into GRAIN × GRAIN.
 """
@@ -12,7 +12,7 @@ TILES, GRAIN = 8, 16
 
 
 def edges(side: int, parts: int) -> Int64[np.ndarray, " _"]:
-    """Where `parts` parts of a side begin and end, in whole pixels; as many parts as pixels if there are fewer."""
+    """The ends of `parts` parts of a side, in whole pixels; as many parts as pixels if there are fewer."""
     parts = min(parts, side)
     return np.arange(parts + 1) * side // parts
 
@@ -29,19 +29,19 @@ def mean_tiled(values: Float[np.ndarray, "*b h w"], parts: int) -> Float[np.ndar
 
 
 class Foremost(NamedTuple):
-    """The k largest entries of every row of a table, in any order, and the columns that they stand in."""
+    """The k largest entries of every row of a table, in any order, and their columns."""
 
     value: Float64[np.ndarray, "rows k"]
     column: Int64[np.ndarray, "rows k"]
 
     @classmethod
     def none(cls, rows: int, k: int) -> "Foremost":
-        """Of a table without columns."""
+        """The entries of a table without columns."""
         return cls(np.full((rows, k), -np.inf), np.zeros((rows, k), np.int64))
 
     def beside(self, columns: Int64[np.ndarray, " b"], table: Float64[np.ndarray, "rows b"]) -> "Foremost":
-        """Those of the table with these columns too."""
-        k, theirs = self.value.shape[1], np.broadcast_to(columns, table.shape)
-        value, column = np.concatenate([self.value, table], 1), np.concatenate([self.column, theirs], 1)
+        """The foremost entries when these columns are added to the table."""
+        k, new = self.value.shape[1], np.broadcast_to(columns, table.shape)
+        value, column = np.concatenate([self.value, table], 1), np.concatenate([self.column, new], 1)
         largest = np.argpartition(value, -k, axis=1)[:, -k:]
         return Foremost(np.take_along_axis(value, largest, 1), np.take_along_axis(column, largest, 1))

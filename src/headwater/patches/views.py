@@ -1,4 +1,4 @@
-"""What images are compared in: their 8-bit pixels, or the latents that an auto-encoder makes of them, mirror images included."""
+"""The values in which images are compared: 8-bit pixels, or an auto-encoder's latents, mirror images included."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Views:
 
     @property
     def pixels(self) -> bool:
-        """Whether they are pixels."""
+        """Whether the values are pixels."""
         return self.values.dtype == np.uint8
 
     @property
@@ -35,29 +35,29 @@ class Views:
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """A content hash of each: equal ones share their random draws."""
+        """A content hash of each image: equal images share their random draws."""
         if self.pixels:
             return Examples(self.values).hashes
-        return tuple(hashlib.blake2b(b"latents" + each.tobytes(), digest_size=12).hexdigest() for each in self.values)
+        return tuple(hashlib.blake2b(b"latents" + latents.tobytes(), digest_size=12).hexdigest() for latents in self.values)
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all, in order."""
+        """A hash of all images, in order."""
         return hashlib.blake2b(" ".join(self.hashes).encode(), digest_size=16).hexdigest()
 
     def part(
         self, rows: slice = slice(None), dtype: np.dtype | type = np.float32, *, mirrored: bool = False
     ) -> Float[np.ndarray, "b z y x"]:
-        """Some of them, or of their mirror images, in model units; of a dtype in which pixels are exact."""
+        """The images at `rows`, or their mirror images, in model units; in a dtype that has the pixels exactly."""
         if self.pixels:
             dtype = np.dtype(dtype)
-            found = self.values[rows].transpose(0, 3, 1, 2).astype(dtype) / dtype.type(127.5) - 1
-            return found[..., ::-1] if mirrored else found
-        found = self.mirrored if mirrored else self.values
-        assert found is not None, "latents of mirror images were not asked for"
-        return found[rows].astype(dtype)
+            pixels = self.values[rows].transpose(0, 3, 1, 2).astype(dtype) / dtype.type(127.5) - 1
+            return pixels[..., ::-1] if mirrored else pixels
+        latents = self.mirrored if mirrored else self.values
+        assert latents is not None, "latents of mirror images were not computed"
+        return latents[rows].astype(dtype)
 
     def take(self, rows: Int64[np.ndarray, " b"] | Sequence[int]) -> "Views":
-        """Those at `rows`, in that order."""
+        """The images at `rows`, in that order."""
         index = np.asarray(rows, np.int64)
         return Views(self.values[index], None if self.mirrored is None else self.mirrored[index])

@@ -1,12 +1,13 @@
 """The distances between all patches of a picture and all patches of others, at one displacement after the other.
 
 D(a, b) = Σ_o (x[a + o] − y[b + o])² over the o of a patch. At one displacement b − a the squared differences of two patches are
-mostly those of their neighbours: they are made once, and sums over windows turn them into D of all patches of any size. Along a
-side, elements lie in blocks as long as a window; sums from each element to the end of its block, and from the beginning of the
-next one, make every window with three additions whatever its size (van Herk 1992, for maxima). Nothing is ever taken off, so that
-a small D is as precise as a large one. Pictures lie side by side, one a lane, so that every sum is of all of them at once.
+mostly shared with their neighbours: they are computed once, and sums over windows turn them into D of all
+patches of any size. Along a side, elements lie in blocks as long as a window; sums from each element to the end of
+its block, and from the beginning of the next one, give every window by three additions whatever its size (van Herk
+1992, for maxima). Nothing is ever subtracted, so that a small D is as precise as a large one. Pictures lie side by
+side, one a lane, so that every sum is taken in all of them at once.
 
-A patch that reaches beyond the picture meets only patches that reach beyond theirs in the same way, and counts the pixels inside.
+A patch that reaches beyond its picture meets only patches that reach beyond theirs in the same way, and counts the pixels inside.
 """
 
 import inspect
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from numba import njit
 from numba.core.caching import FunctionCache
 
-from headwater.patches.compiled.vectors import Lanes, load, spread, store
+from headwater.patches.compiled.vectors import Lanes, fill_lanes, load_lanes, store_lanes
 
 WIDTHS = 8, 16, 32  # how many pictures may lie side by side: the fewest fill a vector
 LANES = max(WIDTHS)
@@ -28,8 +29,8 @@ LANES = max(WIDTHS)
 class Windows(NamedTuple):
     """The patches along one side of a picture, as windows on a map of it.
 
-    Window w counts the map's elements first + w + step·j, j < elements, those outside as 0. Windows low ≤ w < high lie inside the
-    picture and meet each other; every other meets only its own like.
+    Window w counts the map's elements first + w + step·j, j < elements, and 0 outside the map. Windows low ≤ w < high lie
+    inside the picture and meet one another; every other window meets only the one at its own place.
     """
 
     number: int
@@ -43,7 +44,7 @@ class Windows(NamedTuple):
 def windows(size: int, patch: int, *, coarse: bool = False) -> Windows:
     """Patches of `patch` pixels, stride 1, with (patch − 1)//2 pixels of padding at both ends of a side of `size` pixels.
 
-    `coarse`: of an even patch, its 2×2 cells: windows on a map of all cells, the first of which begins one pixel before the side.
+    `coarse`: an even patch as its 2×2 cells: windows on a map of all cells, the first of which begins one pixel before the side.
     """
     pad = (patch - 1) // 2
     count = size + 2 * pad - patch + 1
@@ -54,7 +55,7 @@ def windows(size: int, patch: int, *, coarse: bool = False) -> Windows:
 
 
 def cells(x: Float[np.ndarray, "*b h w"]) -> Float[np.ndarray, "*b h1 w1"]:
-    """½ Σ of every 2×2 cell, those that reach over the edge included: orthonormal where cells do not overlap."""
+    """½ Σ of every 2×2 cell, cells over the edge included: orthonormal where cells do not overlap."""
     padded = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(1, 1), (1, 1)])
     return (padded[..., :-1, :-1] + padded[..., 1:, :-1] + padded[..., :-1, 1:] + padded[..., 1:, 1:]) / 2
 
@@ -68,9 +69,9 @@ def side_by_side(pictures: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "c
     return out.reshape(c, h, w * lanes)
 
 
-class Kept(FunctionCache):
-    """What numba compiled, kept beside the package for as long as every file here is what it was: numba itself looks at the
-    function's own file alone, and an old kernel beside new files would be wrong without a word."""
+class KernelCache(FunctionCache):
+    """A cache of compiled functions that is valid while no file of this folder changes: numba itself looks at the function's
+    file alone, and an old kernel beside new files would silently be wrong."""
 
     files = sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 
@@ -79,15 +80,15 @@ class Kept(FunctionCache):
 
 
 def jit(function):
-    """Compiled when it is first called, and kept; the function itself, not what a type checker wraps it in."""
+    """Compile a function on its first call, and cache it; without the wrapper of a type checker."""
     compiled = njit(nogil=True, fastmath=True, error_model="numpy")(inspect.unwrap(function))
-    compiled._cache = Kept(compiled.py_func)  # pyright: ignore[reportAttributeAccessIssue]
+    compiled._cache = KernelCache(compiled.py_func)  # pyright: ignore[reportAttributeAccessIssue]
     return compiled
 
 
-class Sums(NamedTuple):
-    """Room for sums of one displacement: how many pictures lie side by side; along a row of the map squares, which become sums up
-    to the end of their block, and sums from its beginning; the latter down the rows of windows; and the rows of a block."""
+class WindowSums(NamedTuple):
+    """Memory for the sums of one displacement: the lanes; along a row of the map, squares that become sums to the end of their
+    block (`ahead`), and sums from its beginning (`behind`); the latter down the rows of windows; and the rows of a block."""
 
     lanes: Lanes
     ahead: np.ndarray
@@ -96,7 +97,7 @@ class Sums(NamedTuple):
     rows: np.ndarray
 
     @classmethod
-    def of(cls, down: Windows, across: Windows, lanes: int, dtype: np.dtype) -> "Sums":
+    def of(cls, down: Windows, across: Windows, lanes: int, dtype: np.dtype) -> "WindowSums":
         """For windows of this kind."""
         columns = across.number + across.step * (across.elements - 1)
         ahead, behind = np.empty((2, columns * lanes), dtype)
@@ -106,7 +107,7 @@ class Sums(NamedTuple):
 
 @jit
 def met(windows, d):
-    """The windows that meet one d further on: all their own likes, those inside each other."""
+    """The windows that meet another d further on: all at d = 0, else the ones inside."""
     count, low, high, _, _, _ = windows
     return (0, count) if d == 0 else (max(low, low - d), min(high, high - d))
 
@@ -116,48 +117,48 @@ def displaced(x, y, down, across, dy, dx, low, high, sums, out, place):
     """Distances of the windows in rows low … high, which all meet others dy further on, to those dy, dx further on.
 
     Along the rows, and then down them, a window reaches from within one block of as many elements as it has into the next: it is
-    what is left of the one and the beginning of the other. Three additions make it, however large it is.
+    the end of the first and the beginning of the second. Three additions give it, however large it is.
     """
-    (_, _, _, first, elements, step), (left, right) = down, met(across, dx)
+    (_, _, _, first, elements, step), (start, stop) = down, met(across, dx)
     _, places, nx, lanes = out.shape
     reach, block, part = step * (elements - 1), 0, 0
     for r in range(high - low + reach):
         row = first + low + r
         outside = not 0 <= row < x.shape[1]
         if not outside:
-            _along(x, y, across, row, row + dy, left, right, dx, sums)
-        to = (((r - reach) * places + place) * nx + left) * lanes if r >= reach else -1
-        _down(across, right - left, block, part, outside, sums, out, to)
+            _along(x, y, across, row, row + dy, start, stop, dx, sums)
+        to = (((r - reach) * places + place) * nx + start) * lanes if r >= reach else -1
+        _down(across, stop - start, block, part, outside, sums, out, to)
         part += 1
         if part == step:
             part, block = 0, block + 1
             if block == elements:
                 block = 0
-                _left_down((right - left) * lanes, lanes, sums)
+                _left_down((stop - start) * lanes, lanes, sums)
 
 
 @jit
-def _along(x, y, across, row, other, left, right, dx, sums):
-    """Squares along a row of x and one of y that begins dx further on, and their sums within blocks."""
+def _along(x, y, across, row, y_row, start, stop, dx, sums):
+    """Squares along a row of x and a row of y that begins dx further on, and their sums within blocks."""
     lanes, ahead, behind, _, _ = sums
     _, _, _, first, elements, step = across
     channels, h, w = x.shape
-    n, block, part, begin = y.shape[2] // w, 0, 0, first + left
-    for c in range(right - left + step * (elements - 1)):
-        square = spread(lanes, x.dtype.type(0))
+    n, block, part, begin = y.shape[2] // w, 0, 0, first + start
+    for c in range(stop - start + step * (elements - 1)):
+        square = fill_lanes(lanes, x.dtype.type(0))
         if 0 <= begin + c < w:
             for channel in range(channels):
-                at = (channel * h + other) * w + begin + c + dx
-                apart = spread(lanes, x[channel, row, begin + c]) - load(lanes, y, at * n)
+                at = (channel * h + y_row) * w + begin + c + dx
+                apart = fill_lanes(lanes, x[channel, row, begin + c]) - load_lanes(lanes, y, at * n)
                 square = square + apart * apart
-        store(ahead, c * n, square)
-        store(behind, c * n, square if block == 0 else load(lanes, behind, (c - step) * n) + square)
+        store_lanes(ahead, c * n, square)
+        store_lanes(behind, c * n, square if block == 0 else load_lanes(lanes, behind, (c - step) * n) + square)
         if block == elements - 1:
             left_over = square
             for back in range(1, elements - 1):
                 at = (c - back * step) * n
-                left_over = left_over + load(lanes, ahead, at)
-                store(ahead, at, left_over)
+                left_over = left_over + load_lanes(lanes, ahead, at)
+                store_lanes(ahead, at, left_over)
         part += 1
         if part == step:
             part, block = 0, block + 1
@@ -167,26 +168,26 @@ def _along(x, y, across, row, other, left, right, dx, sums):
 
 @jit
 def _down(across, windows, block, part, outside, sums, out, to):
-    """Windows along the row, and their sums down to it: with what is left of the block before they are whole, from `to` in out."""
+    """Sums of windows along the row and down to it; with the end of the block before, the distances, written from `to` in out."""
     lanes, ahead, behind, behind_down, rows = sums
     _, _, _, _, elements, step = across
     _, tall, width = rows.shape
-    n, whole = out.shape[3], step * (elements - 1)
+    n, reach = out.shape[3], step * (elements - 1)
     along, turn = 0, 0
     for c in range(windows):
-        one = spread(lanes, out.dtype.type(0))
+        value = fill_lanes(lanes, out.dtype.type(0))
         if not outside:
-            one = load(lanes, behind, (c + whole) * n)
+            value = load_lanes(lanes, behind, (c + reach) * n)
             if along > 0:
-                one = one + load(lanes, ahead, c * n)
-        store(rows, (part * tall + block) * width + c * n, one)
+                value = value + load_lanes(lanes, ahead, c * n)
+        store_lanes(rows, (part * tall + block) * width + c * n, value)
         if block > 0:
-            one = one + load(lanes, behind_down, part * width + c * n)
-        store(behind_down, part * width + c * n, one)
+            value = value + load_lanes(lanes, behind_down, part * width + c * n)
+        store_lanes(behind_down, part * width + c * n, value)
         if to >= 0:
             if block < tall - 1:
-                one = one + load(lanes, rows, (part * tall + block + 1) * width + c * n)
-            store(out, to + c * n, one)
+                value = value + load_lanes(lanes, rows, (part * tall + block + 1) * width + c * n)
+            store_lanes(out, to + c * n, value)
         turn += 1
         if turn == step:
             turn, along = 0, along + 1
@@ -196,14 +197,14 @@ def _down(across, windows, block, part, outside, sums, out, to):
 
 @jit
 def _left_down(width, n, sums):
-    """Of the block of rows that is whole, the sums from each row to its end."""
+    """In a complete block of rows, the sums from each row to its end."""
     lanes, _, _, _, rows = sums
     step, tall, apart = rows.shape
     for part in range(step):
         for c in range(0, width, n):
             at = (part * tall + tall - 1) * apart + c
-            left_over = load(lanes, rows, at)
+            left_over = load_lanes(lanes, rows, at)
             for _ in range(tall - 2):
                 at -= apart
-                left_over = left_over + load(lanes, rows, at)
-                store(rows, at, left_over)
+                left_over = left_over + load_lanes(lanes, rows, at)
+                store_lanes(rows, at, left_over)

@@ -1,6 +1,6 @@
-"""The nearest patches of every picture for a patch of another, and what all of them weigh: lists of distances, looked through.
+"""The nearest patches of every picture for a patch of another, and what all of them weigh: lists of distances, searched.
 
-Distances become whole numbers, so that the nearest are told apart a bit at a time, in all lanes at once.
+Distances become whole numbers, so that the nearest are separated a bit at a time, in all lanes at once.
 """
 
 import inspect
@@ -12,15 +12,24 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from headwater.patches.compiled.displaced import jit
-from headwater.patches.compiled.vectors import Lanes, less, load, lowest, smaller, spread, store, where_less
+from headwater.patches.compiled.vectors import (
+    Lanes,
+    fill_lanes,
+    less_bits,
+    load_lanes,
+    lowest_bit,
+    smaller,
+    store_lanes,
+    where_less,
+)
 
-RUN = 128  # lines that are summed up in one go: few enough for counts of 16 bits, and for sums in float32 to be precise
-FAR = 1e30  # a distance that nothing has
-EMPTY = 2e30  # what stands where there is no distance
+RUN = 128  # lines that are summed at once: few enough for counts of 16 bits, and for sums in float32 to be precise
+FAR = 1e30  # beyond every distance
+EMPTY = 2e30  # marks a place without a distance
 
 
 class Codes(NamedTuple):
-    """Distances as whole numbers of so many bits, `per` for a weight's factor of e; all beyond count alike: they weigh nothing."""
+    """Distances as whole numbers of `bits` bits, `per` for a weight's factor of e; all beyond share one code: they weigh 0."""
 
     bits: int
     per: float
@@ -36,8 +45,8 @@ class Codes(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """Of each window at work a list for each lane: its near distances, lines of the list in use, places filled in each lane, lines
-    already counted, from where a lane has enough, the least so far, and the sum of all weights relative to it."""
+    """For each window at work a list in each lane: its near distances, lines in use, places filled in each lane, lines already
+    counted, the distance beyond which a lane needs no other, the least so far, and the sum of all weights relative to it."""
 
     near: np.ndarray
     lines: np.ndarray
@@ -49,7 +58,7 @@ class Lists(NamedTuple):
 
 
 class Desk(NamedTuple):
-    """Where one window's list is looked through: what is sought, its weights and codes, and a few numbers for each lane."""
+    """The memory in which one window's list is searched: the settings, its weights and codes, and a few numbers for each lane."""
 
     lanes: Lanes
     scale: float
@@ -67,7 +76,7 @@ class Desk(NamedTuple):
 
     @classmethod
     def of(cls, dtype: np.dtype, scale: float, top: int, lanes: int, lines: int) -> "Desk":
-        """With room for so many lines of lanes."""
+        """A desk for a list of `lines` lines."""
         bits, per = codes = Codes.of(dtype)
         last, bound, counts = np.empty((3, lanes), codes.dtype)
         further, weights = np.empty((2, lines * lanes), dtype)
@@ -77,22 +86,22 @@ class Desk(NamedTuple):
 
 
 @jit
-def kept(lanes, fresh, row, places, j, near, filled, w, n, dense, bound, reach):
-    """Put the fresh distances of a window into the lists of its lanes, but for those too large to count, or further than `reach`
-    from the least: lane by lane, until most do count; from then on whole lines. How many lines there are then, whether most
-    counted, and from where a distance is too large.
+def keep_near(lanes, fresh, row, places, j, near, filled, w, n, dense, bound, reach):
+    """Put the fresh distances of a window into the lists of its lanes, unless too large to count, or further than `reach` from the
+    least: lane by lane until most do count; from then on whole lines. Returns the number of lines, whether most distances
+    counted, and the bound above which a distance is too large.
     """
     _, group, nx, number = fresh.shape
     at, apart, to = (row * group * nx + j) * number, nx * number, (w * near.shape[1] + n) * number
     if dense:
         for place in range(places):
-            store(near, to + place * number, load(lanes, fresh, at + place * apart))
+            store_lanes(near, to + place * number, load_lanes(lanes, fresh, at + place * apart))
         return n + places, dense, bound
-    more = 0
+    count = 0
     for place in range(places):
-        some = less(load(lanes, fresh, at + place * apart), spread(lanes, bound))
-        while some:
-            lane, some = lowest(some), some & (some - 1)
+        bits = less_bits(load_lanes(lanes, fresh, at + place * apart), fill_lanes(lanes, bound))
+        while bits:
+            lane, bits = lowest_bit(bits), bits & (bits - 1)
             distance = fresh[row, place, j, lane]
             if distance < bound:
                 bound = min(bound, distance + reach)
@@ -102,25 +111,24 @@ def kept(lanes, fresh, row, places, j, near, filled, w, n, dense, bound, reach):
                     n += 1
                 near[w, line, lane] = distance
                 filled[w, lane] = line + 1
-                more += 1
-    return n, more > places * number // 2, bound
+                count += 1
+    return n, count > places * number // 2, bound
 
 
 @jit
 def streamed(fresh, row, places, j, w, lists, desk):
-    """`kept`, for a window whose lists were full once: of lines in which no lane has anything nearer than what it has enough of,
-    only the total is wanted."""
+    """`keep_near` after a window's lists were full: lines in which no lane is nearer than `enough` count only in the total."""
     _, group, nx, number = fresh.shape
     at, apart, near = (row * group * nx + j) * number, nx * number, w * lists.near.shape[1] * number
     lanes, n, further = desk.lanes, lists.lines[w] * number, 0
-    enough = load(lanes, lists.enough, w * number)
+    enough = load_lanes(lanes, lists.enough, w * number)
     for place in range(places):
-        line = load(lanes, fresh, at + place * apart)
-        if less(line, enough):
-            store(lists.near, near + n, line)
+        line = load_lanes(lanes, fresh, at + place * apart)
+        if less_bits(line, enough):
+            store_lanes(lists.near, near + n, line)
             n += number
         else:
-            store(desk.further, further, line)
+            store_lanes(desk.further, further, line)
             further += number
     exponentials(desk.weights[:further], desk.further[:further], lists.least[w], desk.scale)
     lists.total[w] += _sum(desk.weights[:further])
@@ -138,7 +146,7 @@ def finish(w, lists, desk, out, last, share):
     bound, number = desk.bound, desk.number
     bound[:] = desk.last + 1
     _below(codes, bound, desk)
-    for lane in range(len(number)):  # those that share the last code count one by one where not all of them do
+    for lane in range(len(number)):  # equal codes count one by one where not all of them count
         last[lane] = desk.last[lane]
         if number[lane] > desk.top and last[lane] < 2**desk.bits - 2:
             bound[lane] = last[lane]
@@ -152,11 +160,11 @@ def finish(w, lists, desk, out, last, share):
 
 @jit
 def fold(w, lists, desk):
-    """Shorten full lists to the `top` nearest, and as many with the last one's code: of the others only the total is wanted."""
+    """Shorten full lists to the `top` nearest, and as many with the last one's code: the others count only in the total."""
     _, codes = _counted(w, lists, desk)
     _find(codes, desk.top, desk)
     _below(codes, desk.last, desk)
-    mine, most = lists.near[w], 0
+    nearest, most = lists.near[w], 0
     lanes = len(desk.number)
     for lane in range(lanes):
         last, ties, n = desk.last[lane], 2 * desk.top - desk.number[lane], 0
@@ -164,9 +172,9 @@ def fold(w, lists, desk):
             code = codes[i * lanes + lane]
             if code < last or (code == last and ties > 0):
                 ties -= code == last
-                mine[n, lane] = mine[i, lane]
+                nearest[n, lane] = nearest[i, lane]
                 n += 1
-        mine[n : 2 * desk.top, lane] = EMPTY
+        nearest[n : 2 * desk.top, lane] = EMPTY
         most = max(most, n)
         lists.enough[w, lane] = lists.least[w] + (last + 2) / (desk.scale * desk.per)
     lists.lines[w], lists.counted[w], lists.filled[w, :] = most, most, most
@@ -174,7 +182,7 @@ def fold(w, lists, desk):
 
 @jit
 def _counted(w, lists, desk):
-    """Add what was not counted yet of a window's lists to its total; their weights, relative to the least so far, and codes."""
+    """Add the lines that were not counted yet to a window's total. Returns weights, relative to the least, and codes."""
     lanes = len(desk.number)
     n = lists.lines[w] * lanes
     distances = lists.near[w].reshape(-1)[:n]
@@ -191,19 +199,19 @@ def _counted(w, lists, desk):
 @jit
 def _smallest(distances, desk):
     lanes, n = desk.lanes, len(desk.number)
-    low = load(lanes, distances, 0)
+    low = load_lanes(lanes, distances, 0)
     for at in range(n, len(distances), n):
-        low = smaller(low, load(lanes, distances, at))
-    store(desk.line, 0, low)
+        low = smaller(low, load_lanes(lanes, distances, at))
+    store_lanes(desk.line, 0, low)
     return desk.line.min()
 
 
 @jit
 def _sum(weights):
-    found = np.float64(0)
+    total = np.float64(0)
     for i in range(len(weights)):
-        found += weights[i]
-    return found
+        total += weights[i]
+    return total
 
 
 @jit
@@ -217,9 +225,9 @@ def coded(codes, distances, least, desk):
 
 @jit
 def _find(codes, top, desk):
-    """Of every lane the `last` code, that fewer than `top` lie below, and as many or more do not exceed; a bit at a time.
+    """The `last` code of every lane: fewer than `top` lie below it, and `top` or more do not exceed it; a bit at a time.
 
-    The largest of all where a lane may have fewer.
+    The largest code where a lane may have fewer.
     """
     last, trial = desk.last, desk.bound
     last[:] = 2**desk.bits - 2 if top >= len(codes) else 0
@@ -235,41 +243,41 @@ def _find(codes, top, desk):
 def _below(codes, bound, desk):
     """The `number` of codes of each lane that are less than its bound."""
     lanes, n = desk.lanes, len(desk.number)
-    bounds, one = load(lanes, bound, 0), spread(lanes, codes.dtype.type(1))
+    bounds, one = load_lanes(lanes, bound, 0), fill_lanes(lanes, codes.dtype.type(1))
     desk.number[:] = 0
     for start in range(0, len(codes), RUN * n):
         count = one - one
         for at in range(start, min(start + RUN * n, len(codes)), n):
-            count = count + where_less(load(lanes, codes, at), bounds, one)
-        store(desk.counts, 0, count)
+            count = count + where_less(load_lanes(lanes, codes, at), bounds, one)
+        store_lanes(desk.counts, 0, count)
         for lane in range(n):
             desk.number[lane] += desk.counts[lane]
 
 
 @jit
 def _equal(weights, codes, code):
-    """The weights of those that have this code."""
-    found = np.empty(len(codes), weights.dtype)
+    """The weights that have this code."""
+    equal = np.empty(len(codes), weights.dtype)
     n = 0
     for i in range(len(codes)):
         if codes[i] == code:
-            found[n] = weights[i]
+            equal[n] = weights[i]
             n += 1
-    return found[:n]
+    return equal[:n]
 
 
 @jit
 def _sum_below(weights, codes, bound, desk):
-    """In `line`, what the codes of each lane weigh that are less than its bound."""
+    """In `line`, the sum of the weights in each lane whose codes are less than its bound."""
     lanes, n = desk.lanes, len(desk.number)
-    bounds = load(lanes, bound, 0)
-    total = spread(lanes, weights.dtype.type(0))
+    bounds = load_lanes(lanes, bound, 0)
+    total = fill_lanes(lanes, weights.dtype.type(0))
     for start in range(0, len(codes), RUN * n):
-        some = spread(lanes, weights.dtype.type(0))
+        run = fill_lanes(lanes, weights.dtype.type(0))
         for at in range(start, min(start + RUN * n, len(codes)), n):
-            some = some + where_less(load(lanes, codes, at), bounds, load(lanes, weights, at))
-        total = total + some
-    store(desk.line, 0, total)
+            run = run + where_less(load_lanes(lanes, codes, at), bounds, load_lanes(lanes, weights, at))
+        total = total + run
+    store_lanes(desk.line, 0, total)
 
 
 def exponentials(out, d, least, scale):
@@ -306,9 +314,9 @@ def _two_to_the(_, n):
     """2^n for a whole number −127 < n < 128 in float32: n in the place of the exponent."""
 
     def code(context, builder, signature, arguments):
-        whole = builder.fptosi(arguments[0], ir.IntType(32))
+        integer = builder.fptosi(arguments[0], ir.IntType(32))
         return builder.bitcast(
-            builder.shl(builder.add(whole, ir.Constant(ir.IntType(32), 127)), ir.Constant(ir.IntType(32), 23)), ir.FloatType()
+            builder.shl(builder.add(integer, ir.Constant(ir.IntType(32), 127)), ir.Constant(ir.IntType(32), 23)), ir.FloatType()
         )
 
     return types.float32(types.float32), code

@@ -1,6 +1,6 @@
-"""Vectors of so many numbers in a row, told to the compiler as such, inside compiled functions: `load`, `store`, `spread`, +, −, ×.
+"""Vectors as types of compiled functions: `load_lanes`, `store_lanes`, `fill_lanes`, +, −, ×.
 
-Loops whose steps depend on those before (running sums) are not seen to be vectors otherwise.
+Loops whose steps depend on those before (running sums) do not become vectors otherwise.
 """
 
 import operator
@@ -16,7 +16,7 @@ from numba.extending import NativeValue, intrinsic, lower_builtin, models, regis
 
 @dataclass(frozen=True)
 class Lanes:
-    """How many numbers a vector has: a compiled function that is given it is compiled for that many."""
+    """The number of lanes of a vector: a function that takes it is compiled for that number."""
 
     number: int
 
@@ -54,28 +54,28 @@ def _unboxed(_, __, c):
 
 
 def inside(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function for compiled ones alone; its first parameter, numba's own, is not among its arguments."""
+    """A function to call in compiled code alone; its first parameter is numba's context and no argument."""
     return intrinsic(function)
 
 
 @inside
-def load(_, lanes, array, at):
+def load_lanes(_, lanes, array, at):
     """The numbers of a contiguous array, of whatever dimensions, from its element `at`."""
     vector = _Vector(array.dtype, lanes.number)
 
-    def code(context, builder, given, values):
-        place = _place(context, builder, given.args[1], values[1], values[2], vector)
+    def code(context, builder, sig, values):
+        place = _place(context, builder, sig.args[1], values[1], values[2], vector)
         return builder.load(place, align=array.dtype.bitwidth // 8)
 
     return vector(lanes, array, at), code
 
 
 @inside
-def store(_, array, at, vector):
+def store_lanes(_, array, at, vector):
     """Put a vector into a contiguous array, from its element `at`."""
 
-    def code(context, builder, given, values):
-        place = _place(context, builder, given.args[0], values[0], values[1], vector)
+    def code(context, builder, sig, values):
+        place = _place(context, builder, sig.args[0], values[0], values[1], vector)
         builder.store(values[2], place, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -83,56 +83,56 @@ def store(_, array, at, vector):
 
 
 @inside
-def spread(_, lanes, number):
-    """The vector that has this number everywhere."""
+def fill_lanes(_, lanes, number):
+    """The vector with this number in every lane."""
     vector = _Vector(number, lanes.number)
 
     def code(context, builder, __, values):
-        whole = ir.Constant(context.get_value_type(vector), ir.Undefined)
-        first = builder.insert_element(whole, values[1], ir.Constant(ir.IntType(32), 0))
+        empty = ir.Constant(context.get_value_type(vector), ir.Undefined)
+        first = builder.insert_element(empty, values[1], ir.Constant(ir.IntType(32), 0))
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes.number), [0] * lanes.number)
-        return builder.shuffle_vector(first, whole, zeros)
+        return builder.shuffle_vector(first, empty, zeros)
 
     return vector(lanes, number), code
 
 
 @inside
-def smaller(_, one, other):
+def smaller(_, a, b):
     """The smaller of two numbers, at every place."""
 
-    def code(context, builder, given, values):
+    def code(context, builder, sig, values):
         return builder.select(builder.fcmp_ordered("<", *values, flags=("fast",)), *values)
 
-    return one(one, other), code
+    return a(a, b), code
 
 
 @inside
 def where_less(_, codes, bounds, vector):
     """The numbers of a vector at whose places the whole number of `codes` is less than that of `bounds`, and 0 at the others."""
 
-    def code(context, builder, given, values):
-        less = builder.icmp_signed("<", values[0], values[1])
-        return builder.select(less, values[2], ir.Constant(values[2].type, None))
+    def code(context, builder, sig, values):
+        mask = builder.icmp_signed("<", values[0], values[1])
+        return builder.select(mask, values[2], ir.Constant(values[2].type, None))
 
     return vector(codes, bounds, vector), code
 
 
 @inside
-def less(_, one, other):
-    """At which places one vector is less than another, as the bits of a whole number: `lowest` says which is the first."""
+def less_bits(_, a, b):
+    """A whole number whose bits are set at the places where vector a is less than b: `lowest_bit` is the first place."""
 
-    def code(context, builder, given, values):
-        found = builder.bitcast(builder.fcmp_ordered("<", *values), ir.IntType(one.number))
-        return builder.zext(found, ir.IntType(64))
+    def code(context, builder, sig, values):
+        bits = builder.bitcast(builder.fcmp_ordered("<", *values), ir.IntType(a.number))
+        return builder.zext(bits, ir.IntType(64))
 
-    return types.int64(one, other), code
+    return types.int64(a, b), code
 
 
 @inside
-def lowest(_, bits):
-    """The place of the lowest bit that is set, of a number that is not 0."""
+def lowest_bit(_, bits):
+    """The place of the lowest bit that is set, in a number that is not 0."""
 
-    def code(context, builder, given, values):
+    def code(context, builder, sig, values):
         return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(bits), code
@@ -148,11 +148,11 @@ for _operator, _name in ((operator.add, "add"), (operator.sub, "sub"), (operator
     @infer_global(_operator)  # pyright: ignore[reportOptionalCall]
     class _OfTwo(AbstractTemplate):
         def generic(self, args, kws):
-            alike = len(args) == 2 and isinstance(args[0], _Vector) and args[0] == args[1]
-            return signature(args[0], *args) if alike else None
+            equal = len(args) == 2 and isinstance(args[0], _Vector) and args[0] == args[1]
+            return signature(args[0], *args) if equal else None
 
     @lower_builtin(_operator, _Vector, _Vector)
-    def _of_two(_, builder, given, values, name=_name):
-        if isinstance(given.return_type.element, types.Float):
+    def _of_two(_, builder, sig, values, name=_name):
+        if isinstance(sig.return_type.element, types.Float):
             return getattr(builder, f"f{name}")(*values, flags=("fast",))
         return getattr(builder, name)(*values)

@@ -1,4 +1,4 @@
-"""What every patch of a picture weighs in a softmax over all patches of other pictures, without cutting one patch out."""
+"""The weight of every patch of a picture in a softmax over all patches of other pictures, without cutting one patch out."""
 
 import math
 from typing import NamedTuple
@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from headwater.patches.compiled.displaced import LANES, Sums, Windows, displaced, jit, met
-from headwater.patches.compiled.nearest import FAR, Desk, Lists, coded, exponentials, finish, fold, kept, streamed
+from headwater.patches.compiled.displaced import LANES, Windows, WindowSums, displaced, jit, met
+from headwater.patches.compiled.nearest import FAR, Desk, Lists, coded, exponentials, finish, fold, keep_near, streamed
 
 ROOM = 2**27  # bytes of distances that are held at a time
 LINES = 1024  # distances of a window that are held, if there are as many
@@ -15,8 +15,8 @@ LINES = 1024  # distances of a window that are held, if there are as many
 
 class Weighed(NamedTuple):
     """For every window a of the query, over the pictures in the lanes: the least distance, Σ exp(−scale·(D − least)) over
-    all of their patches, and that sum over the `top` nearest patches of each picture; which these are, as codes: those less
-    than `last`, and of those that equal it a `share`."""
+    all of their patches, and that sum over the `top` nearest patches of each picture; which these are, as codes: all less
+    than `last`, and a `share` of all equal to it."""
 
     least: Float[np.ndarray, " a"]
     total: Float[np.ndarray, " a"]
@@ -26,19 +26,19 @@ class Weighed(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Memory for distances, for one thread: lists of the near ones, and those just made."""
+    """Memory for distances, for one thread: lists of the near ones, and the newest."""
 
     near: Float[np.ndarray, "w lines _"]
     fresh: Float[np.ndarray, "rows places nx _"]
 
 
 def _lines(most: int, top: int) -> int:
-    """How many distances of a window are held, of `most`."""
+    """The number of distances of a window that are held, of `most`."""
     return min(most, max(10 * top, LINES))
 
 
 def bytes_of_lists(down: Windows, across: Windows, variants: int, top: int) -> int:
-    """The least that `weighed` needs in float32: lists for one row of windows."""
+    """The least memory that `weighed` needs in float32: lists for one row of windows."""
     most = variants * (down.high - down.low) * (across.high - across.low)
     return across.number * _lines(most, top) * LANES * 4
 
@@ -46,7 +46,7 @@ def bytes_of_lists(down: Windows, across: Windows, variants: int, top: int) -> i
 def room(
     down: Windows, across: Windows, variants: int, lanes: int, top: int, memory: UInt8[np.ndarray, " bytes"], dtype: np.dtype
 ) -> Room:
-    """That for windows of this kind, in `memory` of ROOM bytes: touched for the first time memory is slow, so it is used again."""
+    """The room for these windows in `memory`, of ROOM bytes or more; memory of its own where that is too small."""
     line = lanes * dtype.itemsize
     most = variants * (down.high - down.low) * (across.high - across.low)
     lines = _lines(most, top)
@@ -61,27 +61,37 @@ def room(
     return Room(numbers[:first].reshape(near), numbers[first:].reshape(fresh))
 
 
+class PatchSoftmax(NamedTuple):
+    """exp(−scale·D) between every window of the map x and the patches of pictures, v variants (such as mirror images) of each.
+
+    y has its lanes innermost (`side_by_side`); the `top` nearest patches of each picture count.
+    """
+
+    x: Float[np.ndarray, "c h w"]
+    y: Float[np.ndarray, "v c h wl"]
+    down: Windows
+    across: Windows
+    scale: float
+    top: int
+
+
 def weighed(
-    x: Float[np.ndarray, "c h w"],
-    y: Float[np.ndarray, "v c h wl"],
-    down: Windows,
-    across: Windows,
-    scale: float,
-    top: int,
+    softmax: PatchSoftmax,
     limits: Float[np.ndarray, " a"] | None = None,
     reach: float = FAR,
     memory: UInt8[np.ndarray, " bytes"] | None = None,
 ) -> Weighed:
-    """The weights of the patches of the pictures y (v variants of each, such as mirror images) for every window of the map x.
+    """The weights of the pictures' patches for every window.
 
-    y has its lanes innermost (`side_by_side`). Patches further than `limits[a]` from window a, or further than
-    `reach` beyond the nearest, may be left out. `memory` is ROOM bytes to work in.
+    Patches further than `limits[a]` from window a, or further than `reach` beyond the nearest, may be left out. `memory` is
+    ROOM bytes to work in.
     """
+    x, y, down, across, scale, top = softmax
     lanes = y.shape[3] // x.shape[2]
     near, fresh = room(down, across, len(y), lanes, top, np.empty(ROOM, np.uint8) if memory is None else memory, x.dtype)
     if limits is None:
         limits = np.full(down.number * across.number, FAR)
-    bounds, sums = np.minimum(limits, FAR).astype(x.dtype), Sums.of(down, across, lanes, x.dtype)
+    bounds, sums = np.minimum(limits, FAR).astype(x.dtype), WindowSums.of(down, across, lanes, x.dtype)
     desk = Desk.of(x.dtype, scale, top, lanes, near.shape[1])
     x, reach = np.ascontiguousarray(x), x.dtype.type(min(reach, FAR))
     return Weighed(*_weighed(x, y, tuple(down), tuple(across), bounds, reach, near, fresh, tuple(sums), desk))
@@ -106,12 +116,12 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, sums, desk):
     width = x_high - x_low
     for start in range(0, ny, rows):
         stop = min(ny, start + rows)
-        here = slice(start * nx, stop * nx)
+        block = slice(start * nx, stop * nx)
         lines[:], counted[:], filled[:] = 0, 0, 0
         for w in range((stop - start) * nx):
             dense[w] = min(reach, limits[start * nx + w]) >= FAR
         enough[:] = FAR
-        lists = Lists(near, lines, filled, counted, enough, least[here], total[here])
+        lists = Lists(near, lines, filled, counted, enough, least[block], total[block])
         for variant in range(len(y)):
             for dy in range(1 - (y_high - y_low), y_high - y_low):
                 low, high = met(down, dy)
@@ -133,7 +143,7 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, sums, desk):
                                 if dense[w] and enough[w, 0] < FAR:
                                     streamed(fresh, r - low, places, j, w, lists, desk)
                                 else:
-                                    lines[w], dense[w], limits[a] = kept(
+                                    lines[w], dense[w], limits[a] = keep_near(
                                         sums[0], fresh, r - low, places, j, near, filled, w, lines[w], dense[w], limits[a], reach
                                     )
         for w in range((stop - start) * nx):
@@ -143,43 +153,37 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, sums, desk):
 
 
 class Traced(NamedTuple):
-    """Between the windows a of a query and the windows b of the pictures in the lanes, v variants of each: what counts of the
-    weights of b, over all a; of each a the distance of the nearest b, and which that is, as variant · windows + b."""
+    """Between the windows a of a query and the windows b of the pictures in the lanes, v variants of each: for each b the
+    sum over a of the weights that count; for each a the distance of the nearest b, and its `place`, variant · windows + b."""
 
-    there: Float[np.ndarray, "v b _"]
+    image_sums: Float[np.ndarray, "v b _"]
     nearest: Float[np.ndarray, "a _"]
     place: Int[np.ndarray, "a _"]
 
 
-def traced(
-    x: Float[np.ndarray, "c h w"],
-    y: Float[np.ndarray, "v c h wl"],
-    down: Windows,
-    across: Windows,
-    scale: float,
-    top: int,
-    found: Weighed,
-    factor: Float[np.ndarray, " a"],
-) -> Traced:
-    """Where in each picture the weights that `weighed` found are, each times `factor[a]`.
+def traced(softmax: PatchSoftmax, weights: Weighed, factor: Float[np.ndarray, " a"]) -> Traced:
+    """The places of the weights of `weighed` in each picture, each times `factor[a]`.
 
-    Patches that share the last code share what counts. Lists that were full kept some of them: here all are counted.
+    Patches that share the last code share its weight: all of them, also where a full list had no place for some.
     """
+    x, y, down, across, scale, top = softmax
     lanes = y.shape[3] // x.shape[2]
-    fresh, sums = np.empty((down.number, 1, across.number, lanes), x.dtype), Sums.of(down, across, lanes, x.dtype)
+    fresh, sums = np.empty((down.number, 1, across.number, lanes), x.dtype), WindowSums.of(down, across, lanes, x.dtype)
     desk, factor = Desk.of(x.dtype, scale, top, lanes, 1), factor.astype(x.dtype)
-    return Traced(*_traced(np.ascontiguousarray(x), y, tuple(down), tuple(across), tuple(found), factor, fresh, tuple(sums), desk))
+    return Traced(
+        *_traced(np.ascontiguousarray(x), y, tuple(down), tuple(across), tuple(weights), factor, fresh, tuple(sums), desk)
+    )
 
 
 @jit
-def _traced(x, y, down, across, found, factor, fresh, sums, desk):
+def _traced(x, y, down, across, weights, factor, fresh, sums, desk):
     ny, y_low, y_high, _, _, _ = down
     nx, x_low, x_high, _, _, _ = across
     lanes = fresh.shape[3]
-    there = np.zeros((len(y), ny * nx, lanes), x.dtype)
+    image_sums = np.zeros((len(y), ny * nx, lanes), x.dtype)
     nearest, place = np.empty((ny * nx, lanes), x.dtype), np.zeros((ny * nx, lanes), np.int32)
     nearest[:] = FAR
-    least, last, share = found[0], found[3], found[4].copy()
+    least, last, share = weights[0], weights[3], weights[4].copy()
     below, equal = np.zeros(last.shape, np.int32), np.zeros(last.shape, np.int32)
     for counting in range(1 if share.min() < 1 else 0, -1, -1):
         for variant in range(len(y)):
@@ -187,20 +191,20 @@ def _traced(x, y, down, across, found, factor, fresh, sums, desk):
                 low, high = met(down, dy)
                 for dx in range(1 - (x_high - x_low), x_high - x_low):
                     displaced(x, y[variant], down, across, dy, dx, low, high, sums, fresh, 0)
-                    left, right = met(across, dx)
+                    begin, end = met(across, dx)
                     for r in range(low, high):
-                        for j in range(left, right):
+                        for j in range(begin, end):
                             a, b = r * nx + j, (r + dy) * nx + j + dx
                             distances = fresh[r - low, 0, j]
                             coded(desk.codes, distances, least[a], desk)
                             if counting:
                                 _tally(desk.codes, last[a], below[a], equal[a])
                             else:
-                                _look(distances, a, least, last, share, factor[a], there[variant, b], desk)
+                                _look(distances, a, least, last, share, factor[a], image_sums[variant, b], desk)
                                 _nearer(distances, variant * ny * nx + b, nearest[a], place[a])
         if counting:
             _shared(share, below, equal, desk.top)
-    return there, nearest, place
+    return image_sums, nearest, place
 
 
 @jit
@@ -212,7 +216,7 @@ def _tally(codes, last, below, equal):
 
 @jit
 def _shared(share, below, equal, top):
-    """Of all that share the last code, the part that counts."""
+    """The part that counts of all patches that share the last code."""
     for a in range(len(share)):
         for lane in range(share.shape[1]):
             if share[a, lane] < 1:
@@ -220,13 +224,13 @@ def _shared(share, below, equal, top):
 
 
 @jit
-def _look(distances, a, least, last, share, factor, there, desk):
-    """Add what counts of the weights at these distances from window a to those of a window of the pictures."""
+def _look(distances, a, least, last, share, factor, image_sums, desk):
+    """Add the weights that count at these distances from window a to the sums of a window of the pictures."""
     exponentials(desk.weights, distances, least[a], desk.scale)
-    for lane in range(len(there)):
+    for lane in range(len(image_sums)):
         code = desk.codes[lane]
         part = 1 if code < last[a, lane] else share[a, lane] if code == last[a, lane] else 0
-        there[lane] += factor * desk.weights[lane] * part
+        image_sums[lane] += factor * desk.weights[lane] * part
 
 
 @jit

@@ -20,9 +20,9 @@ def test_parts_are_whole_pixels_and_cover_all():
 @pytest.mark.parametrize("width", [1, 7, 40])
 def test_the_foremost_are_those_of_the_whole_table(width):
     table = RANDOM.random((5, 40))
-    found = Foremost.none(5, 6)
+    foremost = Foremost.none(5, 6)
     for low in range(0, 40, width):
         columns = np.arange(low, min(low + width, 40))
-        found = found.beside(columns, table[:, columns])
-    np.testing.assert_array_equal(np.sort(found.value, 1), np.sort(table, 1)[:, -6:])
-    np.testing.assert_array_equal(np.take_along_axis(table, found.column, 1), found.value)
+        foremost = foremost.beside(columns, table[:, columns])
+    np.testing.assert_array_equal(np.sort(foremost.value, 1), np.sort(table, 1)[:, -6:])
+    np.testing.assert_array_equal(np.take_along_axis(table, foremost.column, 1), foremost.value)

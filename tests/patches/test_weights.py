@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from headwater.patches.compiled import displaced
-from headwater.patches.compiled import weights as patches
+from headwater.patches.compiled import displaced, weights
 from headwater.patches.compiled.displaced import LANES, WIDTHS, cells, side_by_side, windows
 from headwater.patches.compiled.nearest import FAR
-from headwater.patches.compiled.weights import weighed
+from headwater.patches.compiled.weights import PatchSoftmax, weighed
 
 RANDOM = np.random.Generator(np.random.Philox(11))
 
@@ -27,79 +26,79 @@ SHAPES = [  # height, width, patch, coarse, channels, variants, top
 ]
 
 
-def given(height, width, patch, coarse, channels, variants, dtype, pictures=3):
+def random_maps(height, width, patch, coarse, channels, variants, dtype, pictures=3):
     x = RANDOM.normal(size=(channels, height, width))
     ys = RANDOM.uniform(-1, 1, (variants, pictures, channels, height, width))
-    of = cells if coarse else np.asarray
-    y = np.stack([side_by_side(of(each).astype(dtype)) for each in ys])
+    map_of = cells if coarse else np.asarray
+    y = np.stack([side_by_side(map_of(y).astype(dtype)) for y in ys])
     down, across = windows(height, patch, coarse=coarse), windows(width, patch, coarse=coarse)
-    return x, ys, (of(x).astype(dtype), y, down, across)
+    return x, ys, (map_of(x).astype(dtype), y, down, across)
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-11), (np.float32, 2e-5)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_weights_are_those_of_patches_cut_out(shape, dtype, close, cut_out):
     height, width, patch, coarse, channels, variants, top = shape
-    x, ys, maps = given(height, width, patch, coarse, channels, variants, dtype)
-    found = weighed(*maps, 1.5, top)
+    x, ys, maps = random_maps(height, width, patch, coarse, channels, variants, dtype)
+    result = weighed(PatchSoftmax(*maps, 1.5, top))
     _, _, down, across = maps
     for w, a in enumerate(product(range(down.number), range(across.number))):
-        each = [sorted(d for y in ys for d in cut_out(x, y[i], patch, coarse, a)) for i in range(ys.shape[1])]
-        least = min(d[0] for d in each)
-        assert found.least[w] == pytest.approx(least, rel=1e-5, abs=1e-6)
-        relative = np.exp(-1.5 * (found.least[w] - least))
-        total = sum(np.exp(-1.5 * (np.array(d) - least)).sum() for d in each)
-        assert found.total[w] * relative == pytest.approx(total, rel=close)
-        tops = [np.exp(-1.5 * (np.array(d[:top]) - least)).sum() for d in each]
-        np.testing.assert_allclose(found.top[w, :3] * relative, tops, rtol=close, atol=close * 1e-6)
-        assert (found.top[w, 3:] < 1e-30).all()  # empty lanes
+        distances = [sorted(d for y in ys for d in cut_out(x, y[i], patch, coarse, a)) for i in range(ys.shape[1])]
+        least = min(d[0] for d in distances)
+        assert result.least[w] == pytest.approx(least, rel=1e-5, abs=1e-6)
+        relative = np.exp(-1.5 * (result.least[w] - least))
+        total = sum(np.exp(-1.5 * (np.array(d) - least)).sum() for d in distances)
+        assert result.total[w] * relative == pytest.approx(total, rel=close)
+        tops = [np.exp(-1.5 * (np.array(d[:top]) - least)).sum() for d in distances]
+        np.testing.assert_allclose(result.top[w, :3] * relative, tops, rtol=close, atol=close * 1e-6)
+        assert (result.top[w, 3:] < 1e-30).all()  # empty lanes
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-10), (np.float32, 1e-4)])
 @pytest.mark.parametrize("reach", [FAR, 60.0])
 @pytest.mark.parametrize(("top", "scale"), [(2, 0.7), (5, 0.7), (5, 30.0)])
 def test_lists_that_are_full_and_rows_that_do_not_fit_change_nothing(top, scale, reach, dtype, close, monkeypatch):
-    _, _, maps = given(12, 12, 3, False, 1, 2, dtype, pictures=20)
-    whole = weighed(*maps, scale, top, None, reach)
+    _, _, maps = random_maps(12, 12, 3, False, 1, 2, dtype, pictures=20)
+    full = weighed(PatchSoftmax(*maps, scale, top), None, reach)
     windows_, patches_ = 144, 2 * 100  # of the query; inside either variant
 
-    def room() -> patches.Room:
-        return patches.room(maps[2], maps[3], 2, 32, top, np.empty(0, np.uint8), np.dtype(dtype))
+    def room() -> weights.Room:
+        return weights.room(maps[2], maps[3], 2, 32, top, np.empty(0, np.uint8), np.dtype(dtype))
 
     assert room().near.shape[0] == windows_ and room().near.shape[1] >= patches_
     for name, value in (("LINES", 16), ("ROOM", 200_000)):
-        monkeypatch.setattr(patches, name, value)
+        monkeypatch.setattr(weights, name, value)
         assert room().near.shape[1] < patches_ and (name != "ROOM" or room().near.shape[0] < windows_)
-        again = weighed(*maps, scale, top, None, reach)
+        again = weighed(PatchSoftmax(*maps, scale, top), None, reach)
         for name in ("least", "total", "top", "share"):
-            np.testing.assert_allclose(getattr(again, name), getattr(whole, name), rtol=close, atol=1e-6)
+            np.testing.assert_allclose(getattr(again, name), getattr(full, name), rtol=close, atol=1e-6)
 
 
 def test_equal_distances_share_the_last_places():
     x, y = np.zeros((1, 6, 6)), side_by_side(np.ones((1, 1, 6, 6)))[None]  # every patch is as far as every other
     side = windows(6, 3)
-    found = weighed(x, y, side, side, 0.3, 7)
-    inside = found.top[:, 0].reshape(6, 6)[1:5, 1:5]
+    result = weighed(PatchSoftmax(x, y, side, side, 0.3, 7))
+    inside = result.top[:, 0].reshape(6, 6)[1:5, 1:5]
     np.testing.assert_allclose(inside, 7)  # of 16, each weighing 1 beside the nearest
-    assert found.top[0, 0] == 1  # a corner meets one
+    assert result.top[0, 0] == 1  # a corner meets one
 
 
 def test_what_lies_beyond_the_limits_alone_is_left_out():
-    _, _, maps = given(10, 10, 3, False, 1, 1, np.float64, pictures=20)
-    whole = weighed(*maps, 4.0, 8)
-    far = (30 - (np.log(whole.total) - 4.0 * whole.least)) / 4.0  # weights below e⁻³⁰ of the whole
-    some = weighed(*maps, 4.0, 8, far)
-    np.testing.assert_allclose(some.top, whole.top, rtol=1e-6, atol=1e-11)
-    np.testing.assert_allclose(some.total, whole.total, rtol=1e-9)
-    none = weighed(*maps, 4.0, 8, np.full(100, -1.0))
+    _, _, maps = random_maps(10, 10, 3, False, 1, 1, np.float64, pictures=20)
+    full = weighed(PatchSoftmax(*maps, 4.0, 8))
+    far = (30 - (np.log(full.total) - 4.0 * full.least)) / 4.0  # weights below e⁻³⁰ of the whole
+    limited = weighed(PatchSoftmax(*maps, 4.0, 8), far)
+    np.testing.assert_allclose(limited.top, full.top, rtol=1e-6, atol=1e-11)
+    np.testing.assert_allclose(limited.total, full.total, rtol=1e-9)
+    none = weighed(PatchSoftmax(*maps, 4.0, 8), np.full(100, -1.0))
     assert not none.total.any() and not none.top.any() and (none.least == np.float64(FAR)).all()
 
 
 def test_cells_are_sums_of_four_and_keep_the_variance_of_noise():
     x = np.arange(16.0).reshape(4, 4)
-    found = cells(x)
-    assert found.shape == (5, 5)
-    assert found[1, 1] == (0 + 1 + 4 + 5) / 2 and found[0, 0] == 0 and found[4, 4] == 15 / 2
+    sums = cells(x)
+    assert sums.shape == (5, 5)
+    assert sums[1, 1] == (0 + 1 + 4 + 5) / 2 and sums[0, 0] == 0 and sums[4, 4] == 15 / 2
     assert cells(RANDOM.normal(size=(200, 200)))[1:-1, 1:-1].std() == pytest.approx(1, abs=0.02)
 
 
@@ -114,23 +113,23 @@ def test_a_distance_of_an_empty_place_counts_nowhere():
     pictures = np.zeros((2, 1, 6, 6), np.float32)
     pictures[1, 0, 2, 2] = 10
     x, side = np.zeros((1, 6, 6), np.float32), windows(6, 3)
-    found = weighed(x, side_by_side(pictures)[None], side, side, 1.0, 100, np.ones(36))
+    result = weighed(PatchSoftmax(x, side_by_side(pictures)[None], side, side, 1.0, 100), np.ones(36))
     inside = np.add.outer(6 * np.arange(1, 5), np.arange(1, 5)).ravel()
-    np.testing.assert_allclose(found.top[inside, :2], [[16, 7]] * 16)  # 9 of the 16 patches inside have the pixel
-    np.testing.assert_allclose(found.total[inside], 23)
-    assert not found.least[inside].any() and (found.top[:, 2:] < 1e-30).all()
+    np.testing.assert_allclose(result.top[inside, :2], [[16, 7]] * 16)  # 9 of the 16 patches inside have the pixel
+    np.testing.assert_allclose(result.total[inside], 23)
+    assert not result.least[inside].any() and (result.top[:, 2:] < 1e-30).all()
 
 
 @pytest.mark.parametrize("pictures", [3, 9, 20, 32])
 def test_as_few_lanes_as_hold_the_pictures_and_no_other_answer(pictures, monkeypatch):
     state = RANDOM.bit_generator.state
-    _, _, few = given(9, 9, 3, False, 3, 2, np.float64, pictures=pictures)
+    _, _, few = random_maps(9, 9, 3, False, 3, 2, np.float64, pictures=pictures)
     RANDOM.bit_generator.state = state
     monkeypatch.setattr(displaced, "WIDTHS", (LANES,))
-    _, _, full = given(9, 9, 3, False, 3, 2, np.float64, pictures=pictures)
+    _, _, full = random_maps(9, 9, 3, False, 3, 2, np.float64, pictures=pictures)
     lanes = few[1].shape[-1] // 9
     assert lanes == min(width for width in WIDTHS if width >= pictures) and full[1].shape[-1] == LANES * 9
-    narrow, wide = (weighed(*maps, 1.5, 5) for maps in (few, full))
+    narrow, wide = (weighed(PatchSoftmax(*maps, 1.5, 5)) for maps in (few, full))
     np.testing.assert_allclose(narrow.top, wide.top[:, :lanes], rtol=1e-12, atol=1e-300)
     np.testing.assert_allclose(narrow.total, wide.total, rtol=1e-12)
 
@@ -141,16 +140,16 @@ def test_what_was_compiled_of_other_files_is_not_taken():
     kernel((6, 1, 5, -1, 3, 1), 1)
     sig, target = kernel.signatures[0], kernel.targetctx.codegen()
     key = kernel._cache._index_key(sig, target)
-    assert displaced.Kept.files in key
-    other = displaced.Kept(kernel.py_func)
-    other.files = "those of another day"
-    assert other._index_key(sig, target) != key
+    assert displaced.KernelCache.files in key
+    cache = displaced.KernelCache(kernel.py_func)
+    cache.files = "another day's"
+    assert cache._index_key(sig, target) != key
 
 
 def test_lists_have_room_for_what_is_left_of_full_ones():
     """Up to twice `top` distances stay in a list that was full; as many as come next must fit beside them."""
     side = windows(3000, 3)
-    near, fresh = patches.room(side, side, 1, 32, 300, np.empty(0, np.uint8), np.dtype(np.float32))
+    near, fresh = weights.room(side, side, 1, 32, 300, np.empty(0, np.uint8), np.dtype(np.float32))
     assert fresh.shape[1] <= near.shape[1] - 600
 
 
@@ -163,9 +162,9 @@ def test_a_small_distance_among_large_ones_is_as_precise(patch):
     x, y = x.astype(np.float32), y.astype(np.float32)
     true = ((x[:, 4 : 4 + patch, 4 : 4 + patch] - y[:, 5 : 5 + patch, 6 : 6 + patch]).astype(np.float64) ** 2).sum()
     side = windows(16, patch)
-    found = weighed(x, side_by_side(y[None])[None], side, side, 1.0, 5)
+    result = weighed(PatchSoftmax(x, side_by_side(y[None])[None], side, side, 1.0, 5))
     middle = 4 + side.low
-    assert found.least[middle * side.number + middle] == pytest.approx(true, rel=2e-6)
+    assert result.least[middle * side.number + middle] == pytest.approx(true, rel=2e-6)
 
 
 def test_pictures_in_lanes_are_four_dimensional():

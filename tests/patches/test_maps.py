@@ -12,9 +12,11 @@ from headwater.examples import Examples, Text
 from headwater.methods import make
 from headwater.patches import maps as mapping
 from headwater.patches.atlas import Atlas
-from headwater.patches.posterior import Explained, hands
+from headwater.patches.explained import Explained
+from headwater.patches.posterior import Posterior
 from headwater.patches.regions import read_regions, write_regions
-from headwater.patches.rows import packed, unpacked
+from headwater.patches.rows import pack_explained, unpack_explained
+from headwater.patches.threads import Threads
 from headwater.patches.tiles import Foremost
 from headwater.patches.views import Views
 from headwater.run import first_queries
@@ -32,8 +34,8 @@ def pasted() -> tuple[Examples, Examples]:
     return Examples(train), Examples(query[None])
 
 
-def mapped(store: FeatureStore, train: Examples, queries: Examples, **given):
-    method = make("nda", {"timesteps": (20,), "patches": 5, "low_patches": 4} | given)
+def mapped(store: FeatureStore, train: Examples, queries: Examples, **fields):
+    method = make("nda", {"timesteps": (20,), "patches": 5, "low_patches": 4} | fields)
     index = method.fit(None, train, store)
     scores = dense(method.score(index, queries, store))
     return scores, method.regions(index, queries, store, list(range(len(queries))))
@@ -54,7 +56,7 @@ def test_each_half_of_a_picture_comes_from_its_own_image(tmp_path):
 
 @pytest.mark.parametrize(("alpha", "size"), [(1.0, 5), (0.0, 4)])
 def test_every_part_has_a_patch_that_lies_where_it_was_compared(alpha, size, tmp_path):
-    """The patch that a part is told of has its middle in it, and lies as near to its match as to any patch of the image."""
+    """The patch of a tile has its middle in it, and lies as near to its match as to any patch of the image."""
     train = RANDOM.integers(0, 256, (6, 24, 24, 2), dtype=np.uint8)
     query = RANDOM.integers(0, 256, (1, 24, 24, 2), dtype=np.uint8)
     _, regions = mapped(FeatureStore(tmp_path), Examples(train), Examples(query), timesteps=(20,), alpha=alpha, noises=0)
@@ -65,14 +67,14 @@ def test_every_part_has_a_patch_that_lies_where_it_was_compared(alpha, size, tmp
         for first, part in ((top, i), (left, j)):
             assert 3 * part - 0.5 <= first + (size - 1) / 2 <= 3 * part + 2.5
         if min(top, left) >= 0 and max(top, left) + size <= 24:
-            asked = seen(query[0], size, alpha)[top, left]
-            distances = np.square(seen(train[regions.images[0, m]], size, alpha) - asked).sum((2, 3, 4))
+            patch = patches_within(query[0], size, alpha)[top, left]
+            distances = np.square(patches_within(train[regions.images[0, m]], size, alpha) - patch).sum((2, 3, 4))
             assert distances[top + down, left + across] == pytest.approx(distances.min(), rel=1e-5)
             tested += 1
     assert tested > 100
 
 
-def seen(image, size, alpha):
+def patches_within(image, size, alpha):
     """Every patch that lies inside an image: its pixels, or where alpha is 0 the sums of its 2×2 cells."""
     patches = np.lib.stride_tricks.sliding_window_view(image / 127.5 - 1, (size, size), axis=(0, 1))
     return patches if alpha else patches.reshape(*patches.shape[:3], size // 2, 2, size // 2, 2).sum((4, 6))
@@ -87,10 +89,10 @@ def test_a_mirrored_half_is_found_in_the_mirror(tmp_path):
     np.testing.assert_array_equal(regions.across[0, m, 2:6, 2:6], 0)
 
 
-@pytest.mark.parametrize("given", [{}, {"noises": 2, "alpha": 0.3}, {"timesteps": (50, 300), "topk": 3}, {"timesteps": (0, 3)}])
-def test_maps_sum_to_scores(given, tmp_path):
+@pytest.mark.parametrize("fields", [{}, {"noises": 2, "alpha": 0.3}, {"timesteps": (50, 300), "topk": 3}, {"timesteps": (0, 3)}])
+def test_maps_sum_to_scores(fields, tmp_path):
     train, query = pasted()
-    scores, regions = mapped(FeatureStore(tmp_path), train, query, **given)
+    scores, regions = mapped(FeatureStore(tmp_path), train, query, **fields)
     expected = scores[0, regions.images[0]]
     np.testing.assert_allclose(regions.there[0].sum((1, 2)), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(regions.here[0].sum((1, 2)) * 4, expected, rtol=1e-5, atol=1e-6)  # tiles of 2 × 2 pixels
@@ -112,14 +114,14 @@ def test_maps_of_one_query_are_those_among_many(tmp_path):
             np.testing.assert_array_equal(getattr(many, field.name)[1], getattr(one, field.name)[0])
 
 
-def test_maps_are_kept_and_told_as_they_come(tmp_path):
+def test_maps_are_stored_and_progress_is_reported(tmp_path):
     train, query = pasted()
-    told = []
-    store = FeatureStore(tmp_path, lambda done, total: told.append((done, total)))
+    reports = []
+    store = FeatureStore(tmp_path, lambda count, total: reports.append((count, total)))
     _, first = mapped(store, train, query)
-    assert told[-1] == (1, 1) and len(told) == 3  # two resolutions, one map
+    assert reports[-1] == (1, 1) and len(reports) == 3  # two resolutions, one map
     _, again = mapped(store, train, query)
-    assert len(told) == 3
+    assert len(reports) == 3
     np.testing.assert_array_equal(again.here, first.here)
 
 
@@ -127,25 +129,25 @@ def test_evidence_keeps_its_digits(tmp_path):
     """At little noise it is so large that float32 would round it by hundredths, and weights with it by per cents."""
     evidence = RANDOM.normal(size=64) * 1e6
     leaders = Foremost(RANDOM.random((64, 3)), RANDOM.integers(0, 3, (64, 3)))
-    kept = unpacked(packed([Explained(np.ones(3), evidence, leaders)] * 2), 3, 2, (8, 8))
-    for found in kept.evidence:
-        np.testing.assert_allclose(found, evidence, rtol=1e-13)
-    for found in kept.leaders:
-        np.testing.assert_array_equal(found.column, leaders.column)
-        np.testing.assert_allclose(found.value, leaders.value, rtol=1e-6)
+    row = unpack_explained(pack_explained([Explained(np.ones(3), evidence, leaders)] * 2), 3, 2, (8, 8))
+    for unpacked in row.evidence:
+        np.testing.assert_allclose(unpacked, evidence, rtol=1e-13)
+    for unpacked in row.leaders:
+        np.testing.assert_array_equal(unpacked.column, leaders.column)
+        np.testing.assert_allclose(unpacked.value, leaders.value, rtol=1e-6)
 
 
 def test_labels_and_prompts_make_no_rows_anew(tmp_path):
     """A run scores examples with their prompts embedded, and maps those without: to NDA they are the same pictures."""
     train, query = pasted()
-    told = []
-    store = FeatureStore(tmp_path, lambda done, total: told.append(done))
+    reports = []
+    store = FeatureStore(tmp_path, lambda count, total: reports.append(count))
     _, bare = mapped(store, train, query)
-    made = len(told)
+    before = len(reports)
     words = Text(np.zeros(30, np.int64), {"prompt": np.zeros((1, 2), np.float32)})
     named = replace(train, labels=np.arange(30), prompts=("a word",) * 30, text=words)
     _, regions = mapped(store, named, replace(query, labels=np.array([3])))
-    assert len(told) == made
+    assert len(reports) == before
     np.testing.assert_array_equal(regions.images, bare.images)
 
 
@@ -163,12 +165,12 @@ def test_no_image_explains_more_than_lists_allow():
         (0.2 * (j + 1), Foremost.none(4, 6).beside(np.arange(9), table[:, :9]).beside(np.arange(9, 20), table[:, 9:]))
         for j, table in enumerate(tables)
     ]
-    whole = sum(weight * table for (weight, _), table in zip(listed, tables, strict=True))
+    full = sum(weight * table for (weight, _), table in zip(listed, tables, strict=True))
     most = mapping.at_most(listed, 20)
-    assert (most >= whole - 1e-12).all()
-    everywhere = np.all([[np.isin(np.arange(20), row) for row in each.column] for _, each in listed], axis=0)
+    assert (most >= full - 1e-12).all()
+    everywhere = np.all([[np.isin(np.arange(20), row) for row in leaders.column] for _, leaders in listed], axis=0)
     assert everywhere.any()
-    np.testing.assert_allclose(most[everywhere], whole[everywhere])
+    np.testing.assert_allclose(most[everywhere], full[everywhere])
 
 
 @pytest.fixture(scope="module")
@@ -182,38 +184,39 @@ def digits(tmp_path_factory):
 
 def explained(method, train, queries, store):
     index = method.fit(None, train, store)
-    whole = np.zeros((len(queries), len(train), 8, 8))
+    full = np.zeros((len(queries), len(train), 8, 8))
     for step, weight in method.steps(index):
-        question, alpha_bar = step.question(2**30), float(index.alpha_bar[step.t])
+        comparison, alpha_bar = step.comparison(2**30), float(index.alpha_bar[step.t])
         for q, (x, content) in enumerate(zip(queries.pixels(), queries.hashes, strict=True)):
-            with hands(1) as workers:
+            with Threads(1) as threads:
                 (noisy,) = step.noised(x, content, alpha_bar)
-                evidence = question.answer(noisy, Views(train.images), workers).evidence
+                evidence = Posterior(comparison, noisy, Views(train.images), threads).explained().evidence
                 for low in range(0, len(train), 32):
-                    traces = question.trace(noisy, Views(train.images[low : low + 32]), evidence, workers)
-                    whole[q, low : low + 32] += weight * Atlas.of(traces, question.patches, 1).here
-    return whole
+                    block = Views(train.images[low : low + 32])
+                    traces = Posterior(comparison, noisy, block, threads).traces(evidence)
+                    full[q, low : low + 32] += weight * Atlas.of(traces, comparison.patches, 1).query_tiles
+    return full
 
 
 def test_maps_of_digits_show_the_true_leader_of_almost_every_part(digits):
     """Of 16 images, half by score, it was the leader in some six of ten parts."""
-    regions, whole = digits
-    best, true = regions.here.max(1), whole.max(1)
-    found = best >= true * (1 - 1e-5)
-    assert found.mean() > 0.93
+    regions, full = digits
+    best, true = regions.here.max(1), full.max(1)
+    certain = best >= true * (1 - 1e-5)
+    assert certain.mean() > 0.93
     for q, images in enumerate(regions.images):
-        np.testing.assert_allclose(regions.here[q], whole[q, images], rtol=1e-4, atol=1e-8)
+        np.testing.assert_allclose(regions.here[q], full[q, images], rtol=1e-4, atol=1e-8)
 
 
-def test_a_part_whose_leader_is_told_has_no_other(digits):
-    regions, whole = digits
-    best, true = regions.here.max(1), whole.max(1)
-    told = best >= regions.others * (1 - 1e-5)
-    assert told.mean() > 0.75
-    assert (best[told] >= true[told] * (1 - 1e-5)).all()
+def test_a_part_whose_leader_is_certain_has_no_other(digits):
+    regions, full = digits
+    best, true = regions.here.max(1), full.max(1)
+    certain = best >= regions.others * (1 - 1e-5)
+    assert certain.mean() > 0.75
+    assert (best[certain] >= true[certain] * (1 - 1e-5)).all()
     for q, images in enumerate(regions.images):
-        others = np.delete(whole[q], images, axis=0).max(0)
-        assert (others <= regions.others[q] * (1 + 1e-5)).all()
+        rest = np.delete(full[q], images, axis=0).max(0)
+        assert (rest <= regions.others[q] * (1 + 1e-5)).all()
 
 
 def test_a_file_that_lacks_something_is_refused(tmp_path):
@@ -241,14 +244,14 @@ def test_a_file_that_lacks_something_is_refused(tmp_path):
         ("mirrored", lambda column: column.astype(str)),
     ],
 )
-def test_damaged_maps_are_told_plainly(name, damage, tmp_path):
+def test_damaged_maps_are_refused(name, damage, tmp_path):
     names = ("here", "there", "top", "left", "down", "across", "size", "mirrored")
-    arrays = {each: np.zeros((1, 2, 4, 4), np.int16) for each in names}
-    arrays |= {each: arrays[each].astype(np.float32) for each in ("here", "there")} | {"mirrored": arrays["mirrored"] > 0}
+    arrays = {key: np.zeros((1, 2, 4, 4), np.int16) for key in names}
+    arrays |= {key: arrays[key].astype(np.float32) for key in ("here", "there")} | {"mirrored": arrays["mirrored"] > 0}
     arrays |= {"queries": np.zeros(1, np.int64), "images": np.zeros((1, 2), np.int64), "sides": np.array([4, 4])}
     arrays["others"] = np.zeros((1, 4, 4), np.float32)
     np.savez(tmp_path / "regions.npz", **arrays)
     assert read_regions(tmp_path / "regions.npz") is not None
     np.savez(tmp_path / "regions.npz", **(arrays | {name: damage(arrays[name])}))
-    with pytest.raises(DataError, match=rf"`{name}` in .* does not fit the rest. Make the run again with --force"):
+    with pytest.raises(DataError, match=rf"`{name}` in .* does not fit the rest. Make the run again"):
         read_regions(tmp_path / "regions.npz")
