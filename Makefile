@@ -1,5 +1,5 @@
 PYTHON ?= python3
-NEWEST ?= python3.13
+NEWEST ?= $(lastword python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13))
 BIN := .venv/bin
 
 .PHONY: install demo test nightly newest check architecture examples results bench clean

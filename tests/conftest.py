@@ -6,6 +6,7 @@ import resource
 import sys
 import types
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -24,14 +25,14 @@ os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" 
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
 
 from headwater import seeds  # noqa: E402
-from headwater.diffusion.schedule import linear  # noqa: E402
 from headwater.examples import Examples  # noqa: E402
-from headwater.models import unet  # noqa: E402
 
-torch.set_num_threads(1)
+if find_spec("torch"):  # the rooms that look at results are also tested without it
+    import torch
+
+    torch.set_num_threads(1)
 
 CONFIG = {
     "sample_size": 8,
@@ -62,7 +63,10 @@ def smallest(config):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A tiny Denoiser, in float64 unless told otherwise; `classes` makes it class-conditional, `changes` another network."""
+    """A tiny Denoiser, in float64 by default; `classes` makes it class-conditional, `changes` another network."""
+    torch = pytest.importorskip("torch", reason="a model needs torch")
+    from headwater.diffusion.schedule import linear
+    from headwater.models import unet
 
     def make(dtype=torch.float64, classes=None, prediction="epsilon", seed=0, **changes):
         labelled = {} if classes is None else {"num_class_embeds": classes}
@@ -87,7 +91,7 @@ def pictures():
 
 @pytest.fixture(scope="session")
 def small_files():
-    """A block within which no file may grow beyond so many bytes: what a full disk does (errno EFBIG in place of ENOSPC).
+    """A block within which no file may grow beyond this many bytes: what a full disk does (errno EFBIG, not ENOSPC).
 
     A block, and not the fixture: pytest's own output may be such a file, and a limit would still hold when pytest writes to it.
     """
@@ -114,19 +118,19 @@ def _cut(picture: np.ndarray, patch: int, row: int, column: int) -> tuple[np.nda
     """The padded patch whose window is (row, column), and which of its pixels are inside the picture."""
     pad = (patch - 1) // 2
     around = [(0, 0), (pad, pad), (pad, pad)]
-    here = (slice(None), slice(row, row + patch), slice(column, column + patch))
-    return np.pad(picture, around)[here], np.pad(np.ones_like(picture[:1]), around)[here]
+    window = (slice(None), slice(row, row + patch), slice(column, column + patch))
+    return np.pad(picture, around)[window], np.pad(np.ones_like(picture[:1]), around)[window]
 
 
 def _distances(x: np.ndarray, picture: np.ndarray, patch: int, coarse: bool, a: tuple[int, int]) -> list[float]:
-    """From the patch of x at window a to every patch that reaches over the edges alike."""
-    (mine, mask), pad = _cut(x, patch, *a), (patch - 1) // 2
-    found = []
+    """From the patch of x at window a to every patch that reaches as far over the edges."""
+    (query, mask), pad = _cut(x, patch, *a), (patch - 1) // 2
+    distances = []
     for b in product(*(range(side + 2 * pad - patch + 1) for side in x.shape[1:])):
-        other, its = _cut(picture, patch, *b)
-        if np.array_equal(mask, its):
-            difference = mine - other
+        candidate, inside = _cut(picture, patch, *b)
+        if np.array_equal(mask, inside):
+            difference = query - candidate
             if coarse:
                 difference = difference.reshape(len(x), patch // 2, 2, patch // 2, 2).sum((2, 4)) / 2
-            found.append(float(np.square(difference).sum()))
-    return sorted(found)
+            distances.append(float(np.square(difference).sum()))
+    return sorted(distances)

@@ -54,6 +54,7 @@ def test_a_csv_that_cannot_be_used_is_told_plainly(written, text, words):
 
 
 def test_a_run_keeps_the_groups_and_prompts_of_its_images(pictures, tmp_path):
+    pytest.importorskip("torch", reason="a run needs torch")
     from headwater.attribution.experiment import Experiment, run
     from headwater.disk.store import FeatureStore
 
