@@ -69,7 +69,7 @@ def costs(configuration: dict[str, Any], images: int, draws: int, queries: int, 
     """Seconds of each step, the least of `repeats` turns, and the ratios to a plain forward and backward pass."""
     model = unet.new(configuration, seed=0)
     c, h, w = model.shape
-    pixels = seeds.stream(0, "benchmark pictures").integers(0, 256, (images, h, w, c), dtype=np.uint8)
+    pixels = seeds.generator(0, "benchmark pictures").integers(0, 256, (images, h, w, c), dtype=np.uint8)
     examples, fisher = Examples(pixels), Fisher(draws=Draws(draws, "antithetic"))
     rows = images * draws
     start = time.perf_counter()

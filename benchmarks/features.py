@@ -93,7 +93,7 @@ def one(name: str, engine: str, quantity: str, device: str) -> dict[str, Any]:
     model = unet.new(unet.configuration("cifar", **size["changes"]), 0)
     torch.nn.Module.to(model.module, torch.device(device))
     count = size["examples"] * size["batches"]
-    images = seeds.stream(0, "benchmark").integers(0, 256, size=(count, 32, 32, 3), dtype=np.uint8)
+    images = seeds.generator(0, "benchmark").integers(0, 256, size=(count, 32, 32, 3), dtype=np.uint8)
     train = steps(model, Examples(images), size["examples"])
     if quantity == "memory":
         before = peak(device)

@@ -93,7 +93,7 @@ def top() -> dict[str, Any]:
         nonlocal spent
         for i in range(50):
             start = time.perf_counter()
-            block[:] = seeds.stream(0, "block", i).random(block.shape, dtype=np.float32)
+            block[:] = seeds.generator(0, "block", i).random(block.shape, dtype=np.float32)
             spent += time.perf_counter() - start
             yield block
 

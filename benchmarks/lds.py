@@ -56,7 +56,7 @@ def scores() -> np.ndarray:
 
 def subsets() -> np.ndarray:
     half = np.arange(N) < N // 2
-    return np.array([seeds.stream(0, "subset", m).permutation(half) for m in range(M)])
+    return np.array([seeds.generator(0, "subset", m).permutation(half) for m in range(M)])
 
 
 def outcomes(*shape: int) -> np.ndarray:
@@ -83,7 +83,7 @@ def bootstrap() -> dict[str, float]:
 
 
 def run() -> dict[str, float]:
-    images = seeds.stream(0, "images").integers(0, 256, (N + Q, 8, 8, 1), np.uint8)
+    images = seeds.generator(0, "images").integers(0, 256, (N + Q, 8, 8, 1), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "outcomes.npy", outcomes(M, S, Q))
         info = {"recipe": {"subsets": M}}

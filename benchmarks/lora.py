@@ -102,7 +102,7 @@ def opened(name: str, device: str) -> tuple[Denoiser, Examples]:
             if "lora_B" in layer:
                 torch.nn.init.normal_(p.data, std=0.02)
     torch.nn.Module.to(module, torch.device(device))
-    random, n = seeds.stream(0, "benchmark"), size["images"]
+    random, n = seeds.generator(0, "benchmark"), size["images"]
     tables = {"encoder_hidden_states": random.standard_normal((n, WORDS, size["prompt_width"]), dtype=np.float32)}
     latents = random.standard_normal((n, 4, SIDE, SIDE), dtype=np.float32)
     images = random.integers(0, 256, size=(n, 8, 8, 3), dtype=np.uint8)  # in place of the pictures: they seed the noise

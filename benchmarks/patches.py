@@ -81,7 +81,7 @@ def pictures(data: str, side: int, n: int) -> UInt8[np.ndarray, "n h w 3"]:
     """n pictures with this side."""
     if side == 32:
         return open_examples(data).images[:n]
-    photographs, dice = load_sample_images().images, seeds.stream(0, "parts", side)
+    photographs, dice = load_sample_images().images, seeds.generator(0, "parts", side)
     parts = []
     for i in range(n):
         photograph = photographs[i % len(photographs)]

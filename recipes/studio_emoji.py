@@ -42,5 +42,5 @@ def asked(train: Examples, count: int) -> list[str]:
     some = min(count // 2, len(toned))
     picks = []
     for words, many, named in ((toned, some, "toned"), (plain, count - some, "plain")):
-        picks += [words[i] for i in seeds.stream(0, "studios", named).permutation(len(words))[:many]]
+        picks += [words[i] for i in seeds.generator(0, "studios", named).permutation(len(words))[:many]]
     return picks

@@ -81,7 +81,7 @@ def pictures():
     """Examples of n random pictures, with labels if there are classes."""
 
     def make(n, seed=0, classes=None, side=8, channels=1, **columns):
-        random = seeds.stream(seed, "test pictures")
+        random = seeds.generator(seed, "test pictures")
         images = random.integers(0, 256, size=(n, side, side, channels), dtype=np.uint8)
         labels = {} if classes is None else {"labels": random.integers(0, classes, size=n)}
         return Examples(images, **labels, **columns)

@@ -20,10 +20,10 @@ def short_hash(data: bytes) -> str:
 
 @pytest.mark.parametrize(("name", "raw", "normals", "first", "integers"), FROZEN)
 def test_the_numbers_of_a_stream_are_frozen(name, raw, normals, first, integers):
-    assert short_hash(seeds.stream(*name).bytes(64)) == raw
+    assert short_hash(seeds.generator(*name).bytes(64)) == raw
     assert short_hash(seeds.normal((5, 3), *name).tobytes()) == normals
     assert seeds.normal((1,), *name)[0] == np.float32(first)
-    assert seeds.stream(*name).integers(0, 1000, size=4).tolist() == integers
+    assert seeds.generator(*name).integers(0, 1000, size=4).tolist() == integers
 
 
 def test_the_key_of_a_name_is_frozen():
@@ -46,7 +46,7 @@ def test_distinct_names_give_distinct_numbers():
         (0, "a", "1"),
     ]
     assert len({seeds.key(*name) for name in names}) == len(names)
-    assert len({seeds.stream(*name).bytes(16) for name in names}) == len(names)
+    assert len({seeds.generator(*name).bytes(16) for name in names}) == len(names)
 
 
 def test_a_stream_does_not_depend_on_what_was_drawn_before():
@@ -74,5 +74,5 @@ def test_a_key_has_the_number_of_bits_of_its_argument():
 def test_the_global_generators_are_untouched():
     before = np.random.get_state()[1].copy()
     seeds.normal((10,), 0, "global")
-    seeds.stream(0, "global").integers(0, 5, size=10)
+    seeds.generator(0, "global").integers(0, 5, size=10)
     assert np.array_equal(np.random.get_state()[1], before)

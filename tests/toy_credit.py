@@ -11,7 +11,7 @@ SPLIT = np.array(["val"] * 3 + ["gen"] * 4)
 
 @pytest.fixture(name="values")
 def values_fixture():
-    return seeds.stream(0, "test credit").standard_normal((7, 10), dtype=np.float32)
+    return seeds.generator(0, "test credit").standard_normal((7, 10), dtype=np.float32)
 
 
 @pytest.fixture(name="written")

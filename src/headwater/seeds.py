@@ -18,11 +18,11 @@ def key(seed: int, *name: str | int, bits: int = 128) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=bits // 8).digest(), "little")
 
 
-def stream(seed: int, *name: str | int) -> np.random.Generator:
-    """The random stream called (seed, *name)."""
+def generator(seed: int, *name: str | int) -> np.random.Generator:
+    """The random generator named (seed, *name)."""
     return np.random.Generator(np.random.Philox(key=key(seed, *name)))
 
 
 def normal(shape: tuple[int, ...], seed: int, *name: str | int) -> Float32[np.ndarray, "..."]:
-    """Standard normal numbers of stream (seed, *name), drawn in float32."""
-    return stream(seed, *name).standard_normal(shape, dtype=np.float32)
+    """Standard normal numbers of the generator (seed, *name), drawn in float32."""
+    return generator(seed, *name).standard_normal(shape, dtype=np.float32)

@@ -54,7 +54,7 @@ def test_the_shares_of_a_query_sum_to_1_and_nets_to_the_sum_of_scores(values):
 
 
 def test_the_order_of_images_and_queries_changes_nothing(values):
-    images, queries = seeds.stream(0, "order").permutation(10), seeds.stream(1, "order").permutation(7)
+    images, queries = seeds.generator(0, "order").permutation(10), seeds.generator(1, "order").permutation(7)
     one, permuted = by_group(values, NAMES), by_group(values[queries][:, images], [NAMES[i] for i in images])
     np.testing.assert_allclose(permuted.share, one.share[queries], rtol=1e-12)
     for a, b in [(one.of(int(queries[2])), permuted.of(2)), (one.mean(), permuted.mean())]:
@@ -69,7 +69,7 @@ def test_groups_are_told_with_the_largest_share_first(values):
 
 def test_even_is_the_mean_share_over_all_ways_to_deal_out_the_names(values):
     """What a share is read against, whatever the scores: over draws of the names, shares average to |g|/n."""
-    draw = seeds.stream(0, "deal")
+    draw = seeds.generator(0, "deal")
     dealt = np.array([by_group(values, draw.permutation(NAMES)).share.mean(axis=0) for _ in range(2000)])
     error = dealt.std(axis=0) / math.sqrt(len(dealt))
     assert (np.abs(dealt.mean(axis=0) - [0.4, 0.5, 0.1]) < 4 * error).all()
@@ -79,7 +79,7 @@ def test_chance_is_a_slow_loop_over_the_same_deals(values):
     """Shares of all images, sorted, dealt to groups of the same sizes in their alphabetical order."""
     portion = np.maximum(values.astype(np.float64), 0)
     portions = sorted((portion / portion.sum(axis=1, keepdims=True)).mean(axis=0).tolist())
-    stream, dealt = seeds.stream(0, "credit", "dealt"), []
+    stream, dealt = seeds.generator(0, "credit", "dealt"), []
     for _ in range(RESAMPLES):
         a, b, c = np.split(stream.permuted(portions), [4, 9])
         dealt.append([sum(a.tolist()), sum(b.tolist()), sum(c.tolist())])
@@ -91,7 +91,7 @@ def test_chance_is_a_slow_loop_over_the_same_deals(values):
 
 def test_chance_has_the_spread_of_drawing_without_putting_back():
     """The variance of a sum of k of n numbers is k(1 − k/n)S²; near enough to normal here."""
-    values = seeds.stream(0, "spread").exponential(size=(1, 1000)).astype(np.float32)
+    values = seeds.generator(0, "spread").exponential(size=(1, 1000)).astype(np.float32)
     (row, _) = sorted(by_group(values, ["a"] * 300 + ["b"] * 700).of(0))
     spread = math.sqrt(300 * 0.7 * (values[0] / values.sum()).var(ddof=1))
     assert [row.even_low, row.even_high] == pytest.approx([0.3 - 1.96 * spread, 0.3 + 1.96 * spread], abs=0.1 * spread)
@@ -99,12 +99,12 @@ def test_chance_has_the_spread_of_drawing_without_putting_back():
 
 def test_names_dealt_at_random_are_beyond_chance_one_time_in_twenty():
     """A strong image for all queries lifts its group in every one: the interval over queries knows nothing of that, chance does."""
-    values = seeds.stream(0, "deals").exponential(size=(50, 300)).astype(np.float32)
-    values *= seeds.stream(1, "deals").exponential(size=300).astype(np.float32) ** 2
+    values = seeds.generator(0, "deals").exponential(size=(50, 300)).astype(np.float32)
+    values *= seeds.generator(1, "deals").exponential(size=300).astype(np.float32) ** 2
     rows = [
         row
         for deal in range(40)
-        for row in by_group(values, seeds.stream(deal, "names").permutation(np.repeat(np.arange(5), 60))).mean()
+        for row in by_group(values, seeds.generator(deal, "names").permutation(np.repeat(np.arange(5), 60))).mean()
     ]
     beyond = np.mean([not row.even_low <= row.share <= row.even_high for row in rows])
     off = np.mean([not row.low <= row.even <= row.high for row in rows])
@@ -138,7 +138,7 @@ def test_resampling_images_is_a_slow_loop_over_the_same_draws(values):
     """Each image of a resample is drawn from the images of its own group, sorted by what they gain."""
     groups = sorted(set(NAMES))
     gains = {g: sorted(max(float(v), 0.0) for v, name in zip(values[4], NAMES, strict=True) if name == g) for g in groups}
-    stream, drawn = seeds.stream(0, "bootstrap", "credit", "images"), []
+    stream, drawn = seeds.generator(0, "bootstrap", "credit", "images"), []
     for _ in range(RESAMPLES):
         uniform = stream.random(len(NAMES)).tolist()
         sums = []
@@ -155,7 +155,7 @@ def test_resampling_images_is_a_slow_loop_over_the_same_draws(values):
 
 def test_both_intervals_are_scipys_percentile_bootstrap():
     """scipy resamples several samples each within itself, as images within their groups; up to the luck of 1,000 draws."""
-    values = seeds.stream(0, "scipy").exponential(size=(80, 60)).astype(np.float32)
+    values = seeds.generator(0, "scipy").exponential(size=(80, 60)).astype(np.float32)
     credit = by_group(values, ["a"] * 40 + ["b"] * 20)
     options = {"n_resamples": 4000, "method": "percentile", "vectorized": True}
     own = values[3].astype(np.float64)
@@ -163,11 +163,11 @@ def test_both_intervals_are_scipys_percentile_bootstrap():
         (own[:40], own[40:]),
         lambda a, b, axis: a.sum(axis) / (a.sum(axis) + b.sum(axis)),
         **options,
-        rng=seeds.stream(0, "images"),
+        rng=seeds.generator(0, "images"),
     )
     row = next(row for row in credit.of(3) if row.group == "a")
     assert (row.low, row.high) == pytest.approx(result.confidence_interval, abs=0.01)
-    result = stats.bootstrap((credit.share[:, 0],), np.mean, **options, rng=seeds.stream(0, "queries"))
+    result = stats.bootstrap((credit.share[:, 0],), np.mean, **options, rng=seeds.generator(0, "queries"))
     row = next(row for row in credit.mean() if row.group == "a")
     assert (row.low, row.high) == pytest.approx(result.confidence_interval, abs=0.002)
 
@@ -176,7 +176,7 @@ def test_the_interval_over_queries_holds_the_expected_share_in_19_of_20_worlds()
     """Gamma scores of one image each in three groups have Dirichlet shares: their expectation is known."""
     concentration, held = np.array([1.0, 2.0, 3.0]), []
     for world in range(300):
-        values = seeds.stream(world, "world").standard_gamma(concentration, size=(60, 3)).astype(np.float32)
+        values = seeds.generator(world, "world").standard_gamma(concentration, size=(60, 3)).astype(np.float32)
         held += [row.low <= concentration[int(row.group)] / 6 <= row.high for row in by_group(values, [0, 1, 2]).mean()]
     assert 0.92 <= np.mean(held) <= 0.97
 
@@ -207,7 +207,7 @@ def test_a_group_whose_share_rests_on_one_image_has_a_wide_interval():
 
 def test_noise_gives_every_group_its_even_share():
     """The trap of a sum over many: scores without information still give a big group a big share."""
-    values = seeds.stream(0, "noise").standard_normal((200, 1000), dtype=np.float32)
+    values = seeds.generator(0, "noise").standard_normal((200, 1000), dtype=np.float32)
     big, small = by_group(values, ["big"] * 900 + ["small"] * 100).mean()
     assert big.share == pytest.approx(0.9, abs=0.01) and small.share == pytest.approx(0.1, abs=0.01)
     assert big.low <= 0.9 <= big.high

@@ -14,7 +14,7 @@ EXACT = {"rtol": 1e-8, "atol": 1e-12}
 
 
 def features(n, k, name="phi", dtype=np.float64):
-    return seeds.stream(0, "test_gram", name).standard_normal((n, k)).astype(dtype)
+    return seeds.generator(0, "test_gram", name).standard_normal((n, k)).astype(dtype)
 
 
 def inverse(phi, damping):

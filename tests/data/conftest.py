@@ -25,7 +25,7 @@ def put(tmp_path):
 
     def save(path, mode="RGB", size=(4, 4), **options):
         bands = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode]
-        values = seeds.stream(0, "picture", path).integers(0, 256, (size[1], size[0], bands)).astype("uint8")
+        values = seeds.generator(0, "picture", path).integers(0, 256, (size[1], size[0], bands)).astype("uint8")
         image = Image.fromarray(values[..., 0] if bands == 1 else values).convert(mode)
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / path, **options)
@@ -70,7 +70,7 @@ def batches():
         (folder / meta[0]).write_bytes(dumps({meta[1]: list(classes)}))
         saved = {}
         for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
-            random = seeds.stream(0, "batches", name)
+            random = seeds.generator(0, "batches", name)
             labels = random.permutation(np.repeat(np.arange(len(classes)), count))
             images = random.integers(0, 256, (len(labels), 32, 32, 3)).astype(np.uint8)
             rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)

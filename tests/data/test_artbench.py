@@ -18,7 +18,7 @@ def copy(tmp_path_factory):
         for style in STYLES:
             folder = root / "artbench-10-imagefolder-split" / part / style
             folder.mkdir(parents=True)
-            pixels = seeds.stream(0, part, style).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
+            pixels = seeds.generator(0, part, style).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
             for i, image in enumerate(pixels):
                 Image.fromarray(image).save(folder / f"painter-{i % 3}_{i}.jpg")
             (folder / "._hidden.jpg").write_bytes(b"a file of macOS")

@@ -16,7 +16,7 @@ FROZEN = {"val": ("180736.jpg", "171966.jpg", "167134.jpg"), "train": "136016.jp
 
 def face(i):
     """One of eight random pictures with fine patterns."""
-    blocks = seeds.stream(0, "face", i).integers(0, 256, (109, 89, 3)).astype(np.uint8)
+    blocks = seeds.generator(0, "face", i).integers(0, 256, (109, 89, 3)).astype(np.uint8)
     return Image.fromarray(blocks.repeat(2, 0).repeat(2, 1))
 
 
@@ -28,7 +28,7 @@ def copy(tmp_path_factory):
     images.mkdir(parents=True)
     for i in range(8):
         face(i).save(root / f"{i}.jpg")
-    drawn = seeds.stream(0, "celeba", "val").permutation(np.arange(182_637 - 162_770))[:1000] + 162_771
+    drawn = seeds.generator(0, "celeba", "val").permutation(np.arange(182_637 - 162_770))[:1000] + 162_771
     for number in drawn.tolist():
         os.link(root / f"{number % 8}.jpg", images / f"{number:06d}.jpg")
     return root

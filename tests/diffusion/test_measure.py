@@ -21,7 +21,7 @@ D = 1 * 4 * 4  # pixel values of a picture
 
 
 def random(name: str, *shape: int) -> Tensor:
-    return torch.as_tensor(seeds.stream(0, "test_measure", name).standard_normal(shape))
+    return torch.as_tensor(seeds.generator(0, "test_measure", name).standard_normal(shape))
 
 
 @pytest.fixture

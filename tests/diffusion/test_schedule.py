@@ -13,7 +13,7 @@ KEPT_SIGNAL = {100: 0.895142, 200: 0.656347, 300: 0.394011, 400: 0.193572, 500: 
 
 
 def random(name: str, *shape: int) -> torch.Tensor:
-    return torch.as_tensor(seeds.stream(0, "test_schedule", name).standard_normal(shape))
+    return torch.as_tensor(seeds.generator(0, "test_schedule", name).standard_normal(shape))
 
 
 @pytest.fixture

@@ -204,7 +204,7 @@ def mended(store, notes, path):
 
 @pytest.mark.parametrize("suffix", ["npy", "json"])
 def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_its_rows_are_computed_again(folder, noting_store, notes, suffix):
-    shard, bits = folder / f"rows-000001.{suffix}", seeds.stream(0, "bits")
+    shard, bits = folder / f"rows-000001.{suffix}", seeds.generator(0, "bits")
     for place in range(0, shard.stat().st_size, 3):
         path = next(
             path
@@ -409,7 +409,7 @@ np.save(root / "values.npy", FeatureStore(root / "store").rows({"model": "m"}, k
 def killed_and_restarted(root, kills, n):
     """Kill -9 a run of n rows at random moments, restart it each time, and let it end; the blocks that each life computed."""
     root.mkdir()
-    random, log = seeds.stream(0, "kills"), root / "log"
+    random, log = seeds.generator(0, "kills"), root / "log"
     log.touch()
     for life in range(kills + 1):
         with subprocess.Popen([sys.executable, "-c", LIFE, root, str(life), str(n)], stdout=subprocess.PIPE) as process:

@@ -34,7 +34,7 @@ def test_distance_is_that_of_the_pixels():
 
 
 def test_a_paired_difference_sees_what_the_spread_over_pictures_hides():
-    random = seeds.stream(0, "paired")
+    random = seeds.generator(0, "paired")
     base = random.normal(10, 5, 12)
     a, b = base + 1 + 0.1 * random.normal(size=12), base
     comparison = compare_effects(a, b)
@@ -44,12 +44,12 @@ def test_a_paired_difference_sees_what_the_spread_over_pictures_hides():
 
 
 def test_a_method_is_not_above_itself():
-    values = seeds.stream(0, "self").normal(size=9)
+    values = seeds.generator(0, "self").normal(size=9)
     assert compare_effects(values, values) == ((0.0, 0.0, 0.0), 1.0, 0)
 
 
 def test_a_difference_of_nothing_is_rarely_called_one():
-    random = seeds.stream(0, "null")
+    random = seeds.generator(0, "null")
     intervals = [compare_effects(*random.normal(size=(2, 30))).difference for _ in range(200)]
     wrong = sum(interval.low > 0 or interval.high < 0 for interval in intervals)
     assert wrong < 0.05 * 200 + 3 * (200 * 0.05 * 0.95) ** 0.5

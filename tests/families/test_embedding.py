@@ -53,7 +53,7 @@ def copy(saved, tmp_path):
 
 
 def random(*shape):
-    return seeds.stream(0, "embedded", *shape).integers(0, 256, shape).astype(np.uint8)
+    return seeds.generator(0, "embedded", *shape).integers(0, 256, shape).astype(np.uint8)
 
 
 def slow(model, images):

@@ -45,7 +45,7 @@ def store(tmp_path) -> FeatureStore:
 def bank_of(folder, train: Examples, queries: Examples) -> Bank:
     """A bank with subsets and outcomes that depend on content: another order of pictures is the same truth."""
     folder.mkdir(parents=True, exist_ok=True)
-    mask = np.array([seeds.stream(0, "kept", content).random(SUBSETS) < 0.5 for content in train.hashes]).T
+    mask = np.array([seeds.generator(0, "kept", content).random(SUBSETS) < 0.5 for content in train.hashes]).T
     outcomes = np.array([seeds.normal((SUBSETS,), 0, "outcome", content) for content in queries.hashes]).T
     np.save(folder / "outcomes.npy", outcomes[:, None].astype(np.float32))
     return Bank(folder, {"recipe": {"subsets": 0}}, train, queries, mask)

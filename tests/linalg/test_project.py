@@ -21,7 +21,7 @@ FLAT = ["gaussian", "rademacher", "sparse"]  # the projectors of a flat gradient
 
 
 def vectors(b, p=P, dtype=torch.float64):
-    return torch.as_tensor(seeds.stream(0, "test_project").standard_normal((b, p))).to(dtype)
+    return torch.as_tensor(seeds.generator(0, "test_project").standard_normal((b, p))).to(dtype)
 
 
 def matrix(flat, p=P):

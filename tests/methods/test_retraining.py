@@ -19,7 +19,7 @@ from headwater.scores import dense
 
 
 def draw(name, *shape):
-    return seeds.stream(0, "planted", name).standard_normal(shape)
+    return seeds.generator(0, "planted", name).standard_normal(shape)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def planted(tmp_path, pictures):
 
     def of(m, n=24, q=5, noise=0.0, compared=40, missing=()):
         train, queries = pictures(n, seed=1), pictures(q, seed=2)
-        mask = np.array([seeds.stream(0, "halves", i).permutation(n) < n // 2 for i in range(compared + m)])
+        mask = np.array([seeds.generator(0, "halves", i).permutation(n) < n // 2 for i in range(compared + m)])
         τ = draw("scores", q, n)
         y = 3 - mask @ τ.T + noise * draw("noise", compared + m, q)
         outcomes = y[:, None].astype(np.float32)

@@ -55,7 +55,7 @@ def test_everything_that_determines_a_model_is_in_its_name(training, pictures, s
 def test_a_network_of_its_own_keeps_its_name():
     """Pinned: models stored before adapters existed are still found."""
     digits = recipe("digits")
-    examples = Examples(seeds.stream(0, "test pictures").integers(0, 256, size=(10, 8, 8, 1), dtype=np.uint8))
+    examples = Examples(seeds.generator(0, "test pictures").integers(0, 256, size=(10, 8, 8, 1), dtype=np.uint8))
     training = Training(Network(digits.model), digits.training, 3, np.array([True, False] * 5))
     assert training.name(examples) == "8b08b80cc280e6d7a51017bbb4e4891d"
 

@@ -168,10 +168,10 @@ def test_steps_are_adamw_on_the_clipped_gradient_of_the_models_own_loss(smallest
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     pixels = torch.as_tensor(examples.pixels())
     for step, part in enumerate((0.0, 1.0, 0.5)):  # warm-up of ⌈0.3⌉ = 1 step, then half a cosine over two
-        random = seeds.stream(2, "training", step)
+        random = seeds.generator(2, "training", step)
         t = torch.as_tensor(random.integers(0, 1000, size=4))
         noise = torch.as_tensor(random.standard_normal((4, 1, 8, 8), dtype=np.float32))
-        x = pixels[seeds.stream(2, "order", step).permutation(4)]
+        x = pixels[seeds.generator(2, "order", step).permutation(4)]
         loss = (module(schedule.noised(x, noise, t), t).sample - schedule.target(x, noise, t)).square().mean()
         optimizer.zero_grad()
         loss.backward()

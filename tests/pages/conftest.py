@@ -21,7 +21,7 @@ def make(tmp_path):
     """Write a run folder; whatever is not given is drawn at random, the same each time."""
 
     def write(name="run", q=6, n=40, size=8, channels=1, **changes):
-        draw = seeds.stream(0, "test", "report")
+        draw = seeds.generator(0, "test", "report")
         arrays = {
             "train_images": draw.integers(0, 256, (n, size, size, channels), np.uint8),
             "train_rows": np.arange(n),

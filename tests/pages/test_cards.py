@@ -72,7 +72,7 @@ def test_a_long_prompt_is_cut_where_pictures_are_small_and_whole_in_its_title(ma
 
 
 def test_each_distinct_picture_is_embedded_once(make):
-    images = np.repeat(seeds.stream(0, "few").integers(0, 256, (5, 8, 8, 1), np.uint8), 8, axis=0)
+    images = np.repeat(seeds.generator(0, "few").integers(0, 256, (5, 8, 8, 1), np.uint8), 8, axis=0)
     page = report([make(train_images=images, query_images=images[:6])]).read_text()
     assert page.count("data:image/png") == 5
 
@@ -129,7 +129,7 @@ def test_self_influence_shows_the_extremes(make):
 
 
 def test_agreement_is_spearmans_correlation_with_ties_and_the_shared_first_ten():
-    draw = seeds.stream(0, "agree")
+    draw = seeds.generator(0, "agree")
     a, b = (draw.integers(0, 9, (4, 50)).astype(np.float32) for _ in range(2))
     scores = [Scores(v, tuple("abcd"), tuple(map(str, range(50))), v[0]) for v in (a, b)]
     correlation, shared = agreement(*scores)

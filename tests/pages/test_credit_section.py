@@ -20,7 +20,7 @@ def charted(page):
 
 
 def test_shares_are_the_mean_over_generated_pictures_with_the_largest_first(make):
-    runs = [make(name, title=name, scores=seeds.stream(i, "s").random((6, 40), np.float32)) for i, name in enumerate("ab")]
+    runs = [make(name, title=name, scores=seeds.generator(i, "s").random((6, 40), np.float32)) for i, name in enumerate("ab")]
     for run, chart in zip(runs, charted(report(runs).read_text()), strict=True):
         expected = open_run(run).scores.credit(np.arange(40) % 3).mean([3, 4, 5])
         assert list(chart) == [share.group for share in expected]
@@ -32,7 +32,7 @@ def test_shares_are_the_mean_over_generated_pictures_with_the_largest_first(make
 
 def test_only_a_bar_beyond_what_chance_gives_is_coloured(make):
     """With names dealt at random none need be; a group that has all the score is."""
-    scores = seeds.stream(0, "s").random((6, 40), np.float32) * np.where(np.arange(40) % 4, 0.01, 1).astype(np.float32)
+    scores = seeds.generator(0, "s").random((6, 40), np.float32) * np.where(np.arange(40) % 4, 0.01, 1).astype(np.float32)
     page = report([make(scores=scores, train_labels=np.arange(40) % 4)]).read_text()
     coloured = re.findall(r'title="(\d)">\d</th><td class="chart"><svg class="bar credit above"', page)
     assert coloured == ["0"] and page.count('<svg class="bar credit"') == 3

@@ -45,7 +45,7 @@ began = time.monotonic()
 assert os.waitpid(child("whole"), 0)[1] == 0
 took = time.monotonic() - began
 build.outcome = counted
-moments = seeds.stream(0, "kills").uniform(0, 0.1 * took, size=kills)
+moments = seeds.generator(0, "kills").uniform(0, 0.1 * took, size=kills)
 killed = 0
 for moment in moments:
     pid = child("killed")

@@ -58,7 +58,7 @@ def test_a_group_is_kept_whole_or_not_at_all(labelled):
 
 def test_halves_are_those_of_the_stream_of_their_row(labelled):
     expected = np.zeros(31, bool)
-    expected[seeds.stream(0, "subset", 3).permutation(31)[:16]] = True  # round(15.5) = 16
+    expected[seeds.generator(0, "subset", 3).permutation(31)[:16]] = True  # round(15.5) = 16
     assert np.array_equal(draw_subsets("half", 4, labelled)[3], expected)
 
 

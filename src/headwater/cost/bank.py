@@ -173,7 +173,7 @@ def _works(model: Denoiser, device: str) -> dict[str, Callable[[int], None]]:
 
 def _random(model: Denoiser) -> Examples:
     """Random pictures, or latents, with the labels and prompts that the model takes."""
-    random, (c, h, w) = seeds.stream(0, "plan"), model.pictures
+    random, (c, h, w) = seeds.generator(0, "plan"), model.pictures
     images = random.integers(0, 256, size=(MOST, h, w, c), dtype=np.uint8)
     latents = None if model.latent is None else random.standard_normal((MOST, *model.shape), dtype=np.float32)
     labels = None if model.classes is None else np.arange(MOST) % model.classes

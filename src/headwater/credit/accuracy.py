@@ -60,7 +60,7 @@ def wilson(hits: int, m: int) -> tuple[float, float]:
 def _by_chance(credit: Credit, row: int, group: int, deals: int) -> float:
     """How often `group` leads with the names dealt out at random, by a stream named after the scores."""
     gains: Float64[np.ndarray, " n"] = np.sort(np.maximum(credit.values[row], 0)).astype(np.float64)
-    stream = seeds.stream(0, "credit", "right", hashlib.blake2b(gains.tobytes(), digest_size=12).hexdigest())
+    stream = seeds.generator(0, "credit", "right", hashlib.blake2b(gains.tobytes(), digest_size=12).hexdigest())
     step = max(1, BLOCK // len(credit.groups))
     parts = (dealt(gains[None], credit.images, stream, min(step, deals - i))[:, :, 0] for i in range(0, deals, step))
     return sum(int((sums.argmax(axis=1) == group).sum()) for sums in parts) / deals

@@ -87,7 +87,7 @@ class Credit:
         shares, none = self.share[rows], np.full((1, len(self.groups)), np.nan)
         if not len(rows):
             return self._ranked(net, none[0], none, none)
-        chance = dealt(self._weights(rows)[None], self.images, seeds.stream(0, "credit", "dealt"))[:, :, 0]
+        chance = dealt(self._weights(rows)[None], self.images, seeds.generator(0, "credit", "dealt"))[:, :, 0]
         return self._ranked(net, shares.mean(axis=0), _means(shares) if len(rows) > 1 else none, chance)
 
     def of(self, query: int) -> list[Share]:
@@ -120,7 +120,7 @@ class Credit:
     def _each(self, rows: Int64[np.ndarray, " c"]) -> Iterator[list[Share]]:
         weights = _portions(np.maximum(self.values[rows], 0).astype(np.float64))
         drawn = _portions(_resampled(weights, self.member, self.images))
-        chance = dealt(weights, self.images, seeds.stream(0, "credit", "dealt"))
+        chance = dealt(weights, self.images, seeds.generator(0, "credit", "dealt"))
         for place, row in enumerate(rows.tolist()):
             if np.isfinite(self.share[row, 0]):
                 samples = drawn[:, :, place]
@@ -196,7 +196,7 @@ def _resampled(
     """
     order = np.lexsort((gains, np.broadcast_to(member, gains.shape)))
     size, first = np.repeat(images, images), np.repeat(_starts(images), images)
-    stream = seeds.stream(0, "bootstrap", "credit", "images")
+    stream = seeds.generator(0, "bootstrap", "credit", "images")
     picks = (first + (stream.random((count, len(member))) * size).astype(np.int64) for count in _chunks(RESAMPLES, len(member)))
     return _sums(np.take_along_axis(gains, order, axis=1), picks, images)
 

@@ -55,7 +55,7 @@ def squares(
     height = fit if rows is None else max(group, rows // group * group)
     total = SquareSums(basis, layers, fisher)
     n = len(examples) * fisher.draws.count // fisher.rows
-    signs = seeds.stream(fisher.seed, "signs", examples.fingerprint).integers(0, 2, n) * 2 - 1 if group > 1 else np.ones(n)
+    signs = seeds.generator(fisher.seed, "signs", examples.fingerprint).integers(0, 2, n) * 2 - 1 if group > 1 else np.ones(n)
     start = 0
     for batch in gradient_passes(model, examples, fisher, height, group):
         u = len(batch.ids)

@@ -47,7 +47,7 @@ def celeba(split: str = "train", *, resize: int | None = None) -> Examples:
     part = _from_folder(root, split, size) if root else _from_hub(split, size)
     rows = np.arange(len(part.ids))
     if split in COUNTS:
-        rows = seeds.stream(0, "celeba", split).permutation(rows)[: COUNTS[split]]
+        rows = seeds.generator(0, "celeba", split).permutation(rows)[: COUNTS[split]]
     return part.examples(rows, GROUPS)
 
 

@@ -19,6 +19,6 @@ def digits(split: str = "train") -> Examples:
         raise unknown("split of digits", split, SPLITS)
     path = Path(sklearn.__file__).parent / "datasets" / "data" / "digits.csv.gz"
     table = np.loadtxt(path, delimiter=",", dtype=np.int64)
-    rows = seeds.stream(0, "digits").permutation(len(table))[SPLITS[split]]
+    rows = seeds.generator(0, "digits").permutation(len(table))[SPLITS[split]]
     images = np.rint(table[rows, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     return Examples(images, ids=tuple(f"digit-{row:04d}" for row in rows), labels=table[rows, -1])

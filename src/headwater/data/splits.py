@@ -49,10 +49,10 @@ class DataSet:
         if stretch is None:
             return part.examples(np.arange(len(part.ids)), self.classes)
         drawn = [self._stretch(part, name, group, *stretch) for group in self.classes]
-        rows = seeds.stream(0, self.name, split, "order").permutation(np.concatenate(drawn))
+        rows = seeds.generator(0, self.name, split, "order").permutation(np.concatenate(drawn))
         return part.examples(rows, self.classes)
 
     def _stretch(self, part: LazySplit, name: str, group: str, start: float, stop: float) -> Int64[np.ndarray, " b"]:
         rows = np.flatnonzero(part.groups == group)
-        rows = seeds.stream(0, self.name, name, group).permutation(rows)
+        rows = seeds.generator(0, self.name, name, group).permutation(rows)
         return rows[int(len(rows) * start) : int(len(rows) * stop)]

@@ -76,7 +76,7 @@ class Draws:
             return np.arange(K, dtype=np.int64) * T // K
         if self.strategy == "cumulative":
             return np.arange(K, dtype=np.int64)
-        random = seeds.stream(self.seed, "timesteps", content)
+        random = seeds.generator(self.seed, "timesteps", content)
         if self.strategy == "random":
             return random.integers(0, T, size=K)
         edges = np.arange(K + 1, dtype=np.int64) * T // K

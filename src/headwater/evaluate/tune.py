@@ -35,7 +35,7 @@ def setting_grid(fields: Mapping[str, Sequence[Any]]) -> list[Setting]:
 
 def query_halves(queries: Bool[np.ndarray, " q"]) -> tuple[Bool[np.ndarray, " q"], Bool[np.ndarray, " q"]]:
     """The chosen queries in two halves, by a shuffle of a named stream."""
-    rows = seeds.stream(0, "halves").permutation(np.flatnonzero(queries))
+    rows = seeds.generator(0, "halves").permutation(np.flatnonzero(queries))
     first = np.zeros_like(queries)
     first[rows[: len(rows) // 2]] = True
     return first, queries & ~first

@@ -64,7 +64,7 @@ class Dense:
 
     def rows(self, block: int, count: int) -> Float[np.ndarray, "count k"]:
         """The first `count` rows of √k·Rᵀ in a block."""
-        random = seeds.stream(self.seed, self.entries, self.k, block)
+        random = seeds.generator(self.seed, self.entries, self.k, block)
         if self.entries == "gaussian":
             return random.standard_normal((count, self.k), dtype=np.float32)
         bits = np.unpackbits(np.frombuffer(random.bytes(count * -(-self.k // 8)), np.uint8).reshape(count, -1), axis=1)
@@ -119,13 +119,13 @@ class Sparse:
 
 @lru_cache(maxsize=64)
 def _offsets(seed: int, k: int, nonzeros: int, s: int, part: int, count: int) -> Int64[np.ndarray, " count"]:
-    return seeds.stream(seed, "sparse offsets", k, nonzeros, s).integers(0, part, size=count)
+    return seeds.generator(seed, "sparse offsets", k, nonzeros, s).integers(0, part, size=count)
 
 
 @lru_cache(maxsize=2048)
 def _signs(seed: int, k: int, nonzeros: int, s: int, block: int) -> Int8[np.ndarray, " w"]:
     """The signs of one block of SIGNS coordinates, cached because every batch needs them."""
-    bits = seeds.stream(seed, "sparse signs", k, nonzeros, s, block).bytes(SIGNS // 8)
+    bits = seeds.generator(seed, "sparse signs", k, nonzeros, s, block).bytes(SIGNS // 8)
     return np.unpackbits(np.frombuffer(bits, np.uint8)).view(np.int8) * np.int8(2) - np.int8(1)
 
 
@@ -157,7 +157,7 @@ class TwoSided:
         """One side's random matrix `[min(side, length), length]`, of the stream called `name`."""
         if length <= side:
             return np.eye(length, dtype=np.float32)
-        normal = seeds.stream(self.seed, "two-sided", *name).standard_normal((length, side))
+        normal = seeds.generator(self.seed, "two-sided", *name).standard_normal((length, side))
         directions, triangle = np.linalg.qr(normal)
         rows = (directions * np.sign(np.diag(triangle))).T  # with this sign the directions are uniform
         return (rows * (length / side) ** 0.5).astype(np.float32)

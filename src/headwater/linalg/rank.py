@@ -48,7 +48,7 @@ def spearman_resampled(
 
 def resamples(size: int, count: int, *name: str) -> Int64[np.ndarray, "r m"]:
     """`count` bootstrap samples of 0 … size−1, `[count, size]`, of the stream called `name`."""
-    return seeds.stream(0, "bootstrap", *name).integers(0, size, size=(count, size))
+    return seeds.generator(0, "bootstrap", *name).integers(0, size, size=(count, size))
 
 
 def interval(mean: float, samples: Float[np.ndarray, " r"]) -> Interval:

@@ -211,7 +211,7 @@ def _batches(keep: np.ndarray, batch: int, seed: int, first: int, total: int) ->
     """(step, rows): an epoch in an order drawn for all images, restricted to the kept ones; the last batch short."""
     step, epoch = 0, 0
     while step < total:
-        order = seeds.stream(seed, "order", epoch).permutation(len(keep))
+        order = seeds.generator(seed, "order", epoch).permutation(len(keep))
         rows = order[keep[order]]
         for start in range(0, len(rows), batch):
             if first <= step < total:
@@ -222,7 +222,7 @@ def _batches(keep: np.ndarray, batch: int, seed: int, first: int, total: int) ->
 
 def _noise(x: Tensor, T: int, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor]:
     """Timesteps and noise of one step, drawn for a full batch: slot b does not depend on the batch's size."""
-    random = seeds.stream(seed, "training", step)
+    random = seeds.generator(seed, "training", step)
     t = random.integers(0, T, size=batch)[: len(x)]
     noise = random.standard_normal((batch, *x.shape[1:]), dtype=np.float32)[: len(x)]
     return torch.as_tensor(t, device=x.device), torch.as_tensor(noise, device=x.device)

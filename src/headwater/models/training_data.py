@@ -28,7 +28,7 @@ class Material:
         rows = rows.to(self.x.device)
         x, deviation = self.x[rows], None if self.deviation is None else self.deviation[rows]
         if flips:
-            coins = seeds.stream(seed, "flips", step).integers(0, 2, size=len(x)).astype(bool)
+            coins = seeds.generator(seed, "flips", step).integers(0, 2, size=len(x)).astype(bool)
             coin = torch.as_tensor(coins, device=x.device)[:, None, None, None]
             if self.mirrored is None:
                 x = torch.where(coin, x.flip(-1), x)
@@ -37,7 +37,7 @@ class Material:
                 deviation = None if deviation is None else torch.where(coin, self.mirrored[1][rows], deviation)
         if deviation is None:
             return x
-        noise = seeds.stream(seed, "posterior", step).standard_normal(tuple(x.shape), dtype=np.float32)
+        noise = seeds.generator(seed, "posterior", step).standard_normal(tuple(x.shape), dtype=np.float32)
         return x + deviation * torch.as_tensor(noise, device=x.device)
 
     def condition(self, rows: Int64[Tensor, " b"]) -> Condition:

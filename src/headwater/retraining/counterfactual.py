@@ -116,7 +116,7 @@ def _draw_queries(bank: Bank, rows: Sequence[Mapping[str, int]], count: int) -> 
             f"The runs share {len(common)} of the bank's generated queries; expected at least {count}.",
             hint=f"Make the runs with --query {bank.folder}/queries.npz.",
         )
-    return sorted(seeds.stream(0, "counterfactual").permutation(common)[:count].tolist())
+    return sorted(seeds.generator(0, "counterfactual").permutation(common)[:count].tolist())
 
 
 def remove(counterfactual: Counterfactual, folder: Path, workplace: Workplace) -> Iterator[tuple[int, int]]:

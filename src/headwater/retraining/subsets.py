@@ -73,7 +73,7 @@ def draw_subsets(
     for i in range(count):
         for attempt in range(ATTEMPTS):
             name = (family, i) if attempt == 0 else (family, i, attempt)
-            row = SCHEMES[scheme](seeds.stream(0, *name), examples, part)
+            row = SCHEMES[scheme](seeds.generator(0, *name), examples, part)
             if row.tobytes() not in taken:
                 break
         else:
