@@ -1,8 +1,7 @@
 """Draw docs/architecture.svg: the package's rooms and nouns in the order of its layers contract.
 
-Run: python docs/architecture.py [--check]. The order is read from pyproject.toml, the sentence of a room from its docstring.
-`--check` writes nothing and fails where the picture is out of date.
-"""
+Run: python docs/architecture.py [--check]. The order is read from pyproject.toml, the sentence of a room from
+its docstring. `--check` writes nothing and fails where the picture is out of date."""
 
 import ast
 import re
@@ -20,7 +19,8 @@ PICTURE = ROOT / "docs" / "architecture.svg"
 WIDTH, HEIGHT, GAP = 1000, 64, 14
 
 SVG = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ width }} {{ height }}" font-family="system-ui, sans-serif" role="img">
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ width }} {{ height }}" font-family="sans-serif"
+     role="img">
 <title>The rooms of headwater: each imports only those below it</title>
 <style>
 rect { fill: #f4f1ea; stroke: #8a8170; rx: 6 } .noun rect { fill: #e6eef2; stroke: #5d7f8e }
@@ -53,7 +53,9 @@ class Box(NamedTuple):
 
 def layers() -> list[list[str]]:
     """The names in every layer, the highest first."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     (contract,) = (contract for contract in contracts if contract["type"] == "layers")
     return [layer.split(" | ") for layer in contract["layers"]]
 
@@ -61,7 +63,9 @@ def layers() -> list[list[str]]:
 def sentence(name: str) -> str:
     """The first sentence of a room's or noun's docstring."""
     folder = PACKAGE / name
-    text = ast.get_docstring(ast.parse((folder / "__init__.py" if folder.is_dir() else PACKAGE / f"{name}.py").read_text()))
+    text = ast.get_docstring(
+        ast.parse((folder / "__init__.py" if folder.is_dir() else PACKAGE / f"{name}.py").read_text())
+    )
     return re.split(r"(?<=\.)\s", " ".join((text or "").split()), maxsplit=1)[0].replace("`", "")
 
 
@@ -72,7 +76,10 @@ def wrapped(text: str, columns: int, rows: int = 2) -> list[str]:
         if lines[-1] and len(lines[-1]) + len(word) + 1 > columns:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
-    return [*lines[: rows - 1], *([lines[rows - 1] + " …" * (len(lines) > rows)] if len(lines) >= rows else [])]
+    return [
+        *lines[: rows - 1],
+        *([lines[rows - 1] + " …" * (len(lines) > rows)] if len(lines) >= rows else []),
+    ]
 
 
 def boxes(rows: Sequence[Sequence[str]]) -> list[Box]:
@@ -95,7 +102,10 @@ def picture(rows: Sequence[Sequence[str]]) -> str:
         "height": GAP + len(rows) * (HEIGHT + GAP),
         "box_height": HEIGHT,
     }
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(SVG).render(values) + "\n"
+    return (
+        jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(SVG).render(values)
+        + "\n"
+    )
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """A bank of your own: retrain a model on halves of your pictures, and see which method predicts the outcomes.
 
-Run: python examples/own_bank.py [DIR]. Six halves of 60 digits and a tiny network, so that it ends in seconds; a real bank has 64
-halves or more (`headwater bank build --help`), and `headwater plan` says what it will cost. Run again, it goes on where it stopped.
-"""
+Run: python examples/own_bank.py [DIR]. Six halves of 60 digits and a tiny network, so that it ends in
+seconds; a real bank has 64 halves or more (`headwater bank build --help`), and `headwater plan` says what it
+will cost. Run again, it goes on where it stopped."""
 
 import sys
 from dataclasses import replace

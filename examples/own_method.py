@@ -1,8 +1,8 @@
-"""A method of your own: a frozen dataclass with fit, score, self_scores and resolved, judged by the digits bank.
+"""A method of your own: a frozen dataclass with fit, score, self_scores and resolved, judged by the digits
+bank.
 
-Run: python examples/own_method.py. From the command line: headwater attribute --method own_method:Brightness, with this folder on
-PYTHONPATH.
-"""
+Run: python examples/own_method.py. From the command line: headwater attribute --method own_method:Brightness,
+with this folder on PYTHONPATH."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +28,9 @@ class Brightness:
 
     power: float = 1.0
 
-    def fit(self, model: headwater.Denoiser | None, train: headwater.Examples, store: FeatureStore) -> Float[np.ndarray, " n"]:
+    def fit(
+        self, model: headwater.Denoiser | None, train: headwater.Examples, store: FeatureStore
+    ) -> Float[np.ndarray, " n"]:
         """The index: the brightness of every training image."""
         return brightness(train)
 

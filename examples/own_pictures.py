@@ -1,7 +1,7 @@
 """Your own pictures: train a small model on a folder, make new pictures, and trace them back to the folder.
 
-Run: python examples/own_pictures.py [FOLDER]. Without a folder, handwritten digits are written into one: one subfolder per class.
-"""
+Run: python examples/own_pictures.py [FOLDER]. Without a folder, handwritten digits are written into one: one
+subfolder per class."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Shapes and types are checked while the tests run. Below: toys that every test shares, small enough for one slow core."""
+"""Shapes and types are checked while the tests run. Below: toys that every test shares, small enough for one
+slow core."""
 
 import hashlib
 import os
@@ -18,7 +19,8 @@ sys.modules["checker"] = types.ModuleType("checker")
 sys.modules["checker"].check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 jaxtyping.install_import_hook("headwater", "checker.check")  # before the first import of headwater
 
-# What numba keeps of a function it knows by that function's file alone: here by all files that may be compiled into it.
+# What numba keeps of a function it knows by that function's file alone: here by all files that may be
+# compiled into it.
 SOURCES = sorted((Path(__file__).parents[1] / "src" / "headwater" / "patches" / "compiled").glob("*.py"))
 STATE = hashlib.blake2b(b"".join(path.read_bytes() for path in SOURCES), digest_size=6).hexdigest()
 os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "numba" / STATE)
@@ -50,7 +52,8 @@ CONFIG = {
 
 @pytest.fixture(scope="session")
 def config():
-    """Keyword arguments of the smallest UNet2DModel that has every kind of layer: convolutions, norms, attention."""
+    """Keyword arguments of the smallest UNet2DModel that has every kind of layer: convolutions, norms,
+    attention."""
     return dict(CONFIG)
 
 
@@ -63,7 +66,8 @@ def smallest(config):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A tiny Denoiser, in float64 by default; `classes` makes it class-conditional, `changes` another network."""
+    """A tiny Denoiser, in float64 by default; `classes` makes it class-conditional, `changes` another
+    network."""
     torch = pytest.importorskip("torch", reason="a model needs torch")
     from headwater.diffusion.schedule import linear
     from headwater.models import unet
@@ -71,7 +75,9 @@ def tiny():
     def make(dtype=torch.float64, classes=None, prediction="epsilon", seed=0, **changes):
         labelled = {} if classes is None else {"num_class_embeds": classes}
         model = unet.new(CONFIG | labelled | changes, seed, linear(prediction=prediction))
-        return unet.of_module(torch.nn.Module.to(model.module, dtype), model.schedule)  # diffusers' own .to() warns
+        return unet.of_module(
+            torch.nn.Module.to(model.module, dtype), model.schedule
+        )  # diffusers' own .to() warns
 
     return make
 
@@ -91,10 +97,11 @@ def pictures():
 
 @pytest.fixture(scope="session")
 def small_files():
-    """A block within which no file may grow beyond this many bytes: what a full disk does (errno EFBIG, not ENOSPC).
+    """A block within which no file may grow beyond this many bytes: what a full disk does (errno EFBIG, not
+    ENOSPC).
 
-    A block, and not the fixture: pytest's own output may be such a file, and a limit would still hold when pytest writes to it.
-    """
+    A block, and not the fixture: pytest's own output may be such a file, and a limit would still hold when
+    pytest writes to it."""
 
     @contextmanager
     def block(size):
@@ -122,7 +129,9 @@ def _cut(picture: np.ndarray, patch: int, row: int, column: int) -> tuple[np.nda
     return np.pad(picture, around)[window], np.pad(np.ones_like(picture[:1]), around)[window]
 
 
-def _distances(x: np.ndarray, picture: np.ndarray, patch: int, coarse: bool, a: tuple[int, int]) -> list[float]:
+def _distances(
+    x: np.ndarray, picture: np.ndarray, patch: int, coarse: bool, a: tuple[int, int]
+) -> list[float]:
     """From the patch of x at window a to every patch that reaches as far over the edges."""
     (query, mask), pad = _cut(x, patch, *a), (patch - 1) // 2
     distances = []

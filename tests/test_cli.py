@@ -1,4 +1,5 @@
-"""The command line: what it writes, and what bad input gets. One paragraph, exit code 2, no traceback, nothing half-written."""
+"""The command line: what it writes, and what bad input gets. One paragraph, exit code 2, no traceback,
+nothing half-written."""
 
 import json
 import resource
@@ -65,9 +66,15 @@ def files(tmp_path_factory) -> Path:
     """A small model, twelve training images and four queries."""
     folder = tmp_path_factory.mktemp("files")
     unet.save_pipeline(unet.new(unet.configuration("digits", **SMALL), seed=0), folder / "model")
-    unet.save_pipeline(unet.new(unet.configuration("digits", **SMALL, num_class_embeds=3), seed=0), folder / "conditional")
+    unet.save_pipeline(
+        unet.new(unet.configuration("digits", **SMALL, num_class_embeds=3), seed=0), folder / "conditional"
+    )
     random = np.random.Generator(np.random.Philox(1))
-    np.savez(folder / "train.npz", images=random.integers(0, 256, (12, 8, 8), dtype=np.uint8), labels=np.arange(12) % 3)
+    np.savez(
+        folder / "train.npz",
+        images=random.integers(0, 256, (12, 8, 8), dtype=np.uint8),
+        labels=np.arange(12) % 3,
+    )
     np.savez(folder / "query.npz", images=random.integers(0, 256, (4, 8, 8), dtype=np.uint8))
     np.savez(folder / "large.npz", images=random.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8))
     return folder
@@ -85,7 +92,9 @@ def attribute(files):
             "method": "d-trak",
             "out": "run",
         } | changes
-        named = [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
+        named = [
+            word for name, value in options.items() if value is not None for word in (f"--{name}", value)
+        ]
         return ["attribute", *named, *(FAST if options["method"] not in ("random", "pixel") else ())]
 
     return words
@@ -120,17 +129,25 @@ def test_the_same_settings_resume_and_others_need_force(command, refused, attrib
 def test_the_seed_option_is_the_seed_field(command, attribute, tmp_path):
     command(*attribute(seed=3, out="a"))
     command(*attribute(out="b"), "--set", "seed=3")
-    np.testing.assert_array_equal(np.load(tmp_path / "a" / "scores.npy"), np.load(tmp_path / "b" / "scores.npy"))
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "a" / "scores.npy"), np.load(tmp_path / "b" / "scores.npy")
+    )
 
 
-def test_features_kept_as_float16_take_half_the_space_and_record_their_error(command, attribute, refused, tmp_path):
+def test_features_kept_as_float16_take_half_the_space_and_record_their_error(
+    command, attribute, refused, tmp_path
+):
     command(*attribute(out="a"))
     before = {path: path.stat().st_size for path in (tmp_path / "store").rglob("rows-*.npy")}
     command(*attribute(out="b"), "--store-dtype", "float16")
     after = [path for path in (tmp_path / "store").rglob("rows-*.npy") if path not in before]
     header = 128
-    assert sorted(2 * (p.stat().st_size - header) for p in after) == sorted(size - header for size in before.values())
-    assert all(0 < json.loads(path.with_suffix(".json").read_text())["relative_error"] < 2**-11 for path in after)
+    assert sorted(2 * (p.stat().st_size - header) for p in after) == sorted(
+        size - header for size in before.values()
+    )
+    assert all(
+        0 < json.loads(path.with_suffix(".json").read_text())["relative_error"] < 2**-11 for path in after
+    )
     exact, near = (np.load(tmp_path / run / "scores.npy") for run in "ab")
     assert 0 < np.abs(near - exact).max() < 0.01 * np.abs(exact).max()
     assert "float32" in refused(*attribute(out="c"), "--store-dtype", "float61")
@@ -163,7 +180,17 @@ def test_every_measurement_runs(command, attribute, measurement):
 
 def test_a_sampled_path_can_be_attributed(command, attribute, files, tmp_path):
     code, out, _ = command(
-        "sample", files / "model", "--count", 3, "--seed", 0, "--out", "q.npz", "--sampler", "ddpm", "--trajectory"
+        "sample",
+        files / "model",
+        "--count",
+        3,
+        "--seed",
+        0,
+        "--out",
+        "q.npz",
+        "--sampler",
+        "ddpm",
+        "--trajectory",
     )
     assert (code, out.strip()) == (0, "q.npz")
     assert command(*attribute(query="q.npz"), "--set", "measurement=trajectory")[0] == 0
@@ -177,12 +204,28 @@ def test_train_sample_attribute_from_a_folder_of_images(command, tmp_path):
 
     for i in range(6):
         (tmp_path / "images" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((8, 8), 40 * i, np.uint8)).save(tmp_path / "images" / "ab"[i % 2] / f"{i}.png")
-    assert command("train", "--data", "images", "--out", "m", "--steps", 4, "--batch", 3, "--conditional")[0] == 0
+        Image.fromarray(np.full((8, 8), 40 * i, np.uint8)).save(
+            tmp_path / "images" / "ab"[i % 2] / f"{i}.png"
+        )
+    assert (
+        command("train", "--data", "images", "--out", "m", "--steps", 4, "--batch", 3, "--conditional")[0]
+        == 0
+    )
     assert len(list((tmp_path / "m" / "checkpoints").glob("step-*"))) == 4
     assert command("sample", "m", "--count", 2, "--steps", 3, "--out", "q.npz")[0] == 0
     code, _, err = command(
-        "attribute", "--model", "m", "--train", "images", "--query", "q.npz", "--method", "trak", "--out", "r", *FAST
+        "attribute",
+        "--model",
+        "m",
+        "--train",
+        "images",
+        "--query",
+        "q.npz",
+        "--method",
+        "trak",
+        "--out",
+        "r",
+        *FAST,
     )
     assert code == 0, err
 
@@ -208,7 +251,9 @@ def test_train_and_attribute_take_a_caption(command, classes):
     words = "--caption", "a {group}"
     code, _, err = command("train", "--data", "train", "--out", "m", "--steps", 4, "--batch", 2, *words)
     assert code == 0, err
-    code, _, err = command("attribute", "--train", "train", "--query", "query", "--method", "pixel", "--out", "run", *words)
+    code, _, err = command(
+        "attribute", "--train", "train", "--query", "query", "--method", "pixel", "--out", "run", *words
+    )
     assert code == 0, err
     assert "a b" in command("credit", "run", "--by", "prompt")[1]
 
@@ -221,7 +266,8 @@ def test_credit_by_label_of_a_fresh_run(command, attribute, refused):
     assert "have no prompts; they have label" in refused("credit", "run", "--by", "prompt")
 
 
-# ---- bad input ----------------------------------------------------------------------------------------------------------------
+# ---- bad input
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_model_folder(refused, attribute):
@@ -243,7 +289,9 @@ def test_a_file_that_is_no_image(refused, attribute, tmp_path):
 def test_a_caption_that_no_image_can_fill(refused, attribute, tmp_path):
     assert "Did you mean 'group'?" in refused(*attribute(caption="a {grup}"))
     assert "the images have no groups; they have {label} {id}" in refused(*attribute(caption="a {group}"))
-    assert "a bank has its own" in refused(*attribute(train=None, query=None, bank="digits", caption="a {label}"))
+    assert "a bank has its own" in refused(
+        *attribute(train=None, query=None, bank="digits", caption="a {label}")
+    )
     sweep = "tune", "--method", "random", "--bank", "digits", "--field", "seed", "--values", "1,2"
     assert "a bank has its own" in refused(*sweep, "--caption", "a {label}")
     assert "cannot be read" in refused("train", "--data", "digits", "--out", "m", "--caption", "a {label")
@@ -312,7 +360,17 @@ def test_a_misspelt_name_gets_the_right_one_offered(refused, attribute, change, 
 
 @pytest.mark.parametrize(
     "setting",
-    ["timesteps=0", "timesteps=2000", "k=-1", "k=wide", "damping=-1", "damping=big", "noises=0", "measurement=eta:2", "k"],
+    [
+        "timesteps=0",
+        "timesteps=2000",
+        "k=-1",
+        "k=wide",
+        "damping=-1",
+        "damping=big",
+        "noises=0",
+        "measurement=eta:2",
+        "k",
+    ],
 )
 def test_a_value_out_of_range_is_refused_with_what_was_expected(refused, attribute, setting):
     message = refused(*attribute(), "--set", setting)
@@ -339,7 +397,9 @@ def test_a_missing_model_for_a_method_that_needs_one(refused, attribute):
     assert "--model" in refused(*attribute(model=None))
 
 
-def test_a_full_disk_leaves_nothing_half_written_and_the_command_resumes(command, refused, attribute, tmp_path):
+def test_a_full_disk_leaves_nothing_half_written_and_the_command_resumes(
+    command, refused, attribute, tmp_path
+):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
     try:
@@ -391,7 +451,8 @@ def test_help_starts_in_under_a_second_of_work(words):
 
 
 def test_opening_a_reports_data_imports_no_torch():
-    code = "import sys, headwater.pages.page, headwater.evaluate.ground_truth, headwater.bank; print('torch' in sys.modules)"
+    modules = "headwater.pages.page, headwater.evaluate.ground_truth, headwater.bank"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -403,7 +464,10 @@ def test_the_python_example_of_the_readme_is_true(tmp_path, monkeypatch):
     bank = open_bank("digits")
     model = headwater.load(bank.folder / "model")
     scores = headwater.attribute(
-        model, bank.train.take(range(20)), bank.queries.take(range(2)), method=headwater.DTRAK(timesteps=2, k=16)
+        model,
+        bank.train.take(range(20)),
+        bank.queries.take(range(2)),
+        method=headwater.DTRAK(timesteps=2, k=16),
     )
     rows, values = scores.top(5)
     assert rows.shape == values.shape == (2, 5)
@@ -431,7 +495,9 @@ def test_runs_that_learned_from_a_number_of_subsets_are_compared_on_the_others(t
     bank = open_bank("digits")
     settings = {"subsets": list(range(30))}
     run(
-        Experiment("empirical-if", settings, bank.train, bank.queries, (), bank), tmp_path / "run", FeatureStore(tmp_path / "store")
+        Experiment("empirical-if", settings, bank.train, bank.queries, (), bank),
+        tmp_path / "run",
+        FeatureStore(tmp_path / "store"),
     )
     figures = of_run(tmp_path / "run", bank)
     assert figures.subsets == 34
@@ -476,4 +542,7 @@ def test_a_caption_beside_prompts_says_that_it_changes_nothing(tmp_path, capsys)
     write_examples(tmp_path / "x.npz", Examples(pictures, prompts=("a b", "c d")))
     found = read(str(tmp_path / "x.npz"), "queries", caption="an {id}")
     assert found.prompts == ("a b", "c d")
-    assert "The queries have prompts of their own, such as 'a b': the caption changes none" in capsys.readouterr().err
+    assert (
+        "The queries have prompts of their own, such as 'a b': the caption changes none"
+        in capsys.readouterr().err
+    )

@@ -67,7 +67,9 @@ def test_to_uint8_clips_and_rounds_to_the_nearest_level():
     assert to_uint8(pixels).ravel().tolist() == [0, 0, 0, 1, 255, 255]
 
 
-@pytest.mark.parametrize("rows", [[2, 0], np.array([2, 0]), np.array([True, False, True, False]), [-1]], ids=str)
+@pytest.mark.parametrize(
+    "rows", [[2, 0], np.array([2, 0]), np.array([True, False, True, False]), [-1]], ids=str
+)
 def test_take_picks_the_same_rows_of_every_column(pictures, rows):
     plain = pictures(4)
     columns = {

@@ -1,4 +1,5 @@
-"""Named randomness. The frozen values are the contract: a change here changes every stored feature and every bank."""
+"""Named randomness. The frozen values are the contract: a change here changes every stored feature and every
+bank."""
 
 import hashlib
 
@@ -7,7 +8,8 @@ import pytest
 
 from headwater import seeds
 
-FROZEN = [  # seed and name, hash of 64 bytes, hash of normal((5, 3)), its first, the first four of integers(0, 1000)
+# seed and name, hash of 64 bytes, hash of normal((5, 3)), its first, the first four of integers(0, 1000)
+FROZEN = [
     ((0, "noise", "a", 3, 0), "875cbc32ada9fd41", "a7d9a857edfcef06", -0.20474309, [715, 661, 477, 998]),
     ((0, "timesteps"), "871c427208f618c3", "cf7167b9e7d11f23", -1.4873103, [892, 83, 291, 691]),
     ((7, "weights"), "c6f6603c781c1ec0", "3c9711c6139928bd", 0.98814785, [661, 92, 483, 57]),

@@ -54,7 +54,9 @@ def test_without_ray_a_cluster_says_what_to_install(monkeypatch):
         list(Cluster("auto").work(np.multiply, 3, [1]))
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:port", "no.such.host.invalid:1"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:port", "no.such.host.invalid:1"]
+)
 def test_a_cluster_that_is_not_there_is_reported_at_once(address):
     pytest.importorskip("ray")
     start = time.monotonic()
@@ -95,7 +97,8 @@ def test_workers_end_with_their_parent_even_if_it_is_killed():
         "import operator, time, sys; from headwater.workers import Pool\n"
         "if __name__ == '__main__':\n"
         "    import threading, multiprocessing\n"
-        "    threading.Timer(2, lambda: print(*[c.pid for c in multiprocessing.active_children()], flush=True)).start()\n"
+        "    threading.Timer(2, lambda: print(*[c.pid for c in multiprocessing.active_children()], "
+        "flush=True)).start()\n"
         "    list(Pool(2).work(operator.call, time.sleep, [60, 60]))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)

@@ -33,12 +33,19 @@ def tokenizer(folder):
 
 def text_config(width, **changes):
     sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return CLIPTextConfig(vocab_size=54, max_position_embeddings=8, bos_token_id=52, eos_token_id=53, **sizes, **changes)
+    return CLIPTextConfig(
+        vocab_size=54, max_position_embeddings=8, bos_token_id=52, eos_token_id=53, **sizes, **changes
+    )
 
 
 def kl(channels=2):
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    sizes = {"block_out_channels": (8, 8), "latent_channels": channels, "norm_num_groups": 4, "sample_size": 16}
+    sizes = {
+        "block_out_channels": (8, 8),
+        "latent_channels": channels,
+        "norm_num_groups": 4,
+        "sample_size": 16,
+    }
     return AutoencoderKL(**blocks, **sizes, scaling_factor=0.3, shift_factor=0.1)
 
 
@@ -56,8 +63,12 @@ def stable(words):
         attention_head_dim=2,
     )
     parts = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1)
-    return StableDiffusionPipeline(kl(), CLIPTextModel(text_config(8)), tokenizer(words), unet, scheduler, **parts)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
+    return StableDiffusionPipeline(
+        kl(), CLIPTextModel(text_config(8)), tokenizer(words), unet, scheduler, **parts
+    )
 
 
 def latent():
@@ -73,7 +84,9 @@ def latent():
         attention_head_dim=4,
     )
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    vq = VQModel(**blocks, block_out_channels=(8, 8), latent_channels=2, norm_num_groups=4, num_vq_embeddings=16)
+    vq = VQModel(
+        **blocks, block_out_channels=(8, 8), latent_channels=2, norm_num_groups=4, num_vq_embeddings=16
+    )
     return LDMPipeline(vq, unet, DDIMScheduler(clip_sample=False))
 
 
@@ -111,4 +124,6 @@ def sd3(words):
     texts = [CLIPTextModelWithProjection(text_config(8, projection_dim=6)) for _ in range(2)]
     token = tokenizer(words)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    return StableDiffusion3Pipeline(transformer, scheduler, kl(), texts[0], token, texts[1], token, None, None)
+    return StableDiffusion3Pipeline(
+        transformer, scheduler, kl(), texts[0], token, texts[1], token, None, None
+    )

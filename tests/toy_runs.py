@@ -7,9 +7,25 @@ TRUTH = {
     "subsets": 64,
     "seeds": 2,
     "splits": {
-        "val": {"queries": 5, "lds": 0.31, "low": 0.28, "high": 0.34, "random": 0.0, "random_low": -0.03, "random_high": 0.03}
+        "val": {
+            "queries": 5,
+            "lds": 0.31,
+            "low": 0.28,
+            "high": 0.34,
+            "random": 0.0,
+            "random_low": -0.03,
+            "random_high": 0.03,
+        }
         | DETAILS,
-        "gen": {"queries": 5, "lds": 0.02, "low": -0.02, "high": 0.06, "random": 0.0, "random_low": -0.03, "random_high": 0.03}
+        "gen": {
+            "queries": 5,
+            "lds": 0.02,
+            "low": -0.02,
+            "high": 0.06,
+            "random": 0.0,
+            "random_low": -0.03,
+            "random_high": 0.03,
+        }
         | DETAILS,
     },
 }

@@ -1,7 +1,7 @@
 """headwater: which training images a diffusion model's picture came from.
 
-`attribute(model, train, queries, method=DTRAK())` gives `Scores`; see the README for ten lines that do something.
-"""
+`attribute(model, train, queries, method=DTRAK())` gives `Scores`; see the README for ten lines that do
+something."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -54,7 +54,9 @@ class Bank:
         """Measured outcomes of every subset and seed; NaN where a model is not trained yet."""
         name, known = "simple" if measurement == "loss" else measurement, measurements_in(self.folder)
         if name not in known:
-            raise DataError(f"The bank {self.folder} has no outcomes for '{name}'. It has: {', '.join(known)}.")
+            raise DataError(
+                f"The bank {self.folder} has no outcomes for '{name}'. It has: {', '.join(known)}."
+            )
         return read_npy(outcome_path(self.folder, name))[:, :, self._places]
 
     def finished(self, measurement: str = "simple") -> Float[np.ndarray, "m s q"]:
@@ -81,7 +83,9 @@ class Bank:
     @property
     def state(self) -> list[Any]:
         """A mark that differs between banks, and of one bank before and after it has grown."""
-        outcomes = hashlib.blake2b(read_npy(self.folder / "outcomes.npy").tobytes(), digest_size=8).hexdigest()
+        outcomes = hashlib.blake2b(
+            read_npy(self.folder / "outcomes.npy").tobytes(), digest_size=8
+        ).hexdigest()
         subsets = [subsets_checksum(self.subsets), self.compared]
         return [self.folder.name, int(self.done().sum()), self.queries.fingerprint, *subsets, outcomes]
 
@@ -140,7 +144,9 @@ def write_subsets(folder: Path, subsets: Bool[np.ndarray, "m n"]) -> None:
 
 def subsets_checksum(subsets: Bool[np.ndarray, "m n"]) -> str:
     """The checksum that `bank.json` keeps of the subsets."""
-    return hashlib.blake2b(np.packbits(subsets).tobytes() + str(subsets.shape).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(
+        np.packbits(subsets).tobytes() + str(subsets.shape).encode(), digest_size=8
+    ).hexdigest()
 
 
 def status(bank: Bank) -> list[str]:
@@ -168,11 +174,15 @@ def _check_whole(bank: Bank) -> None:
     folder, remedy = bank.folder, f"Run `headwater bank build {bank.folder}`"
     if bank.info.get("train") not in (None, bank.train.fingerprint):
         raise DataError(
-            f"{folder / 'train.npz'} does not hold the images that the bank was made from. Delete it.", hint=f"{remedy}."
+            f"{folder / 'train.npz'} does not hold the images that the bank was made from. Delete it.",
+            hint=f"{remedy}.",
         )
     right_size = bank.subsets.shape[1:] == (len(bank.train),)
     if bank.info.get("subsets") not in (None, subsets_checksum(bank.subsets)) or not right_size:
-        raise DataError(f"{folder / 'subsets.npy'} is damaged (its checksum is wrong).", hint=f"{remedy}: it writes them again.")
+        raise DataError(
+            f"{folder / 'subsets.npy'} is damaged (its checksum is wrong).",
+            hint=f"{remedy}: it writes them again.",
+        )
     if damaged := damaged_at_rest(folder):
         models = ", ".join(map(model_in_words, damaged[:3])) + " and more" * (len(damaged) > 3)
         raise DataError(

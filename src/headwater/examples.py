@@ -49,7 +49,8 @@ class Examples:
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != np.uint8:
             raise DataError(
-                f"Images are {self.images.dtype} {list(self.images.shape)}; expected uint8 [n, height, width, channels]."
+                f"Images are {self.images.dtype} {list(self.images.shape)}; expected uint8 [n, height, "
+                "width, channels]."
             )
         if len(self.images) == 0:
             raise DataError("There are no images; expected at least one.")
@@ -82,7 +83,8 @@ class Examples:
         """A content hash per image; equal pixels have equal hashes, so equal images share their draws."""
         form = str(self.images.shape[1:]).encode()
         return tuple(
-            hashlib.blake2b(form + image.tobytes(), digest_size=12).hexdigest() for image in np.ascontiguousarray(self.images)
+            hashlib.blake2b(form + image.tobytes(), digest_size=12).hexdigest()
+            for image in np.ascontiguousarray(self.images)
         )
 
     @cached_property
@@ -92,7 +94,9 @@ class Examples:
         if self.labels is not None:
             keys = tuple(f"{pixels}-{label}" for pixels, label in zip(keys, self.labels, strict=True))
         if self.text is not None:
-            words = (hashlib.blake2b(prompt.encode(), digest_size=8).hexdigest() for prompt in self.prompts or ())
+            words = (
+                hashlib.blake2b(prompt.encode(), digest_size=8).hexdigest() for prompt in self.prompts or ()
+            )
             keys = tuple(f"{key}-{word}" for key, word in zip(keys, words, strict=True))
         return keys
 
@@ -102,7 +106,9 @@ class Examples:
         if self.trajectory is None or self.trajectory_timesteps is None:
             return self.keys
         times = self.trajectory_timesteps.tobytes()
-        paths = (hashlib.blake2b(times + path.tobytes(), digest_size=12).hexdigest() for path in self.trajectory)
+        paths = (
+            hashlib.blake2b(times + path.tobytes(), digest_size=12).hexdigest() for path in self.trajectory
+        )
         return tuple(f"{key}-{path}" for key, path in zip(self.keys, paths, strict=True))
 
     @property
@@ -124,7 +130,8 @@ class Examples:
             return self.pixels()
         if self.latents is None:
             raise DataError(
-                "There are no latents to compare: they need a model with an auto-encoder. Give one, or use space=pixels."
+                "There are no latents to compare: they need a model with an auto-encoder. Give one, or use "
+                "space=pixels."
             )
         return self.latents
 
@@ -158,6 +165,8 @@ def to_uint8(pixels: Float32[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n h w
     """8-bit pictures from model units, clipped to [-1, 1] and rounded. Raises NonFiniteError for NaN."""
     if np.isnan(pixels).any():
         row = int(np.argmax(np.isnan(pixels).any(axis=(1, 2, 3))))
-        raise NonFiniteError(f"Picture {row} holds NaN: sampling diverged. Use float32, or check the model's weights.")
+        raise NonFiniteError(
+            f"Picture {row} holds NaN: sampling diverged. Use float32, or check the model's weights."
+        )
     levels = np.rint((np.clip(pixels, -1.0, 1.0) + 1.0) * 127.5)
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(0, 2, 3, 1))

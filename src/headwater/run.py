@@ -1,8 +1,8 @@
 """Run folders: one attribution on disk, written, opened, checked and compared. Numpy only.
 
-Files: `scores.npy` (float32 `[query, train]`), `self.npy` (float32 `[train]`), `regions.npz` (maps, of methods that have some),
-`pictures.npz` (all that a page shows of both sides), `run.json` (fields, versions, fingerprints; written last).
-"""
+Files: `scores.npy` (float32 `[query, train]`), `self.npy` (float32 `[train]`), `regions.npz` (maps, of
+methods that have some), `pictures.npz` (all that a page shows of both sides), `run.json` (fields, versions,
+fingerprints; written last)."""
 
 import json
 from collections import Counter
@@ -22,14 +22,25 @@ from headwater.examples import Examples
 from headwater.patches.regions import Regions, read_regions, write_regions
 from headwater.scores import Scores, top
 
-PICTURES = 2**26  # bytes of training pictures that a run folder keeps whole; of larger sets only those that a page shows
+PICTURES = (
+    2**26
+)  # bytes of training pictures that a run folder keeps whole; of larger sets only those that a page shows
 AGAIN = "Make the run again with --force."
-WORDS = ("train_ids", "train_groups", "train_prompts", "query_ids", "query_split", "query_groups", "query_prompts")
+WORDS = (
+    "train_ids",
+    "train_groups",
+    "train_prompts",
+    "query_ids",
+    "query_split",
+    "query_groups",
+    "query_prompts",
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """An open run: scores, the columns of both sides, and the training pictures that the folder keeps, by row."""
+    """An open run: scores, the columns of both sides, and the training pictures that the folder keeps, by
+    row."""
 
     folder: Path
     name: str
@@ -44,7 +55,8 @@ class Run:
 
     @property
     def signed(self) -> bool:
-        """Whether scores below 0 have a meaning: similarities have none, and the least similar is no opponent."""
+        """Whether scores below 0 have a meaning: similarities have none, and the least similar is no
+        opponent."""
         return bool(self.info.get("signed", self.scores.values.min() < 0))
 
 
@@ -66,7 +78,8 @@ def open_run(folder: Path) -> Run:
     unknown = self_scores.shape == (n,) and np.isnan(self_scores).all()  # of a method that cannot know them
     if values.shape != (q, n) or self_scores.shape != (n,) or not (unknown or np.isfinite(self_scores).all()):
         raise DataError(
-            f"The run in {folder} has scores {list(values.shape)} and self-influence {list(self_scores.shape)} for {q} queries "
+            f"The run in {folder} has scores {list(values.shape)} and self-influence "
+            f"{list(self_scores.shape)} for {q} queries "
             f"and {n} training images; expected [{q}, {n}] and [{n}], all finite.",
             hint=AGAIN,
         )
@@ -96,9 +109,13 @@ def first_queries(queries: Examples, count: int) -> list[int]:
 
 
 def distinguished(runs: Sequence[Run]) -> list[Run]:
-    """Runs with names of their own: those of one name add the fields in which they differ, or else their folders."""
+    """Runs with names of their own: those of one name add the fields in which they differ, or else their
+    folders."""
     alike = {name: [run for run in runs if run.name == name] for name in {run.name for run in runs}}
-    return [run if len(alike[run.name]) == 1 else replace(run, name=f"{run.name} ({_mark(run, alike[run.name])})") for run in runs]
+    return [
+        run if len(alike[run.name]) == 1 else replace(run, name=f"{run.name} ({_mark(run, alike[run.name])})")
+        for run in runs
+    ]
 
 
 def _mark(run: Run, alike: Sequence[Run]) -> str:
@@ -112,7 +129,8 @@ def _mark(run: Run, alike: Sequence[Run]) -> str:
 
 
 def _kept(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of `pictures.npz`, checked: those that a page needs exist, and arrays of one side have one length."""
+    """The arrays of `pictures.npz`, checked: those that a page needs exist, and arrays of one side have one
+    length."""
     twins = {"train_images": "train_rows", "train_labels": "train_ids", "query_images": "query_ids"}
     twins |= {f"query_{name}": "query_ids" for name in ("labels", "split", "groups", "prompts")}
     twins |= {f"train_{name}": "train_ids" for name in ("groups", "prompts")}
@@ -122,9 +140,13 @@ def _kept(path: Path) -> dict[str, np.ndarray]:
             raise DataError(f"{path} lacks `{name}` or `{twin}`; expected both.", hint=AGAIN)
         if name in have and len(have[name]) != len(have[twin]):
             raise DataError(
-                f"{path} has {len(have[name])} `{name}` and {len(have[twin])} `{twin}`; expected equally many.", hint=AGAIN
+                f"{path} has {len(have[name])} `{name}` and {len(have[twin])} `{twin}`; expected equally "
+                "many.",
+                hint=AGAIN,
             )
-    return {name: column.astype(np.int64) if name.endswith("labels") else column for name, column in have.items()}
+    return {
+        name: column.astype(np.int64) if name.endswith("labels") else column for name, column in have.items()
+    }
 
 
 def _queries(have: Mapping[str, np.ndarray], words: Mapping[str, tuple[str, ...]]) -> Examples:
@@ -137,7 +159,8 @@ def _within(rows: Int64[np.ndarray, "*_"], n: int) -> bool:
 
 
 def _regions(folder: Path, q: int, n: int, maps: bool) -> Regions | None:
-    """The maps of a run, checked against its queries and training images; `maps`: whether it must have some."""
+    """The maps of a run, checked against its queries and training images; `maps`: whether it must have
+    some."""
     regions = read_regions(folder / "regions.npz")
     if regions is None and maps:
         raise DataError(f"{folder} lacks regions.npz, which its run.json says it has.", hint=AGAIN)
@@ -149,15 +172,19 @@ def _regions(folder: Path, q: int, n: int, maps: bool) -> Regions | None:
 def check_same(a: Run, b: Run) -> None:
     """Refuse runs side by side that were not made from the same pictures."""
     common = a.pictures.keys() & b.pictures.keys()
-    train = a.scores.train_ids == b.scores.train_ids and all(np.array_equal(a.pictures[i], b.pictures[i]) for i in common)
+    train = a.scores.train_ids == b.scores.train_ids and all(
+        np.array_equal(a.pictures[i], b.pictures[i]) for i in common
+    )
     query = a.scores.query_ids == b.scores.query_ids and np.array_equal(a.queries.images, b.queries.images)
     shapes = a.scores.values.shape, b.scores.values.shape
     for axis, side, equal, images in ((1, "train", train, "training images"), (0, "query", query, "queries")):
         prints = [(run.info.get(side) or {}).get("fingerprint", "unknown") for run in (a, b)]
         if not equal or (prints[0] != prints[1] and "unknown" not in prints):
             raise DataError(
-                f"The run {b.folder} has other {images} than {a.folder}: {shapes[1][axis]:,} (fingerprint {prints[1]}) against "
-                f"{shapes[0][axis]:,} (fingerprint {prints[0]}). Expected the same, in the same order. Report them one by one."
+                f"The run {b.folder} has other {images} than {a.folder}: {shapes[1][axis]:,} (fingerprint "
+                f"{prints[1]}) against "
+                f"{shapes[0][axis]:,} (fingerprint {prints[0]}). Expected the same, in the same order. "
+                "Report them one by one."
             )
 
 
@@ -204,7 +231,9 @@ def _pictures(train: Examples, queries: Examples, scores: Scores, regions: Regio
     values, self_scores, rows = scores.values, scores.self_scores, np.arange(len(train))
     if train.images.nbytes > PICTURES:
         parts = [top([values], 50).rows, top([-values], 50).rows]
-        parts += [top([sign * self_scores[None]], 50).rows for sign in (1, -1) if np.isfinite(self_scores).all()]
+        parts += [
+            top([sign * self_scores[None]], 50).rows for sign in (1, -1) if np.isfinite(self_scores).all()
+        ]
         parts += [] if regions is None else [regions.images]
         rows = np.unique(np.concatenate([part.ravel() for part in parts]))
     columns: dict[str, Any] = {

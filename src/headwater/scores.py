@@ -37,7 +37,8 @@ class Scores:
         if len(bad):
             query, row = bad[0]
             raise NonFiniteError(
-                f"The score of query {self.query_ids[query]} and training image {self.train_ids[row]} is not finite."
+                f"The score of query {self.query_ids[query]} and training image {self.train_ids[row]} is not "
+                "finite."
             )
 
     def top(self, k: int = 10) -> Ranked:
@@ -83,13 +84,18 @@ def _merged(best: Ranked | None, values: Float32[np.ndarray, "q b"], start: int,
     rows, scores = [], []
     for q, row in enumerate(values):
         best_rows, best_values = (
-            (np.zeros(0, np.int64), np.zeros(0, np.float32)) if best is None else (best.rows[q], best.values[q])
+            (np.zeros(0, np.int64), np.zeros(0, np.float32))
+            if best is None
+            else (best.rows[q], best.values[q])
         )
         if len(best_values) == k:  # a later equal score does not displace an earlier one
             places = np.flatnonzero(row > best_values[-1])
         else:
             places = np.flatnonzero(row >= np.partition(row, -k)[-k]) if len(row) > k else np.arange(len(row))
-        all_rows, all_values = np.concatenate([best_rows, places + start]), np.concatenate([best_values, row[places]])
+        all_rows, all_values = (
+            np.concatenate([best_rows, places + start]),
+            np.concatenate([best_values, row[places]]),
+        )
         order = np.argsort(-all_values, kind="stable")[:k]
         rows.append(all_rows[order])
         scores.append(all_values[order])

@@ -62,7 +62,9 @@ class Pool:
         if not jobs:
             return
         context, existing = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
-        with ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin, initargs=(function, shared)) as pool:
+        with ProcessPoolExecutor(
+            self.workers, mp_context=context, initializer=_begin, initargs=(function, shared)
+        ) as pool:
             with _deaf_to_interrupts():
                 futures = {pool.submit(_job, job): job for job in jobs}
             try:
@@ -118,13 +120,17 @@ def _ray(address: str) -> Any:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
     except ImportError as error:
-        raise OptionError("A cluster needs Ray, which is not installed: pip install 'headwater[ray]'.") from error
+        raise OptionError(
+            "A cluster needs Ray, which is not installed: pip install 'headwater[ray]'."
+        ) from error
     if not ray.is_initialized():
         try:
             _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise OptionError(f"There is no Ray cluster at {address}: {error}. Start one with `ray start --head`.") from error
+            raise OptionError(
+                f"There is no Ray cluster at {address}: {error}. Start one with `ray start --head`."
+            ) from error
     return ray
 
 

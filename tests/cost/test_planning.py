@@ -27,7 +27,8 @@ from headwater.retraining.recipe import SIZES, DataSource, recipe
 
 
 def test_the_d_trak_bank_of_cifar_2_in_numbers():
-    """192 halves of 4,000 steps and 3 models of 8,000; each measured on 2,000 queries × 3,000 draws; 4 bytes a parameter."""
+    """192 halves of 4,000 steps and 3 models of 8,000; each measured on 2,000 queries × 3,000 draws; 4 bytes
+    a parameter."""
     counts = bank_counts(recipe("d-trak-cifar2"), 5000, 1000, 35_700_000)
     assert (counts.trainings, counts.steps) == (195, 192 * 4000 + 3 * 8000)
     assert counts.pictures == 192 * 200 * 2500 + 3 * 200 * 5000
@@ -44,7 +45,9 @@ def test_subsets_to_learn_from_are_counted_too():
 
 @pytest.mark.parametrize(("n", "steps", "batch"), [(10, 7, 4), (5, 3, 8), (12, 6, 4), (9, 1, 4)])
 def test_pictures_seen_are_those_of_the_batches(n, steps, batch):
-    assert pictures_seen(n, steps, batch) == sum(len(rows) for _, rows in _batches(np.ones(n, bool), batch, 0, 0, steps))
+    assert pictures_seen(n, steps, batch) == sum(
+        len(rows) for _, rows in _batches(np.ones(n, bool), batch, 0, 0, steps)
+    )
 
 
 def test_seconds_are_of_the_largest_number_that_fits_the_patience():
@@ -65,13 +68,23 @@ def test_a_plan_has_the_json_of_the_command_line():
     assert text[text.index('"seconds_a_picture"') :] == (
         '"seconds_a_picture": {"step": 1.0, "forward": 0.5, "gradient": 0.75, "draw": 0.25}, '
         '"hours": {"training": 3.0, "sampling": 2.0, "measuring": 1.0, "in_all": 4.0, "workers": 2}, '
-        '"peak_of_a_process": 7, "methods": {"pixel": {"train": 0, "query": 0, "train_forward": 0, "query_forward": 0, '
+        '"peak_of_a_process": 7, "methods": {"pixel": {"train": 0, "query": 0, "train_forward": 0, '
+        '"query_forward": 0, '
         '"seconds": 0.0, "bytes": 0}}}'
     )
     assert list(plan.as_json()["counts"]) == [
-        "trainings", "steps", "pictures", "sampling", "measuring", "parameters", "factors", "n", "queries", "bytes_of_models",
+        "trainings",
+        "steps",
+        "pictures",
+        "sampling",
+        "measuring",
+        "parameters",
+        "factors",
+        "n",
+        "queries",
+        "bytes_of_models",
         "bytes_of_bank",
-    ]  # fmt: skip
+    ]
 
 
 def test_a_method_costs_its_gradients_and_its_rows():
@@ -95,7 +108,9 @@ def test_the_cost_of_a_method_counts_its_passes(name, fields, passes, stored):
     counts, rates = bank_counts(recipe("digits"), 1000, 100, 10), Rates(1.0, 0.25, 0.5, 0.1, 0)
     train, query, train_forward, query_forward = passes
     expected = (1000 * train + 200 * query) * 0.5 + (1000 * train_forward + 200 * query_forward) * 0.25
-    assert cost(make(name, {"k": 512} | fields), counts, rates) == Cost(*passes, expected, 4 * 1200 * 512 * stored)
+    assert cost(make(name, {"k": 512} | fields), counts, rates) == Cost(
+        *passes, expected, 4 * 1200 * 512 * stored
+    )
 
 
 def test_a_plan_times_this_machine_and_prints_every_part(smallest, monkeypatch):
@@ -108,7 +123,12 @@ def test_a_plan_times_this_machine_and_prints_every_part(smallest, monkeypatch):
     plan = plan_bank(bank_recipe, {"data": 1000, "held_out": 100}, workers=2)
     assert plan.hours.in_all > plan.hours.training / 2 and set(plan.methods) == set(METHODS)
     text = as_text("digits", bank_recipe, plan)
-    for word in ("130 (2 of all data, 64 subsets × 2 seeds)", "130,000 of batch 64", "with 2 at once", "d-trak"):
+    for word in (
+        "130 (2 of all data, 64 subsets × 2 seeds)",
+        "130,000 of batch 64",
+        "with 2 at once",
+        "d-trak",
+    ):
         assert word in text
 
 
@@ -127,7 +147,9 @@ def test_the_size_of_other_sources_is_looked_up(tmp_path, pictures):
 
 def test_queries_that_do_not_fit_the_memory_send_the_training_images_past_again():
     rates = Rates(step=1.0, forward=0.25, gradient=0.5, draw=0.0, peak=0)
-    large = replace(bank_counts(recipe("digits"), 1000, 100, 2**26), n=10, queries=9)  # four queries' gradients are 1 GiB
+    large = replace(
+        bank_counts(recipe("digits"), 1000, 100, 2**26), n=10, queries=9
+    )  # four queries' gradients are 1 GiB
     method = make("ek-fac", {"timesteps": 100, "curvature_timesteps": 7})
     assert cost(method, large, rates).train == 3 * 100 + 2 * 7
     assert cost(replace(method, compression="int8"), large, rates).train == 100 + 2 * 7

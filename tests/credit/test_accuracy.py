@@ -16,7 +16,11 @@ def test_the_interval_is_scipys(hits, m):
 
 
 def test_the_interval_holds_the_rate_in_about_19_of_20_worlds():
-    held = [low <= 0.3 <= high for hits in seeds.generator(0, "w").binomial(40, 0.3, 2000) for low, high in [wilson(int(hits), 40)]]
+    held = [
+        low <= 0.3 <= high
+        for hits in seeds.generator(0, "w").binomial(40, 0.3, 2000)
+        for low, high in [wilson(int(hits), 40)]
+    ]
     assert 0.93 <= np.mean(held) <= 0.97
 
 
@@ -48,7 +52,11 @@ def test_random_scores_of_many_alike_images_are_right_where_the_largest_group_is
 def test_random_scores_of_groups_of_one_size_are_right_one_time_in_their_number():
     values = seeds.generator(0, "right").standard_normal((50, 120), dtype=np.float32)
     rates = right(by_group(values, np.arange(120) % 4), [str(q % 4) for q in range(50)], range(50))
-    assert rates is not None and rates.random == pytest.approx(0.25, abs=0.03) and rates.even == pytest.approx(0.25)
+    assert (
+        rates is not None
+        and rates.random == pytest.approx(0.25, abs=0.03)
+        and rates.even == pytest.approx(0.25)
+    )
     assert rates.low < 0.25 < rates.high  # these scores are random too
 
 

@@ -29,7 +29,9 @@ def test_a_csv_names_images_in_any_order_and_may_know_others(written):
 def test_one_of_several_columns_is_picked_by_name(written):
     path = written("artist,id,licence\nAnn,a,CC\nBo,b,none\n")
     assert from_csv(f"{path}:licence", ("a", "b")) == ("CC", "none")
-    with pytest.raises(OptionError, match=r"several columns of names: `artist`, `licence`. Say which: .*names.csv:artist"):
+    with pytest.raises(
+        OptionError, match=r"several columns of names: `artist`, `licence`. Say which: .*names.csv:artist"
+    ):
         from_csv(path, ("a", "b"))
     with pytest.raises(OptionError, match="Did you mean 'licence'"):
         from_csv(f"{path}:license", ("a", "b"))
@@ -65,6 +67,10 @@ def test_a_run_keeps_the_groups_and_prompts_of_its_images(pictures, tmp_path):
     assert opened.groups == train.groups and opened.prompts == train.prompts
     assert opened.queries.groups == ("y", "z") and opened.queries.prompts == queries.prompts
     assert column(opened, "group") == train.groups and default(opened) == "group"
-    run(Experiment("pixel", {}, pictures(6), pictures(2, seed=1)), tmp_path / "bare", FeatureStore(tmp_path / "store"))
+    run(
+        Experiment("pixel", {}, pictures(6), pictures(2, seed=1)),
+        tmp_path / "bare",
+        FeatureStore(tmp_path / "store"),
+    )
     bare = open_run(tmp_path / "bare")
     assert bare.groups is None and bare.queries.groups is None and bare.queries.prompts is None

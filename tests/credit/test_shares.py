@@ -1,4 +1,5 @@
-"""Credit by group: sums as a slow loop makes them, shares that sum to 1, intervals that hold what they should."""
+"""Credit by group: sums as a slow loop makes them, shares that sum to 1, intervals that hold what they
+should."""
 
 import math
 
@@ -48,7 +49,9 @@ def test_blocks_change_nothing(values, monkeypatch):
 def test_the_shares_of_a_query_sum_to_1_and_nets_to_the_sum_of_scores(values):
     credit = by_group(values, NAMES)
     np.testing.assert_allclose(credit.share.sum(axis=1), 1, rtol=1e-12)
-    np.testing.assert_allclose(credit.net.sum(axis=1), values.sum(axis=1, dtype=np.float64), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(
+        credit.net.sum(axis=1), values.sum(axis=1, dtype=np.float64), rtol=1e-6, atol=1e-12
+    )
     assert sum(row.share for row in credit.mean()) == pytest.approx(1)
     assert credit.even.sum() == pytest.approx(1)
 
@@ -94,17 +97,22 @@ def test_chance_has_the_spread_of_drawing_without_putting_back():
     values = seeds.generator(0, "spread").exponential(size=(1, 1000)).astype(np.float32)
     (row, _) = sorted(by_group(values, ["a"] * 300 + ["b"] * 700).of(0))
     spread = math.sqrt(300 * 0.7 * (values[0] / values.sum()).var(ddof=1))
-    assert [row.even_low, row.even_high] == pytest.approx([0.3 - 1.96 * spread, 0.3 + 1.96 * spread], abs=0.1 * spread)
+    assert [row.even_low, row.even_high] == pytest.approx(
+        [0.3 - 1.96 * spread, 0.3 + 1.96 * spread], abs=0.1 * spread
+    )
 
 
 def test_names_dealt_at_random_are_beyond_chance_one_time_in_twenty():
-    """A strong image for all queries lifts its group in every one: the interval over queries knows nothing of that, chance does."""
+    """A strong image for all queries lifts its group in every one: the interval over queries knows nothing of
+    that, chance does."""
     values = seeds.generator(0, "deals").exponential(size=(50, 300)).astype(np.float32)
     values *= seeds.generator(1, "deals").exponential(size=300).astype(np.float32) ** 2
     rows = [
         row
         for deal in range(40)
-        for row in by_group(values, seeds.generator(deal, "names").permutation(np.repeat(np.arange(5), 60))).mean()
+        for row in by_group(
+            values, seeds.generator(deal, "names").permutation(np.repeat(np.arange(5), 60))
+        ).mean()
     ]
     beyond = np.mean([not row.even_low <= row.share <= row.even_high for row in rows])
     off = np.mean([not row.low <= row.even <= row.high for row in rows])
@@ -119,7 +127,9 @@ def test_a_query_without_positive_score_has_no_shares_and_is_left_out_of_the_mea
     assert np.isfinite(credit.net).all()
     rest = by_group(np.delete(values, 2, axis=0), NAMES)
     assert [row.share for row in credit.mean()] == pytest.approx([row.share for row in rest.mean()])
-    assert all(math.isnan(figure) for row in credit.of(2) for figure in (row.even_low, row.share, row.low, row.high))
+    assert all(
+        math.isnan(figure) for row in credit.of(2) for figure in (row.even_low, row.share, row.low, row.high)
+    )
     assert all(math.isnan(row.share) for row in credit.mean([2]))
 
 
@@ -137,7 +147,10 @@ def test_the_mean_over_some_queries_is_theirs_alone(values):
 def test_resampling_images_is_a_slow_loop_over_the_same_draws(values):
     """Each image of a resample is drawn from the images of its own group, sorted by what they gain."""
     groups = sorted(set(NAMES))
-    gains = {g: sorted(max(float(v), 0.0) for v, name in zip(values[4], NAMES, strict=True) if name == g) for g in groups}
+    gains = {
+        g: sorted(max(float(v), 0.0) for v, name in zip(values[4], NAMES, strict=True) if name == g)
+        for g in groups
+    }
     stream, drawn = seeds.generator(0, "bootstrap", "credit", "images"), []
     for _ in range(RESAMPLES):
         uniform = stream.random(len(NAMES)).tolist()
@@ -154,7 +167,8 @@ def test_resampling_images_is_a_slow_loop_over_the_same_draws(values):
 
 
 def test_both_intervals_are_scipys_percentile_bootstrap():
-    """scipy resamples several samples each within itself, as images within their groups; up to the luck of 1,000 draws."""
+    """scipy resamples several samples each within itself, as images within their groups; up to the luck of
+    1,000 draws."""
     values = seeds.generator(0, "scipy").exponential(size=(80, 60)).astype(np.float32)
     credit = by_group(values, ["a"] * 40 + ["b"] * 20)
     options = {"n_resamples": 4000, "method": "percentile", "vectorized": True}
@@ -176,8 +190,13 @@ def test_the_interval_over_queries_holds_the_expected_share_in_19_of_20_worlds()
     """Gamma scores of one image each in three groups have Dirichlet shares: their expectation is known."""
     concentration, held = np.array([1.0, 2.0, 3.0]), []
     for world in range(300):
-        values = seeds.generator(world, "world").standard_gamma(concentration, size=(60, 3)).astype(np.float32)
-        held += [row.low <= concentration[int(row.group)] / 6 <= row.high for row in by_group(values, [0, 1, 2]).mean()]
+        values = (
+            seeds.generator(world, "world").standard_gamma(concentration, size=(60, 3)).astype(np.float32)
+        )
+        held += [
+            row.low <= concentration[int(row.group)] / 6 <= row.high
+            for row in by_group(values, [0, 1, 2]).mean()
+        ]
     assert 0.92 <= np.mean(held) <= 0.97
 
 
@@ -190,7 +209,9 @@ def test_many_queries_at_once_are_told_as_each_by_itself(values, monkeypatch):
         monkeypatch.setattr("headwater.credit.shares.BLOCK", block)
         ticks.clear()
         together = list(credit.each([4, 2, 0, 6], lambda done, total: ticks.append((done, total))))
-        np.testing.assert_equal([[tuple(row) for row in shares] for shares in together], [[*map(tuple, row)] for row in alone])
+        np.testing.assert_equal(
+            [[tuple(row) for row in shares] for shares in together], [[*map(tuple, row)] for row in alone]
+        )
         assert ticks[-1] == (4, 4)
     assert ticks == [(1, 4), (2, 4), (3, 4), (4, 4)]
 

@@ -1,4 +1,5 @@
-"""Rows held plain or compressed: errors within the bounds of each kind, products of the restored rows, bytes counted."""
+"""Rows held plain or compressed: errors within the bounds of each kind, products of the restored rows, bytes
+counted."""
 
 import pytest
 import torch

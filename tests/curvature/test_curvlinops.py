@@ -20,7 +20,8 @@ N = 3
 
 
 class Net(nn.Module):
-    """Strided and dilated convolutions, a linear layer at every position, and a linear layer over all positions."""
+    """Strided and dilated convolutions, a linear layer at every position, and a linear layer over all
+    positions."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +37,8 @@ class Net(nn.Module):
 
 
 class Flat(nn.Module):
-    """`Net` as a function of one tensor that holds x_t and t, with a flat output: one loss term an example."""
+    """`Net` as a function of one tensor that holds x_t and t, with a flat output: one loss term an
+    example."""
 
     def __init__(self, module):
         super().__init__()
@@ -54,7 +56,8 @@ def setting(pictures):
 
 
 def reference(kind, model, examples, fisher, **options):
-    """curvlinops' operator on all draws as one batch; targets sampled from the model are output − η/√2, with our η."""
+    """curvlinops' operator on all draws as one batch; targets sampled from the model are output − η/√2, with
+    our η."""
     draw = fisher.drawn(model, examples, slice(None)).draw
     eta = draw.noise.flatten(1)
 
@@ -79,11 +82,17 @@ def reference(kind, model, examples, fisher, **options):
 @pytest.mark.parametrize("variant", ["expand", "reduce"])
 @pytest.mark.parametrize("kind", ["model", "loss"])
 def test_factors_are_those_of_curvlinops(setting, kind, variant, joint):
-    """curvlinops' mean-reduced MSELoss scales true gradients, like sampled ones, by √d: its empirical B is d times ours."""
+    """curvlinops' mean-reduced MSELoss scales true gradients, like sampled ones, by √d: its empirical B is d
+    times ours."""
     model, examples = setting
     fisher = Fisher(draws=DRAWS, kind=kind)
     expected = reference(
-        curvlinops.KFACLinearOperator, model, examples, fisher, kfac_approx=variant, separate_weight_and_bias=not joint
+        curvlinops.KFACLinearOperator,
+        model,
+        examples,
+        fisher,
+        kfac_approx=variant,
+        separate_weight_and_bias=not joint,
     )
     expected.compute_kronecker_factors()
     ours, scale = factors(model, examples, fisher, variant=variant, joint=joint), D if kind == "loss" else 1

@@ -1,4 +1,5 @@
-"""K-FAC and EK-FAC as operators: exact where they must be, right in their basis, EK-FAC closer to the truth than K-FAC."""
+"""K-FAC and EK-FAC as operators: exact where they must be, right in their basis, EK-FAC closer to the truth
+than K-FAC."""
 
 from itertools import pairwise
 
@@ -58,7 +59,8 @@ def each_gradient(model, examples, fisher, pattern):
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_k_fac_is_exact_for_one_linear_layer(pictures, joint):
-    """Its curvature is E[ã ãᵀ] ⊗ (2/d)I exactly: Monte Carlo only estimates the identity, which is filled in here."""
+    """Its curvature is E[ã ãᵀ] ⊗ (2/d)I exactly: Monte Carlo only estimates the identity, which is filled in
+    here."""
     model, examples = plain(4, 4), pictures(6, side=2)
     sums = factors(model, examples, MODEL, joint=joint)
     sums.tensors["layers.0/B"].copy_(torch.eye(4) * 2 / 4 * sums.counts["layers.0/B"])
@@ -108,20 +110,25 @@ def test_how_many_rows_go_through_at_once_changes_no_eigenvalue_and_parts_add_up
         for name, sums in together.tensors.items():
             torch.testing.assert_close(again.tensors[name], sums, rtol=1e-8, atol=1e-14)
     if group == 1:
-        parts = merged([squares(model, examples.take(rows), MODEL, basis, group=1) for rows in ([0], [1, 2, 3, 4])])
+        parts = merged(
+            [squares(model, examples.take(rows), MODEL, basis, group=1) for rows in ([0], [1, 2, 3, 4])]
+        )
         assert parts.counts == together.counts
         torch.testing.assert_close(ekfac(basis, parts).values, ekfac(basis, together).values)
 
 
 @pytest.mark.parametrize("fisher", [MODEL, LOSS], ids=["model", "loss"])
 def test_squares_of_signed_sums_have_the_same_mean(pictures, fisher):
-    """Over many seeds of signs and η, to within four standard errors; with duplicates, whose η are equal, in the examples."""
+    """Over many seeds of signs and η, to within four standard errors; with duplicates, whose η are equal, in
+    the examples."""
     model, examples = plain(4, 3, 4), pictures(4, side=2).take([0, 1, 2, 3, 0, 0])
     basis = kfac(model, factors(model, examples, fisher))
     means = []
     for group in (1, 5):
         several = [Fisher(draws=DRAWS, kind=fisher.kind, seed=seed) for seed in range(40)]
-        values = [ekfac(basis, squares(model, examples, seeded, basis, group=group)).values for seeded in several]
+        values = [
+            ekfac(basis, squares(model, examples, seeded, basis, group=group)).values for seeded in several
+        ]
         means.append(torch.stack(values))
     exact, grouped = means
     error = (exact.var(0) / 40 + grouped.var(0) / 40).sqrt()
@@ -166,10 +173,14 @@ def test_files_hold_the_same_operator(tiny, pictures, tmp_path):
     better = ekfac(basis, load_sums(tmp_path / "squares.safetensors", model))
     better.save(tmp_path / "ek-fac.safetensors")
     v = torch.randn(2, basis.p, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert torch.equal(load_curvature(tmp_path / "ek-fac.safetensors").solve(v, Damping(0.1)), better.solve(v, Damping(0.1)))
+    assert torch.equal(
+        load_curvature(tmp_path / "ek-fac.safetensors").solve(v, Damping(0.1)), better.solve(v, Damping(0.1))
+    )
     assert torch.equal(again.solve(v, Damping(0.1)), basis.solve(v, Damping(0.1)))
     size = (tmp_path / "k-fac.safetensors").stat().st_size
-    numbers = sum(b.left.numel() + b.right.numel() for b in basis.blocks if not b.name.endswith("bias")) + basis.p
+    numbers = (
+        sum(b.left.numel() + b.right.numel() for b in basis.blocks if not b.name.endswith("bias")) + basis.p
+    )
     assert size < 8 * numbers + 100_000  # a weight and its bias share their eigenvectors
     with pytest.raises(ModelError, match="made with the model"):
         load_curvature(tmp_path / "k-fac.safetensors", plain(4, 4))

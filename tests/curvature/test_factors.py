@@ -1,4 +1,5 @@
-"""K-FAC's factors against sums written out from torch.func's own derivatives, and as sums: parts, files, failures."""
+"""K-FAC's factors against sums written out from torch.func's own derivatives, and as sums: parts, files,
+failures."""
 
 import pytest
 import torch
@@ -26,12 +27,15 @@ KINDS = {
 
 
 class Odd(nn.Module):
-    """Convolutions with stride, dilation, circular padding, a layer over positions called twice, and no bias somewhere."""
+    """Convolutions with stride, dilation, circular padding, a layer over positions called twice, and no bias
+    somewhere."""
 
     def __init__(self):
         super().__init__()
         self.first = nn.Conv2d(1, 3, 3, stride=2, padding=(1, 0), dilation=2, dtype=torch.float64)
-        self.around = nn.Conv2d(3, 2, (3, 1), padding="same", padding_mode="circular", bias=False, dtype=torch.float64)
+        self.around = nn.Conv2d(
+            3, 2, (3, 1), padding="same", padding_mode="circular", bias=False, dtype=torch.float64
+        )
         self.norm = nn.GroupNorm(1, 2, dtype=torch.float64)
         self.twice = nn.Linear(2, 2, dtype=torch.float64)
         self.last = nn.Linear(24, 64, dtype=torch.float64)
@@ -63,7 +67,8 @@ def patches(module, a):
 
 
 def sides_of(model, fisher, inputs):
-    """ã [s, i] and g [s, o] of one gradient, for each layer at every position of every call, from a plain backward pass."""
+    """ã [s, i] and g [s, o] of one gradient, for each layer at every position of every call, from a plain
+    backward pass."""
     sides, hooks = {}, []
 
     def watch(name, module, a, output):
@@ -72,7 +77,11 @@ def sides_of(model, fisher, inputs):
 
     for name, module in model.module.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            hooks.append(module.register_forward_hook(lambda m, args, output, name=name: watch(name, m, args[0], output)))
+            hooks.append(
+                module.register_forward_hook(
+                    lambda m, args, output, name=name: watch(name, m, args[0], output)
+                )
+            )
     measure, total = pseudo if fisher.kind == "model" else simple, 0.0
     for d in range(fisher.rows):
         draw = inputs.one(0, d).draw
@@ -83,7 +92,12 @@ def sides_of(model, fisher, inputs):
     return {
         name: (
             torch.cat([patches(module, a) for module, a, _ in calls]),
-            torch.cat([(o.grad[0].flatten(1).mT if o.ndim == 4 else o.grad.reshape(-1, o.shape[-1])) for _, _, o in calls]),
+            torch.cat(
+                [
+                    (o.grad[0].flatten(1).mT if o.ndim == 4 else o.grad.reshape(-1, o.shape[-1]))
+                    for _, _, o in calls
+                ]
+            ),
         )
         for name, calls in sides.items()
     }
@@ -153,7 +167,9 @@ def test_a_file_holds_the_same_sums_and_is_refused_for_another_model(odd, pictur
     saved.save(tmp_path / "factors.safetensors")
     loaded = load_sums(tmp_path / "factors.safetensors", odd)
     close(loaded, saved)
-    assert loaded.about == saved.about and list(loaded.parts) == [{**saved.parts[0], "draws": loaded.parts[0]["draws"]}]
+    assert loaded.about == saved.about and list(loaded.parts) == [
+        {**saved.parts[0], "draws": loaded.parts[0]["draws"]}
+    ]
     assert loaded.parts[0]["draws"] == {"timesteps": 2, "strategy": "antithetic", "noises": 2, "seed": 0}
     assert merged([loaded, factors(odd, pictures(1, seed=3), KINDS["model"])]).counts["last/B"] == 12
     with pytest.raises(ModelError, match="made with the model odd; this model is another"):
@@ -168,7 +184,9 @@ def test_a_damaged_file_is_one_paragraph_of_error(odd, pictures, tmp_path, damag
     factors(odd, pictures(1), KINDS["model"]).save(path)
     raw = bytearray(path.read_bytes())
     raw[-9] ^= 64
-    path.write_bytes({"cut": bytes(raw[:-100]), "flipped": bytes(raw), "foreign": b"PK\x03\x04" * 9}.get(damage, b""))
+    path.write_bytes(
+        {"cut": bytes(raw[:-100]), "flipped": bytes(raw), "foreign": b"PK\x03\x04" * 9}.get(damage, b"")
+    )
     if damage == "missing":
         path.unlink()
     with pytest.raises(StorageError, match=r"factors\.safetensors") as error:

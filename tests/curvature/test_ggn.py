@@ -1,4 +1,5 @@
-"""The exact Gauss–Newton matrix against Jacobians by finite differences, against its matvec, and as a Hessian."""
+"""The exact Gauss–Newton matrix against Jacobians by finite differences, against its matvec, and as a
+Hessian."""
 
 import pytest
 import torch
@@ -27,13 +28,21 @@ def test_the_matrix_is_that_of_finite_differences(tiny, pictures, classes):
         shaped = zip(parameters.items(), pieces, strict=True)
         weights = {name: piece.view_as(parameter) for (name, parameter), piece in shaped}
         with torch.no_grad():
-            return model.predict(inputs.draw.x_t.flatten(0, 1), inputs.draw.t.reshape(-1), inputs.flat, weights)
+            return model.predict(
+                inputs.draw.x_t.flatten(0, 1), inputs.draw.t.reshape(-1), inputs.flat, weights
+            )
 
     at, step = torch.cat([parameter.flatten() for parameter in parameters.values()]), 1e-5
-    columns = [(output(at + step * e) - output(at - step * e)).flatten() / (2 * step) for e in torch.eye(len(at)).to(at)]
+    columns = [
+        (output(at + step * e) - output(at - step * e)).flatten() / (2 * step)
+        for e in torch.eye(len(at)).to(at)
+    ]
     jacobian = torch.stack(columns, 1)
     torch.testing.assert_close(
-        ggn(model, examples, DRAWS, pattern="conv_out.*"), 2 / 64 / 8 * jacobian.T @ jacobian, rtol=1e-6, atol=1e-9
+        ggn(model, examples, DRAWS, pattern="conv_out.*"),
+        2 / 64 / 8 * jacobian.T @ jacobian,
+        rtol=1e-6,
+        atol=1e-9,
     )
 
 
@@ -43,7 +52,9 @@ def test_matvec_is_the_product_with_the_matrix_and_batches_change_nothing(tiny, 
     torch.testing.assert_close(ggn(model, examples, DRAWS, pattern=PATTERN, batch=2), matrix)
     v = torch.randn(2, len(matrix), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for batch in (2, 8):
-        torch.testing.assert_close(ggn_matvec(model, examples, DRAWS, v, pattern=PATTERN, batch=batch), v @ matrix)
+        torch.testing.assert_close(
+            ggn_matvec(model, examples, DRAWS, v, pattern=PATTERN, batch=batch), v @ matrix
+        )
 
 
 class Linear(nn.Module):
@@ -64,7 +75,9 @@ def test_of_a_linear_model_it_is_the_hessian_of_the_mean_training_loss(pictures)
         return simple(output, inputs.draw, model.schedule).mean()
 
     blocks = torch.autograd.functional.hessian(loss, tuple(p.detach() for p in model.module.parameters()))
-    hessian = torch.cat([torch.cat([b.reshape(size, -1) for b in row], 1) for size, row in zip((16, 4), blocks, strict=True)])
+    hessian = torch.cat(
+        [torch.cat([b.reshape(size, -1) for b in row], 1) for size, row in zip((16, 4), blocks, strict=True)]
+    )
     torch.testing.assert_close(ggn(model, examples, DRAWS), hessian)
 
 

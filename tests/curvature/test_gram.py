@@ -31,7 +31,9 @@ def test_scores_are_those_of_the_explicit_inverse(shape, damping):
     phi, queries = features(*shape), features(5, shape[1], "queries")
     explicit = queries @ inverse(phi, damping) @ phi.T
     np.testing.assert_allclose(scores(Gram(phi), queries, damping), explicit, **EXACT)
-    np.testing.assert_allclose(Gram(phi).self_scores(damping), np.diag(phi @ inverse(phi, damping) @ phi.T), **EXACT)
+    np.testing.assert_allclose(
+        Gram(phi).self_scores(damping), np.diag(phi @ inverse(phi, damping) @ phi.T), **EXACT
+    )
     np.testing.assert_allclose(Gram(phi).solve(queries, damping), queries @ inverse(phi, damping), **EXACT)
 
 
@@ -69,7 +71,9 @@ def test_all_dampings_come_from_one_decomposition(monkeypatch):
 def test_blocks_are_the_columns_in_order(shape):
     gram, queries = Gram(features(*shape)), features(5, shape[1], "queries")
     blocks = list(gram.scores(queries, 0.1, block=4))
-    assert [block.shape[-1] for block in blocks] == [4] * (shape[0] // 4) + [shape[0] % 4] * (shape[0] % 4 > 0)
+    assert [block.shape[-1] for block in blocks] == [4] * (shape[0] // 4) + [shape[0] % 4] * (
+        shape[0] % 4 > 0
+    )
     np.testing.assert_allclose(np.concatenate(blocks, -1), scores(gram, queries, 0.1), **EXACT)
 
 
@@ -152,7 +156,8 @@ def test_the_unit_of_damping_is_the_mean_squared_feature_norm(shape):
 @pytest.mark.parametrize("shape", [(30, 7), (7, 30)])
 @pytest.mark.parametrize("damping", [0.5, 5.0])
 def test_scores_are_those_of_traker_on_the_same_features(shape, damping):
-    """traker divides the inverse by its mean absolute entry and works in float32; its rows are training images."""
+    """traker divides the inverse by its mean absolute entry and works in float32; its rows are training
+    images."""
     computers = pytest.importorskip("trak.score_computers")
     phi, queries = features(*shape), features(5, shape[1], "queries")
     grads, targets = torch.as_tensor(phi).float(), torch.as_tensor(queries).float()
@@ -160,4 +165,6 @@ def test_scores_are_those_of_traker_on_the_same_features(shape, damping):
     expected = torch.zeros(shape[0], 5)
     trak.get_scores(trak.get_x_xtx_inv(grads, trak.get_xtx(grads)), targets, expected)
     unit = np.abs(inverse(phi, damping)).mean()
-    np.testing.assert_allclose(scores(Gram(phi), queries, damping), expected.numpy().T * unit, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        scores(Gram(phi), queries, damping), expected.numpy().T * unit, rtol=1e-3, atol=1e-5
+    )

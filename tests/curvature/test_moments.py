@@ -29,10 +29,16 @@ def test_the_moment_of_maps_is_over_rows_and_positions():
 
 @pytest.mark.parametrize(
     "options",
-    [{"padding": 0}, {"stride": 2, "padding": 1}, {"padding": 2, "dilation": 2}, {"padding": 1, "padding_mode": "circular"},
-     {"kernel": 5, "padding": 2}, {"kernel": (1, 3), "padding": (0, 1)}],
+    [
+        {"padding": 0},
+        {"stride": 2, "padding": 1},
+        {"padding": 2, "dilation": 2},
+        {"padding": 1, "padding_mode": "circular"},
+        {"kernel": 5, "padding": 2},
+        {"kernel": (1, 3), "padding": (0, 1)},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_other_convolutions_are_unfolded(options):
     assert not overlaps(layer(**options))
     assert not overlaps(LinearLayer("linear", nn.Linear(3, 3), {"weight": 0}))

@@ -25,7 +25,9 @@ def put(tmp_path):
 
     def save(path, mode="RGB", size=(4, 4), **options):
         bands = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode]
-        values = seeds.generator(0, "picture", path).integers(0, 256, (size[1], size[0], bands)).astype("uint8")
+        values = (
+            seeds.generator(0, "picture", path).integers(0, 256, (size[1], size[0], bands)).astype("uint8")
+        )
         image = Image.fromarray(values[..., 0] if bands == 1 else values).convert(mode)
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / path, **options)
@@ -36,7 +38,8 @@ def put(tmp_path):
 
 @pytest.fixture
 def python2():
-    """A dictionary of words, numbers, lists and byte arrays, pickled as Python 2 and numpy 1 did: CIFAR-10's own format."""
+    """A dictionary of words, numbers, lists and byte arrays, pickled as Python 2 and numpy 1 did: CIFAR-10's
+    own format."""
 
     def word(text):
         text = text.encode("latin1") if isinstance(text, str) else text
@@ -45,7 +48,15 @@ def python2():
     def array(numbers):
         shape = b"(" + b"".join(map(value, numbers.shape)) + b"t"
         rebuilt = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + word("b") + b"\x87R"
-        kind = b"cnumpy\ndtype\n" + word("u1") + b"K\x00K\x01\x87R(K\x03" + word("|") + b"NNN" + value(-1) * 2 + b"K\x00tb"
+        kind = (
+            b"cnumpy\ndtype\n"
+            + word("u1")
+            + b"K\x00K\x01\x87R(K\x03"
+            + word("|")
+            + b"NNN"
+            + value(-1) * 2
+            + b"K\x00tb"
+        )
         return rebuilt + b"(K\x01" + shape + kind + b"\x89" + word(numbers.tobytes()) + b"tb"
 
     def value(content):
@@ -63,7 +74,8 @@ def python2():
 
 @pytest.fixture
 def batches():
-    """Writes a folder of Python batches, `count` images a class in each file; returns images and labels by file."""
+    """Writes a folder of Python batches, `count` images a class in each file; returns images and labels by
+    file."""
 
     def save(folder, classes, count, dumps=pickle.dumps, meta=("batches.meta", "label_names")):
         folder.mkdir(parents=True)
@@ -83,8 +95,11 @@ def batches():
 
 @pytest.fixture
 def hub_folder(tmp_path, monkeypatch, pictures):
-    """A folder that the `datasets` library opens: one random picture for each class name, and further columns."""
-    datasets = pytest.importorskip("datasets", reason="the `datasets` library (the hub extra) is not installed")
+    """A folder that the `datasets` library opens: one random picture for each class name, and further
+    columns."""
+    datasets = pytest.importorskip(
+        "datasets", reason="the `datasets` library (the hub extra) is not installed"
+    )
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 

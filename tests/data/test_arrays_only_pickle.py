@@ -9,7 +9,11 @@ import pytest
 from headwater.data.arrays_only_pickle import unpickled
 from headwater.errors import DataError
 
-BATCH = {"labels": [3, 0], "data": np.arange(8, dtype=np.uint8).reshape(2, 4), "batch_label": "testing batch 1 of 1"}
+BATCH = {
+    "labels": [3, 0],
+    "data": np.arange(8, dtype=np.uint8).reshape(2, 4),
+    "batch_label": "testing batch 1 of 1",
+}
 
 
 @pytest.fixture
@@ -24,7 +28,11 @@ def read(tmp_path):
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
 def test_a_dictionary_of_words_numbers_and_arrays_comes_back(read, protocol):
     content = read(pickle.dumps(BATCH, protocol))
-    assert content.keys() == BATCH.keys() and content["labels"] == [3, 0] and content["batch_label"] == "testing batch 1 of 1"
+    assert (
+        content.keys() == BATCH.keys()
+        and content["labels"] == [3, 0]
+        and content["batch_label"] == "testing batch 1 of 1"
+    )
     assert np.array_equal(content["data"], BATCH["data"]) and content["data"].dtype == np.uint8
 
 
@@ -38,7 +46,9 @@ def test_so_does_one_of_python_2(read, python2):
     data = np.arange(256, dtype=np.uint8).reshape(2, 128)
     content = read(python2(BATCH | {"data": data}))
     assert (
-        np.array_equal(content["data"], data) and content["labels"] == [3, 0] and content["batch_label"] == "testing batch 1 of 1"
+        np.array_equal(content["data"], data)
+        and content["labels"] == [3, 0]
+        and content["batch_label"] == "testing batch 1 of 1"
     )
 
 
@@ -56,7 +66,9 @@ class Poison:
 def test_a_poisoned_file_is_refused_by_name_and_never_runs(read, tmp_path, protocol):
     poison = Poison(f"touch {tmp_path / 'ran'}")
     content = pickle.dumps(BATCH | {"extra": poison}, protocol)
-    with pytest.raises(DataError, match=r"batch is refused: it asks for (posix|nt)\.system, which rebuilds no array"):
+    with pytest.raises(
+        DataError, match=r"batch is refused: it asks for (posix|nt)\.system, which rebuilds no array"
+    ):
         read(content)
     assert not (tmp_path / "ran").exists()
     pickle.loads(content)

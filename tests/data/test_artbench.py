@@ -36,7 +36,12 @@ def at_hand(copy, monkeypatch):
         ("artbench2", "train", ("post_impressionism", "ukiyo_e"), 10),
         ("artbench2", "val", ("post_impressionism", "ukiyo_e"), 5),
         ("artbench2", "test", ("post_impressionism", "ukiyo_e"), 5),
-        ("artbench5", "train", ("post_impressionism", "ukiyo_e", "romanticism", "renaissance", "baroque"), 10),
+        (
+            "artbench5",
+            "train",
+            ("post_impressionism", "ukiyo_e", "romanticism", "renaissance", "baroque"),
+            10,
+        ),
         ("artbench5", "val", ("post_impressionism", "ukiyo_e", "romanticism", "renaissance", "baroque"), 2),
         ("artbench5", "test", ("post_impressionism", "ukiyo_e", "romanticism", "renaissance", "baroque"), 8),
         ("artbench10", "train", STYLES, 20),
@@ -56,13 +61,17 @@ def test_a_split_takes_its_share_of_each_style(at_hand, name, split, classes, co
 def test_val_and_test_make_up_the_test_images_of_their_styles(at_hand, name):
     val, test = artbench(name, "val"), artbench(name, "test")
     assert not set(val.ids) & set(test.ids)
-    assert set(val.ids) | set(test.ids) == {id for id in artbench("artbench10", "test").ids if id.split("/")[0] in val.groups}
+    assert set(val.ids) | set(test.ids) == {
+        id for id in artbench("artbench10", "test").ids if id.split("/")[0] in val.groups
+    }
 
 
 def test_prompts_name_the_style_in_words(at_hand):
     examples = artbench("artbench2")
     assert {"a post impressionism painting", "a ukiyo e painting"} == set(examples.prompts or ())
-    assert examples.prompts == tuple(f"a {group.replace('_', ' ')} painting" for group in examples.groups or ())
+    assert examples.prompts == tuple(
+        f"a {group.replace('_', ' ')} painting" for group in examples.groups or ()
+    )
 
 
 def test_an_id_is_the_path_of_the_picture(at_hand, copy):
@@ -70,7 +79,9 @@ def test_an_id_is_the_path_of_the_picture(at_hand, copy):
 
     examples = artbench("artbench5", "val")
     for image, id in zip(examples.images, examples.ids, strict=True):
-        assert np.array_equal(image, np.asarray(Image.open(copy / "artbench-10-imagefolder-split" / "test" / id)))
+        assert np.array_equal(
+            image, np.asarray(Image.open(copy / "artbench-10-imagefolder-split" / "test" / id))
+        )
 
 
 def test_only_the_pictures_of_the_split_are_decoded(copy, tmp_path, monkeypatch):
@@ -100,7 +111,9 @@ def test_the_python_batches_are_read_only_under_their_own_name(tmp_path, monkeyp
     saved = batches(folder, STYLES, 4, meta=("meta", "styles"))
     monkeypatch.setenv("HEADWATER_DATA", str(tmp_path))
     examples = open_examples("artbench10-32:test")
-    assert np.array_equal(examples.images, saved["test_batch"][0]) and np.array_equal(examples.labels, saved["test_batch"][1])
+    assert np.array_equal(examples.images, saved["test_batch"][0]) and np.array_equal(
+        examples.labels, saved["test_batch"][1]
+    )
     assert examples.ids[3] == "artbench10-test-00003"
     assert np.bincount(open_examples("artbench2-32").labels).tolist() == [10, 10]
     with pytest.raises(DataError, match="a folder that has artbench-10-imagefolder-split/train"):
@@ -110,7 +123,9 @@ def test_the_python_batches_are_read_only_under_their_own_name(tmp_path, monkeyp
 @pytest.mark.parametrize("name", ["artbench2", "artbench5-32"])
 def test_without_a_copy_the_folder_is_named(monkeypatch, name):
     monkeypatch.delenv("HEADWATER_DATA", raising=False)
-    with pytest.raises(DataError, match=r"was not found\. HEADWATER_DATA is not set: name a folder that has artbench-10-"):
+    with pytest.raises(
+        DataError, match=r"was not found\. HEADWATER_DATA is not set: name a folder that has artbench-10-"
+    ):
         open_examples(name)
 
 

@@ -22,7 +22,10 @@ def captions(tmp_path, put):
     return write
 
 
-A, B = {"file_name": "a.png", "text": "a red car"}, {"file_name": "cat/b.png", "text": "ein Käfer, zwei\u2028Zeilen"}
+A, B = (
+    {"file_name": "a.png", "text": "a red car"},
+    {"file_name": "cat/b.png", "text": "ein Käfer, zwei\u2028Zeilen"},
+)
 
 
 def test_captions_are_found_by_file_name_in_any_order(captions):
@@ -44,7 +47,9 @@ def test_classes_and_captions_go_together(captions, tmp_path):
 
 @pytest.mark.parametrize("name", ["text", "prompt", "caption"])
 def test_the_column_may_have_any_of_three_names_and_others_are_not_read(captions, name):
-    lines = [{"file_name": file, name: f"a {file}", "width": 4, "tags": ["x"]} for file in ("a.png", "cat/b.png")]
+    lines = [
+        {"file_name": file, name: f"a {file}", "width": 4, "tags": ["x"]} for file in ("a.png", "cat/b.png")
+    ]
     assert folder(captions(*lines)).prompts == ("a a.png", "a cat/b.png")
 
 
@@ -70,21 +75,36 @@ def test_resizing_keeps_captions(captions):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([A], r"no line for 1 of the 2 images, the first cat/b\.png; expected one for each\. Add .*, or remove"),
+        (
+            [A],
+            r"no line for 1 of the 2 images, the first cat/b\.png; expected one for each\. Add .*, or remove",
+        ),
         ([A, A, B], r"line 2, is a second line for a\.png; expected one for each image\. Keep one"),
         ([A, B, A | {"file_name": "./a.png"}], r"line 3, is a second line for a\.png"),
-        ([A, B, A | {"file_name": "c.png"}], r"lines for 1 images that are not in the folder, the first c\.png; expected paths"),
-        ([A, "", "{'file_name': 1}"], r"line 3, is not JSON \(Expecting .*\): \{'file_name': 1\}\. Expected an object on one line"),
+        (
+            [A, B, A | {"file_name": "c.png"}],
+            r"lines for 1 images that are not in the folder, the first c\.png; expected paths",
+        ),
+        (
+            [A, "", "{'file_name': 1}"],
+            r"line 3, is not JSON \(Expecting .*\): \{'file_name': 1\}\. Expected an object on one line",
+        ),
         ([A, "[" * 100_000], "line 2, is not JSON"),
         (["[1]"], r"line 1, is \[1\]; expected a JSON object such as"),
         ([A, {"text": "a car"}], r"line 2, has no `file_name`; expected the path of an image"),
         ([A, {"file_name": 7, "text": "a car"}], r"line 2, has the `file_name` 7; expected the path"),
-        ([{"file_name": "a.png", "title": "x"}], r"its columns are `file_name`, `title`; expected `caption` or `prompt` or `text`"),
+        (
+            [{"file_name": "a.png", "title": "x"}],
+            r"its columns are `file_name`, `title`; expected `caption` or `prompt` or `text`",
+        ),
         ([], "its columns are none; expected"),
         ([A, B | {"text": None}], r"line 2, has the `text` null; expected text\. Write one, or \"\""),
         ([A, B | {"text": ["one", "two"]}], r'line 2, has the `text` \["one", "two"\]; expected text'),
         ([A, {"file_name": "cat/b.png", "caption": "x"}], r"line 1, has no `caption`; expected text"),
-        ([A | {"group": "x"}, B], r"line 2, has no `group`; expected text\. Write one, or \"\" for an image without a group"),
+        (
+            [A | {"group": "x"}, B],
+            r"line 2, has no `group`; expected text\. Write one, or \"\" for an image without a group",
+        ),
         ([A | {"group": 1}, B | {"group": "x"}], r"line 1, has the `group` 1; expected text"),
         (['{"file_name": "a.png", "text": "\\ud800"}'], r"line 1, has the `text` \"\\ud800\"; expected text"),
     ],
@@ -97,13 +117,23 @@ def test_an_error_names_the_value_and_the_expected_one(captions, lines, message)
 
 def test_words_under_group_or_label_replace_the_subfolders(captions):
     examples = folder(captions(A | {"group": "Monet", "label": 7}, B | {"group": "Hokusai", "label": 7}))
-    assert examples.groups == ("Monet", "Hokusai") and examples.labels is not None and examples.labels.tolist() == [1, 0]
+    assert (
+        examples.groups == ("Monet", "Hokusai")
+        and examples.labels is not None
+        and examples.labels.tolist() == [1, 0]
+    )
     assert examples.prompts == (A["text"], B["text"])
 
 
 def test_groups_work_without_captions_and_an_image_without_a_group_has_no_label(captions):
-    examples = folder(captions({"file_name": "a.png", "label": ""}, {"file_name": "cat/b.png", "label": "Monet"}))
-    assert examples.groups == ("", "Monet") and examples.labels is not None and examples.labels.tolist() == [-1, 0]
+    examples = folder(
+        captions({"file_name": "a.png", "label": ""}, {"file_name": "cat/b.png", "label": "Monet"})
+    )
+    assert (
+        examples.groups == ("", "Monet")
+        and examples.labels is not None
+        and examples.labels.tolist() == [-1, 0]
+    )
     assert examples.prompts is None
 
 
@@ -114,7 +144,10 @@ def test_a_label_of_numbers_is_not_read(captions):
 
 def test_a_template_reads_the_groups(captions):
     where = captions({"file_name": "a.png", "group": "Monet"}, {"file_name": "cat/b.png", "group": "Hokusai"})
-    assert open_examples(where, caption="a painting by {group}").prompts == ("a painting by Monet", "a painting by Hokusai")
+    assert open_examples(where, caption="a painting by {group}").prompts == (
+        "a painting by Monet",
+        "a painting by Hokusai",
+    )
 
 
 def test_a_csv_file_gives_the_same(captions, tmp_path):
@@ -132,7 +165,10 @@ def test_a_csv_file_gives_the_same(captions, tmp_path):
         ("file_name,text\na.png,x\ncat/b.png\n", r"line 3, has the `text` null; expected text"),
         ("file_name,text\na.png,x,y\n", r"no line for 1 of the 2 images, the first cat/b\.png"),
         ("name,text\na.png,x\n", r"line 2, has no `file_name`"),
-        ('file_name,text\na.png,"x', r"metadata\.csv is not a CSV file \(unexpected end of data\)\. Save it with commas"),
+        (
+            'file_name,text\na.png,"x',
+            r"metadata\.csv is not a CSV file \(unexpected end of data\)\. Save it with commas",
+        ),
     ],
 )
 def test_an_error_in_a_csv_file_names_it(tmp_path, put, text, message):
@@ -145,7 +181,10 @@ def test_an_error_in_a_csv_file_names_it(tmp_path, put, text, message):
 
 def test_two_files_of_metadata_are_refused(captions, tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,text\n")
-    with pytest.raises(DataError, match=r"has both metadata\.jsonl and metadata\.csv; expected one of them\. Remove the other"):
+    with pytest.raises(
+        DataError,
+        match=r"has both metadata\.jsonl and metadata\.csv; expected one of them\. Remove the other",
+    ):
         folder(captions(A, B))
 
 

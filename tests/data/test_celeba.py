@@ -22,7 +22,8 @@ def face(i):
 
 @pytest.fixture(scope="session")
 def copy(tmp_path_factory):
-    """All 1,000 files of `val`, named as in CelebA, with eight pictures among them: links, which are quick to write."""
+    """All 1,000 files of `val`, named as in CelebA, with eight pictures among them: links, which are quick to
+    write."""
     root = tmp_path_factory.mktemp("celeba") / "celeba"
     images = root / "img_align_celeba"
     images.mkdir(parents=True)
@@ -64,7 +65,8 @@ def test_a_face_is_its_central_140_pixels_scaled_to_64(at_hand, copy):
 
 
 def averaged(crop):
-    """Antialiased bilinear resizing, as the weighted mean it is: a tent of half-width 140/64 around each new pixel's centre."""
+    """Antialiased bilinear resizing, as the weighted mean it is: a tent of half-width 140/64 around each new
+    pixel's centre."""
     scale = 140 / 64
     centres, places = (np.arange(64) + 0.5) * scale, np.arange(140) + 0.5
     tent = np.maximum(0, 1 - np.abs(centres[:, None] - places) / scale)
@@ -80,12 +82,16 @@ def test_female_is_0_and_male_is_1(labelled):
 
 
 def test_train_is_drawn_from_the_training_part_and_a_missing_file_is_an_error(at_hand):
-    with pytest.raises(DataError, match=rf"lacks 5000 of the 5000 images of celeba:train \(e\.g\. {FROZEN['train']}\)"):
+    with pytest.raises(
+        DataError, match=rf"lacks 5000 of the 5000 images of celeba:train \(e\.g\. {FROZEN['train']}\)"
+    ):
         celeba("train")
 
 
 def test_all_lists_every_image(at_hand):
-    with pytest.raises(DataError, match=r"lacks 201599 of the 202599 images of celeba:all \(e\.g\. 000001\.jpg\)"):
+    with pytest.raises(
+        DataError, match=r"lacks 201599 of the 202599 images of celeba:all \(e\.g\. 000001\.jpg\)"
+    ):
         celeba("all")
 
 
@@ -105,35 +111,51 @@ def test_a_picture_of_another_size_is_named(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1\nYoung\n", "1\nMale\n000001.jpg 1\n", "1\nMale\n000001.jpg x\n", "1\nYoung Male\n1.jpg 1\n"]
+    "text",
+    ["", "1\nYoung\n", "1\nMale\n000001.jpg 1\n", "1\nMale\n000001.jpg x\n", "1\nYoung Male\n1.jpg 1\n"],
 )
 def test_a_list_of_attributes_of_another_kind_is_reported(labelled, text):
     labelled.write_text(text)
-    with pytest.raises(DataError, match=r"Could not read .*list_attr_celeba\.txt .*expected CelebA's list of attributes"):
+    with pytest.raises(
+        DataError, match=r"Could not read .*list_attr_celeba\.txt .*expected CelebA's list of attributes"
+    ):
         celeba("val")
 
 
 def test_the_hub_serves_where_there_is_not_a_folder(monkeypatch, tmp_path):
-    datasets = pytest.importorskip("datasets", reason="the `datasets` library (the hub extra) is not installed")
+    datasets = pytest.importorskip(
+        "datasets", reason="the `datasets` library (the hub extra) is not installed"
+    )
     monkeypatch.delenv("HEADWATER_DATA", raising=False)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    rows = {"image": [face(i) for i in range(4)], "celeb_id": [1, 2, 3, 4], "Male": [True, False, False, True]}
+    rows = {
+        "image": [face(i) for i in range(4)],
+        "celeb_id": [1, 2, 3, 4],
+        "Male": [True, False, False, True],
+    }
     table = datasets.Dataset.from_dict(
-        rows, datasets.Features({"image": datasets.Image(), "celeb_id": datasets.Value("int64"), "Male": datasets.Value("bool")})
+        rows,
+        datasets.Features(
+            {"image": datasets.Image(), "celeb_id": datasets.Value("int64"), "Male": datasets.Value("bool")}
+        ),
     )
     (tmp_path / "hub").mkdir()
     table.to_parquet(tmp_path / "hub" / "train.parquet")
     monkeypatch.setattr(module, "HUB_NAME", str(tmp_path / "hub"))
     examples = celeba("train")
-    assert examples.images.shape == (4, 64, 64, 3) and sorted(examples.ids) == [f"celeba-train-{i:06d}" for i in range(4)]
+    assert examples.images.shape == (4, 64, 64, 3) and sorted(examples.ids) == [
+        f"celeba-train-{i:06d}" for i in range(4)
+    ]
     assert dict(zip(examples.ids, examples.groups or (), strict=True))["celeba-train-000003"] == "male"
 
 
 def test_without_folder_and_hub_both_ways_are_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.delenv("HEADWATER_DATA", raising=False)
-    with pytest.raises(DataError, match=r"a folder that has celeba/img_align_celeba.*pip install 'headwater\[hub\]'"):
+    with pytest.raises(
+        DataError, match=r"a folder that has celeba/img_align_celeba.*pip install 'headwater\[hub\]'"
+    ):
         celeba()
 
 

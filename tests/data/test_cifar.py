@@ -24,7 +24,9 @@ def few(shared_data, monkeypatch, tmp_path):
     rows, offset = np.arange(0, 60_000, 100), have["offset"]
     pictures = [have["data"][offset[row] : offset[row + 1]] for row in rows]
     have |= {"data": np.concatenate(pictures), "offset": np.cumsum([0, *map(len, pictures)])}
-    np.savez(tmp_path / "cifar10_jpeg.npz", **have | {name: have[name][rows] for name in ("label", "is_test")})
+    np.savez(
+        tmp_path / "cifar10_jpeg.npz", **have | {name: have[name][rows] for name in ("label", "is_test")}
+    )
     monkeypatch.setenv("HEADWATER_DATA", str(tmp_path))
 
 
@@ -81,7 +83,9 @@ def python_batches(tmp_path, monkeypatch, batches, python2):
 
 def test_the_python_batches_are_read_in_their_order(python_batches):
     examples = cifar10("train")
-    assert np.array_equal(examples.images, np.concatenate([python_batches[f"data_batch_{i}"][0] for i in range(1, 6)]))
+    assert np.array_equal(
+        examples.images, np.concatenate([python_batches[f"data_batch_{i}"][0] for i in range(1, 6)])
+    )
     assert examples.ids[0] == "cifar10-train-00000" and len(examples) == 200
     examples = cifar10("test")
     images, labels = python_batches["test_batch"]
@@ -106,12 +110,28 @@ def test_the_jpeg_file_comes_before_the_python_batches(few, tmp_path, batches):
     [
         ("batches.meta", {"label_names": "cat"}, r"`label_names` in .*batches\.meta is not a list of words"),
         ("batches.meta", {}, "is not a list of words; expected the names of the classes"),
-        ("batches.meta", {"label_names": [f"c{i}" for i in range(10)]}, r"is of class 'c\d'; expected one of airplane"),
+        (
+            "batches.meta",
+            {"label_names": [f"c{i}" for i in range(10)]},
+            r"is of class 'c\d'; expected one of airplane",
+        ),
         ("test_batch", {"labels": []}, "`data` in .*test_batch is NoneType; expected uint8"),
-        ("test_batch", {"data": np.zeros((1, 9), np.uint8)}, r"is uint8 \[1, 9\]; expected uint8 \[n, 3072\]"),
+        (
+            "test_batch",
+            {"data": np.zeros((1, 9), np.uint8)},
+            r"is uint8 \[1, 9\]; expected uint8 \[n, 3072\]",
+        ),
         ("test_batch", {"data": np.zeros((1, 3072)), "labels": [0]}, r"is float64 \[1, 3072\]"),
-        ("test_batch", {"data": np.zeros((1, 3072), np.uint8), "labels": [10]}, "are not 1 numbers from 0 to 9"),
-        ("test_batch", {"data": np.zeros((1, 3072), np.uint8), "labels": [0, 1]}, "are not 1 numbers from 0 to 9"),
+        (
+            "test_batch",
+            {"data": np.zeros((1, 3072), np.uint8), "labels": [10]},
+            "are not 1 numbers from 0 to 9",
+        ),
+        (
+            "test_batch",
+            {"data": np.zeros((1, 3072), np.uint8), "labels": [0, 1]},
+            "are not 1 numbers from 0 to 9",
+        ),
     ],
 )
 def test_a_batch_of_another_kind_is_reported(python_batches, tmp_path, name, content, message):
@@ -140,7 +160,8 @@ def test_without_file_and_hub_both_ways_are_reported(monkeypatch, tmp_path, fold
     else:
         monkeypatch.delenv("HEADWATER_DATA", raising=False)
     with pytest.raises(
-        DataError, match=r"a folder that has cifar10_jpeg\.npz or cifar-10-batches-py.*pip install 'headwater\[hub\]'"
+        DataError,
+        match=r"a folder that has cifar10_jpeg\.npz or cifar-10-batches-py.*pip install 'headwater\[hub\]'",
     ):
         cifar10()
 
@@ -154,7 +175,13 @@ def test_a_file_without_its_arrays_is_reported(monkeypatch, tmp_path):
 
 def test_a_damaged_picture_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("HEADWATER_DATA", str(tmp_path))
-    columns = {"data": np.zeros(9, np.uint8), "offset": [0, 9], "label": [0], "is_test": [False], "classes": ["airplane"]}
+    columns = {
+        "data": np.zeros(9, np.uint8),
+        "offset": [0, 9],
+        "label": [0],
+        "is_test": [False],
+        "classes": ["airplane"],
+    }
     np.savez(tmp_path / "cifar10_jpeg.npz", **columns)
     with pytest.raises(DataError, match=r"Could not read image 0 of .*cifar10_jpeg\.npz as a picture"):
         cifar10()
@@ -166,4 +193,7 @@ def test_the_hub_serves_where_there_is_not_a_file(monkeypatch, hub_folder):
     assert cifar10("train").groups == ("automobile", "bird", "horse") * 4
     examples = cifar2("train")
     assert examples.labels is not None and sorted(examples.labels) == [0, 0, 1, 1]
-    assert all(cifar10("train").ids.index(name) % 3 == 2 * label for name, label in zip(examples.ids, examples.labels, strict=True))
+    assert all(
+        cifar10("train").ids.index(name) % 3 == 2 * label
+        for name, label in zip(examples.ids, examples.labels, strict=True)
+    )

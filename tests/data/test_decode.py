@@ -16,7 +16,9 @@ def saved(image, **options):
     return opened(file, "it")
 
 
-@pytest.mark.parametrize(("mode", "ink", "expected"), [("RGBA", (200, 0, 0, 0), (255, 255, 255)), ("LA", (10, 0), 255)])
+@pytest.mark.parametrize(
+    ("mode", "ink", "expected"), [("RGBA", (200, 0, 0, 0), (255, 255, 255)), ("LA", (10, 0), 255)]
+)
 def test_transparent_parts_become_white(mode, ink, expected):
     assert saved(Image.new(mode, (2, 2), ink)).getpixel((0, 0)) == expected
 
@@ -25,7 +27,9 @@ def test_half_transparent_red_is_pink():
     assert saved(Image.new("RGBA", (2, 2), (255, 0, 0, 51))).getpixel((1, 1)) == (255, 204, 204)
 
 
-@pytest.mark.parametrize(("mode", "ink", "expected"), [("L", 7, 255), ("RGB", (1, 2, 3), (255, 255, 255)), ("1", 0, 255)])
+@pytest.mark.parametrize(
+    ("mode", "ink", "expected"), [("L", 7, 255), ("RGB", (1, 2, 3), (255, 255, 255)), ("1", 0, 255)]
+)
 def test_a_colour_declared_transparent_becomes_white(mode, ink, expected):
     image = saved(Image.new(mode, (2, 2), ink), transparency=ink)
     assert (image.mode, image.getpixel((0, 0))) == ("L" if isinstance(ink, int) else "RGB", expected)
@@ -69,7 +73,11 @@ def test_cmyk_becomes_rgb():
 
 def test_the_first_frame_of_an_animation_is_read():
     frames = [Image.new("RGB", (2, 2), colour) for colour in ("blue", "red")]
-    assert saved(frames[0], format="GIF", save_all=True, append_images=frames[1:]).getpixel((0, 0)) == (0, 0, 255)
+    assert saved(frames[0], format="GIF", save_all=True, append_images=frames[1:]).getpixel((0, 0)) == (
+        0,
+        0,
+        255,
+    )
 
 
 def test_fitting_to_its_own_size_changes_nothing(put):
@@ -97,7 +105,9 @@ def test_shrinking_averages_a_fine_pattern():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_resizing_an_array_equals_fitting_each_image(pictures, channels):
     images = pictures(3, channels=channels).images
-    expected = [np.asarray(fitted(Image.fromarray(image.squeeze()), 5)).reshape(5, 5, channels) for image in images]
+    expected = [
+        np.asarray(fitted(Image.fromarray(image.squeeze()), 5)).reshape(5, 5, channels) for image in images
+    ]
     assert np.array_equal(resized(images, 5), expected)
 
 

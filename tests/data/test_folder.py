@@ -54,7 +54,9 @@ def test_one_colour_image_makes_all_of_them_rgb(tmp_path, put, colour):
     examples = folder(tmp_path)
     assert examples.images.shape == (2, 4, 4, 3)
     assert np.array_equal(examples.images[examples.ids.index(colour)], np.asarray(rgb))
-    assert np.array_equal(examples.images[examples.ids.index("k.png")], np.repeat(np.asarray(grey)[..., None], 3, axis=2))
+    assert np.array_equal(
+        examples.images[examples.ids.index("k.png")], np.repeat(np.asarray(grey)[..., None], 3, axis=2)
+    )
 
 
 def test_images_of_different_sizes_are_named_with_their_sizes(tmp_path, put):

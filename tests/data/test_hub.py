@@ -74,7 +74,8 @@ def test_several_image_columns_are_listed(hub_folder):
     datasets = pytest.importorskip("datasets")
     where = hub_folder(["a"], features={"mask": datasets.Image()}, mask=[png((4, 4))])
     with pytest.raises(
-        DataError, match=r"2 columns of type Image; expected one. It has: img \(Image\), label \(ClassLabel\), mask"
+        DataError,
+        match=r"2 columns of type Image; expected one. It has: img \(Image\), label \(ClassLabel\), mask",
     ):
         from_hub(str(where))
 
@@ -107,4 +108,6 @@ def test_without_the_library_the_way_to_install_it_is_reported(monkeypatch):
 
 
 def test_of_several_columns_of_captions_one_is_read_and_lists_of_captions_are_skipped(hub_folder):
-    assert from_hub(str(hub_folder(["a"], caption=[["one", "two"]], prompt=["p"], text=["t"]))).prompts == ("p",)
+    assert from_hub(str(hub_folder(["a"], caption=[["one", "two"]], prompt=["p"], text=["t"]))).prompts == (
+        "p",
+    )

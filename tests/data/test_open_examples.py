@@ -11,7 +11,9 @@ from headwater.disk.npz import write_examples
 from headwater.errors import DataError, OptionError
 
 
-@pytest.mark.parametrize(("word", "split"), [("digits", "train"), ("digits:val", "val"), ("digits:rest", "rest")])
+@pytest.mark.parametrize(
+    ("word", "split"), [("digits", "train"), ("digits:val", "val"), ("digits:rest", "rest")]
+)
 def test_a_built_in_name_opens_its_split(word, split):
     assert open_examples(word).fingerprint == digits(split).fingerprint
 
@@ -54,7 +56,9 @@ def test_resize_to_the_size_there_is_changes_nothing():
 
 
 def test_trajectories_are_not_resized(tmp_path, pictures):
-    walked = replace(pictures(2), trajectory=np.zeros((2, 1, 1, 8, 8), np.float32), trajectory_timesteps=np.array([0]))
+    walked = replace(
+        pictures(2), trajectory=np.zeros((2, 1, 1, 8, 8), np.float32), trajectory_timesteps=np.array([0])
+    )
     write_examples(tmp_path / "it.npz", walked)
     with pytest.raises(DataError, match=r"holds sampler trajectories.* Leave resize out"):
         open_examples(str(tmp_path / "it.npz"), resize=4)
@@ -69,7 +73,10 @@ def test_a_size_below_one_is_refused(resize):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("digit", "no built-in source 'digit'. Did you mean 'digits'?.*Nor is there a file or folder of that name"),
+        (
+            "digit",
+            "no built-in source 'digit'. Did you mean 'digits'?.*Nor is there a file or folder of that name",
+        ),
         ("cifar-10:train", "Did you mean 'cifar10'?"),
         ("", "no built-in source ''"),
         ("x" * 5000, "no built-in source"),
@@ -94,12 +101,16 @@ def test_one_image_file_is_not_a_source(tmp_path, put):
 
 def test_opening_an_npz_loads_neither_torch_nor_the_libraries_of_other_sources(tmp_path, pictures):
     write_examples(tmp_path / "it.npz", pictures(2))
-    code = "import sys; from headwater.data import open_examples; open_examples(sys.argv[1]); print(*sys.modules)"
-    process = subprocess.run([sys.executable, "-c", code, str(tmp_path / "it.npz")], check=True, capture_output=True, text=True)
+    code = "import sys, headwater.data; headwater.data.open_examples(sys.argv[1]); print(*sys.modules)"
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "it.npz")], check=True, capture_output=True, text=True
+    )
     assert not {"torch", "PIL", "datasets", "sklearn"} & set(process.stdout.split())
 
 
-@pytest.mark.parametrize(("name", "shape"), [("crawl_tiles_32", (3984, 32, 32, 3)), ("emoji_google_64", (3786, 64, 64, 3))])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("crawl_tiles_32", (3984, 32, 32, 3)), ("emoji_google_64", (3786, 64, 64, 3))]
+)
 def test_real_archives_open(shared_data, name, shape):
     examples = open_examples(str(shared_data / f"{name}.npz"))
     assert examples.images.shape == shape and examples.labels is not None

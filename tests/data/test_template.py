@@ -44,12 +44,20 @@ def test_prompts_of_its_own_win(two):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("a {grup}", r"In the caption 'a \{grup\}': There is no name 'grup'\. Did you mean 'group'\? Known: group, id, label\."),
+        (
+            "a {grup}",
+            r"In the caption 'a \{grup\}': There is no name 'grup'\. Did you mean 'group'\? Known: group, "
+            r"id, label\.",
+        ),
         ("a {}", "There is no name ''.* Known: group, id, label"),
         ("{0}", "no name '0'"),
         ("{group.__class__}", "no name 'group.__class__'"),
         ("{label[0]}", "no name"),
-        ("a {group", r"The caption 'a \{group' cannot be read \(.*\)\. Expected text with \{group\} \{label\} \{id\} in it"),
+        (
+            "a {group",
+            r"The caption 'a \{group' cannot be read \(.*\)\. Expected text with \{group\} \{label\} \{id\} "
+            r"in it",
+        ),
         ("a } b", "cannot be read"),
         ("{label:03d}", r"formats \{label\}; expected the bare name, one of \{group\} \{label\} \{id\}"),
         ("{label!r}", "formats"),
@@ -62,13 +70,19 @@ def test_a_template_that_cannot_be_read_is_refused_whatever_the_prompts(two, tem
 
 
 def test_a_column_that_is_not_there_is_reported_with_those_that_are(pictures):
-    with pytest.raises(OptionError, match=r"asks for \{group\}, but the images have no groups; they have \{label\} \{id\}\."):
+    with pytest.raises(
+        OptionError, match=r"asks for \{group\}, but the images have no groups; they have \{label\} \{id\}\."
+    ):
         captioned(pictures(2, classes=2), "a {group}")
 
 
-@pytest.mark.parametrize(("template", "columns"), [("{label}", {"labels": np.array([3, -1])}), ("{group}", {"groups": ("a", "")})])
+@pytest.mark.parametrize(
+    ("template", "columns"), [("{label}", {"labels": np.array([3, -1])}), ("{group}", {"groups": ("a", "")})]
+)
 def test_an_image_without_a_group_or_label_is_reported_by_its_id(two, template, columns):
-    with pytest.raises(DataError, match=r"which 1 of the 2 images lack, the first with id 'y'; expected one each"):
+    with pytest.raises(
+        DataError, match=r"which 1 of the 2 images lack, the first with id 'y'; expected one each"
+    ):
         captioned(replace(two, **columns), template)
 
 

@@ -96,7 +96,9 @@ def test_the_draws_of_a_picture_do_not_depend_on_batch_or_place(pictures, strate
 def test_equal_pictures_have_equal_draws_and_others_do_not(pictures, strategy):
     images = pictures(3).images.copy()
     images[2] = images[0]
-    draw = of(Draws(4, strategy), Examples(images, ids=("train", "other", "query"), labels=np.array([0, 1, 2])))
+    draw = of(
+        Draws(4, strategy), Examples(images, ids=("train", "other", "query"), labels=np.array([0, 1, 2]))
+    )
     for column in draw:
         assert torch.equal(column[0], column[2])
     assert not torch.equal(draw.noise[0], draw.noise[1])
@@ -120,7 +122,9 @@ def test_fewer_noises_of_a_timestep_are_the_first_of_more(pictures):
 
 @pytest.mark.parametrize("strategy", ["uniform", "random"])
 def test_no_draw_is_a_copy_of_another(pictures, strategy):
-    draws = Draws(60, strategy, 2)  # 60 of 100 at random surely repeat a timestep; a repeated pair (t, ε) would be wasted work
+    draws = Draws(
+        60, strategy, 2
+    )  # 60 of 100 at random surely repeat a timestep; a repeated pair (t, ε) would be wasted work
     noise = draws.of(pictures(1), slice(None), linear(T=100), LIKE).noise[0]
     assert len({draw.numpy().tobytes() for draw in noise}) == 120
 
@@ -128,7 +132,9 @@ def test_no_draw_is_a_copy_of_another(pictures, strategy):
 def test_global_generators_are_untouched(pictures):
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     of(Draws(3, "random"), pictures(2))
-    assert torch.equal(torch.get_rng_state(), torch_before) and np.array_equal(np.random.get_state()[1], numpy_before)
+    assert torch.equal(torch.get_rng_state(), torch_before) and np.array_equal(
+        np.random.get_state()[1], numpy_before
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +152,8 @@ def test_impossible_draws_are_refused(fields, said):
 
 
 @pytest.mark.parametrize(
-    ("timesteps", "said"), [(1001, "1001.*only 1000"), ((5, 1000), "5 … 1000.*0 … 999"), ((-1, 5), "-1 … 5.*0 … 999")]
+    ("timesteps", "said"),
+    [(1001, "1001.*only 1000"), ((5, 1000), "5 … 1000.*0 … 999"), ((-1, 5), "-1 … 5.*0 … 999")],
 )
 def test_timesteps_beyond_the_schedule_are_refused(timesteps, said):
     with pytest.raises(OptionError, match=said):
@@ -159,6 +166,10 @@ def test_a_path_needs_a_path(pictures):
 
 
 def test_a_path_without_a_step_that_has_a_density_is_refused(pictures):
-    examples = pictures(1, trajectory=np.zeros((1, 2, 1, 8, 8), np.float32), trajectory_timesteps=np.array([0, -1]))
-    with pytest.raises(DataError, match="step"):  # one step, straight to the picture: the mean over no draws would be NaN
+    examples = pictures(
+        1, trajectory=np.zeros((1, 2, 1, 8, 8), np.float32), trajectory_timesteps=np.array([0, -1])
+    )
+    with pytest.raises(
+        DataError, match="step"
+    ):  # one step, straight to the picture: the mean over no draws would be NaN
         along_trajectory(examples, slice(None), linear(), LIKE)

@@ -32,7 +32,11 @@ def output():
 @pytest.fixture
 def draw():
     """Two pictures, three draws each."""
-    x, noise, t = random("x", 2, 1, 1, 4, 4), random("noise", 2, 3, 1, 4, 4), torch.tensor([[0, 100, 999], [1, 500, 700]])
+    x, noise, t = (
+        random("x", 2, 1, 1, 4, 4),
+        random("noise", 2, 3, 1, 4, 4),
+        torch.tensor([[0, 100, 999], [1, 500, 700]]),
+    )
     return Draw(x, t, t - 1, noise, linear().noised(x, noise, t))
 
 
@@ -43,13 +47,19 @@ def pixels(values: Tensor) -> Tensor:
 def target(draw: Draw, prediction: str) -> Tensor:
     alpha_bar = torch.as_tensor(linear().alpha_bar)[draw.t][..., None]
     x, noise = pixels(draw.x), pixels(draw.noise)
-    return {"epsilon": noise, "sample": x, "v_prediction": alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x}[prediction]
+    return {
+        "epsilon": noise,
+        "sample": x,
+        "v_prediction": alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x,
+    }[prediction]
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_simple_is_the_mean_squared_error_of_the_models_own_target(output, draw, prediction):
     values = simple(output, draw, linear(prediction=prediction))
-    torch.testing.assert_close(values, ((target(draw, prediction) - pixels(output)) ** 2).sum(-1) / D, **EXACT)
+    torch.testing.assert_close(
+        values, ((target(draw, prediction) - pixels(output)) ** 2).sum(-1) / D, **EXACT
+    )
 
 
 def test_loss_is_another_name_of_simple():
@@ -85,12 +95,16 @@ def test_elbo_weighs_the_error_of_the_noise_by_beta_over_2_alpha_1_minus_alpha_b
         "v_prediction": a.sqrt() * out + (1 - a).sqrt() * x_t,
     }[prediction]
     values = measurement("elbo")(output, draw, linear(prediction=prediction))
-    torch.testing.assert_close(values, weight * ((pixels(draw.noise) - noise) ** 2).sum(-1) / D, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        values, weight * ((pixels(draw.noise) - noise) ** 2).sum(-1) / D, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_the_elbo_weight_at_the_first_timestep_is_one_half_over_alpha(output, draw):
     ratio = measurement("elbo")(output, draw, linear()) / simple(output, draw, linear())
-    assert float(ratio[0, 0]) == pytest.approx(0.5 / (1 - 1e-4), rel=1e-9)  # ᾱ_0 = α_0, so β_0 = 1 − ᾱ_0 cancels
+    assert float(ratio[0, 0]) == pytest.approx(
+        0.5 / (1 - 1e-4), rel=1e-9
+    )  # ᾱ_0 = α_0, so β_0 = 1 − ᾱ_0 cancels
 
 
 def gradient(name: str, output: Tensor, draw: Draw, prediction: str) -> Tensor:
@@ -112,8 +126,12 @@ def test_the_gradients_of_simple_square_and_eta_are_those_of_the_paper(output, d
 
 def test_eta_is_half_of_simple_at_one_half_and_square_at_one(output, draw):
     schedule = linear()
-    torch.testing.assert_close(measurement("eta:0.5")(output, draw, schedule), simple(output, draw, schedule) / 2, **EXACT)
-    torch.testing.assert_close(measurement("eta:1")(output, draw, schedule), square(output, draw, schedule), **EXACT)
+    torch.testing.assert_close(
+        measurement("eta:0.5")(output, draw, schedule), simple(output, draw, schedule) / 2, **EXACT
+    )
+    torch.testing.assert_close(
+        measurement("eta:1")(output, draw, schedule), square(output, draw, schedule), **EXACT
+    )
 
 
 @pytest.mark.parametrize("name", [*MEASUREMENTS, "eta:0.3"])
@@ -138,11 +156,14 @@ def path_of(model, pictures, steps=12, labels=None):
     predict = None if labels is None else conditioned(model, {"class_labels": labels})
     samples = sample(model, range(2), 3, sampler="ddpm", steps=steps, keep_path=True, predict=predict)
     assert samples.path is not None
-    return samples, pictures(2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps)
+    return samples, pictures(
+        2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps
+    )
 
 
 def minus_log_p(model, path: Tensor, times: list[int]) -> Tensor:
-    """−Σ log N(x_{t'}; μ_θ(x_t), σ_t²) and the sum of its constants, step by step as diffusers' DDPMScheduler writes them."""
+    """−Σ log N(x_{t'}; μ_θ(x_t), σ_t²) and the sum of its constants, step by step as diffusers' DDPMScheduler
+    writes them."""
     alpha_bar = torch.as_tensor(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))  # theirs is a float32 product
     value, constant = torch.zeros(len(path)).double(), 0.0
     for s, (now, then) in enumerate(itertools.pairwise(times[:-1])):
@@ -193,8 +214,13 @@ def test_where_nothing_is_clipped_trajectory_is_half_the_squared_noise_that_the_
     with torch.no_grad():
         output = model.predict(draw.x_t.flatten(0, 1), draw.t.flatten()).view_as(draw.x_t)
         value = measurement("trajectory")(output, draw, model.schedule).sum(1)
-    added = [[seeds.normal((1, 8, 8), 3, "sample", i, f"step-{t}") for t in samples.timesteps[:-2]] for i in range(2)]
-    np.testing.assert_allclose(value, 0.5 * np.square(np.array(added, np.float64)).sum((1, 2, 3, 4)), rtol=1e-5)
+    added = [
+        [seeds.normal((1, 8, 8), 3, "sample", i, f"step-{t}") for t in samples.timesteps[:-2]]
+        for i in range(2)
+    ]
+    np.testing.assert_allclose(
+        value, 0.5 * np.square(np.array(added, np.float64)).sum((1, 2, 3, 4)), rtol=1e-5
+    )
 
 
 def test_along_a_path_states_are_as_stored_and_the_last_step_is_left_out(tiny, pictures):

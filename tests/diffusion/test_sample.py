@@ -25,11 +25,15 @@ def chain(model, scheduler, x, steps):
     return scheduler.timesteps.tolist(), torch.stack(states, 1)
 
 
-@pytest.mark.parametrize(("prediction", "steps"), [("epsilon", 50), ("v_prediction", 10), ("sample", 10), ("epsilon", 7)])
+@pytest.mark.parametrize(
+    ("prediction", "steps"), [("epsilon", 50), ("v_prediction", 10), ("sample", 10), ("epsilon", 7)]
+)
 def test_ddim_is_diffusers_ddim(tiny, smallest, prediction, steps):
     model = tiny(prediction=prediction, **smallest)
     ours = sample(model, range(2), 0, steps=steps, keep_path=True)
-    times, expected = chain(model, DDIMScheduler(prediction_type=prediction, clip_sample=True), ours.path[:, 0], steps)
+    times, expected = chain(
+        model, DDIMScheduler(prediction_type=prediction, clip_sample=True), ours.path[:, 0], steps
+    )
     assert ours.timesteps.tolist() == [*times, -1]
     torch.testing.assert_close(ours.path, expected, **BOUNDED)
 
@@ -38,8 +42,15 @@ def test_ddim_is_diffusers_ddim(tiny, smallest, prediction, steps):
 def test_ddpm_is_diffusers_ddpm_with_the_same_noise(tiny, smallest, monkeypatch, prediction):
     model, steps = tiny(prediction=prediction, **smallest), 10
     ours = sample(model, range(2), 0, sampler="ddpm", steps=steps, keep_path=True)
-    named = iter([np.stack([seeds.normal((1, 8, 8), 0, "sample", i, f"step-{t}") for i in range(2)]) for t in ours.timesteps])
-    monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, **__: torch.as_tensor(next(named)).double())
+    named = iter(
+        [
+            np.stack([seeds.normal((1, 8, 8), 0, "sample", i, f"step-{t}") for i in range(2)])
+            for t in ours.timesteps
+        ]
+    )
+    monkeypatch.setattr(
+        scheduling_ddpm, "randn_tensor", lambda *_, **__: torch.as_tensor(next(named)).double()
+    )
     scheduler = DDPMScheduler(prediction_type=prediction, timestep_spacing="leading")
     times, expected = chain(model, scheduler, ours.path[:, 0], steps)
     assert ours.timesteps.tolist() == [*times, -1]
@@ -61,7 +72,10 @@ def test_another_seed_label_or_number_makes_another_picture(tiny):
     model = tiny(classes=3)
     zero, one = (conditioned(model, {"class_labels": torch.full((2,), label)}) for label in (0, 1))
     pictures = sample(model, range(2), 0, steps=2, predict=zero).pictures
-    for samples in (sample(model, range(2), 1, steps=2, predict=zero), sample(model, range(2), 0, steps=2, predict=one)):
+    for samples in (
+        sample(model, range(2), 1, steps=2, predict=zero),
+        sample(model, range(2), 0, steps=2, predict=one),
+    ):
         assert not torch.allclose(samples.pictures, pictures)
     assert not torch.allclose(pictures[0], pictures[1])
 
@@ -71,7 +85,9 @@ def test_the_path_starts_with_named_noise_and_ends_with_the_picture(tiny, sample
     samples = sample(tiny(), range(3, 5), 7, sampler=sampler, steps=4, keep_path=True)
     assert samples.path.shape == (2, 5, 1, 8, 8)
     assert samples.timesteps.tolist() == [750, 500, 250, 0, -1]
-    assert np.array_equal(samples.path[1, 0].float().numpy(), seeds.normal((1, 8, 8), 7, "sample", 4, "start"))
+    assert np.array_equal(
+        samples.path[1, 0].float().numpy(), seeds.normal((1, 8, 8), 7, "sample", 4, "start")
+    )
     assert torch.equal(samples.path[:, -1], samples.pictures)
     assert samples.pictures.abs().max() <= 1  # the last step gives the clipped picture
 
@@ -94,7 +110,11 @@ def test_the_global_generator_is_untouched(tiny):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"sampler": "euler"}, "euler.*ddim or ddpm"), ({"steps": 0}, "steps is 0.*1 to 1000"), ({"steps": 1001}, "1001.*1 to 1000")],
+    [
+        ({"sampler": "euler"}, "euler.*ddim or ddpm"),
+        ({"steps": 0}, "steps is 0.*1 to 1000"),
+        ({"steps": 1001}, "1001.*1 to 1000"),
+    ],
 )
 def test_impossible_options_are_refused(tiny, options, said):
     with pytest.raises(OptionError, match=said):

@@ -28,7 +28,9 @@ def test_the_linear_schedule_keeps_as_much_signal_as_ddpm_says():
 
 
 def test_the_linear_schedule_is_diffusers_default_one():
-    assert np.allclose(linear().alpha_bar, DDPMScheduler().alphas_cumprod, rtol=3e-5)  # expected is a float32 product of 1000
+    assert np.allclose(
+        linear().alpha_bar, DDPMScheduler().alphas_cumprod, rtol=3e-5
+    )  # expected is a float32 product of 1000
 
 
 def test_beta_rises_linearly_from_1e_4_to_2e_2():
@@ -52,7 +54,9 @@ def test_noised_pictures_are_those_of_diffusers(noisy):
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_target_is_that_of_diffusers(noisy, prediction):
     x, noise, t = noisy
-    expected = {"epsilon": noise, "sample": x, "v_prediction": DDPMScheduler().get_velocity(x, noise, t)}[prediction]
+    expected = {"epsilon": noise, "sample": x, "v_prediction": DDPMScheduler().get_velocity(x, noise, t)}[
+        prediction
+    ]
     assert torch.allclose(linear(prediction=prediction).target(x, noise, t), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -60,7 +64,9 @@ def test_the_target_is_that_of_diffusers(noisy, prediction):
 def test_a_perfect_output_implies_the_true_picture_and_noise(noisy, prediction):
     x, noise, t = noisy
     schedule = linear(prediction=prediction)
-    picture, implied = schedule.picture_and_noise(schedule.target(x, noise, t), schedule.noised(x, noise, t), t)
+    picture, implied = schedule.picture_and_noise(
+        schedule.target(x, noise, t), schedule.noised(x, noise, t), t
+    )
     assert torch.allclose(picture, x, atol=1e-12)
     assert torch.allclose(implied, noise, atol=1e-12)
 
@@ -74,11 +80,17 @@ def test_any_output_implies_a_picture_and_noise_that_mix_back_to_x_t(noisy, pred
 
 
 def test_one_picture_with_many_draws_is_broadcast():
-    x, noise, t = random("x", 2, 1, 1, 4, 4), random("noise", 2, 3, 1, 4, 4), torch.tensor([[0, 5, 9], [3, 3, 7]])
+    x, noise, t = (
+        random("x", 2, 1, 1, 4, 4),
+        random("noise", 2, 3, 1, 4, 4),
+        torch.tensor([[0, 5, 9], [3, 3, 7]]),
+    )
     for prediction in PREDICTIONS:
         schedule = linear(prediction=prediction)
         assert schedule.noised(x, noise, t).shape == schedule.target(x, noise, t).shape == noise.shape
-        assert torch.equal(schedule.noised(x, noise, t)[1, 2], schedule.noised(x[1], noise[1, 2:], t[1, 2:])[0])
+        assert torch.equal(
+            schedule.noised(x, noise, t)[1, 2], schedule.noised(x[1], noise[1, 2:], t[1, 2:])[0]
+        )
 
 
 def test_float32_tables_are_rounded_once_from_float64():

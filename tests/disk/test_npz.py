@@ -43,7 +43,9 @@ def test_an_absent_column_stays_absent(tmp_path, pictures):
     write_examples(tmp_path / "it.npz", pictures(2))
     examples = read_examples(tmp_path / "it.npz")
     assert examples.ids == ("0", "1")
-    assert (examples.labels, examples.groups, examples.prompts, examples.split, examples.trajectory) == (None,) * 5
+    assert (examples.labels, examples.groups, examples.prompts, examples.split, examples.trajectory) == (
+        None,
+    ) * 5
 
 
 def test_grey_images_may_lack_the_channel_axis(npz):
@@ -51,14 +53,19 @@ def test_grey_images_may_lack_the_channel_axis(npz):
 
 
 def test_images_in_any_memory_order_hash_equally(npz):
-    assert read_examples(npz(images=np.asfortranarray(IMAGES))).hashes == read_examples(npz(images=IMAGES)).hashes
+    assert (
+        read_examples(npz(images=np.asfortranarray(IMAGES))).hashes
+        == read_examples(npz(images=IMAGES)).hashes
+    )
 
 
 def test_other_keys_are_not_even_read(npz):
     assert len(read_examples(npz(images=IMAGES, latents=np.array([{}, None]), seed=3))) == 2
 
 
-@pytest.mark.parametrize(("ids", "expected"), [([7, 9], ("7", "9")), ([b"a", b"\xff"], ("a", "�")), ([0.5, 1], ("0.5", "1.0"))])
+@pytest.mark.parametrize(
+    ("ids", "expected"), [([7, 9], ("7", "9")), ([b"a", b"\xff"], ("a", "�")), ([0.5, 1], ("0.5", "1.0"))]
+)
 def test_ids_of_any_type_become_text(npz, ids, expected):
     assert read_examples(npz(images=IMAGES, ids=np.array(ids))).ids == expected
 
@@ -77,12 +84,16 @@ def test_labels_that_are_words_become_groups_and_their_sorted_places(npz):
 
 
 def test_groups_in_the_file_win_over_labels_that_are_words(npz):
-    assert read_examples(npz(images=IMAGES, labels=np.array(["dog", "cat"]), groups=np.array(["p", "q"]))).groups == ("p", "q")
+    assert read_examples(
+        npz(images=IMAGES, labels=np.array(["dog", "cat"]), groups=np.array(["p", "q"]))
+    ).groups == ("p", "q")
 
 
 def test_a_half_precision_trajectory_is_widened(npz):
     states = np.full((2, 3, 3, 4, 4), 0.1, np.float16)
-    examples = read_examples(npz(images=IMAGES, trajectory=states, trajectory_timesteps=np.array([9, 5, -1], np.int16)))
+    examples = read_examples(
+        npz(images=IMAGES, trajectory=states, trajectory_timesteps=np.array([9, 5, -1], np.int16))
+    )
     assert examples.trajectory is not None and examples.trajectory.dtype == np.float32
     assert examples.trajectory_timesteps is not None and examples.trajectory_timesteps.tolist() == [9, 5, -1]
 
@@ -91,9 +102,15 @@ def test_a_half_precision_trajectory_is_widened(npz):
     ("arrays", "message"),
     [
         ({"pictures": IMAGES}, "no array `images`; expected uint8"),
-        ({"images": IMAGES / 255}, r"float64 \[2, 4, 4, 3\] between 0 and 0\.37\d+; expected uint8. Scale them to 0…255"),
+        (
+            {"images": IMAGES / 255},
+            r"float64 \[2, 4, 4, 3\] between 0 and 0\.37\d+; expected uint8. Scale them to 0…255",
+        ),
         ({"images": IMAGES.astype(np.int64)}, "int64 .* between 0 and 95; expected uint8"),
-        ({"images": IMAGES[0, 0]}, r"uint8 \[4, 3\]; expected at least one, as \[n, height, width, channels\]"),
+        (
+            {"images": IMAGES[0, 0]},
+            r"uint8 \[4, 3\]; expected at least one, as \[n, height, width, channels\]",
+        ),
         ({"images": IMAGES[:0]}, r"uint8 \[0, 4, 4, 3\]; expected at least one"),
         ({"images": np.zeros((2, 3, 8, 8), np.uint8)}, r"8 channels; expected 1 to 4. Put the channels last"),
         ({"images": np.zeros((2, 8, 8, 9), np.uint8)}, "9 channels; expected 1 to 4"),
@@ -101,9 +118,15 @@ def test_a_half_precision_trajectory_is_widened(npz):
         ({"images": IMAGES, "labels": np.array([{}, None])}, "`labels` in .* holds Python objects"),
         ({"images": IMAGES, "labels": [1, 2, 3]}, r"`labels` in .* has shape \[3\]; expected \[2\]"),
         ({"images": IMAGES, "labels": [[1], [2]]}, r"`labels` in .* has shape \[2, 1\]; expected \[2\]"),
-        ({"images": IMAGES, "labels": [0.0, 1.0]}, "`labels` in .* are float64; expected whole numbers or words"),
+        (
+            {"images": IMAGES, "labels": [0.0, 1.0]},
+            "`labels` in .* are float64; expected whole numbers or words",
+        ),
         ({"images": IMAGES, "ids": "one"}, r"`ids` in .* has shape \[\]; expected \[2\]"),
-        ({"images": IMAGES, "trajectory": np.zeros((2, 1, 3, 4, 4))}, "no `trajectory_timesteps`; expected .* both, or neither"),
+        (
+            {"images": IMAGES, "trajectory": np.zeros((2, 1, 3, 4, 4))},
+            "no `trajectory_timesteps`; expected .* both, or neither",
+        ),
         ({"images": IMAGES, "trajectory_timesteps": [1]}, "no `trajectory`; expected"),
         (
             {"images": IMAGES, "trajectory": np.zeros((2, 3, 4, 4)), "trajectory_timesteps": [1]},
@@ -162,7 +185,9 @@ def test_a_changed_byte_is_reported_or_harmless(npz):
 
 def test_an_absurd_header_is_reported(tmp_path):
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 10**4, 10**4, 3)})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 10**4, 10**4, 3)}
+    )
     with zipfile.ZipFile(tmp_path / "it.npz", "w") as file:
         file.writestr("images.npy", header.getvalue())
     with pytest.raises(DataError, match=r"Could not read .*: images is damaged"):

@@ -50,7 +50,9 @@ def rows(store, keys, **options):
 
 
 def contents(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -76,7 +78,13 @@ def test_only_new_rows_are_computed(store):
 
 def test_rows_are_the_same_bytes_whatever_was_stored_first(tmp_path):
     reference, _ = rows(FeatureStore(tmp_path / "at once"), list("abcdef"))
-    for order in (["fb", "abcdef"], ["abcdef"], ["efcd", "ab"], ["a", "ab", "abc", "fedcba"], ["abcdefgh", "hg"]):
+    for order in (
+        ["fb", "abcdef"],
+        ["abcdef"],
+        ["efcd", "ab"],
+        ["a", "ab", "abc", "fedcba"],
+        ["abcdefgh", "hg"],
+    ):
         store = FeatureStore(tmp_path / "-".join(order))
         computed = [key for keys in order for key in rows(store, list(keys))[1]]
         assert len(computed) == len(set(computed))
@@ -193,7 +201,8 @@ def folder(store):
 
 
 def mended(store, notes, path):
-    """Assert that the second of three shards is found damaged: one line with its path, its rows computed, then all is well."""
+    """Assert that the second of three shards is found damaged: one line with its path, its rows computed,
+    then all is well."""
     values, computed = rows(store, list("abcdef"))
     assert computed == ["c", "d"] and np.array_equal(values, expected("abcdef"))
     assert len(notes) == 1 and str(path) in notes[0] and "computed again" in notes[0] and "\n" not in notes[0]
@@ -203,7 +212,9 @@ def mended(store, notes, path):
 
 
 @pytest.mark.parametrize("suffix", ["npy", "json"])
-def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_its_rows_are_computed_again(folder, noting_store, notes, suffix):
+def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_its_rows_are_computed_again(
+    folder, noting_store, notes, suffix
+):
     shard, bits = folder / f"rows-000001.{suffix}", seeds.generator(0, "bits")
     for place in range(0, shard.stat().st_size, 3):
         path = next(
@@ -225,7 +236,9 @@ def test_a_shard_cut_short_is_computed_again(folder, noting_store, notes, suffix
     mended(noting_store, notes, path)
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", "null", '["c", "d"]', '{"json": 1}', '{"keys": ["c", "d"], "json": ""}'])
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", "null", '["c", "d"]', '{"json": 1}', '{"keys": ["c", "d"], "json": ""}']
+)
 def test_a_json_of_something_else_is_damage(folder, noting_store, notes, text):
     path = folder / "rows-000001.json"
     path.write_text(text)
@@ -251,7 +264,9 @@ def test_a_missing_shard_is_computed_again(folder, noting_store, notes):
 
 
 @pytest.mark.parametrize("failure", [errno.EIO, errno.EACCES])
-def test_a_shard_that_the_disk_cannot_read_is_computed_again(folder, noting_store, notes, monkeypatch, failure):
+def test_a_shard_that_the_disk_cannot_read_is_computed_again(
+    folder, noting_store, notes, monkeypatch, failure
+):
     path, plain = folder / "rows-000001.npy", Path.read_bytes
 
     def read(file):
@@ -269,7 +284,10 @@ def test_a_shard_that_cannot_be_read_just_now_is_left_alone(store, folder, monke
     def read(_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    with monkeypatch.context() as patch, pytest.raises(StorageError, match=r"Could not read .*rows-000000.*again"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(StorageError, match=r"Could not read .*rows-000000.*again"),
+    ):
         patch.setattr(Path, "read_bytes", read)
         rows(store, list("abcdef"))
     assert contents(store.root) == before
@@ -292,7 +310,9 @@ def test_damage_is_reported_on_stderr_by_default(store, folder, capsys):
 def test_the_number_of_a_missing_shard_is_not_used_again(store, folder):
     (folder / "rows-000002.npy").unlink()
     rows(store, list("gh"))
-    assert not (folder / "rows-000002.npy").exists()  # its keys are still there, and are not those of other rows
+    assert not (
+        folder / "rows-000002.npy"
+    ).exists()  # its keys are still there, and are not those of other rows
     assert np.array_equal(rows(store, list("abcdefgh"))[0], expected("abcdefgh"))
 
 
@@ -325,7 +345,9 @@ def test_float16_rows_come_back_as_float32_within_the_error_that_the_shard_recor
     keys = list("abcd")
     values, _ = rows(half, keys, k=500)
     again, computed = rows(half, keys, k=500)
-    assert values.dtype == again.dtype == np.float32 and values.tobytes() == again.tobytes() and computed == []
+    assert (
+        values.dtype == again.dtype == np.float32 and values.tobytes() == again.tobytes() and computed == []
+    )
     exact = expected(keys, k=500)
     for path, part in zip(sorted(half.root.rglob("rows-*.json")), ([0, 1], [2, 3]), strict=True):
         error = np.linalg.norm(values[part] - exact[part]) / np.linalg.norm(exact[part])
@@ -376,7 +398,11 @@ def test_a_flipped_bit_in_a_float16_shard_is_found(half, suffix, capsys):
     damaged[-5] ^= 4
     path.write_bytes(damaged)
     values, computed = rows(half, list("abcdef"))
-    assert values.tobytes() == reference.tobytes() and computed == ["c", "d"] and path.name in capsys.readouterr().err
+    assert (
+        values.tobytes() == reference.tobytes()
+        and computed == ["c", "d"]
+        and path.name in capsys.readouterr().err
+    )
 
 
 def test_another_dtype_is_refused(tmp_path):
@@ -407,12 +433,15 @@ np.save(root / "values.npy", FeatureStore(root / "store").rows({"model": "m"}, k
 
 
 def killed_and_restarted(root, kills, n):
-    """Kill -9 a run of n rows at random moments, restart it each time, and let it end; the blocks that each life computed."""
+    """Kill -9 a run of n rows at random moments, restart it each time, and let it end; the blocks that each
+    life computed."""
     root.mkdir()
     random, log = seeds.generator(0, "kills"), root / "log"
     log.touch()
     for life in range(kills + 1):
-        with subprocess.Popen([sys.executable, "-c", LIFE, root, str(life), str(n)], stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            [sys.executable, "-c", LIFE, root, str(life), str(n)], stdout=subprocess.PIPE
+        ) as process:
             assert process.stdout is not None and process.stdout.readline() == b"begun\n"
             if life < kills:
                 until = log.read_bytes().count(b"\n") + int(random.integers(6))
@@ -426,7 +455,9 @@ def killed_and_restarted(root, kills, n):
 
 
 @pytest.mark.parametrize(("kills", "n"), [(5, 200), pytest.param(50, 2000, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_it_repeats_at_most_one_shard_a_kill_and_ends_the_same_bit_for_bit(tmp_path, kills, n):
+def test_killed_at_random_moments_it_repeats_at_most_one_shard_a_kill_and_ends_the_same_bit_for_bit(
+    tmp_path, kills, n
+):
     lives = killed_and_restarted(tmp_path / "killed", kills, n)
     for life in range(1, kills + 1):
         before = [block for earlier in lives[:life] for block in earlier]
@@ -435,7 +466,11 @@ def test_killed_at_random_moments_it_repeats_at_most_one_shard_a_kill_and_ends_t
     keys = [f"key-{i}" for i in range(n)]
     uninterrupted = FeatureStore(tmp_path / "uninterrupted")
     values = uninterrupted.rows({"model": "m"}, keys, Source(keys, block=4, k=500))
-    assert np.load(tmp_path / "killed" / "values.npy").tobytes() == values.tobytes() == expected(keys, k=500).tobytes()
+    assert (
+        np.load(tmp_path / "killed" / "values.npy").tobytes()
+        == values.tobytes()
+        == expected(keys, k=500).tobytes()
+    )
     assert contents(tmp_path / "killed" / "store") == contents(uninterrupted.root)
 
 
@@ -451,7 +486,9 @@ def test_two_threads_that_want_the_same_rows_compute_them_once(store):
             computed.append(keys[i])
             yield expected([keys[i]])
 
-    threads = [threading.Thread(target=lambda: results.append(store.rows(SETTINGS, keys, slow))) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: results.append(store.rows(SETTINGS, keys, slow))) for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -498,7 +535,10 @@ def test_a_locked_folder_is_refused_without_waiting_until_its_process_is_killed(
     process.start()
     try:
         assert begun.wait(30)
-        with pytest.raises(StorageError, match=f"Another process is at work in {tmp_path}.*again"), locked(tmp_path, wait=False):
+        with (
+            pytest.raises(StorageError, match=f"Another process is at work in {tmp_path}.*again"),
+            locked(tmp_path, wait=False),
+        ):
             pass
         assert (tmp_path / ".half.99.part").exists()
     finally:
@@ -551,10 +591,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("save", [np.save, lambda file, a: file.write(a.tobytes()), np.savez_compressed], ids=["npy", "raw", "npz"])
+@pytest.mark.parametrize(
+    "save", [np.save, lambda file, a: file.write(a.tobytes()), np.savez_compressed], ids=["npy", "raw", "npz"]
+)
 def test_a_file_too_large_for_the_disk_is_reported_and_leaves_nothing(tmp_path, save, small_files):
     random = seeds.normal((50, 50), 0, "incompressible")
-    with small_files(4096), pytest.raises(StorageError, match=r"Could not write .*a\.bin"), written(tmp_path / "a.bin") as file:
+    with (
+        small_files(4096),
+        pytest.raises(StorageError, match=r"Could not write .*a\.bin"),
+        written(tmp_path / "a.bin") as file,
+    ):
         save(file, random)
     assert list(tmp_path.iterdir()) == []
 
@@ -591,7 +637,8 @@ shards, parts = len(list(root.rglob("rows-*.json"))), len(list(root.rglob("*.par
 whole = [np.load(path)[0, -1] for path in sorted(root.rglob("rows-*.npy"))]
 (root / "ballast").unlink()
 rows = FeatureStore(root).rows({"k": 20_000}, keys, compute)
-print(json.dumps([first, shards, parts, whole == list(range(len(whole))), rows[:, -1].tolist() == list(range(40))]))
+in_order = whole == list(range(len(whole))), rows[:, -1].tolist() == list(range(40))
+print(json.dumps([first, shards, parts, *in_order]))
 """
 
 
@@ -600,7 +647,10 @@ def test_a_really_full_disk_is_reported_and_the_run_goes_on_when_there_is_room(t
     disk.mkdir()
     mount = f"mount -t tmpfs -o size=4m tmpfs {disk}"
     namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]  # gone with the process
-    if not shutil.which("unshare") or subprocess.run([*namespace, mount], capture_output=True, check=False).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*namespace, mount], capture_output=True, check=False).returncode
+    ):
         pytest.skip("no private mounts here")
     command = [*namespace, f'{mount} && exec "$@"', "sh", sys.executable, "-c", FULL, str(disk)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -40,7 +40,9 @@ def planted(tmp_path, random):
         np.save(folder / "full.npy", outcomes[0].astype(np.float32))
         np.save(folder / "outcomes" / "elbo.npy", -outcomes.astype(np.float32))
         write_examples(folder / "train.npz", Examples(pictures(random, N)))
-        write_examples(folder / "queries.npz", Examples(pictures(random, Q), split=("val",) * 20 + ("gen",) * 10))
+        write_examples(
+            folder / "queries.npz", Examples(pictures(random, Q), split=("val",) * 20 + ("gen",) * 10)
+        )
         (folder / "bank.json").write_text(json.dumps({"recipe": {"subsets": M}}))
         return open_bank(folder), tau
 
@@ -93,7 +95,10 @@ def test_the_oracle_is_each_seed_against_the_mean_of_the_others(planted):
     bank, _ = planted(seeds=4)
     y, one = bank.finished(), oracle(bank)
     assert one is not None
-    seeds = [[spearmanr(y[:, s, q], np.delete(y, s, axis=1)[:, :, q].mean(1)).statistic for q in range(Q)] for s in range(4)]
+    seeds = [
+        [spearmanr(y[:, s, q], np.delete(y, s, axis=1)[:, :, q].mean(1)).statistic for q in range(Q)]
+        for s in range(4)
+    ]
     np.testing.assert_allclose(one.per_query, np.mean(seeds, axis=0), atol=1e-12)
 
 
@@ -159,11 +164,17 @@ def test_a_run_has_the_lds_of_its_scores_whatever_the_order_of_its_queries(plant
 def test_several_runs_are_compared_on_the_queries_and_subsets_that_they_share(planted, run_of, random):
     bank, tau = planted()
     one = run_of(bank, tau, "one", rows=[4, 2, 0, 21, 22], resolved={"subsets": [0, 1]})
-    two = run_of(bank, tau + random.standard_normal(tau.shape), "two", rows=[22, 0, 2, 9], resolved={"subsets": [1, 5]})
+    two = run_of(
+        bank, tau + random.standard_normal(tau.shape), "two", rows=[22, 0, 2, 9], resolved={"subsets": [1, 5]}
+    )
     figures = of_runs([one, two], bank)
     assert [figures.runs[str(run)].subsets for run in (one, two)] == [M - 3] * 2
-    np.testing.assert_allclose(figures.runs[str(one)].per_query, against(bank, tau, [0, 1, 5]).per_query[[2, 0, 22]], atol=1e-4)
-    assert [(pair.a, pair.b, pair.split) for pair in figures.pairs] == [(str(one), str(two), s) for s in ("val", "gen")]
+    np.testing.assert_allclose(
+        figures.runs[str(one)].per_query, against(bank, tau, [0, 1, 5]).per_query[[2, 0, 22]], atol=1e-4
+    )
+    assert [(pair.a, pair.b, pair.split) for pair in figures.pairs] == [
+        (str(one), str(two), s) for s in ("val", "gen")
+    ]
 
 
 def test_a_run_paired_with_a_copy_of_itself_differs_by_nothing(planted, run_of):
@@ -204,7 +215,10 @@ def test_what_cannot_be_compared_is_told_plainly(planted, run_of, random):
 def test_the_page_of_two_runs_says_which_leads_by_the_paired_difference(planted, run_of):
     bank, tau = planted()
     methods = {"best": tau, "worse": tau + tau[::-1]}
-    runs = [run_of(bank, scores, name, ground_truth=ground_truth(bank, scores).as_json()) for name, scores in methods.items()]
+    runs = [
+        run_of(bank, scores, name, ground_truth=ground_truth(bank, scores).as_json())
+        for name, scores in methods.items()
+    ]
     page = report(runs).read_text().replace("\N{NO-BREAK SPACE}", " ")
     for row, split in zip(of_runs(runs, bank).as_json()["paired"], ("held-out", "generated"), strict=True):
         low, high = row["over_subsets"]
@@ -233,7 +247,18 @@ def test_the_command_prints_one_run_as_itself_and_several_as_runs_and_pairs(plan
     bank, tau = planted()
     one, two = run_of(bank, tau, "one"), run_of(bank, tau + 0.5 * tau[::-1], "two")
     alone = json.loads(printed(one, bank.folder, "--json"))
-    keys = {"queries", "lds", "low", "high", "random", "random_low", "random_high", "ceiling", "ceiling_low", "ceiling_high"}
+    keys = {
+        "queries",
+        "lds",
+        "low",
+        "high",
+        "random",
+        "random_low",
+        "random_high",
+        "ceiling",
+        "ceiling_low",
+        "ceiling_high",
+    }
     assert keys | {"reachable"} <= alone["splits"]["val"].keys()
     assert {"bank", "measurement", "subsets", "seeds", "splits", "per_query"} <= alone.keys()
     both = json.loads(printed(one, two, bank.folder, "--json"))
@@ -244,7 +269,14 @@ def test_the_table_has_every_run_chance_another_retraining_and_the_lead(planted,
     bank, tau = planted()
     best, worse = run_of(bank, tau, "best"), run_of(bank, tau + tau[::-1], "worse")
     text = printed(worse, best, bank.folder)
-    for words in (str(best), str(worse), "random scores", "another retraining", "perfect scores", "95 % over subsets"):
+    for words in (
+        str(best),
+        str(worse),
+        "random scores",
+        "another retraining",
+        "perfect scores",
+        "95 % over subsets",
+    ):
         assert text.count(words) >= 2
     assert f"{best} − {worse}: +" in text and f"{worse} −" not in text
     assert "negated" not in text

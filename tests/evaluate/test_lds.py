@@ -67,7 +67,9 @@ def test_the_difference_of_a_method_with_itself_is_exactly_zero(linear_world):
 def test_lds_is_scipys_rank_correlation_of_each_query(random, levels):
     tau, subsets = random.integers(0, levels, (6, 20)).astype(float), random.random((24, 20)) < 0.5
     outcomes = random.integers(0, levels, (24, 6)).astype(float)
-    expected = [scipy.stats.spearmanr(-(subsets @ t), y).statistic for t, y in zip(tau, outcomes.T, strict=True)]
+    expected = [
+        scipy.stats.spearmanr(-(subsets @ t), y).statistic for t, y in zip(tau, outcomes.T, strict=True)
+    ]
     np.testing.assert_allclose(lds(tau, subsets, outcomes).per_query, expected, atol=1e-12)
 
 
@@ -81,7 +83,10 @@ def test_the_bootstrap_is_the_lds_of_every_resample_of_the_subsets(noisy_world):
 
 def test_on_exact_halves_sums_over_kept_and_over_removed_images_rank_alike(linear_world, random):
     tau, subsets, outcomes = linear_world
-    included, removed = lds(tau, subsets, outcomes), correlated((~subsets).astype(float) @ tau.T.astype(float), outcomes)
+    included, removed = (
+        lds(tau, subsets, outcomes),
+        correlated((~subsets).astype(float) @ tau.T.astype(float), outcomes),
+    )
     np.testing.assert_allclose(included.per_query, removed.per_query, atol=1e-12)
 
 
@@ -99,7 +104,9 @@ def test_sums_are_those_of_float64_whatever_the_scores_are(random):
     """60,000 scores that hardly differ from 1: sums in float32 would not tell subsets apart."""
     tau = (1 + 1e-6 * random.standard_normal((1, 60_000))).astype(np.float32)
     subsets = random.permuted(np.tile(np.arange(60_000) < 30_000, (8, 1)), axis=1)
-    np.testing.assert_allclose(predicted(tau, subsets)[:, 0], [-np.longdouble(tau[0, row]).sum() for row in subsets], rtol=1e-14)
+    np.testing.assert_allclose(
+        predicted(tau, subsets)[:, 0], [-np.longdouble(tau[0, row]).sum() for row in subsets], rtol=1e-14
+    )
 
 
 def test_random_scores_are_within_two_standard_errors_of_zero(noisy_world, random):

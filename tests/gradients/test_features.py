@@ -1,4 +1,5 @@
-"""Features φ(x) = R ∇m(x) through the store: equal to hand-made ones, computed once, and separate for every setting."""
+"""Features φ(x) = R ∇m(x) through the store: equal to hand-made ones, computed once, and separate for every
+setting."""
 
 import numpy as np
 import pytest
@@ -44,7 +45,9 @@ def projected(flat, g):
     return g @ np.concatenate(rows).astype(np.float64) / flat.k**0.5
 
 
-@pytest.mark.parametrize("projector", [Sparse(16, 3), Dense(16, 3), Dense(16, 3, "rademacher"), Identity()], ids=str)
+@pytest.mark.parametrize(
+    "projector", [Sparse(16, 3), Dense(16, 3), Dense(16, 3, "rademacher"), Identity()], ids=str
+)
 def test_features_are_projected_gradients(model, pictures, store, projector):
     examples, draws = pictures(3), Draws(2)
     g = torch.cat(list(gradients(model, examples, measurement("square"), draws))).double().numpy()
@@ -55,9 +58,14 @@ def test_features_are_projected_gradients(model, pictures, store, projector):
 
 
 def test_a_setting_uses_its_own_measurement_draws_and_projector(model, pictures, store):
-    fields = GradientFeatures(timesteps=(5, 700), query_timesteps=3, noises=2, measurement="avg", projector="gaussian", k=8, seed=4)
+    fields = GradientFeatures(
+        timesteps=(5, 700), query_timesteps=3, noises=2, measurement="avg", projector="gaussian", k=8, seed=4
+    )
     examples = pictures(2)
-    for actual, timesteps in ((fields.train(model, examples, store), (5, 700)), (fields.query(model, examples, store), 3)):
+    for actual, timesteps in (
+        (fields.train(model, examples, store), (5, 700)),
+        (fields.query(model, examples, store), 3),
+    ):
         spec = GradientSpec("avg", Draws(timesteps, "uniform", 2, 4))
         expected = features(model, examples, spec, Dense(8, 4), FeatureStore(store.root / "other"))
         np.testing.assert_array_equal(actual, expected)
@@ -74,7 +82,9 @@ class Recording(FeatureStore):
 def test_settings_in_the_store_are_frozen(model, pictures, tmp_path):
     """Stores of earlier versions are found by the hash of exactly these settings."""
     store, examples = Recording(tmp_path), pictures(1)
-    fields = GradientFeatures(timesteps=(5, 700), noises=2, measurement="eta:0.50", parameters="conv_out.*", k=8, seed=4)
+    fields = GradientFeatures(
+        timesteps=(5, 700), noises=2, measurement="eta:0.50", parameters="conv_out.*", k=8, seed=4
+    )
     fields.query(model, examples, store)
     assert store.settings == {
         "model": model.fingerprint,
@@ -120,8 +130,16 @@ def test_new_images_are_computed_alone_and_equal_ones_once(model, pictures, stor
     fields.train(model, examples.take([0, 1]), store)
     progress_calls = []
     twice = examples.take([0, 2, 2, 3])
-    rows = fields.train(model, twice, FeatureStore(store.root, progress=lambda count, total: progress_calls.append((count, total))))
-    assert progress_calls == [(2, 2)] and np.array_equal(rows[1], rows[2]) and not np.array_equal(rows[2], rows[3])
+    rows = fields.train(
+        model,
+        twice,
+        FeatureStore(store.root, progress=lambda count, total: progress_calls.append((count, total))),
+    )
+    assert (
+        progress_calls == [(2, 2)]
+        and np.array_equal(rows[1], rows[2])
+        and not np.array_equal(rows[2], rows[3])
+    )
 
 
 def test_killed_and_resumed_is_uninterrupted_bit_for_bit(model, pictures, tmp_path, monkeypatch):
@@ -135,7 +153,9 @@ def test_killed_and_resumed_is_uninterrupted_bit_for_bit(model, pictures, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         fields.train(model, examples, FeatureStore(tmp_path / "killed", progress=killed))
     steps = []
-    resumed = fields.train(model, examples, FeatureStore(tmp_path / "killed", progress=lambda *step: steps.append(step)))
+    resumed = fields.train(
+        model, examples, FeatureStore(tmp_path / "killed", progress=lambda *step: steps.append(step))
+    )
     assert steps == [(4, 4)]
     assert np.array_equal(resumed, uninterrupted)
 
@@ -204,7 +224,9 @@ def with_path(model, pictures, steps=4, seed=0):
     return pictures(2, trajectory=samples.path.numpy(), trajectory_timesteps=samples.timesteps)
 
 
-def test_along_a_path_the_queries_have_the_trajectory_gradient_and_the_train_images_their_loss(model, pictures, store):
+def test_along_a_path_the_queries_have_the_trajectory_gradient_and_the_train_images_their_loss(
+    model, pictures, store
+):
     fields = GradientFeatures(**FEW, measurement="trajectory", projector="none")
     queries = with_path(model, pictures)
     by_hand = torch.cat(list(gradients(model, queries, measurement("trajectory"), Draws(1)))).numpy()
@@ -230,7 +252,10 @@ def test_a_query_without_a_path_is_refused_with_a_way_to_get_one(model, pictures
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [({"side": 6}, "6×6 with 1 channel; the model takes 8×8 with 1"), ({"channels": 3}, "8×8 with 3 channels; .* 8×8 with 1")],
+    [
+        ({"side": 6}, "6×6 with 1 channel; the model takes 8×8 with 1"),
+        ({"channels": 3}, "8×8 with 3 channels; .* 8×8 with 1"),
+    ],
 )
 def test_images_of_another_size_are_refused_with_both_sizes(model, pictures, store, shape, message):
     with pytest.raises(DataError, match=message):

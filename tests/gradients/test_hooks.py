@@ -1,4 +1,5 @@
-"""The hook engine gives the rows of torch.func in one pass, for all kinds of layers called any number of times."""
+"""The hook engine gives the rows of torch.func in one pass, for all kinds of layers called any number of
+times."""
 
 import pytest
 import torch
@@ -34,7 +35,11 @@ def test_rows_are_those_of_torch_func(tiny, pictures, dtype, bound, name):
 
 @pytest.mark.parametrize(
     ("prediction", "changes"),
-    [("v_prediction", {"resnet_time_scale_shift": "scale_shift"}), ("sample", {"attn_norm_num_groups": 4}), ("epsilon", {})],
+    [
+        ("v_prediction", {"resnet_time_scale_shift": "scale_shift"}),
+        ("sample", {"attn_norm_num_groups": 4}),
+        ("epsilon", {}),
+    ],
 )
 def test_rows_of_other_kinds_of_model_are_those_of_torch_func(tiny, pictures, prediction, changes):
     model, examples = tiny(prediction=prediction, **changes), pictures(2)
@@ -45,13 +50,20 @@ def test_rows_along_a_path_are_those_of_torch_func(tiny, pictures):
     model = tiny()
     samples = sample(model, range(2), 0, sampler="ddpm", steps=4, keep_path=True)
     queries = pictures(2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps)
-    assert relative(rows(hooks, model, queries, "trajectory"), rows(vmap, model, queries, "trajectory")) < 1e-10
+    assert (
+        relative(rows(hooks, model, queries, "trajectory"), rows(vmap, model, queries, "trajectory")) < 1e-10
+    )
 
 
-@pytest.mark.parametrize("pattern", ["conv_out.bias", "*.attentions.*", "*norm*", "class_embedding.weight|time_embedding.*"])
+@pytest.mark.parametrize(
+    "pattern", ["conv_out.bias", "*.attentions.*", "*norm*", "class_embedding.weight|time_embedding.*"]
+)
 def test_a_pattern_picks_the_columns_of_the_matching_parameters(tiny, pictures, pattern):
     model, examples = tiny(classes=3), pictures(2, classes=3)
-    assert relative(rows(hooks, model, examples, pattern=pattern), rows(vmap, model, examples, pattern=pattern)) < 1e-10
+    assert (
+        relative(rows(hooks, model, examples, pattern=pattern), rows(vmap, model, examples, pattern=pattern))
+        < 1e-10
+    )
 
 
 def test_batch_size_changes_nothing_beyond_rounding(tiny, pictures):
@@ -87,19 +99,24 @@ def test_both_sides_have_a_row_for_every_draw_of_every_example(tiny, pictures):
         ((a, g),) = gradient.sides
         shapes[gradient.layer.name] = (a.shape, g.shape)
 
-    hooks.stream(model, simple, inputs, layers_of(model, "conv_in.*|*.to_q.*|time_embedding.linear_1.*"), visit)
+    hooks.stream(
+        model, simple, inputs, layers_of(model, "conv_in.*|*.to_q.*|time_embedding.linear_1.*"), visit
+    )
     assert shapes["conv_in"] == ((12, 1, 8, 8), (12, 8, 8, 8))
     assert {name: (a[0], g[0]) for name, (a, g) in shapes.items()} == dict.fromkeys(shapes, (12, 12))
 
 
 def second_moments(model, examples):
-    """Σ ã ãᵀ and Σ g gᵀ of every layer over rows and positions: another consumer of the stream, like curvature."""
+    """Σ ã ãᵀ and Σ g gᵀ of every layer over rows and positions: another consumer of the stream, like
+    curvature."""
     batch, moments = drawn(model, examples, slice(None), simple, DRAWS), {}
 
     def visit(gradient):
         ((a, g),) = gradient.sides
         inputs, outputs = gradient.layer.inputs(a), gradient.layer.outputs(g)
-        moments[gradient.layer.name] = [side.flatten(0, 1).mT @ side.flatten(0, 1) for side in (inputs, outputs)]
+        moments[gradient.layer.name] = [
+            side.flatten(0, 1).mT @ side.flatten(0, 1) for side in (inputs, outputs)
+        ]
 
     hooks.stream(model, simple, batch, [layer for layer in layers_of(model) if layer.matrix], visit)
     return moments
@@ -107,16 +124,22 @@ def second_moments(model, examples):
 
 def test_second_moments_of_both_sides_add_up_over_examples(tiny, pictures):
     model, examples = tiny(classes=3), pictures(3, classes=3)
-    together, parts = second_moments(model, examples), [second_moments(model, examples.take([i])) for i in range(3)]
+    together, parts = (
+        second_moments(model, examples),
+        [second_moments(model, examples.take([i])) for i in range(3)],
+    )
     for name, sides in together.items():
         o, i = next(layer for layer in layers_of(model) if layer.name == name).matrix
         for side, moments, size in zip((0, 1), sides, (i, o), strict=True):
             assert moments.shape == (size, size)
-            torch.testing.assert_close(moments.double(), sum(part[name][side].double() for part in parts), rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(
+                moments.double(), sum(part[name][side].double() for part in parts), rtol=1e-9, atol=1e-9
+            )
 
 
 class Net(nn.Module):
-    """Two linear layers over the last axis of a picture, one of them called `times` times; `leave` keeps one unused."""
+    """Two linear layers over the last axis of a picture, one of them called `times` times; `leave` keeps one
+    unused."""
 
     def __init__(self, times=1, leave=False, tied=False, bare=False):
         super().__init__()
@@ -139,13 +162,17 @@ def net(**options):
     return Denoiser(Net(**options), linear(), (1, 8, 8), "")
 
 
-@pytest.mark.parametrize("options", [{"times": 3}, {"leave": True}, {"times": 0}], ids=["called thrice", "unused", "never called"])
+@pytest.mark.parametrize(
+    "options", [{"times": 3}, {"leave": True}, {"times": 0}], ids=["called thrice", "unused", "never called"]
+)
 def test_every_call_of_a_layer_counts(pictures, options):
     model, examples = net(**options), pictures(3)
     assert relative(rows(hooks, model, examples), rows(vmap, model, examples)) < 1e-10
 
 
-@pytest.mark.parametrize("options", [{"tied": True}, {"bare": True}], ids=["shared by two layers", "used outside of its layer"])
+@pytest.mark.parametrize(
+    "options", [{"tied": True}, {"bare": True}], ids=["shared by two layers", "used outside of its layer"]
+)
 def test_a_parameter_the_layers_do_not_show_is_refused_by_name(pictures, options):
     name = "other.weight" if "bare" in options else "first.weight"
     with pytest.raises(ModelError, match=f"gradients of .*{name}"):
@@ -172,6 +199,8 @@ def test_a_layer_that_mixes_examples_is_refused_by_name(pictures):
 def test_a_gradient_that_is_not_finite_is_named_with_example_and_timestep(tiny, pictures):
     model = tiny()
     forward = model.module.forward
-    model.module.forward = lambda x, t, **rest: type(out := forward(x, t, **rest))(out.sample / (t != 333)[:, None, None, None])
+    model.module.forward = lambda x, t, **rest: type(out := forward(x, t, **rest))(
+        out.sample / (t != 333)[:, None, None, None]
+    )
     with pytest.raises(NonFiniteError, match=r"image a at timestep 333\b"):
         list(hooks.gradients(model, pictures(2, ids=("a", "b")), simple, Draws((0, 333))))

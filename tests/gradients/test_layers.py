@@ -50,7 +50,11 @@ def case(request):
     for parameter in module.parameters():
         parameter.data = torch.randn(parameter.shape, generator=random, dtype=torch.float64)
     words = isinstance(module, nn.Embedding)
-    a = torch.randint(0, 7, shape, generator=random) if words else torch.randn(shape, generator=random, dtype=torch.float64)
+    a = (
+        torch.randint(0, 7, shape, generator=random)
+        if words
+        else torch.randn(shape, generator=random, dtype=torch.float64)
+    )
     output = module(a)
     return module, a, torch.randn(output.shape, generator=random, dtype=torch.float64)
 
@@ -94,7 +98,9 @@ def test_the_two_sides_multiply_to_the_gradient(case):
     assert products.shape[1:] == layer.matrix
     torch.testing.assert_close(products.view(B, D, *layer.matrix).sum(1), matrices, rtol=1e-11, atol=1e-11)
     short = torch.randn(3, layer.matrix[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    torch.testing.assert_close(layer.through(a, short), layer.inputs(a).to(g.dtype) @ short.T, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(
+        layer.through(a, short), layer.inputs(a).to(g.dtype) @ short.T, rtol=1e-11, atol=1e-11
+    )
 
 
 class Net(nn.Module):
@@ -120,7 +126,10 @@ def test_places_are_the_flat_coordinates_of_the_models_parameters():
         ("norm", {"weight": 9, "bias": 13}, 8),
         ("b", {"weight": 17}, 18),
     ]
-    assert [(layer.name, dict(layer.places)) for layer in layers_of(model, "*.bias")] == [("a", {"bias": 0}), ("norm", {"bias": 3})]
+    assert [(layer.name, dict(layer.places)) for layer in layers_of(model, "*.bias")] == [
+        ("a", {"bias": 0}),
+        ("norm", {"bias": 3}),
+    ]
 
 
 def test_frozen_layers_are_left_out():

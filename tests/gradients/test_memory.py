@@ -26,7 +26,9 @@ def model(tiny):
 
 def test_the_bytes_grow_with_the_draws(model, pictures):
     sketch = Unprojected(layers_of(model), Identity())
-    one, four = (needed(model, drawn(model, pictures(n), slice(None), simple, Draws(1)), sketch) for n in (1, 4))
+    one, four = (
+        needed(model, drawn(model, pictures(n), slice(None), simple, Draws(1)), sketch) for n in (1, 4)
+    )
     assert 3.5 * one < four < 4.5 * one
 
 
@@ -43,7 +45,10 @@ def test_a_draw_takes_at_least_the_bytes_of_the_layers_inputs(model, pictures):
 
 
 def test_a_budget_is_filled_and_not_overrun(model, pictures):
-    one, sketch = drawn(model, pictures(1), slice(None), simple, Draws(1)), Unprojected(layers_of(model), Identity())
+    one, sketch = (
+        drawn(model, pictures(1), slice(None), simple, Draws(1)),
+        Unprojected(layers_of(model), Identity()),
+    )
     size = needed(model, one, sketch)
     for memory, count in ((1, 1), (20 * size, 13), (10**15, MOST)):
         assert draws_that_fit(replace(model, memory=memory), simple, one, sketch.layers, sketch.keep) == count
@@ -52,5 +57,8 @@ def test_a_budget_is_filled_and_not_overrun(model, pictures):
 def test_the_budget_changes_nothing_beyond_rounding(tiny, pictures):
     model, examples = tiny(), pictures(3)
     spec = GradientSpec("simple", Draws(4))
-    small, large = (torch.cat(list(projected(replace(model, memory=memory), examples, spec, Sparse(100)))) for memory in (1, 2**30))
+    small, large = (
+        torch.cat(list(projected(replace(model, memory=memory), examples, spec, Sparse(100))))
+        for memory in (1, 2**30)
+    )
     torch.testing.assert_close(small, large, rtol=1e-9, atol=1e-12)

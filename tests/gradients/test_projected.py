@@ -17,7 +17,9 @@ PROJECTORS = [Dense(64, 1), Sparse(500, 1), Sparse(500, 1, 3), Identity(), TwoSi
 
 
 def rows(model, examples, projector, name="simple", draws=DRAWS, rows=None, **fields):
-    return torch.cat(list(projected(model, examples, GradientSpec(name, draws, **fields), projector, rows=rows)))
+    return torch.cat(
+        list(projected(model, examples, GradientSpec(name, draws, **fields), projector, rows=rows))
+    )
 
 
 def exact(model, examples, name="simple", draws=DRAWS, **options):
@@ -33,7 +35,10 @@ def two_sided(model, flat, projector):
     layers, blocks = layers_of(model), []
     side = projector.side(sum(layer.matrix is not None for layer in layers))
     for layer in layers:
-        parts = {part: flat[:, place : place + getattr(layer.module, part).numel()] for part, place in layer.places.items()}
+        parts = {
+            part: flat[:, place : place + getattr(layer.module, part).numel()]
+            for part, place in layer.places.items()
+        }
         if layer.matrix is None:
             blocks += parts.values()
             continue
@@ -51,13 +56,17 @@ def two_sided(model, flat, projector):
 def test_rows_are_the_projections_of_exact_gradients(tiny, pictures, projector):
     model, examples = tiny(classes=3), pictures(3, classes=3)
     flat = exact(model, examples)
-    expected = two_sided(model, flat, projector) if isinstance(projector, TwoSided) else project(projector, flat)
+    expected = (
+        two_sided(model, flat, projector) if isinstance(projector, TwoSided) else project(projector, flat)
+    )
     assert relative(rows(model, examples, projector), expected) < 1e-10
 
 
 @pytest.mark.parametrize("projector", PROJECTORS, ids=str)
 @pytest.mark.parametrize("normalize", [False, True])
-def test_how_many_draws_go_through_at_once_changes_nothing_beyond_rounding(tiny, pictures, projector, normalize):
+def test_how_many_draws_go_through_at_once_changes_nothing_beyond_rounding(
+    tiny, pictures, projector, normalize
+):
     model, examples = tiny(), pictures(3)
     at_once = rows(model, examples, projector, normalize=normalize)
     for count in (1, 4, 7):
@@ -69,7 +78,12 @@ def test_normalised_rows_are_means_of_unit_vectors_of_each_timestep(tiny, pictur
     model, examples = tiny(), pictures(2)
     by_timestep = [rows(model, examples, projector, draws=Draws((t,), noises=2)) for t in (0, 333, 666)]
     expected = torch.stack([row / row.norm(dim=1, keepdim=True) for row in by_timestep]).mean(0)
-    assert relative(rows(model, examples, projector, draws=Draws((0, 333, 666), noises=2), normalize=True), expected) < 1e-10
+    assert (
+        relative(
+            rows(model, examples, projector, draws=Draws((0, 333, 666), noises=2), normalize=True), expected
+        )
+        < 1e-10
+    )
 
 
 def test_a_path_cut_into_pieces_is_still_a_sum_over_its_steps(tiny, pictures):
@@ -99,7 +113,9 @@ def test_two_sided_rows_keep_inner_products_in_the_mean(tiny, pictures):
     model, examples = tiny(), pictures(2)
     flat = exact(model, examples)
     truth = float(flat[0] @ flat[1])
-    products = torch.tensor([float(torch.prod(rows(model, examples, TwoSided(300, seed)), 0).sum()) for seed in range(60)])
+    products = torch.tensor(
+        [float(torch.prod(rows(model, examples, TwoSided(300, seed)), 0).sum()) for seed in range(60)]
+    )
     assert abs(float(products.mean()) - truth) < 4 * float(products.std()) / len(products) ** 0.5
 
 

@@ -51,7 +51,9 @@ def test_rows_are_those_of_a_plain_backward_pass_per_example(tiny, pictures, nam
     assert relative(rows(model, examples, name), by_backward(model, examples, name)) < 1e-10
 
 
-@pytest.mark.parametrize(("prediction", "changes"), [("v_prediction", {"resnet_time_scale_shift": "scale_shift"}), ("sample", {})])
+@pytest.mark.parametrize(
+    ("prediction", "changes"), [("v_prediction", {"resnet_time_scale_shift": "scale_shift"}), ("sample", {})]
+)
 def test_rows_of_other_kinds_of_model_are_those_of_a_backward_pass(tiny, pictures, prediction, changes):
     model, examples = tiny(prediction=prediction, **changes), pictures(2)
     assert relative(rows(model, examples), by_backward(model, examples)) < 1e-10
@@ -87,7 +89,9 @@ def test_batch_size_and_order_change_nothing_beyond_rounding(tiny, pictures):
 
 
 def test_blocks_come_in_order_and_a_batch_high(tiny, pictures):
-    blocks = list(gradients(tiny(), pictures(5), measurement("avg"), Draws(1), batch=2, pattern="conv_out.bias"))
+    blocks = list(
+        gradients(tiny(), pictures(5), measurement("avg"), Draws(1), batch=2, pattern="conv_out.bias")
+    )
     assert [len(block) for block in blocks] == [2, 2, 1]
 
 

@@ -1,4 +1,5 @@
-"""On the bundled bank: methods that should predict retraining do, clearly above chance, with nothing tuned."""
+"""On the bundled bank: methods that should predict retraining do, clearly above chance, with nothing
+tuned."""
 
 import numpy as np
 import pytest
@@ -18,7 +19,12 @@ def test_the_method_beats_random_on_held_out_digits(name, tmp_path):
     validation = np.array(bank.queries.split) == "val"
     agreements = []
     for tested in (name, "random"):
-        method, model = make(tested, {}), None if tested in ("random", "nda") else loading.load(bank.folder / "model")
+        method, model = (
+            make(tested, {}),
+            None if tested in ("random", "nda") else loading.load(bank.folder / "model"),
+        )
         store = FeatureStore(tmp_path)
-        agreements.append(against(bank, dense(method.score(method.fit(model, bank.train, store), bank.queries, store))))
+        agreements.append(
+            against(bank, dense(method.score(method.fit(model, bank.train, store), bank.queries, store)))
+        )
     assert difference(agreements[0], agreements[1], validation).low > 0

@@ -20,7 +20,9 @@ from headwater.models import unet
 from headwater.scores import dense, top
 
 SMALL = {"timesteps": 2, "k": 32}
-COLOURS = Embedder("colours", lambda images: images.reshape(len(images), -1)[:, :7].astype(np.float32) + 1, fingerprint="1")
+COLOURS = Embedder(
+    "colours", lambda images: images.reshape(len(images), -1)[:, :7].astype(np.float32) + 1, fingerprint="1"
+)
 SUBSETS = 40
 
 
@@ -43,7 +45,8 @@ def store(tmp_path) -> FeatureStore:
 
 
 def bank_of(folder, train: Examples, queries: Examples) -> Bank:
-    """A bank with subsets and outcomes that depend on content: another order of pictures is the same truth."""
+    """A bank with subsets and outcomes that depend on content: another order of pictures is the same
+    truth."""
     folder.mkdir(parents=True, exist_ok=True)
     mask = np.array([seeds.generator(0, "kept", content).random(SUBSETS) < 0.5 for content in train.hashes]).T
     outcomes = np.array([seeds.normal((SUBSETS,), 0, "outcome", content) for content in queries.hashes]).T
@@ -61,8 +64,16 @@ def method(name: str, store: FeatureStore, train: Examples, queries: Examples):
     if name == "clip":
         return make(name, {"embedder": COLOURS})
     kind = method_class(name)
-    fields = SMALL if issubclass(kind, GradientFeatures) else {"timesteps": 2} if issubclass(kind, Gradients) else {}
-    return make(name, fields, bank_of(store.root / "bank", train, queries) if needs_bank(method_class(name)) else None)
+    fields = (
+        SMALL
+        if issubclass(kind, GradientFeatures)
+        else {"timesteps": 2}
+        if issubclass(kind, Gradients)
+        else {}
+    )
+    return make(
+        name, fields, bank_of(store.root / "bank", train, queries) if needs_bank(method_class(name)) else None
+    )
 
 
 def scores(name: str, model: Denoiser, train: Examples, queries: Examples, store: FeatureStore) -> np.ndarray:
@@ -143,7 +154,9 @@ def test_the_self_scores_are_the_scores_of_the_training_images_for_themselves(na
         assert np.isnan(attribution.self_scores(index)).all()
     elif not getattr(attribution, "along_path", False):  # training images have no path
         square = dense(attribution.score(index, train, store))
-        np.testing.assert_allclose(attribution.self_scores(index), square.diagonal(), rtol=2e-4, atol=1e-5 * np.abs(square).max())
+        np.testing.assert_allclose(
+            attribution.self_scores(index), square.diagonal(), rtol=2e-4, atol=1e-5 * np.abs(square).max()
+        )
 
 
 def test_methods_of_one_measurement_share_their_features(model, pictures, store):

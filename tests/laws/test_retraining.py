@@ -40,7 +40,9 @@ class Linear(nn.Module):
 def pictures(n: int, key: int) -> Examples:
     """Correlated pixels, so that the best linear denoiser is not trivial."""
     random = np.random.Generator(np.random.Philox(key))
-    mixed = random.standard_normal((n, PIXELS)) @ np.array([[1, 0.8, 0.2, 0], [0, 0.6, 0.5, 0.1], [0, 0, 0.8, 0.4], [0, 0, 0, 0.7]])
+    mixed = random.standard_normal((n, PIXELS)) @ np.array(
+        [[1, 0.8, 0.2, 0], [0, 0.6, 0.5, 0.1], [0, 0, 0.8, 0.4], [0, 0, 0, 0.7]]
+    )
     return Examples(np.clip(128 + 40 * mixed, 0, 255).astype(np.uint8).reshape(n, 2, 2, 1))
 
 
@@ -77,7 +79,8 @@ def leave_one_out(train: Examples, queries: Examples) -> np.ndarray:
 
 
 def influence(train: Examples, queries: Examples) -> np.ndarray:
-    """τ = (1/n) ∇m(q)ᵀ G⁻¹ ∇ℓ(i) with the exact Gauss–Newton matrix G of the mean loss and our own gradients."""
+    """τ = (1/n) ∇m(q)ᵀ G⁻¹ ∇ℓ(i) with the exact Gauss–Newton matrix G of the mean loss and our own
+    gradients."""
     inputs, targets = design(train)
     model = denoiser(solved(inputs, targets))
     g_train, g_query = (torch.cat(list(gradients(model, e, simple, DRAWS))).numpy() for e in (train, queries))
@@ -102,9 +105,12 @@ def test_influence_converges_to_exact_leave_one_out_as_the_training_set_grows():
 
 
 def operators(train: Examples, queries: Examples) -> dict[str, np.ndarray]:
-    """τ = (1/n) ∇m(q)ᵀ (G + λI)⁻¹ ∇ℓ(i) by the exact operator, and by K-FAC, which equals it here up to sampling."""
+    """τ = (1/n) ∇m(q)ᵀ (G + λI)⁻¹ ∇ℓ(i) by the exact operator, and by K-FAC, which equals it here up to
+    sampling."""
     model = denoiser(solved(*design(train)))
-    g_train, g_query = (torch.cat(list(gradients(model, e, simple, DRAWS, batch=64))) for e in (train, queries))
+    g_train, g_query = (
+        torch.cat(list(gradients(model, e, simple, DRAWS, batch=64))) for e in (train, queries)
+    )
     exact = whole(ggn(model, train, DRAWS, batch=64))
     factored = kfac(model, factors(model, train, Fisher(draws=DRAWS), joint=True))
     by_name = {"exact": exact, "k-fac": factored}
@@ -131,10 +137,13 @@ def test_removing_a_training_image_raises_its_own_loss_and_its_influence_says_so
 
 @pytest.mark.parametrize("name", ["trak", "gradient"])
 def test_scores_of_methods_have_the_sign_of_exact_leave_one_out(name, tmp_path):
-    """End to end: clearly positive rank correlation. Not near 1: TRAK's kernel is the empirical Fisher, not the GGN."""
+    """End to end: clearly positive rank correlation. Not near 1: TRAK's kernel is the empirical Fisher, not
+    the GGN."""
     train, queries = pictures(240, key=240), pictures(6, key=99)
     method = make(
-        name, {"timesteps": [200, 500, 800], "noises": 4, "projector": "none"} | ({"damping": 1e-3} if name == "trak" else {})
+        name,
+        {"timesteps": [200, 500, 800], "noises": 4, "projector": "none"}
+        | ({"damping": 1e-3} if name == "trak" else {}),
     )
     store, model = FeatureStore(tmp_path), denoiser(solved(*design(train)))
     scores = dense(method.score(method.fit(model, train, store), queries, store))

@@ -24,7 +24,10 @@ def test_p_steps_are_the_dense_solve(system, preconditioned):
 def test_no_step_is_the_preconditioner_and_every_step_comes_nearer(system):
     matrix, b = system
     exact = torch.linalg.solve(matrix, b.T).T
-    solutions = [conjugate_gradients(lambda v: v @ matrix, b, lambda v: v / matrix.diagonal(), steps) for steps in range(8)]
+    solutions = [
+        conjugate_gradients(lambda v: v @ matrix, b, lambda v: v / matrix.diagonal(), steps)
+        for steps in range(8)
+    ]
     torch.testing.assert_close(solutions[0], b / matrix.diagonal())
     errors = torch.stack([((x - exact) @ matrix * (x - exact)).sum(1) for x in solutions])
     assert (errors.diff(dim=0) < 0).all()

@@ -17,8 +17,11 @@ def spd(size, seed):
 
 @pytest.fixture
 def operator():
-    """Two layers: a weight [3, 4] with a bias of its own, and a joint block [2, 5 + 1] whose weight and bias lie apart."""
-    (b, left), (a, right), (c, top), (d, side) = (decomposed(spd(size, seed)) for seed, size in enumerate((3, 4, 2, 6)))
+    """Two layers: a weight [3, 4] with a bias of its own, and a joint block [2, 5 + 1] whose weight and bias
+    lie apart."""
+    (b, left), (a, right), (c, top), (d, side) = (
+        decomposed(spd(size, seed)) for seed, size in enumerate((3, 4, 2, 6))
+    )
     one = torch.ones(1, 1, dtype=torch.float64)
     return Kronecker(
         (
@@ -34,7 +37,9 @@ def dense(operator, change=lambda values, block: values):
     out = torch.zeros(operator.p, operator.p, dtype=torch.float64)
     for block in operator.blocks:
         o = len(block.left)
-        places = torch.cat([torch.arange(first, first + o * w).view(o, w) for first, w in block.columns], 1).flatten()
+        places = torch.cat(
+            [torch.arange(first, first + o * w).view(o, w) for first, w in block.columns], 1
+        ).flatten()
         basis = torch.kron(block.left, block.right)
         out[places[:, None], places] = basis @ torch.diag(change(block.values, block).flatten()) @ basis.T
     return out
@@ -53,9 +58,13 @@ def test_matvec_is_the_dense_product(operator):
 def test_solve_is_the_dense_solve_with_absolute_and_with_dimensionless_damping(operator, damping):
     v = vectors(operator)
     absolute = torch.linalg.solve(dense(operator) + damping * torch.eye(operator.p), v.T).T
-    torch.testing.assert_close(operator.solve(v, Damping(damping, absolute=True)), absolute, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(
+        operator.solve(v, Damping(damping, absolute=True)), absolute, rtol=1e-8, atol=1e-8
+    )
     damped = dense(operator, lambda values, block: values + damping * values.mean())
-    torch.testing.assert_close(operator.solve(v, Damping(damping)), torch.linalg.solve(damped, v.T).T, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(
+        operator.solve(v, Damping(damping)), torch.linalg.solve(damped, v.T).T, rtol=1e-8, atol=1e-8
+    )
 
 
 def test_a_grid_of_dampings_is_an_elementwise_scale_of_coordinates_rotated_once(operator):
@@ -65,13 +74,19 @@ def test_a_grid_of_dampings_is_an_elementwise_scale_of_coordinates_rotated_once(
     torch.testing.assert_close(operator.to_parameters(u), v)
     for damping in DAMPINGS:
         expected = operator.solve(v, Damping(damping)) @ w.T
-        torch.testing.assert_close((u * operator.inverse(Damping(damping))) @ z.T, expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            (u * operator.inverse(Damping(damping))) @ z.T, expected, rtol=1e-9, atol=1e-9
+        )
 
 
 def test_eigenvalues_lie_where_coordinates_put_theirs(operator):
     v = vectors(operator)
-    torch.testing.assert_close(operator.coordinates(operator.matvec(v)), operator.coordinates(v) * operator.values)
-    torch.testing.assert_close(operator.values.sort().values, torch.linalg.eigvalsh(dense(operator)), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(
+        operator.coordinates(operator.matvec(v)), operator.coordinates(v) * operator.values
+    )
+    torch.testing.assert_close(
+        operator.values.sort().values, torch.linalg.eigvalsh(dense(operator)), rtol=1e-8, atol=1e-8
+    )
 
 
 def test_a_dead_block_gives_zero_and_leaves_the_others_alone(operator):

@@ -1,8 +1,7 @@
 """Projectors are unbiased, have the promised variance, and depend on their seed alone.
 
-Monte Carlo over SEEDS seeds with COPIES disjoint sets of coordinates each; a mean and a variance may be 5 of their standard
-errors off (about 1 in 2 million).
-"""
+Monte Carlo over SEEDS seeds with COPIES disjoint sets of coordinates each; a mean and a variance may be 5 of
+their standard errors off (about 1 in 2 million)."""
 
 import hashlib
 import itertools
@@ -12,7 +11,17 @@ import pytest
 import torch
 
 from headwater import seeds
-from headwater.linalg.project import BLOCK, PROJECTORS, SIGNS, Dense, Identity, Sparse, TwoSided, project, projector
+from headwater.linalg.project import (
+    BLOCK,
+    PROJECTORS,
+    SIGNS,
+    Dense,
+    Identity,
+    Sparse,
+    TwoSided,
+    project,
+    projector,
+)
 
 P, K = 40, 8
 SEEDS, COPIES = 40, BLOCK // P
@@ -45,7 +54,11 @@ def has_mean_and_variance(samples, mean, variance):
 
 CASES = [
     ("gaussian", lambda seed: Dense(K, seed), lambda g, h: g @ g * (h @ h) + (g @ h) ** 2),
-    ("rademacher", lambda seed: Dense(K, seed, "rademacher"), lambda g, h: g @ g * (h @ h) + (g @ h) ** 2 - 2 * (g * h) @ (g * h)),
+    (
+        "rademacher",
+        lambda seed: Dense(K, seed, "rademacher"),
+        lambda g, h: g @ g * (h @ h) + (g @ h) ** 2 - 2 * (g * h) @ (g * h),
+    ),
 ]
 
 
@@ -57,7 +70,9 @@ def test_inner_products_are_kept_in_expectation_with_the_promised_variance(make,
 
 def test_a_sparse_sketch_keeps_inner_products_with_the_promised_variance():
     g, h = vectors(2)
-    samples = torch.stack([project(Sparse(K, seed), torch.stack([g, h])).prod(0).sum() for seed in range(4000)])
+    samples = torch.stack(
+        [project(Sparse(K, seed), torch.stack([g, h])).prod(0).sum() for seed in range(4000)]
+    )
     stretch = torch.arange(P) // K
     apart = (stretch[:, None] != stretch).double()
     promised = (g**2) @ apart @ (h**2) + (g * h) @ apart @ (g * h)
@@ -66,11 +81,14 @@ def test_a_sparse_sketch_keeps_inner_products_with_the_promised_variance():
 
 def test_a_sparse_sketch_of_no_more_coordinates_than_places_is_an_isometry():
     g = vectors(3, 60)
-    torch.testing.assert_close(project(Sparse(64, 5), g) @ project(Sparse(64, 5), g).T, g @ g.T, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        project(Sparse(64, 5), g) @ project(Sparse(64, 5), g).T, g @ g.T, rtol=0, atol=1e-12
+    )
 
 
 def orthonormal(n, s):
-    """a, c of E[S_ij S_kl] = a δ_ij δ_kl + c (δ_ik δ_jl + δ_il δ_jk) for S = (n/s)·(projection on s uniformly random directions).
+    """a, c of E[S_ij S_kl] = a δ_ij δ_kl + c (δ_ik δ_jl + δ_il δ_jk) for S = (n/s)·(projection on s uniformly
+    random directions).
 
     From its invariance, trace and S² = (n/s) S.
     """
@@ -84,7 +102,10 @@ def test_two_sides_keep_inner_products_with_the_variance_of_random_directions():
     samples = []
     for seed in range(6000):
         two = TwoSided(4, seed)
-        L, R = (torch.as_tensor(two.matrix(side, n, "layer", end)).double() for n, end in ((rows, "left"), (columns, "right")))
+        L, R = (
+            torch.as_tensor(two.matrix(side, n, "layer", end)).double()
+            for n, end in ((rows, "left"), (columns, "right"))
+        )
         samples.append(((L @ G @ R.T) * (L @ H @ R.T)).sum())
     (a, c), (e, f) = orthonormal(rows, side), orthonormal(columns, side)
     A, B, C, D = H.T @ G, H.T @ G, H.T @ H, G.T @ G
@@ -100,7 +121,9 @@ def test_a_side_that_is_short_enough_is_left_as_it_is():
     assert np.array_equal(TwoSided(4).matrix(5, 5, "a"), np.eye(5))
     rows = TwoSided(4).matrix(5, 6, "a").astype(np.float64)
     np.testing.assert_allclose(rows @ rows.T, np.eye(5) * 6 / 5, atol=1e-6)
-    assert not np.allclose(rows, TwoSided(4).matrix(5, 6, "b")) and not np.allclose(rows, TwoSided(4, 1).matrix(5, 6, "a"))
+    assert not np.allclose(rows, TwoSided(4).matrix(5, 6, "b")) and not np.allclose(
+        rows, TwoSided(4, 1).matrix(5, 6, "a")
+    )
 
 
 @pytest.mark.parametrize(("k", "layers", "side"), [(4096, 40, 21), (1, 100, 1), (256, 1, 32)])
@@ -149,7 +172,9 @@ def test_each_column_of_a_sparse_matrix_has_s_entries_one_in_each_part_of_k(nonz
         assert (part != 0).any(1).all() and (part > 0).any() and (part < 0).any()
 
 
-@pytest.mark.parametrize("flat", [Sparse(64, 1), Sparse(64, 1, 4), Dense(64, 1), Dense(64, 1, "rademacher")], ids=str)
+@pytest.mark.parametrize(
+    "flat", [Sparse(64, 1), Sparse(64, 1, 4), Dense(64, 1), Dense(64, 1, "rademacher")], ids=str
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_row_does_not_depend_on_its_batch(flat, dtype):
     g = vectors(7, BLOCK + 100, dtype)
@@ -158,7 +183,9 @@ def test_a_row_does_not_depend_on_its_batch(flat, dtype):
     if isinstance(flat, Sparse):
         assert torch.equal(together[3:4], alone)  # additions in the order of the coordinates
     else:
-        torch.testing.assert_close(alone, together[3:4], **({"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}))
+        torch.testing.assert_close(
+            alone, together[3:4], **({"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {})
+        )
 
 
 @pytest.mark.parametrize("name", FLAT)
@@ -192,7 +219,9 @@ def test_the_matrix_of_a_seed_is_frozen(name):
     if isinstance(drawn, Sparse):
         numbers = drawn.offsets(0, 10, 100).tobytes() + drawn.signs(0, 3, SIGNS + 5).tobytes()
     elif isinstance(drawn, TwoSided):
-        numbers = np.rint(1000 * drawn.matrix(3, 20, "layer", "left")).astype(np.int64).tobytes()  # QR rounds as it likes
+        numbers = (
+            np.rint(1000 * drawn.matrix(3, 20, "layer", "left")).astype(np.int64).tobytes()
+        )  # QR rounds as it likes
     else:
         numbers = drawn.rows(0, BLOCK).tobytes() + drawn.rows(1, 5).tobytes()
     assert hashlib.blake2b(numbers, digest_size=8).hexdigest() == FROZEN[name]

@@ -38,7 +38,8 @@ def test_every_resample_has_scipys_correlation(random, m, levels):
 
 
 def test_the_sums_of_float32_are_exact_at_their_largest():
-    """Perfect agreement of m = 256 elements: sums of about m³/3, and a correlation of exactly 1 in every resample."""
+    """Perfect agreement of m = 256 elements: sums of about m³/3, and a correlation of exactly 1 in every
+    resample."""
     row = np.arange(256.0)[None]
     np.testing.assert_array_equal(spearman_resampled(row, row, resamples(256, 50, "test")), 1.0)
 

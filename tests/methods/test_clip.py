@@ -33,7 +33,12 @@ def test_scores_are_products_of_embeddings(pictures, tmp_path, similarity):
     expected = a @ b.T
     if similarity == "cosine":
         expected = expected / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
-    values = scores(CLIP(embedder=Embedder("halves", halves), similarity=similarity), train, queries, FeatureStore(tmp_path))
+    values = scores(
+        CLIP(embedder=Embedder("halves", halves), similarity=similarity),
+        train,
+        queries,
+        FeatureStore(tmp_path),
+    )
     np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 

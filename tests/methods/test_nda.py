@@ -36,7 +36,9 @@ def scores(store: FeatureStore, train: Examples, queries: Examples, **fields) ->
     return dense(method.score(method.fit(None, train, store), queries, store))
 
 
-def formula(train: Examples, x_t: np.ndarray, alpha_bar: float, size: int, coarse: bool, topk: int, cut_out) -> np.ndarray:
+def formula(
+    train: Examples, x_t: np.ndarray, alpha_bar: float, size: int, coarse: bool, topk: int, cut_out
+) -> np.ndarray:
     """Σ_a Σ_{b ∈ top-k of i} softmax over all patches of all images."""
     pad, total = (size - 1) // 2, np.zeros(len(train))
     places = [range(side + 2 * pad - size + 1) for side in x_t.shape[1:]]
@@ -65,7 +67,14 @@ def by_formula(store: FeatureStore, train: Examples, queries: Examples, fields: 
 
 def test_scores_are_the_formula(store, cut_out):
     train, queries = examples(5), examples(2)
-    fields = {"timesteps": (100, 400), "patches": (3, 5), "low_patches": (4, 2), "alpha": (0.7, 0.2), "topk": 4, "seed": 2}
+    fields = {
+        "timesteps": (100, 400),
+        "patches": (3, 5),
+        "low_patches": (4, 2),
+        "alpha": (0.7, 0.2),
+        "topk": 4,
+        "seed": 2,
+    }
     values = scores(store, train, queries, **fields)
     expected = by_formula(store, train, queries, fields, cut_out)
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6 * expected.max())
@@ -83,7 +92,8 @@ def test_a_mirrored_training_image_is_found_with_flips(store):
     train = examples(20)
     query = Examples(np.ascontiguousarray(train.images[6:7, :, ::-1]))
     plain, mirrored = (
-        scores(store, train, query, timesteps=(20,), patches=5, low_patches=4, flips=flips) for flips in (False, True)
+        scores(store, train, query, timesteps=(20,), patches=5, low_patches=4, flips=flips)
+        for flips in (False, True)
     )
     assert mirrored.argmax() == 6 and mirrored[0, 6] > 5 * plain[0, 6]
 
@@ -119,7 +129,9 @@ def test_a_rectangle_and_its_largest_patches(store, cut_out):
     train, queries = examples(4, 6, 9), examples(2, 6, 9)
     fields = {"timesteps": (200,), "patches": 5, "low_patches": 6}
     expected = by_formula(store, train, queries, fields, cut_out)
-    np.testing.assert_allclose(scores(store, train, queries, **fields), expected, rtol=1e-4, atol=1e-6 * expected.max())
+    np.testing.assert_allclose(
+        scores(store, train, queries, **fields), expected, rtol=1e-4, atol=1e-6 * expected.max()
+    )
     for larger, name in (({"patches": 7}, "patches"), ({"low_patches": 8}, "low_patches")):
         with pytest.raises(OptionError, match=f"{name} has"):
             scores(store, train, queries, **(fields | larger))
@@ -138,7 +150,10 @@ def test_usual_sizes_fit_and_grow_with_noise():
     ("fields", "message"),
     [
         ({"patches": 9, "timesteps": (100,)}, "patches has 9; the images have 8 pixels. Expected at most 7"),
-        ({"low_patches": 10, "timesteps": (100,)}, "low_patches has 10; the images have 8 pixels. Expected at most 8"),
+        (
+            {"low_patches": 10, "timesteps": (100,)},
+            "low_patches has 10; the images have 8 pixels. Expected at most 8",
+        ),
         ({"patches": 4}, "expected odd sizes"),
         ({"low_patches": 5}, "expected even sizes"),
         ({"low_patches": 0}, "expected even sizes"),
@@ -213,7 +228,9 @@ def test_lists_that_do_not_fit_the_memory_are_refused_and_more_memory_takes_them
     """Pictures of 600×600 pixels: about 360,000 patches; the lists of a row would hold 10 × topk of them."""
     train = Examples(np.zeros((1, 600, 600, 1), np.uint8))
     method = NDA(topk=30_000, timesteps=(500,))
-    with pytest.raises(OptionError, match=r"topk is 30000; .* 600×600 pixels would take 2\d\.\d GiB a thread; .* memory"):
+    with pytest.raises(
+        OptionError, match=r"topk is 30000; .* 600×600 pixels would take 2\d\.\d GiB a thread; .* memory"
+    ):
         method.fit(None, train, store)
     method.fit(None, train, replace(store, memory=2**35))
     NDA(timesteps=(500,)).fit(None, train, store)
@@ -235,10 +252,14 @@ def test_growing_changes_no_score_and_no_map(fields, tmp_path):
     settings = {"timesteps": [50, 400], **fields}
     plain, grown = (FeatureStore(tmp_path / name) for name in ("plain", "grown"))
     one = scores(plain, train, queries, **settings)
-    np.testing.assert_allclose(scores(grown, train, queries, **settings, growing=True), one, rtol=2e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        scores(grown, train, queries, **settings, growing=True), one, rtol=2e-5, atol=1e-7
+    )
     assert len(parts_in(grown)) == 2 * 4 and not parts_in(plain)
     methods = [(plain, make("nda", settings)), (grown, make("nda", {**settings, "growing": True}))]
-    maps = [method.regions(method.fit(None, train, where), queries, where, [0, 2]) for where, method in methods]
+    maps = [
+        method.regions(method.fit(None, train, where), queries, where, [0, 2]) for where, method in methods
+    ]
     np.testing.assert_array_equal(maps[0].images, maps[1].images)
     np.testing.assert_allclose(maps[0].here, maps[1].here, rtol=1e-4, atol=1e-6)
 

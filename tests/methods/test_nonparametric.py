@@ -33,7 +33,9 @@ def scores(name: str, store: FeatureStore, train: Examples, queries: Examples, *
 @pytest.mark.parametrize("flips", [False, True])
 def test_the_optimal_score_is_the_posterior_over_images(flips, store):
     train, queries = examples(6), examples(2)
-    values = scores("optimal-score", store, train, queries, timesteps=(600, 900), noises=2, flips=flips, seed=3)
+    values = scores(
+        "optimal-score", store, train, queries, timesteps=(600, 900), noises=2, flips=flips, seed=3
+    )
     for q in range(2):
         expected = np.zeros(6)
         for t in (600, 900):
@@ -60,7 +62,9 @@ def test_patches_are_compared_with_their_best_match(patch, stride, store):
 
     for q, i in ((0, 0), (1, 33)):
         patches_q, patches_i = cut(queries.pixels()[q]), cut(train.pixels()[i])
-        assert values[q, i] == pytest.approx(np.mean([max(a @ b for b in patches_i) for a in patches_q]), rel=1e-5)
+        assert values[q, i] == pytest.approx(
+            np.mean([max(a @ b for b in patches_i) for a in patches_q]), rel=1e-5
+        )
 
 
 def test_a_shifted_picture_is_found_by_its_patches(store):
@@ -73,7 +77,8 @@ def test_patches_go_through_an_embedder(store):
     train, queries = examples(4), examples(1)
     values = scores("patch-similarity", store, train, queries, patch=4, stride=4, embedder=MEANS)
     cut = [
-        images.reshape(-1, 2, 4, 2, 4, 3).mean((2, 4)).reshape(len(images), 4, 3) - 100 for images in (train.images, queries.images)
+        images.reshape(-1, 2, 4, 2, 4, 3).mean((2, 4)).reshape(len(images), 4, 3) - 100
+        for images in (train.images, queries.images)
     ]
     train_of, query_of = (means / np.linalg.norm(means, axis=2, keepdims=True) for means in cut)
     expected = np.einsum("ad,nbd->nab", query_of[0], train_of).max(2).mean(1)

@@ -24,11 +24,14 @@ def draw(name, *shape):
 
 @pytest.fixture
 def planted(tmp_path, pictures):
-    """A bank with the outcomes b − Σ_{i∈A} τ[q, i] + noise, and the true τ. Its first 40 subsets are to compare with."""
+    """A bank with the outcomes b − Σ_{i∈A} τ[q, i] + noise, and the true τ. Its first 40 subsets are to
+    compare with."""
 
     def of(m, n=24, q=5, noise=0.0, compared=40, missing=()):
         train, queries = pictures(n, seed=1), pictures(q, seed=2)
-        mask = np.array([seeds.generator(0, "halves", i).permutation(n) < n // 2 for i in range(compared + m)])
+        mask = np.array(
+            [seeds.generator(0, "halves", i).permutation(n) < n // 2 for i in range(compared + m)]
+        )
         τ = draw("scores", q, n)
         y = 3 - mask @ τ.T + noise * draw("noise", compared + m, q)
         outcomes = y[:, None].astype(np.float32)
@@ -42,7 +45,9 @@ def planted(tmp_path, pictures):
 
 def scores(method, bank, queries=None):
     store = FeatureStore(bank.folder / "store")
-    return dense(method.score(method.fit(None, bank.train, store), bank.queries if queries is None else queries, store))
+    return dense(
+        method.score(method.fit(None, bank.train, store), bank.queries if queries is None else queries, store)
+    )
 
 
 def fitted(method, bank, train=None):
@@ -50,7 +55,8 @@ def fitted(method, bank, train=None):
 
 
 def about_its_mean(τ):
-    """With exact halves all subsets have equally many images: only differences between images can be found."""
+    """With exact halves all subsets have equally many images: only differences between images can be
+    found."""
     return τ - τ.mean(axis=1, keepdims=True)
 
 
@@ -65,7 +71,9 @@ def test_empirical_influence_finds_a_planted_linear_truth_as_subsets_grow_in_num
     for m in (200, 3200):
         bank, τ = planted(m)
         values = scores(EmpiricalIF(bank=bank), bank)
-        expected = about_its_mean(τ) * 24 / 23  # with i in a half, every other image is in it slightly less often
+        expected = (
+            about_its_mean(τ) * 24 / 23
+        )  # with i in a half, every other image is in it slightly less often
         errors.append(np.abs(values - expected).mean())
     assert errors[1] < 0.35 * errors[0]  # as 1/√m: a quarter
     assert errors[1] < 0.15
@@ -108,9 +116,9 @@ def test_subsets_to_compare_with_are_never_learned_from_unless_named(planted):
     bank, _ = planted(30)
     assert fitted(EmpiricalIF(bank=bank), bank).rows == tuple(range(40, 70))
     assert fitted(EmpiricalIF(bank=bank, subsets=8), bank).rows == tuple(range(40, 48))
-    assert EmpiricalIF(bank=bank, subsets=(3, 1)).resolved(fitted(EmpiricalIF(bank=bank, subsets=(3, 1)), bank)) == {
-        "subsets": [3, 1]
-    }
+    assert EmpiricalIF(bank=bank, subsets=(3, 1)).resolved(
+        fitted(EmpiricalIF(bank=bank, subsets=(3, 1)), bank)
+    ) == {"subsets": [3, 1]}
 
 
 def test_subsets_that_are_not_trained_are_left_out(planted):
@@ -123,7 +131,9 @@ def test_subsets_that_are_not_trained_are_left_out(planted):
 def test_queries_are_found_by_content_in_any_order(planted):
     bank, _ = planted(30, noise=1.0)
     in_order = scores(EmpiricalIF(bank=bank), bank)
-    np.testing.assert_array_equal(scores(EmpiricalIF(bank=bank), bank, bank.queries.take([3, 0, 3])), in_order[[3, 0, 3]])
+    np.testing.assert_array_equal(
+        scores(EmpiricalIF(bank=bank), bank, bank.queries.take([3, 0, 3])), in_order[[3, 0, 3]]
+    )
 
 
 def test_a_query_that_no_model_has_seen_is_named(planted, pictures):
@@ -171,7 +181,9 @@ def test_a_sweep_compares_on_none_of_the_subsets_that_it_learned_from(planted, t
     run = Experiment("datamodel", {"subsets": list(range(20))}, bank.train, bank.queries, (), bank)
     report = sweep(run, {"folds": [2, 5]}, FeatureStore(tmp_path / "store"))
     assert all(abs(entry["lds"]) < 0.4 for row in report["splits"].values() for entry in row["all"])
-    several = sweep(run, {"subsets": [list(range(10)), list(range(10, 20))]}, FeatureStore(tmp_path / "store"))
+    several = sweep(
+        run, {"subsets": [list(range(10)), list(range(10, 20))]}, FeatureStore(tmp_path / "store")
+    )
     assert several["splits"]["all"]["queries"] == 5
 
 
@@ -181,7 +193,9 @@ def test_a_choice_that_leaves_nothing_to_compare_with_is_refused_at_once(planted
         fitted(EmpiricalIF(bank=bank, subsets=tuple(range(38))), bank)
 
 
-@pytest.mark.parametrize("fields", [{"alphas": ()}, {"alphas": (1.0, 0.0)}, {"alphas": (float("nan"),)}, {"folds": 1}])
+@pytest.mark.parametrize(
+    "fields", [{"alphas": ()}, {"alphas": (1.0, 0.0)}, {"alphas": (float("nan"),)}, {"folds": 1}]
+)
 def test_settings_that_mean_nothing_are_refused(fields):
     with pytest.raises(OptionError, match=next(iter(fields))):
         Datamodel(**fields)

@@ -27,7 +27,9 @@ PATTERN = "conv_in.*|conv_out.*|mid_block.*"
 def model(tiny, smallest):
     final = tiny(**smallest)
     earlier = tuple(tiny(seed=seed, **smallest) for seed in (1, 2, 3, 4, 5))
-    return type(final)(final.module, final.schedule, final.shape, final.fingerprint, checkpoints=(*earlier, final))
+    return type(final)(
+        final.module, final.schedule, final.shape, final.fingerprint, checkpoints=(*earlier, final)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,9 @@ def train(pictures):
 @pytest.fixture(scope="module")
 def queries(model, pictures):
     samples = sample(model, range(4), 3, sampler="ddim", steps=5, keep_path=True)
-    return pictures(4, seed=2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps)
+    return pictures(
+        4, seed=2, trajectory=samples.path.float().numpy(), trajectory_timesteps=samples.timesteps
+    )
 
 
 def φ(model, examples, name="simple", draws=None):
@@ -80,7 +84,9 @@ def test_gradient_and_its_cosine(model, train, queries, tmp_path):
     close(scores("gradient-cos", model, train, queries, tmp_path), cosine)
 
 
-@pytest.mark.parametrize(("count", "which"), [(1, [5]), (2, [2, 5]), (3, [1, 3, 5]), (4, [0, 2, 3, 5]), (9, range(6))])
+@pytest.mark.parametrize(
+    ("count", "which"), [(1, [5]), (2, [2, 5]), (3, [1, 3, 5]), (4, [0, 2, 3, 5]), (9, range(6))]
+)
 def test_tracin_and_gas_are_means_over_checkpoints(model, train, queries, tmp_path, count, which):
     dots, cosines = [], []
     for checkpoint in (model.checkpoints[i] for i in which):
@@ -95,20 +101,32 @@ def test_trak_and_d_trak(model, train, queries, tmp_path, kernel):
     for name, loss in (("trak", "simple"), ("d-trak", "square")):
         K, rows = kernel(loss)
         expected = φ(model, queries, loss) @ K @ rows.T
-        close(scores(name, model, train, queries, tmp_path, absolute_damping=scaled(model, train, loss)), expected)
+        close(
+            scores(name, model, train, queries, tmp_path, absolute_damping=scaled(model, train, loss)),
+            expected,
+        )
 
 
-def test_relative_if_divides_by_the_preconditioned_gradient_and_renorm_if_by_the_gradient(model, train, queries, tmp_path, kernel):
+def test_relative_if_divides_by_the_preconditioned_gradient_and_renorm_if_by_the_gradient(
+    model, train, queries, tmp_path, kernel
+):
     K, rows = kernel()
     trak = φ(model, queries) @ K @ rows.T
     damping = {"absolute_damping": scaled(model, train)}
-    close(scores("relative-if", model, train, queries, tmp_path, **damping), trak / np.linalg.norm(K @ rows.T, axis=0))
-    close(scores("renorm-if", model, train, queries, tmp_path, **damping), trak / np.linalg.norm(rows, axis=1))
+    close(
+        scores("relative-if", model, train, queries, tmp_path, **damping),
+        trak / np.linalg.norm(K @ rows.T, axis=0),
+    )
+    close(
+        scores("renorm-if", model, train, queries, tmp_path, **damping), trak / np.linalg.norm(rows, axis=1)
+    )
 
 
 @pytest.mark.parametrize("name", ["relative-if", "renorm-if", "das"])
 @pytest.mark.parametrize("k", [5, 64])
-def test_several_dampings_at_once_equal_single_dampings_in_primal_and_dual(model, train, queries, tmp_path, name, k):
+def test_several_dampings_at_once_equal_single_dampings_in_primal_and_dual(
+    model, train, queries, tmp_path, name, k
+):
     fields = {"timesteps": 2, "k": k} | ({"error_timesteps": 3, "leverage": True} if name == "das" else {})
     store, method = FeatureStore(tmp_path), make(name, fields)
     index = method.fit(model, train, store)
@@ -129,12 +147,18 @@ def journey(model, queries):
                 continue
             x_t, time = torch.as_tensor(state[None]).double(), torch.tensor([t])
             with torch.no_grad():
-                picture = model.schedule.picture_and_noise(model.predict(x_t, time), x_t, time)[0].clamp(-1, 1)
+                picture = model.schedule.picture_and_noise(model.predict(x_t, time), x_t, time)[0].clamp(
+                    -1, 1
+                )
             noise = Draws((t,)).of(queries, slice(i, i + 1), model.schedule, x_t).noise[0, 0]
             again = model.schedule.noised(picture[0], noise, time)
-            parameters = {name: value.clone().requires_grad_() for name, value in model.parameters(PATTERN).items()}
+            parameters = {
+                name: value.clone().requires_grad_() for name, value in model.parameters(PATTERN).items()
+            }
             loss = (model.predict(again.view(1, 1, 8, 8), time, None, parameters) - noise).square().mean()
-            total = total + torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(parameters.values()))])
+            total = total + torch.cat(
+                [g.flatten() for g in torch.autograd.grad(loss, list(parameters.values()))]
+            )
         rows.append(total / 5)
     return torch.stack(rows).numpy()
 
@@ -170,15 +194,29 @@ def test_a_journey_is_the_same_for_other_predictions(tiny, smallest, pictures, p
     ids=["beyond the schedule", "rising", "below the picture"],
 )
 def test_an_impossible_path_is_refused_before_the_first_gradient(model, train, queries, tmp_path, path):
-    columns = {"trajectory": np.zeros((4, 3, 1, 8, 8), np.float32), "trajectory_timesteps": np.array([700, 200, -1])} | path
+    columns = {
+        "trajectory": np.zeros((4, 3, 1, 8, 8), np.float32),
+        "trajectory_timesteps": np.array([700, 200, -1]),
+    } | path
     with pytest.raises(DataError, match="timesteps run"):
-        attribute(model, train, replace(queries, **columns), method=make("journey-trak", {"k": 8}), store=FeatureStore(tmp_path))
+        attribute(
+            model,
+            train,
+            replace(queries, **columns),
+            method=make("journey-trak", {"k": 8}),
+            store=FeatureStore(tmp_path),
+        )
     assert not list(tmp_path.glob("features/*"))
 
 
 @pytest.mark.parametrize(
     ("name", "fields"),
-    [("trak", {"query_timesteps": 2}), ("tracin", {"checkpoints": 2}), ("journey-trak", {}), ("das", {"error_timesteps": 7})],
+    [
+        ("trak", {"query_timesteps": 2}),
+        ("tracin", {"checkpoints": 2}),
+        ("journey-trak", {}),
+        ("das", {"error_timesteps": 7}),
+    ],
 )
 def test_a_method_makes_the_passes_that_it_says(model, train, queries, tmp_path, name, fields):
     method, counted = make(name, {"timesteps": 3, "k": 8} | fields), {True: 0, False: 0}
@@ -209,7 +247,9 @@ def unit_per_timestep(model, examples):
     return np.mean([rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in steps], axis=0)
 
 
-def test_das_is_a_kernel_of_unit_gradients_with_the_errors_of_the_training_images(model, train, queries, tmp_path):
+def test_das_is_a_kernel_of_unit_gradients_with_the_errors_of_the_training_images(
+    model, train, queries, tmp_path
+):
     rows, query_rows = unit_per_timestep(model, train), unit_per_timestep(model, queries)
     unit = float(np.square(rows).sum(1).mean())
     K = np.linalg.inv(rows.T @ rows + λ * unit * np.eye(rows.shape[1]))
@@ -217,7 +257,9 @@ def test_das_is_a_kernel_of_unit_gradients_with_the_errors_of_the_training_image
     errors = np.zeros((len(train), 4))
     for i in range(len(train)):
         for j, t in enumerate((0, 250, 500, 750)):
-            draw = Draws((t,)).of(train, slice(i, i + 1), model.schedule, torch.zeros((), dtype=torch.float64))
+            draw = Draws((t,)).of(
+                train, slice(i, i + 1), model.schedule, torch.zeros((), dtype=torch.float64)
+            )
             with torch.no_grad():
                 errors[i, j] = (model.predict(draw.x_t[0], draw.t[0]) - draw.noise[0]).square().mean().sqrt()
     r = (errors / np.linalg.norm(errors, axis=1, keepdims=True)).mean(1)

@@ -28,7 +28,9 @@ def same(a, b):
     return all(torch.equal(one[name], two[name]) for name in one) and a.fingerprint == b.fingerprint
 
 
-def test_a_cached_model_is_the_trained_one_and_is_not_trained_again(training, pictures, tmp_path, monkeypatch):
+def test_a_cached_model_is_the_trained_one_and_is_not_trained_again(
+    training, pictures, tmp_path, monkeypatch
+):
     examples = pictures(10)
     fresh = trained(training, examples)
     assert same(trained(training, examples, tmp_path), fresh)
@@ -55,7 +57,9 @@ def test_everything_that_determines_a_model_is_in_its_name(training, pictures, s
 def test_a_network_of_its_own_keeps_its_name():
     """Pinned: models stored before adapters existed are still found."""
     digits = recipe("digits")
-    examples = Examples(seeds.generator(0, "test pictures").integers(0, 256, size=(10, 8, 8, 1), dtype=np.uint8))
+    examples = Examples(
+        seeds.generator(0, "test pictures").integers(0, 256, size=(10, 8, 8, 1), dtype=np.uint8)
+    )
     training = Training(Network(digits.model), digits.training, 3, np.array([True, False] * 5))
     assert training.name(examples) == "8b08b80cc280e6d7a51017bbb4e4891d"
 
@@ -66,12 +70,17 @@ def test_a_damaged_model_is_trained_again(training, pictures, tmp_path, damage):
     fresh = trained(training, examples, tmp_path)
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
-    cut = {"cut short": content[:1000], "a flipped bit": content[:-5] + bytes([content[-5] ^ 4]) + content[-4:]}
+    cut = {
+        "cut short": content[:1000],
+        "a flipped bit": content[:-5] + bytes([content[-5] ^ 4]) + content[-4:],
+    }
     path.write_bytes(cut.get(damage, content[:-4] + b"\xff\xff\xff\x7f"))
     assert same(trained(training, examples, tmp_path), fresh) and path.read_bytes() == content
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint_and_a_damaged_one_starts_again(training, pictures, tmp_path):
+def test_a_killed_training_goes_on_from_its_checkpoint_and_a_damaged_one_starts_again(
+    training, pictures, tmp_path
+):
     examples, steps = pictures(10), []
     fresh = trained(training, examples)
     state = tmp_path / f"{training.name(examples)}.state"

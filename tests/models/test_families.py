@@ -1,4 +1,5 @@
-"""Each family of networks: the same prediction as the pipeline it comes from, and hooks that give the slow engine's gradients."""
+"""Each family of networks: the same prediction as the pipeline it comes from, and hooks that give the slow
+engine's gradients."""
 
 import json
 import shutil
@@ -65,7 +66,13 @@ def images(n=3, **columns):
 
 
 def columns(family):
-    return {"prompts": PROMPTS} if family in ("stable", "sd3") else {"labels": np.array([0, 2, 1])} if family == "dit" else {}
+    return (
+        {"prompts": PROMPTS}
+        if family in ("stable", "sd3")
+        else {"labels": np.array([0, 2, 1])}
+        if family == "dit"
+        else {}
+    )
 
 
 FAMILIES = ["stable", "latent", "dit", "sd3"]
@@ -99,7 +106,10 @@ def test_a_loaded_model_has_the_shape_of_its_latents_and_pictures(pipelines, sto
 
 def test_stable_diffusion_predicts_as_its_pipeline(pipelines):
     """Without guidance: one step of the pipeline's own loop, its network watched."""
-    model, pipeline = load(pipelines / "stable"), StableDiffusionPipeline.from_pretrained(pipelines / "stable", safety_checker=None)
+    model, pipeline = (
+        load(pipelines / "stable"),
+        StableDiffusionPipeline.from_pretrained(pipelines / "stable", safety_checker=None),
+    )
     outputs = watched(pipeline.unet)
     x = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     pipeline(list(PROMPTS[:2]), num_inference_steps=1, guidance_scale=1.0, latents=x, output_type="latent")
@@ -109,18 +119,27 @@ def test_stable_diffusion_predicts_as_its_pipeline(pipelines):
 
 
 def test_stable_diffusion_samples_as_its_pipeline_with_guidance(pipelines):
-    model, pipeline = load(pipelines / "stable"), StableDiffusionPipeline.from_pretrained(pipelines / "stable", safety_checker=None)
+    model, pipeline = (
+        load(pipelines / "stable"),
+        StableDiffusionPipeline.from_pretrained(pipelines / "stable", safety_checker=None),
+    )
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, steps_offset=0)
     prompt = model.text.embed(["a cat"])
     noise = sample(model, range(1), 3, steps=5, predict=conditioned(model, prompt), keep_path=True).path[:, 0]
-    expected = pipeline(["a cat"], num_inference_steps=5, guidance_scale=4.0, latents=noise, output_type="latent").images
+    expected = pipeline(
+        ["a cat"], num_inference_steps=5, guidance_scale=4.0, latents=noise, output_type="latent"
+    ).images
     ours = sample(model, range(1), 3, steps=5, predict=conditioned(model, prompt, 4.0)).pictures
     torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_dit_predicts_as_its_pipeline(pipelines):
     model, pipeline = load(pipelines / "dit"), DiTPipeline.from_pretrained(pipelines / "dit")
-    x, t, labels = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([7, 600]), torch.tensor([2, 0])
+    x, t, labels = (
+        torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([7, 600]),
+        torch.tensor([2, 0]),
+    )
     with torch.no_grad():
         expected = pipeline.transformer.eval()(x, timestep=t, class_labels=labels).sample[:, :2]
         ours = model.predict(x, t, {"class_labels": labels})
@@ -135,10 +154,19 @@ def test_stable_diffusion_3_predicts_as_its_pipeline(pipelines):
     )
     outputs = watched(pipeline.transformer)
     x = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
-    settings = {"num_inference_steps": 1, "guidance_scale": 1.0, "latents": x, "output_type": "latent", "height": 16, "width": 16}
+    settings = {
+        "num_inference_steps": 1,
+        "guidance_scale": 1.0,
+        "latents": x,
+        "output_type": "latent",
+        "height": 16,
+        "width": 16,
+    }
     pipeline(list(PROMPTS[:2]), **settings)
     sigma = float(pipeline.scheduler.sigmas[0])
-    assert model.schedule.beta[-1] == pytest.approx(sigma)  # its first step is at the schedule's last timestep
+    assert model.schedule.beta[-1] == pytest.approx(
+        sigma
+    )  # its first step is at the schedule's last timestep
     with torch.no_grad():
         ours = model.predict(x, torch.full((2,), 999), model.text.embed(PROMPTS[:2]))
     torch.testing.assert_close(ours, outputs[0], rtol=0, atol=1e-6)
@@ -275,7 +303,9 @@ def test_code_of_a_models_own_is_refused(pipelines, tmp_path):
 
 def test_pickled_weights_of_a_text_encoder_are_refused(pipelines, tmp_path):
     shutil.copytree(pipelines / "stable", tmp_path / "model")
-    (tmp_path / "model" / "text_encoder" / "model.safetensors").rename(tmp_path / "model" / "text_encoder" / "pytorch_model.bin")
+    (tmp_path / "model" / "text_encoder" / "model.safetensors").rename(
+        tmp_path / "model" / "text_encoder" / "pytorch_model.bin"
+    )
     with pytest.raises(ModelError, match="pickled"):
         load(tmp_path / "model")
 
@@ -313,9 +343,13 @@ def test_a_pattern_selects_adapters(pipelines, tuned, store, pattern):
     chosen = list(tuned.parameters(pattern))
     assert 0 < len(chosen) < len(tuned.parameters()) and all("lora_" in name for name in chosen)
     examples, draws, measure = inputs_of(tuned, "stable", store), Draws((5,)), measurement("simple")
-    everything, part = (torch.cat(list(hooks.gradients(tuned, examples, measure, draws, pattern=p))) for p in ("*", pattern))
+    everything, part = (
+        torch.cat(list(hooks.gradients(tuned, examples, measure, draws, pattern=p))) for p in ("*", pattern)
+    )
     sizes = [p.numel() for p in tuned.parameters().values()]
-    mask = torch.cat([torch.full((size,), name in chosen) for name, size in zip(tuned.parameters(), sizes, strict=True)])
+    mask = torch.cat(
+        [torch.full((size,), name in chosen) for name, size in zip(tuned.parameters(), sizes, strict=True)]
+    )
     torch.testing.assert_close(part, everything[:, mask], rtol=1e-9, atol=1e-12)
 
 
@@ -336,7 +370,9 @@ def test_saved_adapters_load_in_diffusers_and_here_to_the_same_prediction(pipeli
 def test_adapters_that_diffusers_saved_load_here(pipelines, tuned, tmp_path):
     from peft import get_peft_model_state_dict
 
-    StableDiffusionPipeline.save_lora_weights(tmp_path / "lora", unet_lora_layers=get_peft_model_state_dict(tuned.module))
+    StableDiffusionPipeline.save_lora_weights(
+        tmp_path / "lora", unet_lora_layers=get_peft_model_state_dict(tuned.module)
+    )
     x, t = torch.ones(1, 2, 8, 8), torch.tensor([7])
     model = load(pipelines / "stable", lora=tmp_path / "lora")
     with torch.no_grad():
@@ -390,7 +426,18 @@ def test_from_captions_to_credit_by_the_command_line(pipelines, tmp_path, monkey
     with np.load("q.npz") as queries:
         assert queries["prompts"].tolist() == ["a one p", "a other p", "a one p"]
         assert queries["latents"].shape == (3, 2, 8, 8)
-    sources = ["--model", base, "--lora", "lora", "--train", "train.npz", "--caption", "a {group} p", "--query", "q.npz"]
+    sources = [
+        "--model",
+        base,
+        "--lora",
+        "lora",
+        "--train",
+        "train.npz",
+        "--caption",
+        "a {group} p",
+        "--query",
+        "q.npz",
+    ]
     for method in ("d-trak", "k-fac", "pixel", "nda"):
         ran(
             "attribute",
@@ -402,7 +449,18 @@ def test_from_captions_to_credit_by_the_command_line(pipelines, tmp_path, monkey
             method,
         )
         assert np.isfinite(np.load(f"{method}/scores.npy")).all()
-    ran("attribute", *sources, "--method", "tracin", "--set", "timesteps=2", "--set", "checkpoints=2", "--out", "tracin")
+    ran(
+        "attribute",
+        *sources,
+        "--method",
+        "tracin",
+        "--set",
+        "timesteps=2",
+        "--set",
+        "checkpoints=2",
+        "--out",
+        "tracin",
+    )
     record = json.loads(Path("tracin/run.json").read_text())
     assert len(record["settings"]["checkpoints"][0]) == 2
     assert "--prompt" in refused(capsys, "sample", base, "--count", "1", "--out", "no.npz")
@@ -439,8 +497,14 @@ def test_frozen_weights_are_shared_and_keep_their_values(pipelines, store):
     tuned = train(Tuning(base, store, 2), images(prompts=PROMPTS), recipe, 0)
     assert all(torch.equal(weight, before[name]) for name, weight in base.module.state_dict().items())
     parameters = dict(base.module.named_parameters())
-    frozen = {name.replace(".base_layer", ""): p for name, p in tuned.module.named_parameters() if "lora_" not in name}
-    assert frozen.keys() == parameters.keys() and all(frozen[name].data_ptr() == parameters[name].data_ptr() for name in parameters)
+    frozen = {
+        name.replace(".base_layer", ""): p
+        for name, p in tuned.module.named_parameters()
+        if "lora_" not in name
+    }
+    assert frozen.keys() == parameters.keys() and all(
+        frozen[name].data_ptr() == parameters[name].data_ptr() for name in parameters
+    )
     ups = [p for name, p in tuned.module.named_parameters() if "lora_B" in name]
     assert all(p.abs().max() > 0 for p in ups)
     again = train(Tuning(base, store, 2), images(prompts=PROMPTS), recipe, 0)
@@ -449,12 +513,18 @@ def test_frozen_weights_are_shared_and_keep_their_values(pipelines, store):
 
 def test_all_weights_can_be_trained_further_and_latents_are_drawn_from_their_posterior(pipelines, store):
     base = load(pipelines / "stable")
-    tuned = train(Tuning(base, store), images(prompts=PROMPTS), Recipe(steps=2, batch=2, checkpoints=1, warmup=0.0), 0)
+    tuned = train(
+        Tuning(base, store), images(prompts=PROMPTS), Recipe(steps=2, batch=2, checkpoints=1, warmup=0.0), 0
+    )
     assert list(tuned.parameters()) == list(base.parameters()) and tuned.fingerprint != base.fingerprint
     material = Tuning(base, store).material(images(prompts=PROMPTS), "cpu", flips=True)
     x = [material.shown(torch.arange(3), 0, step, flips=False) for step in range(400)]
-    mode, deviation = (torch.as_tensor(part) for part in posteriors(base, images(prompts=PROMPTS), store).swapaxes(0, 1))
-    torch.testing.assert_close((torch.stack(x).std(0) / deviation).mean(), torch.tensor(1.0), rtol=0.05, atol=0)
+    mode, deviation = (
+        torch.as_tensor(part) for part in posteriors(base, images(prompts=PROMPTS), store).swapaxes(0, 1)
+    )
+    torch.testing.assert_close(
+        (torch.stack(x).std(0) / deviation).mean(), torch.tensor(1.0), rtol=0.05, atol=0
+    )
     assert ((torch.stack(x).mean(0) - mode) / deviation).abs().max() < 6 / 400**0.5
 
 
@@ -462,7 +532,9 @@ def test_only_attention_drops_while_adapters_are_trained(pipelines, store, monke
     dropouts = {}
 
     def looked(path, module, *rest):
-        dropouts.update({name: layer.p for name, layer in module.named_modules() if isinstance(layer, torch.nn.Dropout)})
+        dropouts.update(
+            {name: layer.p for name, layer in module.named_modules() if isinstance(layer, torch.nn.Dropout)}
+        )
         return 0
 
     monkeypatch.setattr("headwater.models.train._resume", looked)
@@ -475,13 +547,22 @@ def test_only_attention_drops_while_adapters_are_trained(pipelines, store, monke
 
 def test_adapters_stay_in_float32_beside_a_base_in_bfloat16(pipelines, store, tmp_path):
     recipe = Recipe(steps=3, batch=2, checkpoints=1)
-    half = train(Tuning(load(pipelines / "stable", dtype="bfloat16"), store, 2), images(prompts=PROMPTS), recipe, 0)
+    half = train(
+        Tuning(load(pipelines / "stable", dtype="bfloat16"), store, 2), images(prompts=PROMPTS), recipe, 0
+    )
     assert {p.dtype for p in half.parameters().values()} == {torch.float32} and half.dtype == torch.bfloat16
     lora.save_adapters(half.module, tmp_path / "lora", "unet")
     again = load(pipelines / "stable", lora=tmp_path / "lora", dtype="bfloat16")
     assert again.fingerprint == half.fingerprint
-    single, draws, measure = load(pipelines / "stable", lora=tmp_path / "lora"), Draws((5, 500)), measurement("simple")
-    rows = [torch.cat(list(hooks.gradients(model, inputs_of(model, "stable", store), measure, draws))) for model in (single, again)]
+    single, draws, measure = (
+        load(pipelines / "stable", lora=tmp_path / "lora"),
+        Draws((5, 500)),
+        measurement("simple"),
+    )
+    rows = [
+        torch.cat(list(hooks.gradients(model, inputs_of(model, "stable", store), measure, draws)))
+        for model in (single, again)
+    ]
     assert torch.nn.functional.cosine_similarity(*rows).min() > 0.98 and rows[1].dtype == torch.float32
 
 
@@ -491,7 +572,13 @@ def test_every_family_runs_in_bfloat16(pipelines, store, family):
     for dtype in ("float32", "bfloat16"):
         model = load(pipelines / family, dtype=dtype)
         rows.append(
-            torch.cat(list(hooks.gradients(model, inputs_of(model, family, store), measurement("simple"), Draws((5, 500)))))
+            torch.cat(
+                list(
+                    hooks.gradients(
+                        model, inputs_of(model, family, store), measurement("simple"), Draws((5, 500))
+                    )
+                )
+            )
         )
     assert torch.nn.functional.cosine_similarity(*rows).min() > 0.98
 
@@ -499,14 +586,22 @@ def test_every_family_runs_in_bfloat16(pipelines, store, family):
 def test_checkpoints_of_adapters_share_the_weights_of_their_base(pipelines, store, tmp_path):
     base, home = load(pipelines / "stable"), tmp_path / "lora"
     for step in (1, 2):
-        tuned = train(Tuning(base, store, 2), images(prompts=PROMPTS), Recipe(steps=step, batch=2, checkpoints=1, warmup=0.0), 0)
+        tuned = train(
+            Tuning(base, store, 2),
+            images(prompts=PROMPTS),
+            Recipe(steps=step, batch=2, checkpoints=1, warmup=0.0),
+            0,
+        )
         lora.save_adapters(tuned.module, home / "checkpoints" / f"step-{step}", "unet")
     lora.save_adapters(tuned.module, home, "unet")
     model = load(pipelines / "stable", checkpoints=2, lora=home)
     one, two = model.checkpoints
     assert one.fingerprint != two.fingerprint == model.fingerprint
     assert one.fingerprint == load(pipelines / "stable", lora=home / "checkpoints" / "step-1").fingerprint
-    assert all(checkpoint.latent is model.latent and checkpoint.text is model.text for checkpoint in model.checkpoints)
+    assert all(
+        checkpoint.latent is model.latent and checkpoint.text is model.text
+        for checkpoint in model.checkpoints
+    )
     for (name, p), (_, q) in zip(one.module.named_parameters(), two.module.named_parameters(), strict=True):
         assert (p.data_ptr() == q.data_ptr()) == ("lora_" not in name), name
 
@@ -515,8 +610,19 @@ def test_a_plan_counts_exactly_and_times_the_runs_own_images(pipelines, tmp_path
     """Gradients and stored bytes equal those of the attribution itself."""
     monkeypatch.chdir(tmp_path)
     np.savez("train.npz", images=images(6).images, prompts=np.array(["a cat", "a dog"] * 3))
-    np.savez("query.npz", images=images(2).images[1:], prompts=np.array(["a cow"]))  # its picture is among the training images
-    words = ["--model", str(pipelines / "stable"), "--train", "train.npz", "--query", "query.npz", "--method", "d-trak"]
+    np.savez(
+        "query.npz", images=images(2).images[1:], prompts=np.array(["a cow"])
+    )  # its picture is among the training images
+    words = [
+        "--model",
+        str(pipelines / "stable"),
+        "--train",
+        "train.npz",
+        "--query",
+        "query.npz",
+        "--method",
+        "d-trak",
+    ]
     words += ["--set", "timesteps=3", "--set", "k=32"]
     monkeypatch.setattr("headwater.cost.attribution.PATIENCE", 0.5)
     capsys.readouterr()
@@ -524,14 +630,21 @@ def test_a_plan_counts_exactly_and_times_the_runs_own_images(pipelines, tmp_path
     plan = json.loads(capsys.readouterr().out)
     counts, model = plan["counts"], load(pipelines / "stable")
     assert (counts["n"], counts["queries"], counts["pictures"], counts["prompts"]) == (6, 1, 6, 3)
-    assert counts["parameters"] == sum(p.numel() for p in model.module.parameters()) == counts["bytes_of_weights"] / 4
+    assert (
+        counts["parameters"]
+        == sum(p.numel() for p in model.module.parameters())
+        == counts["bytes_of_weights"] / 4
+    )
     assert plan["gradients"] == {"train": 3, "query": 3, "train_forward": 0, "query_forward": 0}
     took = plan["seconds_a_picture"]
     assert plan["seconds"]["features"] == pytest.approx(7 * 3 * took["gradient"]) and took["gradient"] > 0
     assert plan["seconds"]["encoding"] == pytest.approx(6 * took["latents"] + 3 * took["prompt"])
     ran("plan", *words)
     text = capsys.readouterr().out
-    assert "6, and 1 queries; to encode 6 pictures, 3 prompts" in text and "d-trak: 3 an image, 3 a query" in text
+    assert (
+        "6, and 1 queries; to encode 6 pictures, 3 prompts" in text
+        and "d-trak: 3 an image, 3 a query" in text
+    )
     ran("attribute", *words, "--out", "run", "--store", "store")
     rows = {path.parent.name: [] for path in Path("store").rglob("*.npy")}
     for path in Path("store").rglob("*.npy"):
@@ -543,7 +656,7 @@ def test_a_plan_of_neither_or_both_is_reported(capsys):
     assert "expected one of them" in refused(capsys, "plan")
     assert "expected one of them" in refused(capsys, "plan", "digits", "--method", "trak")
     pixel = ["plan", "--method", "pixel", "--train", "digits", "--query", "digits:val"]
-    assert "has no gradients to foretell" in refused(capsys, *pixel)
+    assert "has no gradients to plan for" in refused(capsys, *pixel)
 
 
 def test_the_time_of_a_picture_leaves_out_setup(monkeypatch):

@@ -32,12 +32,17 @@ def saved(tmp_path, tiny):
 
 
 @pytest.mark.parametrize("dtype", COSINE)
-@pytest.mark.parametrize("project", [Sparse(64), TwoSided(64), Dense(64), Identity()], ids=lambda project: type(project).__name__)
+@pytest.mark.parametrize(
+    "project", [Sparse(64), TwoSided(64), Dense(64), Identity()], ids=lambda project: type(project).__name__
+)
 @pytest.mark.parametrize("name", ["simple", "elbo", "square"])
-def test_features_of_half_precision_are_near_those_of_float32(saved, pictures, tmp_path, dtype, project, name):
+def test_features_of_half_precision_are_near_those_of_float32(
+    saved, pictures, tmp_path, dtype, project, name
+):
     examples, store = pictures(4), FeatureStore(tmp_path / "store")
     single, half = (
-        features(load(saved, dtype=kind), examples, GradientSpec(name, Draws(5)), project, store) for kind in ("float32", dtype)
+        features(load(saved, dtype=kind), examples, GradientSpec(name, Draws(5)), project, store)
+        for kind in ("float32", dtype)
     )
     cosine = (single * half).sum(1) / np.linalg.norm(single, axis=1) / np.linalg.norm(half, axis=1)
     assert not np.array_equal(single, half) and cosine.min() > COSINE[dtype]
@@ -48,7 +53,9 @@ def test_features_of_two_dtypes_are_never_mixed_in_the_store(saved, pictures, tm
     examples, store = pictures(3), FeatureStore(tmp_path / "store")
 
     def rows(dtype, where):
-        return features(load(saved, dtype=dtype), examples, GradientSpec("simple", Draws(2)), Sparse(32), where)
+        return features(
+            load(saved, dtype=dtype), examples, GradientSpec("simple", Draws(2)), Sparse(32), where
+        )
 
     by_dtype = {dtype: rows(dtype, store) for dtype in ("float32", "bfloat16", "float16")}
     for dtype, block in by_dtype.items():
@@ -58,10 +65,13 @@ def test_features_of_two_dtypes_are_never_mixed_in_the_store(saved, pictures, tm
 
 
 def test_layers_pass_on_float32_and_leave_the_inputs_unchanged(saved, pictures):
-    """The sides of a layer's gradient in float32, whatever the network's dtype: float16 would lose small ones."""
+    """The sides of a layer's gradient in float32, whatever the network's dtype: float16 would lose small
+    ones."""
     model = load(saved, dtype="float16")
     inputs, sides = drawn(model, pictures(2), slice(2), measurement("simple"), Draws(2)), []
-    hooks.stream(model, measurement("simple"), inputs, layers_of(model), lambda gradient: sides.extend(gradient.sides))
+    hooks.stream(
+        model, measurement("simple"), inputs, layers_of(model), lambda gradient: sides.extend(gradient.sides)
+    )
     assert sides and all(g.dtype == torch.float32 for _, g in sides)
     assert {a.dtype for a, _ in sides} == {torch.float32}
     assert inputs.draw.x_t.dtype == torch.float32
@@ -96,20 +106,37 @@ def test_an_overflow_is_reported_with_picture_timestep_and_dtype(overflowing, pi
     store = FeatureStore(tmp_path / "store")
     message = r"not finite for image \S+ at timestep \d+, of weights in float16.*Use float32"
     with pytest.raises(NonFiniteError, match=message):
-        features(load(overflowing, dtype="float16"), pictures(2), GradientSpec("simple", Draws(2)), Sparse(32), store)
+        features(
+            load(overflowing, dtype="float16"),
+            pictures(2),
+            GradientSpec("simple", Draws(2)),
+            Sparse(32),
+            store,
+        )
     for dtype in ("float32", "bfloat16"):
         assert np.isfinite(
-            features(load(overflowing, dtype=dtype), pictures(2), GradientSpec("simple", Draws(2)), Sparse(32), store)
+            features(
+                load(overflowing, dtype=dtype),
+                pictures(2),
+                GradientSpec("simple", Draws(2)),
+                Sparse(32),
+                store,
+            )
         ).all()
 
 
 def test_pictures_that_overflow_are_reported(overflowing):
-    with pytest.raises(NonFiniteError, match="pictures 0 to 1 there is NaN or infinity, of weights in float16"):
+    with pytest.raises(
+        NonFiniteError, match="pictures 0 to 1 there is NaN or infinity, of weights in float16"
+    ):
         generated(load(overflowing, dtype="float16"), 2)
 
 
 def test_sampling_in_half_precision_makes_nearly_the_same_pictures(saved):
-    single, half = (generated(load(saved, dtype=dtype), 2, sampling=Sampling(steps=5)).images for dtype in ("float32", "float16"))
+    single, half = (
+        generated(load(saved, dtype=dtype), 2, sampling=Sampling(steps=5)).images
+        for dtype in ("float32", "float16")
+    )
     assert 0.99 < np.corrcoef(single.ravel(), half.ravel())[0, 1] < 1
 
 
@@ -121,11 +148,29 @@ def test_another_dtype_is_reported(saved):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "--data", "digits", "--out", "m", "--dtype", "bfloat16"], "all weights are trained, in float32"),
-        (["train", "--data", "digits", "--out", "m", "--lora", "--model", "m", "--dtype", "float16"], "expected bfloat16"),
         (
-            ["attribute", "--method", "trak", "--out", "r", "--bank", "digits", "--ensemble", "1", "--dtype", "float16"],
-            "of float32",
+            ["train", "--data", "digits", "--out", "m", "--dtype", "bfloat16"],
+            "all weights are trained, in float32",
+        ),
+        (
+            ["train", "--data", "digits", "--out", "m", "--lora", "--model", "m", "--dtype", "float16"],
+            "expected bfloat16",
+        ),
+        (
+            [
+                "attribute",
+                "--method",
+                "trak",
+                "--out",
+                "r",
+                "--bank",
+                "digits",
+                "--ensemble",
+                "1",
+                "--dtype",
+                "float16",
+            ],
+            "are float32",
         ),
     ],
 )

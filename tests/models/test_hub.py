@@ -1,4 +1,5 @@
-"""Names of the hub: which files are fetched, what a cache without a connection is good for, and that a folder is a folder."""
+"""Names of the hub: which files are fetched, what a cache without a connection is good for, and that a folder
+is a folder."""
 
 import fnmatch
 import shutil
@@ -14,14 +15,18 @@ from headwater.models import hub
 from headwater.models.loading import load
 
 STABLE = """.gitattributes README.md model_index.json v1-5-pruned.ckpt v1-5-pruned-emaonly.safetensors
-feature_extractor/preprocessor_config.json safety_checker/config.json safety_checker/model.safetensors
-scheduler/scheduler_config.json text_encoder/config.json text_encoder/model.safetensors text_encoder/model.fp16.safetensors
-text_encoder/pytorch_model.bin tokenizer/merges.txt tokenizer/special_tokens_map.json tokenizer/tokenizer_config.json
-tokenizer/vocab.json unet/config.json unet/diffusion_pytorch_model.bin unet/diffusion_pytorch_model.safetensors
-unet/diffusion_pytorch_model.fp16.safetensors unet/diffusion_pytorch_model.non_ema.safetensors unet/modeling.py
-vae/config.json vae/diffusion_pytorch_model.safetensors vae/diffusion_pytorch_model.fp16.bin"""
-NEEDED = """model_index.json scheduler/scheduler_config.json text_encoder/config.json text_encoder/model.safetensors
-tokenizer/merges.txt tokenizer/special_tokens_map.json tokenizer/tokenizer_config.json tokenizer/vocab.json unet/config.json
+feature_extractor/preprocessor_config.json safety_checker/config.json
+safety_checker/model.safetensors scheduler/scheduler_config.json text_encoder/config.json
+text_encoder/model.safetensors text_encoder/model.fp16.safetensors
+text_encoder/pytorch_model.bin tokenizer/merges.txt tokenizer/special_tokens_map.json
+tokenizer/tokenizer_config.json tokenizer/vocab.json unet/config.json
+unet/diffusion_pytorch_model.bin unet/diffusion_pytorch_model.safetensors
+unet/diffusion_pytorch_model.fp16.safetensors unet/diffusion_pytorch_model.non_ema.safetensors
+unet/modeling.py vae/config.json vae/diffusion_pytorch_model.safetensors
+vae/diffusion_pytorch_model.fp16.bin"""
+NEEDED = """model_index.json scheduler/scheduler_config.json text_encoder/config.json
+text_encoder/model.safetensors tokenizer/merges.txt tokenizer/special_tokens_map.json
+tokenizer/tokenizer_config.json tokenizer/vocab.json unet/config.json
 unet/diffusion_pytorch_model.safetensors vae/config.json vae/diffusion_pytorch_model.safetensors"""
 
 
@@ -30,7 +35,13 @@ def test_of_stable_diffusion_what_is_needed_is_fetched_and_nothing_else():
 
 
 def test_a_first_pipelines_network_lies_in_its_root():
-    files = ["model_index.json", "config.json", "scheduler_config.json", "README.md", "diffusion_pytorch_model.bin"]
+    files = [
+        "model_index.json",
+        "config.json",
+        "scheduler_config.json",
+        "README.md",
+        "diffusion_pytorch_model.bin",
+    ]
     assert hub.pipeline_files([*files, "diffusion_pytorch_model.safetensors"]) == [
         *files[:3],
         "diffusion_pytorch_model.safetensors",
@@ -38,20 +49,32 @@ def test_a_first_pipelines_network_lies_in_its_root():
 
 
 def test_the_variant_fp16_is_fetched_where_it_is_all_there_is():
-    assert hub.weight_files(["model.fp16.safetensors", "model.non_ema.safetensors"]) == ["model.fp16.safetensors"]
-    parts = ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    assert hub.weight_files(["model.fp16.safetensors", "model.non_ema.safetensors"]) == [
+        "model.fp16.safetensors"
+    ]
+    parts = [
+        "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]
     half = ["model.safetensors.index.fp16.json", "model.fp16-00001-of-00001.safetensors"]
     assert hub.weight_files([*half, *parts]) == parts and hub.weight_files(half) == half
 
 
 def test_pickled_weights_alone_are_refused_by_name():
-    with pytest.raises(ModelError, match=r"The unet of this model has only pickled weights \(diffusion_pytorch_model.bin\)"):
+    with pytest.raises(
+        ModelError, match=r"The unet of this model has only pickled weights \(diffusion_pytorch_model.bin\)"
+    ):
         hub.pipeline_files(["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.bin"])
 
 
 def test_of_adapters_the_files_of_diffusers_or_peft_are_fetched():
-    assert hub.adapter_files(["README.md", "pytorch_lora_weights.safetensors", "x.bin"]) == ["pytorch_lora_weights.safetensors"]
-    assert hub.adapter_files(["adapter_config.json", "adapter_model.bin", "adapter_model.safetensors"]) == [*hub.ADAPTERS[1:]]
+    assert hub.adapter_files(["README.md", "pytorch_lora_weights.safetensors", "x.bin"]) == [
+        "pytorch_lora_weights.safetensors"
+    ]
+    assert hub.adapter_files(["adapter_config.json", "adapter_model.bin", "adapter_model.safetensors"]) == [
+        *hub.ADAPTERS[1:]
+    ]
 
 
 @pytest.fixture
@@ -109,7 +132,8 @@ def test_without_a_connection_the_cache_is_used(cache, model, monkeypatch, name)
 def test_what_the_cache_lacks_is_reported_with_what_to_do(cache, model, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(
-        ModelError, match=r"hf:nobody/small could not be fetched .* holds nothing of it.*HF_HUB_OFFLINE.*name a folder"
+        ModelError,
+        match=r"hf:nobody/small could not be fetched .* holds nothing of it.*HF_HUB_OFFLINE.*name a folder",
     ):
         load("nobody/small")
     cache("nobody/small", model, only="[ms]*")
@@ -167,7 +191,10 @@ def test_weights_of_the_variant_fp16_are_widened_and_noted(model):
 
     path = model / "unet" / "diffusion_pytorch_model.safetensors"
     weights = load_file(path)
-    save_file({name: weight.half() for name, weight in weights.items()}, path.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    save_file(
+        {name: weight.half() for name, weight in weights.items()},
+        path.with_name("diffusion_pytorch_model.fp16.safetensors"),
+    )
     assert not notes_on(model)
     path.unlink()
     state = load(model).module.state_dict()

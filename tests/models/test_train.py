@@ -20,7 +20,15 @@ from headwater.models.train import Recipe, Watch, _batches, rate, train
 from headwater.models.training_data import Material
 from headwater.models.unet import Network
 
-FULL = {"steps": 8, "batch": 4, "learning_rate": 1e-2, "dropout": 0.2, "flips": True, "ema": 0.9, "checkpoints": 4}
+FULL = {
+    "steps": 8,
+    "batch": 4,
+    "learning_rate": 1e-2,
+    "dropout": 0.2,
+    "flips": True,
+    "ema": 0.9,
+    "checkpoints": 4,
+}
 PLAIN = {"steps": 3, "batch": 4, "learning_rate": 1e-2, "dropout": 0.0, "flips": False, "checkpoints": 1}
 
 
@@ -59,18 +67,34 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(network, pictures, uni
     with pytest.raises(KeyboardInterrupt):
         train(network, pictures(10), Recipe(**FULL), 3, watch=Watch(state, step=stop_at(last)))
     resumed = train(
-        network, pictures(10), Recipe(**FULL), 3, watch=Watch(state, step=lambda finished, total: steps.append(finished))
+        network,
+        pictures(10),
+        Recipe(**FULL),
+        3,
+        watch=Watch(state, step=lambda finished, total: steps.append(finished)),
     )
     assert steps[0] == (last - 1) // 2 * 2 + 1  # from the last checkpoint that was complete
     assert same(resumed, uninterrupted) and resumed.fingerprint == uninterrupted.fingerprint
 
 
-def test_being_watched_changes_nothing_and_a_finished_training_is_not_repeated(network, pictures, uninterrupted, tmp_path):
+def test_being_watched_changes_nothing_and_a_finished_training_is_not_repeated(
+    network, pictures, uninterrupted, tmp_path
+):
     events, steps = [], []
-    watch = Watch(tmp_path / "state", lambda *step: events.append(step), lambda step, model: events.append(model.fingerprint))
+    watch = Watch(
+        tmp_path / "state",
+        lambda *step: events.append(step),
+        lambda step, model: events.append(model.fingerprint),
+    )
     assert same(train(network, pictures(10), Recipe(**FULL), 3, watch=watch), uninterrupted)
     assert events[0] == (1, 8) and events[-1] == uninterrupted.fingerprint
-    again = train(network, pictures(10), Recipe(**FULL), 3, watch=Watch(tmp_path / "state", step=lambda *step: steps.append(step)))
+    again = train(
+        network,
+        pictures(10),
+        Recipe(**FULL),
+        3,
+        watch=Watch(tmp_path / "state", step=lambda *step: steps.append(step)),
+    )
     assert steps == [] and same(again, uninterrupted)
 
 
@@ -165,7 +189,9 @@ def test_steps_are_adamw_on_the_clipped_gradient_of_the_models_own_loss(smallest
     """The slow obvious version, with torch's unfused AdamW: three steps."""
     network, examples, recipe = Network(smallest, linear(prediction=prediction)), pictures(4), Recipe(**PLAIN)
     module, schedule = network.fresh(2), network.schedule
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=1e-2, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8
+    )
     pixels = torch.as_tensor(examples.pixels())
     for step, part in enumerate((0.0, 1.0, 0.5)):  # warm-up of ⌈0.3⌉ = 1 step, then half a cosine over two
         random = seeds.generator(2, "training", step)
@@ -185,7 +211,9 @@ def test_steps_are_adamw_on_the_clipped_gradient_of_the_models_own_loss(smallest
         torch.testing.assert_close(weights(trained)[name], weight, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("total", "warmup"), [(8000, 0.1), (1000, 0.1), (7, 0.3), (10, 0.0), (5, 1.0), (1, 0.1)])
+@pytest.mark.parametrize(
+    ("total", "warmup"), [(8000, 0.1), (1000, 0.1), (7, 0.3), (10, 0.0), (5, 1.0), (1, 0.1)]
+)
 def test_the_rate_is_diffusers_cosine_with_warmup(total, warmup):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
     (expected,) = get_cosine_schedule_with_warmup(optimizer, int(np.ceil(warmup * total)), total).lr_lambdas
@@ -238,7 +266,9 @@ def test_averaged_weights_are_the_exponential_average_of_every_steps(network, pi
 
 def test_dropout_acts_in_training_and_never_after(network, pictures):
     changes = {"dropout": 0.5, "steps": 2}
-    dropped, plain = (train(network, pictures(4), Recipe(**PLAIN | c), 0) for c in (changes, changes | {"dropout": 0.0}))
+    dropped, plain = (
+        train(network, pictures(4), Recipe(**PLAIN | c), 0) for c in (changes, changes | {"dropout": 0.0})
+    )
     assert not same(dropped, plain)
     assert not dropped.module.training
     x, t = torch.ones(2, 1, 8, 8), torch.tensor([5, 5])
@@ -251,24 +281,38 @@ def test_dropout_acts_in_training_and_never_after(network, pictures):
 # checkpoints
 
 
-@pytest.mark.parametrize(("steps", "count", "marks"), [(8, 4, [2, 4, 6, 8]), (5, 1, [5]), (6, 3, [2, 4, 6]), (2, 4, [1, 2])])
+@pytest.mark.parametrize(
+    ("steps", "count", "marks"), [(8, 4, [2, 4, 6, 8]), (5, 1, [5]), (6, 3, [2, 4, 6]), (2, 4, [1, 2])]
+)
 def test_checkpoints_lie_evenly_and_the_last_is_the_model(network, pictures, steps, count, marks):
     saved = {}
     recipe = Recipe(**FULL | {"steps": steps, "checkpoints": count})
-    model = train(network, pictures(4), recipe, 0, watch=Watch(checkpoint=lambda step, model: saved.update({step: model})))
+    model = train(
+        network,
+        pictures(4),
+        recipe,
+        0,
+        watch=Watch(checkpoint=lambda step, model: saved.update({step: model})),
+    )
     assert [step for step in saved if step > 0] == marks
-    assert same(saved[steps], model) and len({checkpoint.fingerprint for checkpoint in saved.values()}) == len(saved)
+    assert same(saved[steps], model) and len(
+        {checkpoint.fingerprint for checkpoint in saved.values()}
+    ) == len(saved)
 
 
 def test_training_lowers_the_loss(network, pictures):
     def loss(model):
-        draw = Draws(10, noises=2).of(pictures(2), slice(None), model.schedule, next(model.module.parameters()))
+        draw = Draws(10, noises=2).of(
+            pictures(2), slice(None), model.schedule, next(model.module.parameters())
+        )
         with torch.no_grad():
             output = model.predict(draw.x_t.flatten(0, 1), draw.t.flatten()).view_as(draw.x_t)
         return float(simple(output, draw, model.schedule).mean())
 
     recipe = Recipe(**PLAIN | {"steps": 30, "batch": 16, "learning_rate": 1e-2})
-    before, after = (train(network, pictures(2), r, 0) for r in (Recipe(**PLAIN | {"learning_rate": 0.0}), recipe))
+    before, after = (
+        train(network, pictures(2), r, 0) for r in (Recipe(**PLAIN | {"learning_rate": 0.0}), recipe)
+    )
     assert loss(after) < 0.7 * loss(before)
 
 
@@ -289,7 +333,9 @@ def test_a_diverged_training_is_reported(network, pictures):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"epochs": 0}, {"batch": 0}, {"steps": 0}, {"checkpoints": 0}, {"dropout": 1.0}, {"dropout": -0.1}], ids=str
+    "fields",
+    [{"epochs": 0}, {"batch": 0}, {"steps": 0}, {"checkpoints": 0}, {"dropout": 1.0}, {"dropout": -0.1}],
+    ids=str,
 )
 def test_impossible_recipes_are_refused(fields):
     ((name, value),) = fields.items()

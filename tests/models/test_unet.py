@@ -1,4 +1,5 @@
-"""UNets on disk: the paper's sizes, exact round trips in diffusers' own format, and every damage told plainly."""
+"""UNets on disk: the paper's sizes, exact round trips in diffusers' own format, and every damage told
+plainly."""
 
 import json
 
@@ -88,7 +89,9 @@ def test_saved_and_loaded_is_the_same_model_bit_for_bit(tiny, tmp_path, predicti
         assert torch.equal(loaded.predict(x, t, labels), model.predict(x, t, labels))
 
 
-@pytest.mark.parametrize("schedule", [linear(T=20, start=0.01, end=0.3), linear(prediction="v_prediction")], ids=["short", "v"])
+@pytest.mark.parametrize(
+    "schedule", [linear(T=20, start=0.01, end=0.3), linear(prediction="v_prediction")], ids=["short", "v"]
+)
 def test_diffusers_own_pipeline_loads_a_saved_model(tiny, tmp_path, schedule):
     model = unet.of_module(tiny(torch.float32).module, schedule)
     unet.save_pipeline(model, tmp_path / "model")
@@ -99,13 +102,17 @@ def test_diffusers_own_pipeline_loads_a_saved_model(tiny, tmp_path, schedule):
     assert pipeline.scheduler.config.prediction_type == schedule.prediction
     x, t = torch.ones(1, 1, 8, 8), torch.tensor([7])
     with torch.no_grad():
-        output = pipeline.unet(x, t).sample  # of the same weights at another place in memory, which decides the last bits
+        output = pipeline.unet(
+            x, t
+        ).sample  # of the same weights at another place in memory, which decides the last bits
         torch.testing.assert_close(output, model.predict(x, t), rtol=0, atol=1e-5)
 
 
 SCHEDULERS = [
     DDPMScheduler(),
-    DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction"),
+    DDPMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction"
+    ),
     DDPMScheduler(beta_schedule="squaredcos_cap_v2", num_train_timesteps=100, prediction_type="sample"),
     DDIMScheduler(beta_schedule="linear", rescale_betas_zero_snr=True, prediction_type="v_prediction"),
 ]
@@ -117,7 +124,10 @@ def test_the_schedule_of_a_diffusers_folder_is_kept(tiny, smallest, tmp_path, sc
     scheduler.save_pretrained(tmp_path / "scheduler")
     schedule = loading.load(tmp_path).schedule
     np.testing.assert_allclose(schedule.alpha_bar, scheduler.alphas_cumprod, rtol=3e-5, atol=1e-12)
-    assert schedule.prediction == scheduler.config.prediction_type and loading.schedule_folder(tmp_path) == tmp_path / "scheduler"
+    assert (
+        schedule.prediction == scheduler.config.prediction_type
+        and loading.schedule_folder(tmp_path) == tmp_path / "scheduler"
+    )
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=["linear", "scaled", "cosine", "zero-snr"])
@@ -142,7 +152,11 @@ def test_a_bare_unet_has_the_linear_schedule(tiny, tmp_path):
 def rewritten(folder, change):
     """The folder with its state dict passed through `change`."""
     path = folder / "unet" / WEIGHTS
-    save_file({name: weight.contiguous() for name, weight in change(load_file(path)).items()}, path, {"format": "pt"})
+    save_file(
+        {name: weight.contiguous() for name, weight in change(load_file(path)).items()},
+        path,
+        {"format": "pt"},
+    )
     return folder
 
 
@@ -190,11 +204,15 @@ def test_a_save_that_fails_leaves_no_folder_under_its_name(tiny, tmp_path, monke
     monkeypatch.setattr(DDPMScheduler, "save_pretrained", fails)
     with pytest.raises(KeyboardInterrupt):
         unet.save_pipeline(tiny(torch.float32), tmp_path / "checkpoints" / "step-10")
-    assert not list((tmp_path / "checkpoints").glob("step-*"))  # what half of a save leaves is not taken for a checkpoint
+    assert not list(
+        (tmp_path / "checkpoints").glob("step-*")
+    )  # what half of a save leaves is not taken for a checkpoint
 
 
 @pytest.mark.parametrize("failing", ["unet", "scheduler", "model_index.json"])
-def test_a_save_killed_while_its_parts_are_moved_is_no_model_or_the_whole_one(tiny, smallest, tmp_path, monkeypatch, failing):
+def test_a_save_killed_while_its_parts_are_moved_is_no_model_or_the_whole_one(
+    tiny, smallest, tmp_path, monkeypatch, failing
+):
     """A network without its schedule would be taken for one with DDPM's: the weights come last."""
     model, move = tiny(torch.float32, prediction="v_prediction", **smallest), type(tmp_path).replace
 
@@ -292,7 +310,12 @@ def test_another_kind_of_model_is_named(saved):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"block_out_channels": [8, 16, 32]}, {"down_block_types": ["None", "None"]}, {"norm_num_groups": 5}, {"sample_size": None}],
+    [
+        {"block_out_channels": [8, 16, 32]},
+        {"down_block_types": ["None", "None"]},
+        {"norm_num_groups": 5},
+        {"sample_size": None},
+    ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_a_configuration_of_no_network_is_refused(saved, changes):
@@ -344,20 +367,27 @@ def test_a_scheduler_without_betas_is_not_taken_for_ddpm(saved):
         loading.load(saved)
 
 
-def test_checkpoints_within_a_model_are_its_own_and_those_beside_it_only_if_the_last_has_its_weights(tmp_path, config):
+def test_checkpoints_within_a_model_are_its_own_and_those_beside_it_only_if_the_last_has_its_weights(
+    tmp_path, config
+):
     one, two, three = (unet.new(config, seed) for seed in (1, 2, 3))
     unet.save_pipeline(two, tmp_path / "model")
     for step, model in ((5, one), (10, two)):
         unet.save_pipeline(model, tmp_path / "checkpoints" / f"step-{step}")
     loaded = loading.load(tmp_path / "model", checkpoints=4)
     assert [checkpoint.fingerprint for checkpoint in loaded.checkpoints] == [one.fingerprint, two.fingerprint]
-    assert [checkpoint.fingerprint for checkpoint in loading.load(tmp_path / "model", checkpoints=1).checkpoints] == [
-        two.fingerprint
-    ]
+    assert [
+        checkpoint.fingerprint for checkpoint in loading.load(tmp_path / "model", checkpoints=1).checkpoints
+    ] == [two.fingerprint]
     unet.save_pipeline(three, tmp_path / "three")
     assert loading.load(tmp_path / "three", checkpoints=4).checkpoints == ()
     for step, model in ((5, one), (10, two)):
         unet.save_pipeline(model, tmp_path / "three" / "checkpoints" / f"step-{step}")
-    inside = loading.load(tmp_path / "three", checkpoints=4)  # as of averaged weights, which no checkpoint has
-    assert [checkpoint.fingerprint for checkpoint in inside.checkpoints] == [one.fingerprint, three.fingerprint]
+    inside = loading.load(
+        tmp_path / "three", checkpoints=4
+    )  # as of averaged weights, which no checkpoint has
+    assert [checkpoint.fingerprint for checkpoint in inside.checkpoints] == [
+        one.fingerprint,
+        three.fingerprint,
+    ]
     assert loading.load(tmp_path / "model").checkpoints == ()

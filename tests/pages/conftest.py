@@ -11,7 +11,13 @@ from headwater.patches.regions import Regions, write_regions
 from toy_credit import values_fixture, written_fixture  # noqa: F401
 
 CHROMIUM = Path("/usr/bin/chromium")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+)
 
 QUIET += ("--disable-component-update", "--disable-sync")
 
@@ -40,13 +46,16 @@ def make(tmp_path):
         own = changes.pop("own", draw.standard_normal(n, dtype=np.float32) ** 2)
         arrays |= {key: changes.pop(key) for key in list(changes) if key in arrays}
         info = changes.pop(
-            "only", {"method": "d-trak", "title": "D-TRAK", "seconds": {"fit": 61.2}, "headwater": "0.1.0"} | changes
+            "only",
+            {"method": "d-trak", "title": "D-TRAK", "seconds": {"fit": 61.2}, "headwater": "0.1.0"} | changes,
         )
         folder = tmp_path / name
         folder.mkdir()
         np.save(folder / "scores.npy", scores)
         np.save(folder / "self.npy", own)
-        np.savez(folder / "pictures.npz", **{key: value for key, value in arrays.items() if value is not None})
+        np.savez(
+            folder / "pictures.npz", **{key: value for key, value in arrays.items() if value is not None}
+        )
         (folder / "run.json").write_text(json.dumps(info))
         return folder
 
@@ -55,7 +64,8 @@ def make(tmp_path):
 
 @pytest.fixture
 def mapped(make):
-    """A run with maps of its first two queries, in which training image 7 leads on the left, and 3, mirrored, on the right."""
+    """A run with maps of its first two queries, in which training image 7 leads on the left, and 3, mirrored,
+    on the right."""
 
     def write(**changes):
         folder = make(signed=False, **changes)

@@ -19,7 +19,10 @@ def cards(page):
     """For each query's card: the ids shown as proponents and those shown as opponents."""
     for card in re.findall(r'<article class="query".*?</article>', page, re.DOTALL):
         yield tuple(
-            re.findall(r'class="id" title="([^"]*)"', "".join(re.findall(rf'<ol class="thumbs {kind}".*?</ol>', card, re.DOTALL)))
+            re.findall(
+                r'class="id" title="([^"]*)"',
+                "".join(re.findall(rf'<ol class="thumbs {kind}".*?</ol>', card, re.DOTALL)),
+            )
             for kind in ("pro", "opp")
         )
 
@@ -41,7 +44,9 @@ def test_as_many_proponents_and_opponents_as_are_asked_for(make):
 
 
 def test_an_image_that_would_lower_no_loss_is_no_opponent(make):
-    scores = np.arange(80, dtype=np.float32).reshape(2, 40) - 2  # the first query has two scores below 0, the second none
+    scores = (
+        np.arange(80, dtype=np.float32).reshape(2, 40) - 2
+    )  # the first query has two scores below 0, the second none
     page = report([make(q=2, scores=scores, signed=True)]).read_text()
     (_, two), (_, none) = cards(page)
     assert two == ["image-000", "image-001"] and none == []
@@ -49,17 +54,27 @@ def test_an_image_that_would_lower_no_loss_is_no_opponent(make):
 
 
 def test_similarities_have_no_opponents(make):
-    page = report([make(q=2, scores=np.abs(np.load(make("other", q=2) / "scores.npy")), signed=False)]).read_text()
+    page = report(
+        [make(q=2, scores=np.abs(np.load(make("other", q=2) / "scores.npy")), signed=False)]
+    ).read_text()
     assert "Least similar" in page and "pponent" not in page.split("</style>")[1]
 
 
 def test_a_picture_is_shown_with_its_prompt_and_one_without_shows_none(make):
-    train, query = np.array([f"number {i:02d}" for i in range(40)]), np.array(["", *(f"asked for {i}" for i in range(1, 6))])
+    train, query = (
+        np.array([f"number {i:02d}" for i in range(40)]),
+        np.array(["", *(f"asked for {i}" for i in range(1, 6))]),
+    )
     run = make(train_prompts=train, query_prompts=query)
     page = report([run]).read_text()
     for row, card in enumerate(re.findall(r'<article class="query".*?</article>', page, re.DOTALL)):
-        assert re.findall(r'<p class="prompt">(.*?)</p>', card) == [word for word in query[row : row + 1] if word]
-        images = [(int(i), f"number {j}") for i, j in re.findall(r'title="image-(\d+)".*?\n?.*?title="number (\d+)"', card)]
+        assert re.findall(r'<p class="prompt">(.*?)</p>', card) == [
+            word for word in query[row : row + 1] if word
+        ]
+        images = [
+            (int(i), f"number {j}")
+            for i, j in re.findall(r'title="image-(\d+)".*?\n?.*?title="number (\d+)"', card)
+        ]
         assert len(images) == 13 and all(train[i] == word for i, word in images)
     assert 'class="prompt"' not in report([make("bare")]).read_text()
 
@@ -108,7 +123,8 @@ def test_the_reading_says_what_the_scores_say(make):
     text = report([run]).read_text().replace("\N{NO-BREAK SPACE}", " ")
     # 8 / (8 + 32 × 0.01) = 96 %, and 8 of 40 is 20 %
     assert (
-        "The 8 strongest of 40 training images carry 96 % of all positive score (spread evenly over the 40 above 0: 20 %)" in text
+        "The 8 strongest of 40 training images carry 96 % of all positive score (spread evenly over the 40 "
+        "above 0: 20 %)" in text
     )
     assert "6 of the 8 have its label, 7." in text
 
@@ -133,6 +149,10 @@ def test_agreement_is_spearmans_correlation_with_ties_and_the_shared_first_ten()
     a, b = (draw.integers(0, 9, (4, 50)).astype(np.float32) for _ in range(2))
     scores = [Scores(v, tuple("abcd"), tuple(map(str, range(50))), v[0]) for v in (a, b)]
     correlation, shared = agreement(*scores)
-    assert correlation == pytest.approx(np.mean([spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)]))
-    assert shared == np.mean([len({*p} & {*q}) for p, q in zip(scores[0].top(10).rows, scores[1].top(10).rows, strict=True)])
+    assert correlation == pytest.approx(
+        np.mean([spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)])
+    )
+    assert shared == np.mean(
+        [len({*p} & {*q}) for p, q in zip(scores[0].top(10).rows, scores[1].top(10).rows, strict=True)]
+    )
     assert agreement(scores[0], scores[0]) == (pytest.approx(1), 10)

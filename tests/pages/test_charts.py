@@ -36,7 +36,10 @@ def test_a_number_that_rounds_to_nothing_has_no_sign():
 
 
 def test_prose_shows_code_and_subscripts_and_nothing_else():
-    assert prose("x_t, Σ_{i∈A}, `a_b`, no_name <b>") == "x<sub>t</sub>, Σ<sub>i∈A</sub>, <code>a_b</code>, no_name &lt;b&gt;"
+    assert (
+        prose("x_t, Σ_{i∈A}, `a_b`, no_name <b>")
+        == "x<sub>t</sub>, Σ<sub>i∈A</sub>, <code>a_b</code>, no_name &lt;b&gt;"
+    )
 
 
 def test_streams_share_the_river_by_weight():
@@ -48,7 +51,11 @@ def test_streams_share_the_river_by_weight():
 def test_every_score_is_in_the_histogram_and_a_mark_lies_at_its_score():
     values = np.array([-1, 0, 0, 3], np.float32)
     drawn = charts.histogram(values, values[3:], values[:1], charts.scale_of(values, signed=True))
-    assert 'cx="100.0%"' in drawn and '<svg class="over" x="0.0%"' in drawn and 'class="zero" x1="25.0%"' in drawn
+    assert (
+        'cx="100.0%"' in drawn
+        and '<svg class="over" x="0.0%"' in drawn
+        and 'class="zero" x1="25.0%"' in drawn
+    )
     assert len(re.findall(r"M\d+ ", drawn)) == 3  # bins that hold something
 
 
@@ -73,7 +80,11 @@ def contrast(a, b):
 
     def luminance(colour):
         levels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-        return np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+        return np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4) @ [
+            0.2126,
+            0.7152,
+            0.0722,
+        ]
 
     low, high = sorted((luminance(a), luminance(b)))
     return (high + 0.05) / (low + 0.05)

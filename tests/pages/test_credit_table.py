@@ -44,15 +44,24 @@ def test_the_first_queries_can_be_had_one_by_one(command, run_folder, values):
 
 
 def test_the_command_tells_how_often_a_pictures_own_group_leads(command, run_folder, values):
-    """By groups of the queries, by labels (−1 is none), and by a CSV file in so far as it has the queries' groups."""
+    """By groups of the queries, by labels (−1 is none), and by a CSV file in so far as it has the queries'
+    groups."""
     leads = [by_group(values, NAMES).of(query)[0].group for query in range(7)]
     groups = [*leads[:4], "nobody", "a" if leads[5] != "a" else "b", leads[6]]
-    folder = run_folder(train_groups=np.array(NAMES), query_groups=np.array(groups), query_labels=np.full(7, -1))
+    folder = run_folder(
+        train_groups=np.array(NAMES), query_groups=np.array(groups), query_labels=np.full(7, -1)
+    )
     record = json.loads(command(folder, "--json")[1])["splits"]["all"]["right"]
     assert (record["pictures"], record["right"]) == (6, 5)
-    assert record["even"] == pytest.approx(np.mean([NAMES.count(name) / 10 for name in groups if name != "nobody"]))
+    assert record["even"] == pytest.approx(
+        np.mean([NAMES.count(name) / 10 for name in groups if name != "nobody"])
+    )
     code, out, _ = command(folder)
-    assert code == 0 and "own group's in 5 of 6 pictures: 83.3 %, 95 % interval 43.6 to 97.0 %" in out and "random scores" in out
+    assert (
+        code == 0
+        and "own group's in 5 of 6 pictures: 83.3 %, 95 % interval 43.6 to 97.0 %" in out
+        and "random scores" in out
+    )
 
 
 def test_labels_of_queries_are_their_groups_where_images_go_by_label(command, run_folder, values):
@@ -60,7 +69,10 @@ def test_labels_of_queries_are_their_groups_where_images_go_by_label(command, ru
     leads = [int(by_group(values, labels).of(query)[0].group) for query in range(7)]
     folder = run_folder(train_labels=labels, query_labels=np.array([*leads[:6], -1]), query_split=SPLIT)
     record = json.loads(command(folder, "--json")[1])["splits"]
-    assert [(split["right"]["pictures"], split["right"]["right"]) for split in record.values()] == [(3, 3), (3, 3)]
+    assert [(split["right"]["pictures"], split["right"]["right"]) for split in record.values()] == [
+        (3, 3),
+        (3, 3),
+    ]
 
 
 def test_nothing_is_said_of_own_groups_that_nobody_knows(command, run_folder):
@@ -101,7 +113,9 @@ def test_similarities_say_what_their_shares_are(command, run_folder):
         (("--by", "prompt", "--query", "query-1", "--queries", "2"), "expected one of them"),
     ],
 )
-def test_what_cannot_be_credited_is_refused_in_a_paragraph(command, run_folder, tmp_path, monkeypatch, words, expected):
+def test_what_cannot_be_credited_is_refused_in_a_paragraph(
+    command, run_folder, tmp_path, monkeypatch, words, expected
+):
     monkeypatch.chdir(tmp_path)
     code, out, err = command(run_folder(train_prompts=np.array(NAMES)), *words, "--out", "all.csv")
     assert (code, out) == (2, "")

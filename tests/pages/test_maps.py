@@ -28,12 +28,18 @@ def test_a_part_that_another_image_may_explain_better_is_struck_through_and_told
     _, second = map_cards(report([mapped()]).read_text())
     assert struck(second) == 16 and second.count("Behind this part, as far as is known") == 16
     assert "not known in 16 of the 64 parts" in second
-    assert re.findall(r"<b>([A-F])</b> (\d+) parts?", second) == [("A", "32"), ("B", "16")]  # 3 leads on the right, 7 in the rest
+    assert re.findall(r"<b>([A-F])</b> (\d+) parts?", second) == [
+        ("A", "32"),
+        ("B", "16"),
+    ]  # 3 leads on the right, 7 in the rest
 
 
 def test_a_map_of_an_ensemble_says_that_it_is_of_the_first(mapped):
     page = report([mapped(models=[{"path": "a"}, {"path": "b"}, {"path": "c"}])]).read_text()
-    assert all("means over 3 models" in card and "of the first and its noise alone" in card for card in map_cards(page))
+    assert all(
+        "means over 3 models" in card and "of the first and its noise alone" in card
+        for card in map_cards(page)
+    )
 
 
 def test_frames_and_pieces_stay_within_their_pictures(mapped):
@@ -49,7 +55,12 @@ def test_frames_and_pieces_stay_within_their_pictures(mapped):
 def test_a_patch_is_framed_where_it_lies(mapped):
     first = map_cards(report([mapped()]).read_text())[0]
     frames = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"/>', first)
-    assert frames[2 * (3 * 8 + 5)] == ("2", "4", "3", "3")  # row 3, column 5: 2 further down, 1 to the left, and then mirrored
+    assert frames[2 * (3 * 8 + 5)] == (
+        "2",
+        "4",
+        "3",
+        "3",
+    )  # row 3, column 5: 2 further down, 1 to the left, and then mirrored
     compared = re.findall(r'class="compared" style="(.*?)"', first)
     assert compared[3 * 8 + 5] == "left:50%;top:25%;width:37.5%;height:37.5%"
     assert compared[0] == "left:0%;top:0%;width:25%;height:25%"  # of 3 × 3 pixels, one beyond the edge
@@ -97,7 +108,9 @@ def test_parts_are_one_stop_of_the_tab_key_and_arrow_keys_go_from_part_to_part(m
 
 
 def test_a_part_is_shown_where_it_is_tapped(mapped, browser):
-    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, java_script_enabled=False)
+    context = browser.new_context(
+        viewport={"width": 390, "height": 800}, has_touch=True, java_script_enabled=False
+    )
     page = context.new_page()
     page.goto(report([mapped()]).as_uri())
     part = page.locator(".tile").nth(9)

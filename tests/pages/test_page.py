@@ -32,8 +32,14 @@ class Balanced(HTMLParser):
 
 
 def test_no_torch_is_loaded():
-    code = "import sys, headwater.pages.page; print([m for m in ('torch', 'diffusers', 'scipy', 'sklearn') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    heavy = "('torch', 'diffusers', 'scipy', 'sklearn')"
+    code = f"import sys, headwater.pages.page; print([m for m in {heavy} if m in sys.modules])"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_the_page_lies_in_the_first_run_or_where_asked(make, tmp_path):
@@ -81,7 +87,12 @@ def test_two_hundred_queries_in_full_stay_under_three_megabytes(make):
 def test_methods_of_one_name_are_told_apart_by_the_fields_they_differ_in(make):
     ten, hundred = ({"fields": {"timesteps": count, "k": 4096}} for count in (10, 100))
     page = report([make("a", **ten), make("b", **hundred), make("c", title="TRAK", **ten)]).read_text()
-    assert "D-TRAK (timesteps 10)" in page and "D-TRAK (timesteps 100)" in page and "TRAK (k" not in page and "/a)" not in page
+    assert (
+        "D-TRAK (timesteps 10)" in page
+        and "D-TRAK (timesteps 100)" in page
+        and "TRAK (k" not in page
+        and "/a)" not in page
+    )
 
 
 def test_methods_of_one_name_and_fields_are_told_apart_by_their_folders(make):
@@ -97,9 +108,12 @@ def test_a_record_that_says_nothing_still_makes_a_page(make):
 
 def test_the_function_reports_twice_in_one_process(make):
     """`headwater.report` is looked up lazily; nothing that it imports may take its name."""
-    code = "import sys, headwater; runs = [[sys.argv[1]], [sys.argv[2]]]; print(*(headwater.report(run).name for run in runs))"
+    runs = "[[sys.argv[1]], [sys.argv[2]]]"
+    code = f"import sys, headwater; print(*(headwater.report(run).name for run in {runs}))"
     run = [sys.executable, "-c", code, make("a"), make("b")]
-    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.split() == ["report.html"] * 2
+    assert (
+        subprocess.run(run, capture_output=True, text=True, check=True).stdout.split() == ["report.html"] * 2
+    )
 
 
 def test_a_name_that_a_template_is_not_given_is_an_error():

@@ -21,7 +21,14 @@ from toy_credit import NAMES
         ("queries", {"query_images": np.zeros((6, 8, 8, 1), np.uint8)}),
         ("queries", {"query": {"fingerprint": "b"}}),
     ],
-    ids=["another number", "other ids", "other pixels", "another fingerprint", "other query pixels", "another query fingerprint"],
+    ids=[
+        "another number",
+        "other ids",
+        "other pixels",
+        "another fingerprint",
+        "other query pixels",
+        "another query fingerprint",
+    ],
 )
 def test_runs_of_other_pictures_are_refused_by_name(make, side, change):
     first = make("first", train={"fingerprint": "a"}, query={"fingerprint": "a"})
@@ -51,12 +58,23 @@ def test_a_damaged_run_is_told_plainly(make, name, harm):
         ({"scores": np.zeros((5, 40), np.float32)}, r"has scores \[5, 40\].* expected \[6, 40\]"),
         ({"own": np.zeros(39, np.float32)}, r"self-influence \[39\].* expected .*\[40\]"),
         ({"own": np.where(np.arange(40) == 7, np.nan, 1).astype(np.float32)}, "all finite"),
-        ({"scores": np.full((6, 40), np.inf, np.float32)}, "query-000 and training image image-000 is not finite"),
+        (
+            {"scores": np.full((6, 40), np.inf, np.float32)},
+            "query-000 and training image image-000 is not finite",
+        ),
         ({"train_ids": None}, "lacks .*train_ids"),
         ({"train_rows": np.arange(7)}, "40 `train_images` and 7 `train_rows`"),
         ({"query_prompts": np.array(["a"] * 7)}, "7 `query_prompts` and 6 `query_ids`"),
     ],
-    ids=["scores' shape", "self-influence's shape", "NaN", "infinity", "no ids", "too few rows", "too many prompts"],
+    ids=[
+        "scores' shape",
+        "self-influence's shape",
+        "NaN",
+        "infinity",
+        "no ids",
+        "too few rows",
+        "too many prompts",
+    ],
 )
 def test_arrays_that_do_not_fit_are_refused(make, change, words):
     with pytest.raises(UserError, match=words):

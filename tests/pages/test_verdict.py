@@ -29,7 +29,8 @@ def test_a_similarity_has_no_sign_to_be_negated():
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(0.2, "better than chance on"), (0.04, "does not clearly predict"), (-0.01, "does not")]
+    ("value", "words"),
+    [(0.2, "better than chance on"), (0.04, "does not clearly predict"), (-0.01, "does not")],
 )
 def test_nothing_else_is_called_the_opposite(value, words):
     text = verdict("A", [split(bar("A", value))])
@@ -60,7 +61,8 @@ def test_lists_are_read_aloud():
 def test_only_an_interval_above_chance_is_called_better(make):
     (truth,) = truths([open_run(make(ground_truth=TRUTH))])
     assert truth.verdicts == [
-        "D-TRAK predicts retraining better than chance on the held-out pictures, but not clearly on the generated."
+        "D-TRAK predicts retraining better than chance on the held-out pictures, but not clearly on the "
+        "generated."
     ]
     worse = {**TRUTH, "splits": {"gen": TRUTH["splits"]["gen"]}}
     (truth,) = truths([open_run(make("worse", ground_truth=worse))])

@@ -27,7 +27,8 @@ RANDOM = np.random.Generator(np.random.Philox(17))
 
 
 def pasted() -> tuple[Examples, Examples]:
-    """30 training images of noise, and a query of two of their halves: left of number 4, right of 9, 3 pixels higher."""
+    """30 training images of noise, and a query of two of their halves: left of number 4, right of 9, 3 pixels
+    higher."""
     train = RANDOM.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
     query = train[4].copy()
     query[:13, 8:] = train[9, 3:, 8:]
@@ -56,19 +57,26 @@ def test_each_half_of_a_picture_comes_from_its_own_image(tmp_path):
 
 @pytest.mark.parametrize(("alpha", "size"), [(1.0, 5), (0.0, 4)])
 def test_every_part_has_a_patch_that_lies_where_it_was_compared(alpha, size, tmp_path):
-    """The patch of a tile has its middle in it, and lies as near to its match as to any patch of the image."""
+    """The patch of a tile has its middle in it, and lies as near to its match as to any patch of the
+    image."""
     train = RANDOM.integers(0, 256, (6, 24, 24, 2), dtype=np.uint8)
     query = RANDOM.integers(0, 256, (1, 24, 24, 2), dtype=np.uint8)
-    _, regions = mapped(FeatureStore(tmp_path), Examples(train), Examples(query), timesteps=(20,), alpha=alpha, noises=0)
+    _, regions = mapped(
+        FeatureStore(tmp_path), Examples(train), Examples(query), timesteps=(20,), alpha=alpha, noises=0
+    )
     np.testing.assert_array_equal(regions.size, size)
     tested = 0
     for m, i, j in np.ndindex(regions.here.shape[1:]):
-        top, left, down, across = (int(getattr(regions, name)[0, m, i, j]) for name in ("top", "left", "down", "across"))
+        top, left, down, across = (
+            int(getattr(regions, name)[0, m, i, j]) for name in ("top", "left", "down", "across")
+        )
         for first, part in ((top, i), (left, j)):
             assert 3 * part - 0.5 <= first + (size - 1) / 2 <= 3 * part + 2.5
         if min(top, left) >= 0 and max(top, left) + size <= 24:
             patch = patches_within(query[0], size, alpha)[top, left]
-            distances = np.square(patches_within(train[regions.images[0, m]], size, alpha) - patch).sum((2, 3, 4))
+            distances = np.square(patches_within(train[regions.images[0, m]], size, alpha) - patch).sum(
+                (2, 3, 4)
+            )
             assert distances[top + down, left + across] == pytest.approx(distances.min(), rel=1e-5)
             tested += 1
     assert tested > 100
@@ -89,13 +97,17 @@ def test_a_mirrored_half_is_found_in_the_mirror(tmp_path):
     np.testing.assert_array_equal(regions.across[0, m, 2:6, 2:6], 0)
 
 
-@pytest.mark.parametrize("fields", [{}, {"noises": 2, "alpha": 0.3}, {"timesteps": (50, 300), "topk": 3}, {"timesteps": (0, 3)}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"noises": 2, "alpha": 0.3}, {"timesteps": (50, 300), "topk": 3}, {"timesteps": (0, 3)}]
+)
 def test_maps_sum_to_scores(fields, tmp_path):
     train, query = pasted()
     scores, regions = mapped(FeatureStore(tmp_path), train, query, **fields)
     expected = scores[0, regions.images[0]]
     np.testing.assert_allclose(regions.there[0].sum((1, 2)), expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(regions.here[0].sum((1, 2)) * 4, expected, rtol=1e-5, atol=1e-6)  # tiles of 2 × 2 pixels
+    np.testing.assert_allclose(
+        regions.here[0].sum((1, 2)) * 4, expected, rtol=1e-5, atol=1e-6
+    )  # tiles of 2 × 2 pixels
     assert np.all(np.diff(expected) <= 1e-5)
 
 
@@ -106,7 +118,9 @@ def test_maps_of_one_query_are_those_among_many(tmp_path):
     store = FeatureStore(tmp_path)
     one = method.regions(method.fit(None, train, store), queries, FeatureStore(tmp_path / "one"), [1])
     many = method.regions(method.fit(None, train, store), queries, store, [0, 1, 2])
-    alone = method.regions(method.fit(None, train, store), queries, FeatureStore(tmp_path / "crew", crew=Here()), [0, 1, 2])
+    alone = method.regions(
+        method.fit(None, train, store), queries, FeatureStore(tmp_path / "crew", crew=Here()), [0, 1, 2]
+    )
     assert one.queries.tolist() == [1]
     for field in fields(many):
         np.testing.assert_array_equal(getattr(alone, field.name), getattr(many, field.name))
@@ -126,7 +140,8 @@ def test_maps_are_stored_and_progress_is_reported(tmp_path):
 
 
 def test_evidence_keeps_its_digits(tmp_path):
-    """At little noise it is so large that float32 would round it by hundredths, and weights with it by per cents."""
+    """At little noise it is so large that float32 would round it by hundredths, and weights with it by per
+    cents."""
     evidence = RANDOM.normal(size=64) * 1e6
     leaders = Foremost(RANDOM.random((64, 3)), RANDOM.integers(0, 3, (64, 3)))
     row = unpack_explained(pack_explained([Explained(np.ones(3), evidence, leaders)] * 2), 3, 2, (8, 8))
@@ -138,7 +153,8 @@ def test_evidence_keeps_its_digits(tmp_path):
 
 
 def test_labels_and_prompts_make_no_rows_anew(tmp_path):
-    """A run scores examples with their prompts embedded, and maps those without: to NDA they are the same pictures."""
+    """A run scores examples with their prompts embedded, and maps those without: to NDA they are the same
+    pictures."""
     train, query = pasted()
     reports = []
     store = FeatureStore(tmp_path, lambda count, total: reports.append(count))
@@ -155,31 +171,44 @@ def test_a_few_images_are_drawn_for_their_scores_and_others_for_the_parts_they_l
     scores, most = np.arange(10.0), np.zeros((5, 10))
     most[[0, 1, 2, 3], [1, 0, 0, 4]] = 1
     most[4, 9] = 1
-    assert mapping.leading(scores, most, 4, 2).tolist() == [9, 8, 4, 0]  # 0 leads in two parts, 4 and 1 in one: 4 has more
+    assert mapping.leading(scores, most, 4, 2).tolist() == [
+        9,
+        8,
+        4,
+        0,
+    ]  # 0 leads in two parts, 4 and 1 in one: 4 has more
     assert sorted(mapping.leading(scores[:3], most[:, :3], 8, 2).tolist()) == [0, 1, 2]
 
 
 def test_no_image_explains_more_than_lists_allow():
     tables = RANDOM.random((3, 4, 20))
     listed = [
-        (0.2 * (j + 1), Foremost.none(4, 6).beside(np.arange(9), table[:, :9]).beside(np.arange(9, 20), table[:, 9:]))
+        (
+            0.2 * (j + 1),
+            Foremost.none(4, 6).beside(np.arange(9), table[:, :9]).beside(np.arange(9, 20), table[:, 9:]),
+        )
         for j, table in enumerate(tables)
     ]
     full = sum(weight * table for (weight, _), table in zip(listed, tables, strict=True))
     most = mapping.at_most(listed, 20)
     assert (most >= full - 1e-12).all()
-    everywhere = np.all([[np.isin(np.arange(20), row) for row in leaders.column] for _, leaders in listed], axis=0)
+    everywhere = np.all(
+        [[np.isin(np.arange(20), row) for row in leaders.column] for _, leaders in listed], axis=0
+    )
     assert everywhere.any()
     np.testing.assert_allclose(most[everywhere], full[everywhere])
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """Maps of three digits, and how much of each tile every training image explains, each traced by itself."""
+    """Maps of three digits, and how much of each tile every training image explains, each traced by
+    itself."""
     bank, store = open_bank("digits"), FeatureStore(tmp_path_factory.mktemp("store"))
     train, queries = bank.train, bank.queries.take(first_queries(bank.queries, 3))
     method = make("nda", {"timesteps": 3})
-    return method.regions(method.fit(None, train, store), queries, store, [0, 1, 2]), explained(method, train, queries, store)
+    return method.regions(method.fit(None, train, store), queries, store, [0, 1, 2]), explained(
+        method, train, queries, store
+    )
 
 
 def explained(method, train, queries, store):
@@ -247,8 +276,14 @@ def test_a_file_that_lacks_something_is_refused(tmp_path):
 def test_damaged_maps_are_refused(name, damage, tmp_path):
     names = ("here", "there", "top", "left", "down", "across", "size", "mirrored")
     arrays = {key: np.zeros((1, 2, 4, 4), np.int16) for key in names}
-    arrays |= {key: arrays[key].astype(np.float32) for key in ("here", "there")} | {"mirrored": arrays["mirrored"] > 0}
-    arrays |= {"queries": np.zeros(1, np.int64), "images": np.zeros((1, 2), np.int64), "sides": np.array([4, 4])}
+    arrays |= {key: arrays[key].astype(np.float32) for key in ("here", "there")} | {
+        "mirrored": arrays["mirrored"] > 0
+    }
+    arrays |= {
+        "queries": np.zeros(1, np.int64),
+        "images": np.zeros((1, 2), np.int64),
+        "sides": np.array([4, 4]),
+    }
     arrays["others"] = np.zeros((1, 4, 4), np.float32)
     np.savez(tmp_path / "regions.npz", **arrays)
     assert read_regions(tmp_path / "regions.npz") is not None

@@ -18,7 +18,9 @@ IMAGES = RANDOM.integers(0, 256, (150, 10, 10, 2), dtype=np.uint8)
 def noisy(variance: float = 0.3, dtype: type = np.float64) -> Noisy:
     signal = np.sqrt(1 - variance)
     x = IMAGES[7].transpose(2, 0, 1) / 127.5 - 1
-    return Noisy((signal * x + np.sqrt(variance) * RANDOM.normal(size=x.shape)).astype(dtype), float(signal), variance)
+    return Noisy(
+        (signal * x + np.sqrt(variance) * RANDOM.normal(size=x.shape)).astype(dtype), float(signal), variance
+    )
 
 
 def explained(comparison: Comparison, picture: Noisy, number: int = 1, images: np.ndarray = IMAGES):
@@ -26,7 +28,11 @@ def explained(comparison: Comparison, picture: Noisy, number: int = 1, images: n
         return Posterior(comparison, picture, Views(images), threads).explained()
 
 
-COMPARISONS = [Comparison(Patches(3), 6), Comparison(Patches(4, coarse=True), 6), Comparison(Patches(5), 100, flips=True)]
+COMPARISONS = [
+    Comparison(Patches(3), 6),
+    Comparison(Patches(4, coarse=True), 6),
+    Comparison(Patches(5), 100, flips=True),
+]
 
 
 @pytest.mark.parametrize("comparison", COMPARISONS)
@@ -47,7 +53,9 @@ def test_latents_are_compared_as_pixels_of_the_same_values_are(comparison):
     latents = Views(values, np.ascontiguousarray(values[..., ::-1]))
     blank = Views(values, np.zeros_like(values))
     with Threads(1) as threads:
-        exact, latent, changed = (Posterior(comparison, noised, views, threads).explained() for views in (pixels, latents, blank))
+        exact, latent, changed = (
+            Posterior(comparison, noised, views, threads).explained() for views in (pixels, latents, blank)
+        )
     np.testing.assert_allclose(latent.scores, exact.scores, rtol=1e-5)
     np.testing.assert_allclose(latent.evidence, exact.evidence, atol=1e-5)
     assert np.allclose(changed.scores, exact.scores, rtol=1e-4) != comparison.flips
@@ -74,15 +82,22 @@ def test_float32_agrees_with_float64():
 
 def test_pruning_stays_within_its_bound():
     noised, comparison = noisy(0.1), replace(COMPARISONS[0], negligible=1e-6)
-    exact, pruned = (explained(variant, noised).scores for variant in (replace(comparison, negligible=NEGLIGIBLE), comparison))
+    exact, pruned = (
+        explained(variant, noised).scores
+        for variant in (replace(comparison, negligible=NEGLIGIBLE), comparison)
+    )
     assert (pruned <= exact / (1 - comparison.negligible * 150 * 64) + 1e-9).all()
-    assert (pruned >= exact - comparison.negligible * comparison.top * 100 - 1e-9).all() and not np.array_equal(pruned, exact)
+    assert (
+        pruned >= exact - comparison.negligible * comparison.top * 100 - 1e-9
+    ).all() and not np.array_equal(pruned, exact)
 
 
 def test_mirrored_copies_are_the_same_as_mirrored_images():
     noised = noisy()
     mirrored = explained(replace(COMPARISONS[0], top=10**6, flips=True), noised).scores
-    both = explained(replace(COMPARISONS[0], top=10**6), noised, images=np.concatenate([IMAGES, IMAGES[:, :, ::-1]])).scores
+    both = explained(
+        replace(COMPARISONS[0], top=10**6), noised, images=np.concatenate([IMAGES, IMAGES[:, :, ::-1]])
+    ).scores
     np.testing.assert_allclose(mirrored, both[:150] + both[150:], rtol=1e-9, atol=1e-12)
 
 

@@ -43,7 +43,9 @@ def test_weights_are_those_of_patches_cut_out(shape, dtype, close, cut_out):
     result = weighed(PatchSoftmax(*maps, 1.5, top))
     _, _, down, across = maps
     for w, a in enumerate(product(range(down.number), range(across.number))):
-        distances = [sorted(d for y in ys for d in cut_out(x, y[i], patch, coarse, a)) for i in range(ys.shape[1])]
+        distances = [
+            sorted(d for y in ys for d in cut_out(x, y[i], patch, coarse, a)) for i in range(ys.shape[1])
+        ]
         least = min(d[0] for d in distances)
         assert result.least[w] == pytest.approx(least, rel=1e-5, abs=1e-6)
         relative = np.exp(-1.5 * (result.least[w] - least))
@@ -57,7 +59,9 @@ def test_weights_are_those_of_patches_cut_out(shape, dtype, close, cut_out):
 @pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-10), (np.float32, 1e-4)])
 @pytest.mark.parametrize("reach", [FAR, 60.0])
 @pytest.mark.parametrize(("top", "scale"), [(2, 0.7), (5, 0.7), (5, 30.0)])
-def test_lists_that_are_full_and_rows_that_do_not_fit_change_nothing(top, scale, reach, dtype, close, monkeypatch):
+def test_lists_that_are_full_and_rows_that_do_not_fit_change_nothing(
+    top, scale, reach, dtype, close, monkeypatch
+):
     _, _, maps = random_maps(12, 12, 3, False, 1, 2, dtype, pictures=20)
     full = weighed(PatchSoftmax(*maps, scale, top), None, reach)
     windows_, patches_ = 144, 2 * 100  # of the query; inside either variant
@@ -75,7 +79,10 @@ def test_lists_that_are_full_and_rows_that_do_not_fit_change_nothing(top, scale,
 
 
 def test_equal_distances_share_the_last_places():
-    x, y = np.zeros((1, 6, 6)), side_by_side(np.ones((1, 1, 6, 6)))[None]  # every patch is as far as every other
+    x, y = (
+        np.zeros((1, 6, 6)),
+        side_by_side(np.ones((1, 1, 6, 6)))[None],
+    )  # every patch is as far as every other
     side = windows(6, 3)
     result = weighed(PatchSoftmax(x, y, side, side, 0.3, 7))
     inside = result.top[:, 0].reshape(6, 6)[1:5, 1:5]
@@ -109,13 +116,16 @@ def test_windows_inside_meet_each_other():
 
 
 def test_a_distance_of_an_empty_place_counts_nowhere():
-    """Lists of lanes that are not filled alike: of the second picture the patches with the bright pixel are beyond the limit."""
+    """Lists of lanes that are not filled alike: of the second picture the patches with the bright pixel are
+    beyond the limit."""
     pictures = np.zeros((2, 1, 6, 6), np.float32)
     pictures[1, 0, 2, 2] = 10
     x, side = np.zeros((1, 6, 6), np.float32), windows(6, 3)
     result = weighed(PatchSoftmax(x, side_by_side(pictures)[None], side, side, 1.0, 100), np.ones(36))
     inside = np.add.outer(6 * np.arange(1, 5), np.arange(1, 5)).ravel()
-    np.testing.assert_allclose(result.top[inside, :2], [[16, 7]] * 16)  # 9 of the 16 patches inside have the pixel
+    np.testing.assert_allclose(
+        result.top[inside, :2], [[16, 7]] * 16
+    )  # 9 of the 16 patches inside have the pixel
     np.testing.assert_allclose(result.total[inside], 23)
     assert not result.least[inside].any() and (result.top[:, 2:] < 1e-30).all()
 
@@ -155,12 +165,15 @@ def test_lists_have_room_for_what_is_left_of_full_ones():
 
 @pytest.mark.parametrize("patch", [3, 7])
 def test_a_small_distance_among_large_ones_is_as_precise(patch):
-    """A patch that is there itself, a thousandth off, in float32: what lies beside it is ten million times as far."""
+    """A patch that is there itself, a thousandth off, in float32: what lies beside it is ten million times as
+    far."""
     x = RANDOM.normal(0, 10, (3, 16, 16))
     y = RANDOM.normal(0, 10, (3, 16, 16))
     y[:, 5 : 5 + patch, 6 : 6 + patch] = x[:, 4 : 4 + patch, 4 : 4 + patch] + 2.0**-10
     x, y = x.astype(np.float32), y.astype(np.float32)
-    true = ((x[:, 4 : 4 + patch, 4 : 4 + patch] - y[:, 5 : 5 + patch, 6 : 6 + patch]).astype(np.float64) ** 2).sum()
+    true = (
+        (x[:, 4 : 4 + patch, 4 : 4 + patch] - y[:, 5 : 5 + patch, 6 : 6 + patch]).astype(np.float64) ** 2
+    ).sum()
     side = windows(16, patch)
     result = weighed(PatchSoftmax(x, side_by_side(y[None])[None], side, side, 1.0, 5))
     middle = 4 + side.low

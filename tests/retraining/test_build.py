@@ -109,7 +109,11 @@ def test_a_build_counts_its_jobs_and_goes_on_where_it_stopped(built):
     _, said, between, again = built
     assert said == [(0, JOBS), (1, JOBS), (2, JOBS), (3, JOBS)]
     assert 2 <= between.sum() < SUBSETS * SEEDS  # two subsets and the model of all data
-    assert again[0][0] >= 3 and again[-1] == (JOBS, JOBS) and [count for count, _ in again] == list(range(again[0][0], JOBS + 1))
+    assert (
+        again[0][0] >= 3
+        and again[-1] == (JOBS, JOBS)
+        and [count for count, _ in again] == list(range(again[0][0], JOBS + 1))
+    )
 
 
 def test_every_outcome_is_that_of_a_model_trained_by_hand(built, by_hand):
@@ -142,15 +146,23 @@ def test_subsets_are_distinct_exact_halves_that_a_larger_bank_begins_with(built,
     assert np.array_equal(open_bank(tmp_path / "larger").subsets[:SUBSETS], subsets)
 
 
-def test_the_model_is_that_of_seed_0_on_all_data_and_the_generated_queries_are_its_pictures(built, recipe, sides):
+def test_the_model_is_that_of_seed_0_on_all_data_and_the_generated_queries_are_its_pictures(
+    built, recipe, sides
+):
     folder = built[0]
     expected = train(unet.Network(recipe.model), sides[0], recipe.training, 0)
     model = loading.load(folder / "model")
-    assert model.fingerprint == expected.fingerprint == loading.load(folder / "checkpoints" / "step-2").fingerprint
+    assert (
+        model.fingerprint
+        == expected.fingerprint
+        == loading.load(folder / "checkpoints" / "step-2").fingerprint
+    )
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-1", "step-2"]
     queries = open_bank(folder).queries
     assert np.array_equal(queries.images[:HELD_OUT], sides[1].images)
-    assert np.array_equal(queries.images[HELD_OUT:], to_uint8(sample(model, range(GENERATED), 0).pictures.numpy()))
+    assert np.array_equal(
+        queries.images[HELD_OUT:], to_uint8(sample(model, range(GENERATED), 0).pictures.numpy())
+    )
 
 
 def test_outcomes_are_the_mean_loss_over_draws_that_all_models_share(built, recipe, monkeypatch):
@@ -158,7 +170,10 @@ def test_outcomes_are_the_mean_loss_over_draws_that_all_models_share(built, reci
     draw = recipe.outcome_draws.of(queries, slice(None), model.schedule, torch.zeros(()))
     with torch.no_grad():
         rows = zip(draw.x_t, draw.t, draw.noise, strict=True)
-        losses = [[((model.predict(x[None], t[None])[0] - e) ** 2).mean() for x, t, e in zip(*row, strict=True)] for row in rows]
+        losses = [
+            [((model.predict(x[None], t[None])[0] - e) ** 2).mean() for x, t, e in zip(*row, strict=True)]
+            for row in rows
+        ]
     losses = np.array(losses)
     measured = outcomes(model, queries, recipe.measurements, recipe.outcome_draws)
     np.testing.assert_allclose(measured["simple"], losses.mean(1), rtol=1e-5)
@@ -194,7 +209,9 @@ def test_a_second_build_of_the_same_bank_is_refused_while_the_first_is_at_work(c
     assert next(build(copy, recipe, *sides, HERE)) == (JOBS, JOBS)
 
 
-def test_the_model_of_all_data_is_measured_without_training_it_a_second_time(copy, recipe, sides, monkeypatch):
+def test_the_model_of_all_data_is_measured_without_training_it_a_second_time(
+    copy, recipe, sides, monkeypatch
+):
     expected = read_npy(copy / "full.npy")
     np.save(copy / "full.npy", np.concatenate([np.full_like(expected[:1], np.nan), expected[1:]]))
     (copy / "outcomes" / "checks.npy").unlink()
@@ -237,7 +254,9 @@ def test_a_finished_bank_is_left_as_it_is(copy, recipe, sides):
     assert {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()} == before
 
 
-@pytest.mark.parametrize("change", [{"subsets": 2}, {"seeds": 1}, {"part": 0.25}, {"training": Recipe(steps=3)}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"subsets": 2}, {"seeds": 1}, {"part": 0.25}, {"training": Recipe(steps=3)}], ids=str
+)
 def test_another_recipe_in_the_same_folder_is_refused(built, recipe, sides, change):
     with pytest.raises(OptionError, match=r"another recipe.*new folder"):
         next(build(built[0], replace(recipe, **change), *sides, HERE))
@@ -272,10 +291,13 @@ def test_a_damaged_file_of_a_job_is_told_and_its_job_done_again(copy, recipe, si
 
 
 @pytest.mark.parametrize(
-    "name", ["outcomes.npy", "outcomes/elbo.npy", "outcomes/per-timestep.npy", "full.npy", "outcomes/checks.npy"]
+    "name",
+    ["outcomes.npy", "outcomes/elbo.npy", "outcomes/per-timestep.npy", "full.npy", "outcomes/checks.npy"],
 )
 @pytest.mark.parametrize("where", ["values", "header"])
-def test_a_flipped_bit_is_found_named_and_measured_again(copy, recipe, sides, models, monkeypatch, name, where):
+def test_a_flipped_bit_is_found_named_and_measured_again(
+    copy, recipe, sides, models, monkeypatch, name, where
+):
     before = {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()}
     path, data = copy / name, bytearray((copy / name).read_bytes())
     data[-3 if where == "values" else 0] ^= 16
@@ -298,7 +320,10 @@ def test_a_full_disk_stops_a_build_clearly_and_it_goes_on_when_there_is_room(
 ):
     """What is too large depends on the limit: the recipe, the training images, the model, or the outcomes."""
     folder = tmp_path / "bank"
-    with small_files(limit), pytest.raises(StorageError, match=r"Could not write.*Free some space or name another folder"):
+    with (
+        small_files(limit),
+        pytest.raises(StorageError, match=r"Could not write.*Free some space or name another folder"),
+    ):
         list(build(folder, recipe, *sides, Workplace(Here(), models=tmp_path / "models")))
     assert not list(tmp_path.rglob("*.part"))
     list(build(folder, recipe, *sides, Workplace(Here(), models=models)))
@@ -334,7 +359,9 @@ def test_subsets_to_learn_from_are_apart_and_never_compared_with(recipe, sides, 
     assert len({row.tobytes() for row in bank.subsets}) == 6
 
 
-def test_queries_added_later_are_measured_without_training(copy, recipe, sides, models, monkeypatch, pictures):
+def test_queries_added_later_are_measured_without_training(
+    copy, recipe, sides, models, monkeypatch, pictures
+):
     before, added = open_bank(copy), pictures(3, seed=9)
     forbid_training(monkeypatch)
     adding = build(copy, recipe, *sides, Workplace(Here(), models=models), new_queries=added)
@@ -350,9 +377,12 @@ def test_queries_added_later_are_measured_without_training(copy, recipe, sides, 
         np.testing.assert_array_equal(after.outcomes(name)[:, :, :4], before.outcomes(name))
     model = loading.load(copy / "model")
     np.testing.assert_array_equal(
-        read_npy(copy / "full.npy")[0, 4:], outcomes(model, after.queries, (), recipe.outcome_draws)["simple"][4:]
+        read_npy(copy / "full.npy")[0, 4:],
+        outcomes(model, after.queries, (), recipe.outcome_draws)["simple"][4:],
     )
-    assert list(build(copy, recipe, *sides, HERE, new_queries=added)) == [(JOBS, JOBS)]  # they are there already
+    assert list(build(copy, recipe, *sides, HERE, new_queries=added)) == [
+        (JOBS, JOBS)
+    ]  # they are there already
 
 
 def test_queries_of_another_size_are_refused(copy, recipe, sides, pictures):
@@ -360,12 +390,16 @@ def test_queries_of_another_size_are_refused(copy, recipe, sides, pictures):
         next(build(copy, recipe, *sides, HERE, new_queries=pictures(1, side=4)))
 
 
-def test_growth_puts_finished_jobs_where_they_belong_and_mends_what_is_damaged(copy, recipe, sides, models, tmp_path):
+def test_growth_puts_finished_jobs_where_they_belong_and_mends_what_is_damaged(
+    copy, recipe, sides, models, tmp_path
+):
     """Files of subsets to learn from keep their meaning; damage does not get a new checksum."""
     small, large = replace(recipe, learning=2), replace(recipe, subsets=5, learning=2)
     workplace = Workplace(Here(), models=models)
     list(build(copy, small, *sides, workplace))
-    (copy / "outcomes.npy").write_bytes(bytes(bytearray((copy / "outcomes.npy").read_bytes()[:-3]) + b"\x01\x02\x03"))
+    (copy / "outcomes.npy").write_bytes(
+        bytes(bytearray((copy / "outcomes.npy").read_bytes()[:-3]) + b"\x01\x02\x03")
+    )
     first = {name: saved(copy, name)[3, 0] for name in ("simple", "elbo", "per-timestep")}
     np.savez(copy / "parts" / "3_0.npz", **first)
     notes = []
@@ -377,7 +411,9 @@ def test_growth_puts_finished_jobs_where_they_belong_and_mends_what_is_damaged(c
         assert path.read_bytes() == (copy / path.relative_to(undisturbed)).read_bytes(), path
 
 
-def test_a_growth_that_was_killed_is_finished_by_the_next_build(copy, recipe, sides, models, tmp_path, monkeypatch):
+def test_a_growth_that_was_killed_is_finished_by_the_next_build(
+    copy, recipe, sides, models, tmp_path, monkeypatch
+):
     larger, workplace = replace(recipe, subsets=5), Workplace(Here(), models=models)
 
     def killed(*_):
@@ -430,7 +466,9 @@ def test_asking_again_for_the_same_queries_adds_them_once(copy, recipe, sides, m
     assert list(build(copy, recipe, *sides, HERE)) == [(JOBS, JOBS)] and len(open_bank(copy).queries) == 6
 
 
-def test_images_the_network_cannot_be_shown_are_refused_before_anything_is_written(recipe, sides, pictures, tmp_path):
+def test_images_the_network_cannot_be_shown_are_refused_before_anything_is_written(
+    recipe, sides, pictures, tmp_path
+):
     conditional = replace(recipe, model=dict(recipe.model) | {"num_class_embeds": 3})
     labelled = Examples(sides[0].images, labels=np.arange(N) % 3)
     for changed, training, held_out, words in (
@@ -450,7 +488,9 @@ def test_the_number_of_threads_changes_nothing(built, recipe, sides, tmp_path):
         list(build(tmp_path / "bank", recipe, *sides, HERE))
     finally:
         torch.set_num_threads(1)
-    assert loading.load(tmp_path / "bank" / "model").fingerprint == loading.load(built[0] / "model").fingerprint
+    assert (
+        loading.load(tmp_path / "bank" / "model").fingerprint == loading.load(built[0] / "model").fingerprint
+    )
     np.testing.assert_array_equal(saved(tmp_path / "bank", "simple"), saved(built[0], "simple"))
 
 
@@ -492,7 +532,14 @@ def test_without_a_common_stream_every_subset_has_its_own(recipe, sides, built):
 
 
 def test_other_measurements_are_kept_beside(recipe, sides, tmp_path):
-    list(build(tmp_path / "bank", replace(recipe, measurements=("square", "eta:0.3"), subsets=1, seeds=1), *sides, HERE))
+    list(
+        build(
+            tmp_path / "bank",
+            replace(recipe, measurements=("square", "eta:0.3"), subsets=1, seeds=1),
+            *sides,
+            HERE,
+        )
+    )
     bank = open_bank(tmp_path / "bank")
     assert np.isfinite(bank.outcomes("square")).all() and np.isfinite(bank.outcomes("eta:0.3")).all()
     with pytest.raises(DataError, match="no outcomes for 'elbo'"):

@@ -74,7 +74,11 @@ def sides(pictures):
 
     def side(n, seed):
         styles = {"labels": np.arange(n) % 2, "groups": tuple("ab"[i % 2] for i in range(n))}
-        return replace(pictures(n, seed=seed, side=16, channels=3), **styles, prompts=tuple(f"a {'ab'[i % 2]} p" for i in range(n)))
+        return replace(
+            pictures(n, seed=seed, side=16, channels=3),
+            **styles,
+            prompts=tuple(f"a {'ab'[i % 2]} p" for i in range(n)),
+        )
 
     return side(N, 0), side(2, 1)
 
@@ -103,7 +107,11 @@ def copy(built, tmp_path):
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def forbid_training(monkeypatch):
@@ -115,18 +123,29 @@ def test_every_outcome_is_that_of_adapters_trained_by_hand(built, base, recipe, 
     bank = open_bank(built)
     network = Tuning(loading.load(base), workplace.store, 2)
     for subset in range(-1, SUBSETS):
-        model = train(network, sides[0], recipe.training, 0, keep=None if subset < 0 else bank.subsets[subset])
-        expected = outcomes(model, encoded(model, bank.queries, workplace.store), recipe.measurements, recipe.outcome_draws)
+        model = train(
+            network, sides[0], recipe.training, 0, keep=None if subset < 0 else bank.subsets[subset]
+        )
+        expected = outcomes(
+            model, encoded(model, bank.queries, workplace.store), recipe.measurements, recipe.outcome_draws
+        )
         saved = read_npy(built / "full.npy")[0] if subset < 0 else bank.outcomes()[subset, 0]
         np.testing.assert_array_equal(saved, expected["simple"])
     assert np.ptp(bank.outcomes()[:, 0], axis=0).min() > 0  # what is left out is seen
     assert bank.done().all() and bank.subsets.sum() == SUBSETS * N // 2
 
 
-def test_the_model_opens_by_itself_with_its_checkpoints_and_is_the_one_trained_on_all_data(built, base, recipe, sides, workplace):
+def test_the_model_opens_by_itself_with_its_checkpoints_and_is_the_one_trained_on_all_data(
+    built, base, recipe, sides, workplace
+):
     expected = train(Tuning(loading.load(base), workplace.store, 2), sides[0], recipe.training, 0)
     model = loading.load(built / "model", checkpoints=2)
-    assert model.fingerprint == expected.fingerprint == model.checkpoints[-1].fingerprint != model.checkpoints[0].fingerprint
+    assert (
+        model.fingerprint
+        == expected.fingerprint
+        == model.checkpoints[-1].fingerprint
+        != model.checkpoints[0].fingerprint
+    )
     assert json.loads((built / "model" / "base.json").read_text()) == {"base": str(base), "size": [16, 16]}
     assert all("lora_" in name for name in model.parameters()) and not (built / "model" / "unet").exists()
 
@@ -134,7 +153,9 @@ def test_the_model_opens_by_itself_with_its_checkpoints_and_is_the_one_trained_o
 def test_generated_queries_are_guided_pictures_of_the_training_prompts_in_blocks(built, sides):
     model, queries = loading.load(built / "model"), open_bank(built).queries
     assert queries.prompts == (*sides[1].prompts, "a a p", "a a p", "a a p", "a b p", "a b p")
-    assert queries.split == ("val",) * 2 + ("gen",) * GENERATED and np.array_equal(queries.images[:2], sides[1].images)
+    assert queries.split == ("val",) * 2 + ("gen",) * GENERATED and np.array_equal(
+        queries.images[:2], sides[1].images
+    )
     prompts = model.text.embed(queries.prompts[2:])
     latents = sample(model, range(GENERATED), 0, steps=3, predict=conditioned(model, prompts, 2.0)).pictures
     assert np.array_equal(queries.images[2:], to_uint8(decoded(model, latents).numpy()))
@@ -151,9 +172,14 @@ def test_two_processes_and_another_store_make_the_same_bank(built, recipe, sides
     assert files(tmp_path / "bank") == files(built)
 
 
-def test_a_build_killed_in_the_middle_of_a_training_ends_as_an_undisturbed_one(built, recipe, sides, tmp_path, monkeypatch):
+def test_a_build_killed_in_the_middle_of_a_training_ends_as_an_undisturbed_one(
+    built, recipe, sides, tmp_path, monkeypatch
+):
     """Killed after the first checkpoint of a model, and before the pictures are written."""
-    workplace, folder = Workplace(Here(), models=tmp_path / "models", store=FeatureStore(tmp_path / "store")), tmp_path / "bank"
+    workplace, folder = (
+        Workplace(Here(), models=tmp_path / "models", store=FeatureStore(tmp_path / "store")),
+        tmp_path / "bank",
+    )
     save = keeping.written
 
     def killed(*_, **__):
@@ -185,7 +211,9 @@ def _once(function, then, calls=3):
     return called
 
 
-def test_kept_models_are_the_adapters_alone_and_are_not_trained_again(built, recipe, sides, workplace, monkeypatch):
+def test_kept_models_are_the_adapters_alone_and_are_not_trained_again(
+    built, recipe, sides, workplace, monkeypatch
+):
     subsets = open_bank(built).subsets
     network = trainable(recipe, (16, 16), workplace.store)
     training = training_of(network, recipe, subsets, (1, 0))
@@ -193,7 +221,9 @@ def test_kept_models_are_the_adapters_alone_and_are_not_trained_again(built, rec
     assert path.stat().st_size < 20_000 < 4 * sum(p.numel() for p in network.base.module.parameters())
     forbid_training(monkeypatch)
     model = trained(training, sides[0], workplace.models)
-    assert len(list(workplace.models.iterdir())) == SUBSETS and all("lora_" in name for name in model.parameters())
+    assert len(list(workplace.models.iterdir())) == SUBSETS and all(
+        "lora_" in name for name in model.parameters()
+    )
 
 
 def test_everything_that_decides_adapters_is_in_their_name(recipe, sides, workplace):
@@ -232,12 +262,16 @@ def test_a_bank_without_pictures_makes_them_anew(copy, recipe, sides, workplace,
     assert files(copy) == before and not notes
 
 
-def test_a_base_that_moved_is_named_and_found_again(copy, recipe, sides, workplace, base, tmp_path, monkeypatch):
+def test_a_base_that_moved_is_named_and_found_again(
+    copy, recipe, sides, workplace, base, tmp_path, monkeypatch
+):
     folder = shutil.copytree(base, tmp_path / "moved")
     away = replace(recipe, adapters=replace(recipe.adapters, base=str(tmp_path / "gone")))
     for path in copy.rglob("base.json"):
         path.write_text(path.read_text().replace(str(base), str(tmp_path / "gone")))
-    with pytest.raises(ModelError, match=r"bank/model were trained on .*/gone, which cannot be opened.*model/base.json"):
+    with pytest.raises(
+        ModelError, match=r"bank/model were trained on .*/gone, which cannot be opened.*model/base.json"
+    ):
         loading.load(copy / "model")
     with pytest.raises(ModelError, match="gone"):
         next(build(copy, away, *sides, workplace))
@@ -245,10 +279,15 @@ def test_a_base_that_moved_is_named_and_found_again(copy, recipe, sides, workpla
     moved = replace(recipe, adapters=replace(recipe.adapters, base=str(folder)))
     assert list(build(copy, moved, *sides, workplace)) == [(JOBS, JOBS)]
     assert from_fields(open_bank(copy).info["recipe"]) == moved
-    assert loading.load(copy / "model", checkpoints=2).fingerprint == loading.load(copy / "checkpoints" / "step-2").fingerprint
+    assert (
+        loading.load(copy / "model", checkpoints=2).fingerprint
+        == loading.load(copy / "checkpoints" / "step-2").fingerprint
+    )
 
 
-def test_another_base_other_prompts_and_another_rank_are_refused(copy, recipe, sides, workplace, base, tmp_path):
+def test_another_base_other_prompts_and_another_rank_are_refused(
+    copy, recipe, sides, workplace, base, tmp_path
+):
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(1)
         tiny_pipelines.stable(tmp_path / "words").save_pretrained(tmp_path / "other")
@@ -268,7 +307,10 @@ def test_what_the_base_cannot_do_is_told_before_anything_is_written(recipe, side
     pipelines = {"sd3": tiny_pipelines.sd3(tmp_path / "words"), "dit": tiny_pipelines.dit()}
     for name, pipeline in pipelines.items():
         pipeline.save_pretrained(tmp_path / name)
-    pipelines = {name: replace(recipe, adapters=replace(recipe.adapters, base=str(tmp_path / name))) for name in pipelines}
+    pipelines = {
+        name: replace(recipe, adapters=replace(recipe.adapters, base=str(tmp_path / name)))
+        for name in pipelines
+    }
     small = [Examples(side.images[:, :8, :8], prompts=side.prompts) for side in sides]
     bare = [Examples(side.images) for side in sides]
     for changed, images, words in (
@@ -299,15 +341,22 @@ def test_an_ensemble_is_of_adapters_retrained_on_further_subsets(copy, recipe, s
     models = Models([], 1, workplace.models, store=workplace.store)
     (model,) = open_experiment("d-trak", {}, Sources(), models, str(copy)).models
     network, bank = trainable(recipe, (16, 16), workplace.store), open_bank(copy)
-    assert model.fingerprint == train(network, sides[0], recipe.training, 0, keep=bank.subsets[SUBSETS]).fingerprint
+    assert (
+        model.fingerprint
+        == train(network, sides[0], recipe.training, 0, keep=bank.subsets[SUBSETS]).fingerprint
+    )
 
 
 def test_a_sweep_of_dampings_is_of_what_the_model_is_shown(built, workplace):
     opened = open_experiment("d-trak", {"timesteps": 2}, Sources(), Models([]), str(built))
     scores = settings(opened, {"damping": [0.1, 1.0]}, workplace.store)
     alone = replace(opened.built(), damping=0.1)
-    expected = attribute(opened.models[0], opened.train, opened.queries, method=alone, store=workplace.store).values
-    np.testing.assert_allclose(scores[(("damping", 0.1),)], expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+    expected = attribute(
+        opened.models[0], opened.train, opened.queries, method=alone, store=workplace.store
+    ).values
+    np.testing.assert_allclose(
+        scores[(("damping", 0.1),)], expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max()
+    )
 
 
 def test_a_picture_is_made_again_without_its_sources(built, recipe, sides, workplace, tmp_path):
@@ -318,18 +367,33 @@ def test_a_picture_is_made_again_without_its_sources(built, recipe, sides, workp
     assert record["sampler"] == "ddim, 3 steps, guidance 2"
     query, keep = removals.queries[0], removals.after(RANDOM, 2)[0].mask
     network = trainable(recipe, (16, 16), workplace.store)
-    model, prompts = train(network, sides[0], recipe.training, 0, keep=keep), bank.queries.prompts[query : query + 1]
+    model, prompts = (
+        train(network, sides[0], recipe.training, 0, keep=keep),
+        bank.queries.prompts[query : query + 1],
+    )
     predict = conditioned(model, model.text.embed(prompts), 2.0)
-    after = decoded(model, sample(model, range(query - 2, query - 1), 0, steps=3, predict=predict).pictures).numpy()
+    after = decoded(
+        model, sample(model, range(query - 2, query - 1), 0, steps=3, predict=predict).pictures
+    ).numpy()
     pictures = np.load(tmp_path / "pictures.npz")
     np.testing.assert_array_equal(pictures["before"][0], bank.queries.images[query])
     assert record["methods"][RANDOM]["removed"]["2"]["l2"]["each"][0] > 0
-    assert any(np.array_equal(np.squeeze(pictures[name])[0], to_uint8(after)[0]) for name in pictures.files if name != "before")
+    assert any(
+        np.array_equal(np.squeeze(pictures[name])[0], to_uint8(after)[0])
+        for name in pictures.files
+        if name != "before"
+    )
 
 
 def test_generated_queries_come_again_with_their_paths_in_latents(built):
     bank = on_paths(open_bank(built))
-    assert bank.queries.prompts == ("a a p",) * 3 + ("a b p",) * 2 and bank.queries.trajectory.shape == (GENERATED, 4, 2, 8, 8)
+    assert bank.queries.prompts == ("a a p",) * 3 + ("a b p",) * 2 and bank.queries.trajectory.shape == (
+        GENERATED,
+        4,
+        2,
+        8,
+        8,
+    )
     model = loading.load(built / "model")
     last = decoded(model, torch.as_tensor(bank.queries.trajectory[:, -1]))
     assert np.abs(to_uint8(last.numpy()).astype(int) - bank.queries.images).max() <= 1

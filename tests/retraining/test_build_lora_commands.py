@@ -50,8 +50,32 @@ def command(folder, monkeypatch, capsys):
     return run
 
 
-DATA = ("--recipe", "digits-mini", "--data", "train.npz", "--held-out", "val.npz", "--base", "stable", "--rank", "2")
-SMALL = ("--steps", "2", "--subsets", "3", "--seeds", "1", "--learning", "1", "--generated", "3", "--measurements", "simple")
+DATA = (
+    "--recipe",
+    "digits-mini",
+    "--data",
+    "train.npz",
+    "--held-out",
+    "val.npz",
+    "--base",
+    "stable",
+    "--rank",
+    "2",
+)
+SMALL = (
+    "--steps",
+    "2",
+    "--subsets",
+    "3",
+    "--seeds",
+    "1",
+    "--learning",
+    "1",
+    "--generated",
+    "3",
+    "--measurements",
+    "simple",
+)
 BUILD = ("bank", "build", "bank", *DATA, *SMALL, "--caption", "a {group} p", "--workers", "1")
 FAST = ("--set", "timesteps=2")
 
@@ -65,14 +89,25 @@ def bank(command):
 
 def test_a_bank_is_built_and_remembers_all_of_it(command, bank, folder):
     recipe = bank.info["recipe"]
-    assert recipe["adapters"] == {"base": str(folder / "stable"), "rank": 2, "guidance": Adapters(base="").guidance}
-    assert recipe["model"] == {} and recipe["training"]["learning_rate"] == 3e-4 and recipe["training"]["steps"] == 2
+    assert recipe["adapters"] == {
+        "base": str(folder / "stable"),
+        "rank": 2,
+        "guidance": Adapters(base="").guidance,
+    }
+    assert (
+        recipe["model"] == {}
+        and recipe["training"]["learning_rate"] == 3e-4
+        and recipe["training"]["steps"] == 2
+    )
     assert recipe["data"]["caption"] == recipe["held_out"]["caption"] == "a {group} p"
     assert bank.queries.prompts == ("a style 0 p", "a style 1 p", "a style 0 p", "a style 0 p", "a style 1 p")
     command("bank", "build", "bank")
     assert open_bank("bank").info == bank.info and "3 of 3 trained" in command("bank", "status", "bank")
     assert "--base" in command("bank", "build", "new", "--rank", "2", code=2)
-    assert "conditioned on prompts" in command("bank", "build", "new", *DATA, code=2) and not Path("new").exists()
+    assert (
+        "conditioned on prompts" in command("bank", "build", "new", *DATA, code=2)
+        and not Path("new").exists()
+    )
 
 
 def test_attribution_on_it_gets_a_figure_of_lds(command, bank):
@@ -85,10 +120,21 @@ def test_attribution_on_it_gets_a_figure_of_lds(command, bank):
     assert "random" in command("lds", "run", "chance", "bank")
     command("tune", "--bank", "bank", "--method", "trak", *FAST, "--field", "damping", "--values", "0.1,1")
     command("report", "run", "chance")
-    alone = ("--model", "bank/model", "--train", "bank/train.npz", "--query", "bank/queries.npz", "--method", "d-trak")
+    alone = (
+        "--model",
+        "bank/model",
+        "--train",
+        "bank/train.npz",
+        "--query",
+        "bank/queries.npz",
+        "--method",
+        "d-trak",
+    )
     command("attribute", *alone, *FAST, "--out", "alone")
     np.testing.assert_array_equal(np.load("alone/scores.npy"), np.load("run/scores.npy"))
-    assert not [note for note in json.loads(Path("alone/run.json").read_text())["notes"] if "schedule" in note]
+    assert not [
+        note for note in json.loads(Path("alone/run.json").read_text())["notes"] if "schedule" in note
+    ]
 
 
 def test_methods_that_take_checkpoints_paths_or_retrained_models(command, bank):
@@ -97,14 +143,28 @@ def test_methods_that_take_checkpoints_paths_or_retrained_models(command, bank):
         command("attribute", "--bank", "bank", "--method", method, *FAST, *words, "--out", method)
         assert np.isfinite(np.load(f"{method}/scores.npy")).all()
     assert len(json.loads(Path("tracin/run.json").read_text())["settings"]["checkpoints"][0]) == 2
-    command("attribute", "--bank", "bank", "--method", "d-trak", *FAST, "--ensemble", "1", "--out", "ensemble")
+    command(
+        "attribute", "--bank", "bank", "--method", "d-trak", *FAST, "--ensemble", "1", "--out", "ensemble"
+    )
     command("attribute", "--bank", "bank", "--method", "d-trak", *FAST, "--out", "one")
     assert not np.array_equal(np.load("ensemble/scores.npy"), np.load("one/scores.npy"))
 
 
 def test_pictures_are_made_again_without_their_sources(command, bank):
     command("attribute", "--bank", "bank", "--method", "pixel", "--out", "pixel")
-    words = ("pixel", "--bank", "bank", "--out", "removal", "--queries", "2", "--remove", "2", "--workers", "1")
+    words = (
+        "pixel",
+        "--bank",
+        "bank",
+        "--out",
+        "removal",
+        "--queries",
+        "2",
+        "--remove",
+        "2",
+        "--workers",
+        "1",
+    )
     command("counterfactual", *words)
     record = json.loads(Path("removal/counterfactual.json").read_text())
     assert record["sampler"] == "ddim, 50 steps, guidance 7.5"
@@ -123,7 +183,9 @@ def test_such_a_bank_is_planned(command, bank, monkeypatch):
     monkeypatch.setattr("headwater.cost.bank.PATIENCE", 0.05)
     cost = json.loads(command("plan", "bank", "--json"))
     counts = cost["counts"]
-    assert counts["sampling"] == 3 * 50 * 2 and counts["steps"] == 2 * counts["trainings"]  # with guidance twice the passes
+    assert (
+        counts["sampling"] == 3 * 50 * 2 and counts["steps"] == 2 * counts["trainings"]
+    )  # with guidance twice the passes
     assert counts["parameters"] == sum(p.size for p in _adapters("bank/model")) and counts["trainings"] == 5
     assert min(cost["seconds_a_picture"].values()) > 0
 

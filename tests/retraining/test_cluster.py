@@ -84,7 +84,10 @@ def test_a_cluster_that_loses_a_node_builds_the_bank_of_a_single_process(smalles
     assert report == {"done": [12, 12], "killed": 1, "notes": notes, "features": True}
     assert files(tmp_path / "together") == files(tmp_path / "alone")
     assert np.isfinite(np.load(tmp_path / "together" / "outcomes.npy")).all()
-    assert loading.load(tmp_path / "together" / "model").fingerprint == loading.load(tmp_path / "alone" / "model").fingerprint
+    assert (
+        loading.load(tmp_path / "together" / "model").fingerprint
+        == loading.load(tmp_path / "alone" / "model").fingerprint
+    )
 
 
 def files(folder: Path) -> dict[str, bytes]:

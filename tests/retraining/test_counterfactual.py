@@ -62,7 +62,10 @@ def runs(bank, tmp_path_factory):
     generated = bank.queries.take(np.arange(GENERATED + 1, 1, -1))
     for name, queries, fields in (("pixel", bank.queries, {}), ("random", generated, {"seed": 1})):
         run(Experiment(name, fields, bank.train, queries), folder / name, FeatureStore(folder / "store"))
-    return [replace(open_run(folder / "pixel"), name="Pixels"), replace(open_run(folder / "random"), name="Other random")]
+    return [
+        replace(open_run(folder / "pixel"), name="Pixels"),
+        replace(open_run(folder / "random"), name="Other random"),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,10 @@ def finished(bank, runs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("removal")
     removals = plan_removals(bank, runs, 4, [K, 1])
     steps = list(remove(removals, folder, HERE))
-    embed = Embedder("means", lambda images: np.stack([images.mean((1, 2, 3)), images.std((1, 2, 3)), np.ones(len(images))], 1))
+    embed = Embedder(
+        "means",
+        lambda images: np.stack([images.mean((1, 2, 3)), images.std((1, 2, 3)), np.ones(len(images))], 1),
+    )
     return removals, folder, steps, collect_results(removals, folder, HERE, embed)
 
 
@@ -86,15 +92,23 @@ def test_every_effect_is_that_of_a_retraining_by_hand(bank, recipe, runs, finish
     steps = recipe.training.total(N)
     assert steps == 6
     model = train(unet.Network(recipe.model), bank.train, replace(recipe.training, steps=steps), 0, keep=keep)
-    before, after = (sample(net, range(number, number + 1), 0, steps=5).pictures.numpy() for net in (full, model))
+    before, after = (
+        sample(net, range(number, number + 1), 0, steps=5).pictures.numpy() for net in (full, model)
+    )
     assert np.array_equal(to_uint8(before)[0], bank.queries.images[query])
     effects = record["methods"]["Pixels"]["removed"][str(K)]
     assert effects["l2"]["each"][2] == pytest.approx(float(np.linalg.norm(before - after)), rel=1e-5)
-    losses = [outcomes(net, bank.queries.take([query]), ("elbo",), recipe.outcome_draws) for net in (full, model)]
+    losses = [
+        outcomes(net, bank.queries.take([query]), ("elbo",), recipe.outcome_draws) for net in (full, model)
+    ]
     for name in ("simple", "elbo"):
-        assert effects[name]["each"][2] == pytest.approx(float(losses[1][name][0] - losses[0][name][0]), rel=1e-3, abs=1e-6)
+        assert effects[name]["each"][2] == pytest.approx(
+            float(losses[1][name][0] - losses[0][name][0]), rel=1e-3, abs=1e-6
+        )
     a, b = (np.array([to_uint8(side).mean(), to_uint8(side).std(), 1.0]) for side in (before, after))
-    assert effects["cosine"]["each"][2] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-5)
+    assert effects["cosine"]["each"][2] == pytest.approx(
+        a @ b / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-5
+    )
 
 
 def test_random_removal_is_there_and_the_others_are_compared_with_it(finished):
@@ -102,7 +116,9 @@ def test_random_removal_is_there_and_the_others_are_compared_with_it(finished):
     assert steps[-1] == (JOBS, JOBS) and list(record["methods"]) == [RANDOM, "Pixels", "Other random"]
     assert record["embedder"] == "means" and record["removed"] == [K, 1] and len(record["queries"]) == 4
     for effect in ("l2", "cosine", "simple", "elbo"):
-        control, pixels = (np.array(record["methods"][m]["removed"]["3"][effect]["each"]) for m in (RANDOM, "Pixels"))
+        control, pixels = (
+            np.array(record["methods"][m]["removed"]["3"][effect]["each"]) for m in (RANDOM, "Pixels")
+        )
         against = record["methods"]["Pixels"]["removed"]["3"][effect]["against_random"]
         assert against["mean"] == pytest.approx((pixels - control).mean())
         assert against["above"] == (pixels > control).sum()
@@ -154,13 +170,17 @@ def test_hostile_names_are_escaped(finished, tmp_path):
     text = json.dumps(record).replace("Pixels", "<script>alert(1)</script>")
     (tmp_path / "counterfactual.json").write_text(text)
     pictures = dict(np.load(folder / "pictures.npz"))
-    pictures = {name.replace("Pixels", "<script>alert(1)</script>"): values for name, values in pictures.items()}
+    pictures = {
+        name.replace("Pixels", "<script>alert(1)</script>"): values for name, values in pictures.items()
+    }
     np.savez(tmp_path / "pictures.npz", **pictures)
     assert "<script" not in page(tmp_path).read_text()
 
 
 def test_a_run_of_other_training_images_is_refused(bank, runs, pictures, tmp_path):
-    run(Experiment("pixel", {}, pictures(7), bank.queries), tmp_path / "run", FeatureStore(tmp_path / "store"))
+    run(
+        Experiment("pixel", {}, pictures(7), bank.queries), tmp_path / "run", FeatureStore(tmp_path / "store")
+    )
     with pytest.raises(DataError, match="7 training images; the bank has 12"):
         plan_removals(bank, [open_run(tmp_path / "run")], 4, [K])
 

@@ -18,7 +18,9 @@ def slow(model, queries, name, draws):
     for i in range(losses.shape[0]):
         for d in range(losses.shape[1]):
             one = type(draw)(draw.x[i : i + 1], *(part[i : i + 1, d : d + 1] for part in draw[1:]))
-            condition = {} if model.classes is None else {"class_labels": torch.as_tensor(queries.labels[i : i + 1])}
+            condition = (
+                {} if model.classes is None else {"class_labels": torch.as_tensor(queries.labels[i : i + 1])}
+            )
             output = model.predict(one.x_t[0], one.t[0], condition)[None]
             losses[i, d] = measurement(name)(output, one, model.schedule).item()
     return losses, draw.t.numpy()

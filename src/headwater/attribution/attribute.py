@@ -55,18 +55,23 @@ def attribute(
     method: Method,
     store: FeatureStore | None = None,
 ) -> Scores:
-    """Scores of every training image for every query: positive where removing the image should raise the query's loss.
+    """Scores of every training image for every query: positive where removing the image should raise the
+    query's loss.
 
-    Several models are an ensemble: the mean of their scores, member s with its own projection and draws (seed + s).
-    Images are Examples or a source's name; a model is a Denoiser or a folder.
-    """
+    Several models are an ensemble: the mean of their scores, member s with its own projection and draws (seed
+    + s). Images are Examples or a source's name; a model is a Denoiser or a folder."""
     train = _examples(train)
     queries = labelled_like(_examples(queries), train)
     models = [None] if model is None else [model] if isinstance(model, Model) else list(model)
     checkpoints = method.checkpoints if isinstance(method, Staged) else 0
-    denoisers = [loading.load(source, checkpoints=checkpoints) if isinstance(source, str | Path) else source for source in models]
+    denoisers = [
+        loading.load(source, checkpoints=checkpoints) if isinstance(source, str | Path) else source
+        for source in models
+    ]
     clock = Clock()
-    (values,), self_scores, _ = scores_of_sets(denoisers, train, [queries], method, store or FeatureStore(default_root()), clock)
+    (values,), self_scores, _ = scores_of_sets(
+        denoisers, train, [queries], method, store or FeatureStore(default_root()), clock
+    )
     provenance = {"method": type(method).__name__, "fields": field_values(method), "seconds": clock.seconds}
     return Scores(values, queries.ids, train.ids, self_scores, provenance)
 
@@ -104,7 +109,8 @@ def scores_of_sets(
 
 
 def check_paths(method: Method, models: Sequence[Denoiser], queries: Examples) -> None:
-    """Raise a DataError where the method needs the path that made each query and there is none, or none of the model's."""
+    """Raise a DataError where the method needs the path that made each query and there is none, or none of
+    the model's."""
     if isinstance(method, PathBound) and method.along_path:
         stored_path(queries, min((model.schedule.T for model in models), default=None))
 

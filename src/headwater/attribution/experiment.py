@@ -66,14 +66,19 @@ class Experiment:
         if any(model.text is not None for model in self.models):
             settings["prompts"] = [self.train.prompts, self.queries.prompts]
         if any(model.checkpoints for model in self.models):
-            settings["checkpoints"] = [[stage.fingerprint for stage in model.checkpoints] for model in self.models]
+            settings["checkpoints"] = [
+                [stage.fingerprint for stage in model.checkpoints] for model in self.models
+            ]
         if isinstance(method, PathBound) and method.along_path:
             settings["paths"] = self.queries.path_keys
         return json.loads(json.dumps(settings))
 
 
-def run(experiment: Experiment, out: Path, store: FeatureStore, *, force: bool = False, maps: bool = True) -> bool:
-    """Make the run folder `out`; False where it already holds this very run. Other settings are refused without `force`.
+def run(
+    experiment: Experiment, out: Path, store: FeatureStore, *, force: bool = False, maps: bool = True
+) -> bool:
+    """Make the run folder `out`; False where it already holds this very run. Other settings are refused
+    without `force`.
 
     `maps`: draw where in the queries each training image counts, of a method that knows.
     """
@@ -85,10 +90,16 @@ def run(experiment: Experiment, out: Path, store: FeatureStore, *, force: bool =
     clock, started = Clock(), datetime.now(UTC)
     sets = [experiment.queries] if experiment.bank is None else [experiment.queries, experiment.bank.queries]
     models = list(experiment.models) or [None]
-    (values, *of_bank), self_scores, resolved = scores_of_sets(models, experiment.train, sets, method, store, clock)
+    (values, *of_bank), self_scores, resolved = scores_of_sets(
+        models, experiment.train, sets, method, store, clock
+    )
     scores = Scores(values, experiment.queries.ids, experiment.train.ids, self_scores)
     with clock.stage("ground truth"):
-        truth = None if experiment.bank is None else _truth(experiment, method, of_bank[0], resolved.get("subsets", ()))
+        truth = (
+            None
+            if experiment.bank is None
+            else _truth(experiment, method, of_bank[0], resolved.get("subsets", ()))
+        )
     regions = _regions(experiment, method, store, clock) if drawn else None
     info = describe(experiment, method, settings) | {
         "ground_truth": truth,
@@ -103,15 +114,19 @@ def run(experiment: Experiment, out: Path, store: FeatureStore, *, force: bool =
 
 
 def _is_new(out: Path, method: Method, settings: Mapping[str, Any], drawn: bool, force: bool) -> bool:
-    """Whether this run is still to be made in `out`; a run with other settings there is refused without `force`."""
+    """Whether this run is still to be made in `out`; a run with other settings there is refused without
+    `force`."""
     existing = existing_info(out)
     repeated = existing is not None and existing.get("settings") == settings
-    known = not isinstance(method, Embedding) or method.fingerprint is not None  # an unknown embedder may have changed
+    known = (
+        not isinstance(method, Embedding) or method.fingerprint is not None
+    )  # an unknown embedder may have changed
     if repeated and known and holds_run(out, maps=drawn) and not force:
         return False
     if existing is not None and not repeated and not force:
         raise OptionError(
-            f"{out} already holds a run of {existing.get('method', 'another method')} with other settings. Name another folder.",
+            f"{out} already holds a run of {existing.get('method', 'another method')} with other settings. "
+            "Name another folder.",
             hint="Name another folder with --out, or overwrite it with --force.",
         )
     return True
@@ -123,7 +138,8 @@ def _check_bank_paths(experiment: Experiment, method: Method) -> None:
         return
     if experiment.bank.queries.trajectory is None:
         raise OptionError(
-            f"The bank's queries have no sampler's path, which {experiment.method} with these fields needs: it cannot be "
+            f"The bank's queries have no sampler's path, which {experiment.method} with these fields needs: "
+            "it cannot be "
             "compared with retraining.",
             hint="Leave --bank out.",
         )
@@ -141,12 +157,15 @@ def _regions(experiment: Experiment, method: Method, store: FeatureStore, clock:
     assert isinstance(method, Mapped)
     with clock.stage("regions"):
         model, rows = next(iter(experiment.models), None), first_queries(experiment.queries, REGIONS)
-        train, queries = (encoded(model, examples, store) for examples in (experiment.train, experiment.queries))
+        train, queries = (
+            encoded(model, examples, store) for examples in (experiment.train, experiment.queries)
+        )
         return method.regions(method.fit(model, train, store), queries, store, rows)
 
 
 def describe(experiment: Experiment, method: Method, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of `run.json` that is known before anything has run: method, fields, sources, fingerprints, versions."""
+    """The part of `run.json` that is known before anything has run: method, fields, sources, fingerprints,
+    versions."""
     paragraphs = [" ".join(part.split()) for part in (type(method).__doc__ or "").split("\n\n")]
     names = experiment.sources.get("models", [])
     fields = field_values(method)

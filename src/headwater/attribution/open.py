@@ -1,4 +1,5 @@
-"""Names to objects: sources opened, models loaded, a method made, everything checked before the first gradient."""
+"""Names to objects: sources opened, models loaded, a method made, everything checked before the first
+gradient."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -39,11 +40,11 @@ class Machine(NamedTuple):
 
 
 class Models(NamedTuple):
-    """The models to differentiate: those named in `folders`, or `ensemble` models retrained on a bank's learning subsets.
+    """The models to differentiate: those named in `folders`, or `ensemble` models retrained on a bank's
+    learning subsets.
 
-    `cache` keeps retrained models; `lora` names adapters that were trained on the model. `store` holds the latents and embedded
-    prompts that retrained models are trained on (None: the usual one).
-    """
+    `cache` keeps retrained models; `lora` names adapters that were trained on the model. `store` holds the
+    latents and embedded prompts that retrained models are trained on (None: the usual one)."""
 
     folders: list[str]
     ensemble: int | None = None
@@ -81,7 +82,8 @@ def open_experiment(
     machine: Machine | None = None,
     warn: Warn = to_stderr,
 ) -> Experiment:
-    """Everything that a run needs, opened and checked. What is not named comes from the bank, if there is one."""
+    """Everything that a run needs, opened and checked. What is not named comes from the bank, if there is
+    one."""
     machine = machine or Machine()
     available(machine.device)
     opened = open_bank(bank) if bank else None
@@ -100,7 +102,9 @@ def open_experiment(
     return Experiment(method, fields, train, queries, loaded.models, opened, names, loaded.notes)
 
 
-def read(source: str, kind: str, *, resize: int | None = None, caption: str | None = None, warn: Warn = to_stderr) -> Examples:
+def read(
+    source: str, kind: str, *, resize: int | None = None, caption: str | None = None, warn: Warn = to_stderr
+) -> Examples:
     """The images that `source` names, with prompts by the template `caption` if they have none."""
     if caption is not None:
         names_in(caption)  # before anything is opened
@@ -108,17 +112,22 @@ def read(source: str, kind: str, *, resize: int | None = None, caption: str | No
 
 
 def reachable_paths(method: Method, bank: Bank) -> bool:
-    """Whether the method needs the paths that made the queries, and the bank's sampler has them (a DDIM path has no density)."""
+    """Whether the method needs the paths that made the queries, and the bank's sampler has them (a DDIM path
+    has no density)."""
     if not isinstance(method, PathBound) or not method.along_path:
         return False
     return method.measurement != "trajectory" or from_fields(bank.info["recipe"]).sampler == "ddpm"
 
 
 def retrained_models(bank: Bank | None, models: Models, machine: Machine) -> Loaded:
-    """Models of the first of the bank's learning subsets, which are never compared with: from the cache, else trained now."""
+    """Models of the first of the bank's learning subsets, which are never compared with: from the cache, else
+    trained now."""
     count = models.ensemble or 0
     if machine.dtype != "float32":
-        raise OptionError(f"dtype is {machine.dtype}; the retrained models of an ensemble are float32.", hint="Leave --dtype out.")
+        raise OptionError(
+            f"dtype is {machine.dtype}; the retrained models of an ensemble are float32.",
+            hint="Leave --dtype out.",
+        )
     if bank is None or models.folders:
         raise OptionError(
             "An ensemble takes models retrained on a bank's further subsets; expected a bank, and no model.",
@@ -144,7 +153,8 @@ def note_on_halves(dtype: str, device: str) -> list[str]:
     if dtype == "float32" or device != "cpu":
         return []
     return [
-        f"Weights in {dtype} take half the memory; on the CPU they save time only where the processor computes in {dtype}."
+        f"Weights in {dtype} take half the memory; on the CPU they save time only where the processor "
+        f"computes in {dtype}."
         + (" bfloat16 has float32's range, and does not overflow." if dtype == "float16" else "")
     ]
 
@@ -155,7 +165,8 @@ def _images(sources: Sources, bank: Bank | None, warn: Warn) -> tuple[Examples, 
         side, option = ("training images", "--train") if sources.train is None else ("queries", "--query")
         raise OptionError(
             f"No {side} are named.",
-            hint=f"{option} is missing. Name a folder of images, an .npz file, or a built-in name such as digits.",
+            hint=f"{option} is missing. Name a folder of images, an .npz file, or a built-in name such as "
+            "digits.",
         )
     if sources.train is None and sources.query is None and sources.caption is not None:
         raise OptionError(
@@ -171,7 +182,9 @@ def _images(sources: Sources, bank: Bank | None, warn: Warn) -> tuple[Examples, 
     if sources.query is None:
         assert bank is not None
         return train, bank.queries
-    queries = labelled_like(open_examples(sources.query, resize=resize), train)  # a template may read the labels
+    queries = labelled_like(
+        open_examples(sources.query, resize=resize), train
+    )  # a template may read the labels
     return train, _captioned(queries, caption, "queries", warn)
 
 
@@ -179,20 +192,29 @@ def _captioned(examples: Examples, caption: str | None, kind: str, warn: Warn) -
     if caption is None:
         return examples
     if examples.prompts is not None:
-        warn(f"The {kind} have prompts of their own, such as '{examples.prompts[0]}': the caption changes none of them.")
+        warn(
+            f"The {kind} have prompts of their own, such as '{examples.prompts[0]}': the caption changes "
+            "none of them."
+        )
     return captioned(examples, caption)
 
 
-def _loaded(models: Models, sources: Sources, method: Method, bank: Bank | None, train: Examples, machine: Machine) -> Loaded:
+def _loaded(
+    models: Models, sources: Sources, method: Method, bank: Bank | None, train: Examples, machine: Machine
+) -> Loaded:
     """The models named, those of the ensemble, or the bank's own."""
     checkpoints = method.checkpoints if isinstance(method, Staged) else 0
     if models.ensemble is not None:
         loaded = retrained_models(bank, models, machine)
         note = "Retrained models have no checkpoints: the final ones alone are used."
         return loaded._replace(notes=[note]) if checkpoints > 1 else loaded
-    folders = models.folders or ([str(bank.folder / "model")] if bank is not None and sources.train is None else [])
+    folders = models.folders or (
+        [str(bank.folder / "model")] if bank is not None and sources.train is None else []
+    )
     if models.lora is not None and len(folders) != 1:
-        raise OptionError(f"Adapters change one model, and there are {len(folders)}.", hint="--lora goes with one --model.")
+        raise OptionError(
+            f"Adapters change one model, and there are {len(folders)}.", hint="--lora goes with one --model."
+        )
     return _opened(models._replace(folders=folders), train.shape[1:], machine, checkpoints)
 
 
@@ -209,7 +231,10 @@ def _opened(models: Models, size: tuple[int, int], machine: Machine, checkpoints
         if len(model.checkpoints) < checkpoints:
             instead = "those are used" if model.checkpoints else "the final model alone is used"
             count = len(model.checkpoints) or "no"
-            notes.append(f"{name} has {count} checkpoints of its own, in `checkpoints/step-*` in it or beside it: {instead}.")
+            notes.append(
+                f"{name} has {count} checkpoints of its own, in `checkpoints/step-*` in it or beside it: "
+                f"{instead}."
+            )
     return Loaded([_within(model, machine.bytes) for model in loaded], models.folders, notes)
 
 

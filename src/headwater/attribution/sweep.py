@@ -25,7 +25,8 @@ KINDS = ("damping", "absolute_damping")
 
 
 def sweep(experiment: Experiment, fields: Mapping[str, Sequence[Any]], store: FeatureStore) -> dict[str, Any]:
-    """Every combination of `fields`, cross-fitted: chosen on one half of a split's queries, reported on the other."""
+    """Every combination of `fields`, cross-fitted: chosen on one half of a split's queries, reported on the
+    other."""
     bank = experiment.bank
     if bank is None:
         raise OptionError("A sweep needs a bank to compare with.", hint="Name one with --bank.")
@@ -37,14 +38,18 @@ def sweep(experiment: Experiment, fields: Mapping[str, Sequence[Any]], store: Fe
 def settings(
     experiment: Experiment, fields: Mapping[str, Sequence[Any]], store: FeatureStore
 ) -> dict[Setting, Float32[np.ndarray, "q n"]]:
-    """Scores of the bank's queries under every combination of `fields`. All dampings, of either kind, share one fit."""
+    """Scores of the bank's queries under every combination of `fields`. All dampings, of either kind, share
+    one fit."""
     assert experiment.bank is not None
     queries = experiment.bank.queries
     model = list(experiment.models) or None
     kind = next((name for name in KINDS if name in fields), None)
     for name, values in fields.items():
         if not values or (name in KINDS and None in values):
-            raise OptionError(f"The values of {name} are {list(values)}; expected one or more{' numbers' * (name in KINDS)}.")
+            raise OptionError(
+                f"The values of {name} are {list(values)}; expected one or "
+                f"more{' numbers' * (name in KINDS)}."
+            )
     grid_fields = {name: values for name, values in fields.items() if name != kind}
     scores: dict[Setting, Float32[np.ndarray, "q n"]] = {}
     for setting in setting_grid(fields):  # a wrong setting is refused before the first is computed
@@ -56,7 +61,9 @@ def settings(
             scores[setting] = attribute(model, experiment.train, queries, method=method, store=store).values
         else:
             blocks = _at_dampings(experiment, setting, kind, fields[kind], store)
-            scores |= {(*setting, (kind, value)): block for value, block in zip(fields[kind], blocks, strict=True)}
+            scores |= {
+                (*setting, (kind, value)): block for value, block in zip(fields[kind], blocks, strict=True)
+            }
     return scores
 
 
@@ -70,17 +77,25 @@ def _at_dampings(
     blocks = []
     for model, member in members(list(experiment.models) or [None], method):
         assert isinstance(member, Damped)
-        train, queries = (encoded(model, examples, store) for examples in (experiment.train, experiment.bank.queries))
+        train, queries = (
+            encoded(model, examples, store) for examples in (experiment.train, experiment.bank.queries)
+        )
         blocks.append(dense(member.scores_at(member.fit(model, train, store), queries, dampings, store)))
     return np.mean(blocks, axis=0)
 
 
 def learned_from(experiment: Experiment, fields: Mapping[str, Sequence[Any]]) -> list[int]:
-    """The bank's subsets that the method learns from under any of these settings: none may be compared with."""
+    """The bank's subsets that the method learns from under any of these settings: none may be compared
+    with."""
     if not needs_bank(method_class(experiment.method)):
         return []
-    methods = [make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank) for setting in setting_grid(fields)]
-    subsets = [method.learning_subsets(experiment.train) for method in methods if isinstance(method, RetrainedMethod)]
+    methods = [
+        make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
+        for setting in setting_grid(fields)
+    ]
+    subsets = [
+        method.learning_subsets(experiment.train) for method in methods if isinstance(method, RetrainedMethod)
+    ]
     return sorted({row for rows, _ in subsets for row in rows})
 
 
@@ -114,6 +129,9 @@ def cross_fitted(bank: Bank, agreement: Mapping[Setting, LDS]) -> dict[str, Any]
             "high": mean.high,
             "chosen": [dict(setting) for setting in best.chosen],
             "oracle": dict(best.oracle),
-            "all": [{"setting": dict(setting), "lds": float(lds.per_query[queries].mean())} for setting, lds in agreement.items()],
+            "all": [
+                {"setting": dict(setting), "lds": float(lds.per_query[queries].mean())}
+                for setting, lds in agreement.items()
+            ],
         }
     return rows

@@ -20,7 +20,8 @@ POINTED = r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?"  # JSON wants digits on both s
 
 
 def parse(text: str) -> Any:
-    """The value of a `--set`: JSON if it parses, a number such as .5, else a list if there are commas, else a word."""
+    """The value of a `--set`: JSON if it parses, a number such as .5, else a list if there are commas, else a
+    word."""
     if re.fullmatch(POINTED, text):
         return float(text)
     try:
@@ -49,7 +50,8 @@ def parsed_fields(method: str, settings: list[str], seed: int | None) -> dict[st
 def bank_workplace(
     workers: int | None, ray: str | None, gpus: float, device: str, models: Path | None, store: FeatureStore
 ) -> Workplace:
-    """Processes of this machine to train a bank, or a Ray cluster (where the device is not looked for here)."""
+    """Processes of this machine to train a bank, or a Ray cluster (where the device is not looked for
+    here)."""
     jobs = crew(workers, ray, gpus)
     return workplace(device if ray is not None else available(device), jobs, models, store)
 
@@ -57,7 +59,10 @@ def bank_workplace(
 def crew(workers: int | None, ray: str | None, gpus: float) -> Crew | None:
     """Processes of this machine, or a Ray cluster; None if neither is asked for."""
     if ray is not None and workers is not None:
-        raise OptionError("Both --ray and --workers are given; expected one: a cluster knows how many jobs it can do at once.")
+        raise OptionError(
+            "Both --ray and --workers are given; expected one: a cluster knows how many jobs it can do at "
+            "once."
+        )
     if ray is not None:
         return Cluster(ray, gpus)
     return None if workers is None else Pool(workers)

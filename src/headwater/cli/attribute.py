@@ -38,14 +38,20 @@ app = typer.Typer()
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the model, the pictures and the report go.")] = Path("headwater-demo"),
+    out: Annotated[Path, typer.Option(help="Where the model, the pictures and the report go.")] = Path(
+        "headwater-demo"
+    ),
     store: Store = None,
 ) -> None:
-    """Train a small model on digits, generate 16 pictures, attribute them, and write the report: under five minutes."""
+    """Train a small model on digits, generate 16 pictures, attribute them, and write the report: under five
+    minutes."""
     from headwater.cli.demo import demo as steps
 
     page = steps(out, feature_store(store), say=say, bar=bar)
-    say("The page shows, for each of 16 generated digits, which training digits the model drew on, and how far to trust that.")
+    say(
+        "The page shows, for each of 16 generated digits, which training digits the model drew on, and how "
+        "far to trust that."
+    )
     print(page.resolve())
 
 
@@ -71,7 +77,9 @@ def attribute(
     resize: Resize = None,
     caption: Caption = None,
     ensemble: Ensemble = None,
-    maps: Annotated[bool, typer.Option("--maps/--no-maps", help="Draw which part of a picture came from where (nda).")] = True,
+    maps: Annotated[
+        bool, typer.Option("--maps/--no-maps", help="Draw which part of a picture came from where (nda).")
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a run with other settings.")] = False,
 ) -> None:
     """Score every training image for every query, and write the run folder with its report."""
@@ -98,7 +106,10 @@ def tune(
     method: Method,
     bank: Annotated[str, typer.Option(help="Bank folder, or `digits`.")],
     field: Annotated[list[str], typer.Option(help="Field to sweep; may be repeated: all combinations.")],
-    values: Annotated[list[str], typer.Option(help="Its values, separated by commas (or a JSON list); one for each --field.")],
+    values: Annotated[
+        list[str],
+        typer.Option(help="Its values, separated by commas (or a JSON list); one for each --field."),
+    ],
     train: Train = None,
     query: Query = None,
     model: ModelFolders = None,
@@ -122,7 +133,10 @@ def tune(
     from headwater.cli.arguments import as_list, crew, parsed_fields
 
     if len(field) != len(values):
-        raise OptionError(f"There are {len(field)} --field and {len(values)} --values; expected one list of values for each field.")
+        raise OptionError(
+            f"There are {len(field)} --field and {len(values)} --values; expected one list of values for "
+            "each field."
+        )
     swept = {name: as_list(text) for name, text in zip(field, values, strict=True)}
     if "checkpoints" in swept:  # as many are loaded as any setting asks for
         set_ = [*(set_ or []), f"checkpoints={max(swept['checkpoints'])}"]
@@ -131,5 +145,7 @@ def tune(
     sources, machine = Sources(train, query, caption=caption), Machine(device, memory, dtype)
     experiment = open_experiment(method, fields, sources, models, bank, machine, note)
     with bar("features") as tick:
-        report = sweep(experiment, swept, feature_store(store, tick, store_dtype, crew(workers, ray, gpus), memory))
+        report = sweep(
+            experiment, swept, feature_store(store, tick, store_dtype, crew(workers, ray, gpus), memory)
+        )
     print(json.dumps(report) if as_json else as_text(report))

@@ -10,34 +10,57 @@ import typer
 from headwater.cli.options import Caption, Device, Gpus, Ray, Store, bar, feature_store, model_cache, say
 
 app = typer.Typer()
-bank_app = typer.Typer(no_args_is_help=True, help="Ground truth: retrain on subsets of the training set and measure.")
+bank_app = typer.Typer(
+    no_args_is_help=True, help="Ground truth: retrain on subsets of the training set and measure."
+)
 
 
 @bank_app.command("build")
 def bank_build(
-    bank: Annotated[Path, typer.Argument(help="Bank folder to build, to go on with, or to give more subsets, seeds or queries.")],
-    recipe: Annotated[str | None, typer.Option(help="A recipe's name [default: the bank's own, else digits].")] = None,
+    bank: Annotated[
+        Path,
+        typer.Argument(
+            help="Bank folder to build, to go on with, or to give more subsets, seeds or queries."
+        ),
+    ],
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe's name [default: the bank's own, else digits].")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Other training images than the recipe's.")] = None,
     held_out: Annotated[str | None, typer.Option(help="Other held-out images: the `val` queries.")] = None,
     config: Annotated[str | None, typer.Option(help="Another network, by name.")] = None,
-    base: Annotated[str | None, typer.Option(help="Train adapters (LoRA) of this pipeline instead of a network.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Train adapters (LoRA) of this pipeline instead of a network.")
+    ] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Of the adapters [default: 128].")] = None,
     caption: Caption = None,
     subsets: Annotated[int | None, typer.Option(min=1, help="Subsets to compare with.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Models of each subset.")] = None,
     scheme: Annotated[str | None, typer.Option(help="half, stratified, bernoulli or group.")] = None,
-    learning: Annotated[int | None, typer.Option(min=0, help="Further subsets, for methods that learn from retraining.")] = None,
+    learning: Annotated[
+        int | None, typer.Option(min=0, help="Further subsets, for methods that learn from retraining.")
+    ] = None,
     generated: Annotated[int | None, typer.Option(min=1, help="Generated queries.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each model.")] = None,
-    measurements: Annotated[str | None, typer.Option(help="Outcomes to measure, separated by commas.")] = None,
-    common: Annotated[bool | None, typer.Option(help="Same initial weights and noise for all subsets of a seed.")] = None,
+    measurements: Annotated[
+        str | None, typer.Option(help="Outcomes to measure, separated by commas.")
+    ] = None,
+    common: Annotated[
+        bool | None, typer.Option(help="Same initial weights and noise for all subsets of a seed.")
+    ] = None,
     add_queries: Annotated[str | None, typer.Option(help="Pictures to add to the bank's queries.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: one for each core].")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes [default: one for each core].")
+    ] = None,
     ray: Ray = None,
     gpus: Gpus = 0.0,
     device: Device = "cpu",
-    models: Annotated[Path | None, typer.Option(help="Where trained models are kept [default: beside the features].")] = None,
-    keep: Annotated[bool, typer.Option(help="Keep the trained models: queries can then be added without training.")] = True,
+    models: Annotated[
+        Path | None, typer.Option(help="Where trained models are kept [default: beside the features].")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option(help="Keep the trained models: queries can then be added without training.")
+    ] = True,
     store: Store = None,
 ) -> None:
     """Build a bank, or go on with one: one model for each (subset, seed), many at a time."""
@@ -45,13 +68,30 @@ def bank_build(
     from headwater.retraining.build import build
     from headwater.retraining.changes import changed, recipe_of
 
-    changes = {"data": data, "held_out": held_out, "config": config, "subsets": subsets, "seeds": seeds, "scheme": scheme}
-    changes |= {"learning": learning, "generated": generated, "steps": steps, "measurements": measurements, "common": common}
+    changes = {
+        "data": data,
+        "held_out": held_out,
+        "config": config,
+        "subsets": subsets,
+        "seeds": seeds,
+        "scheme": scheme,
+    }
+    changes |= {
+        "learning": learning,
+        "generated": generated,
+        "steps": steps,
+        "measurements": measurements,
+        "common": common,
+    }
     plan = changed(recipe_of(bank, recipe), changes | {"base": base, "rank": rank, "caption": caption})
-    place = bank_workplace(workers, ray, gpus, device, model_cache(models) if keep else None, feature_store(store))
+    place = bank_workplace(
+        workers, ray, gpus, device, model_cache(models) if keep else None, feature_store(store)
+    )
     added = None if add_queries is None else replace(plan.held_out, name=add_queries, count=None).open()
     with bar("models") as tick:
-        for finished, total in build(bank, plan, plan.data.open(), plan.held_out.open(), place, new_queries=added, warn=say):
+        for finished, total in build(
+            bank, plan, plan.data.open(), plan.held_out.open(), place, new_queries=added, warn=say
+        ):
             tick(finished, total)
     print(bank)
 
@@ -66,22 +106,33 @@ def bank_status(bank: Annotated[str, typer.Argument(help="Bank folder, or `digit
 
 @app.command()
 def counterfactual(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders with scores of the bank's generated queries.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders with scores of the bank's generated queries.")
+    ],
     bank: Annotated[str, typer.Option(help="Bank folder, or `digits`: data, model, and how it is trained.")],
     out: Annotated[Path, typer.Option(help="Folder to write: figures, pictures, report.")],
     queries: Annotated[int, typer.Option(min=1, help="How many generated pictures.")] = 12,
-    remove: Annotated[str, typer.Option(help="How many strongest proponents go: numbers or percentages, by commas.")] = "10%",
-    embedder: Annotated[str | None, typer.Option(help="Also compare by a CLIP folder or name, or package.module:function.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: one for each core].")] = None,
+    remove: Annotated[
+        str, typer.Option(help="How many strongest proponents go: numbers or percentages, by commas.")
+    ] = "10%",
+    embedder: Annotated[
+        str | None, typer.Option(help="Also compare by a CLIP folder or name, or package.module:function.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes [default: one for each core].")
+    ] = None,
     ray: Ray = None,
     gpus: Gpus = 0.0,
     device: Device = "cpu",
-    models: Annotated[Path | None, typer.Option(help="Where trained models are kept [default: beside the features].")] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Where trained models are kept [default: beside the features].")
+    ] = None,
     keep: Annotated[bool, typer.Option(help="Keep the trained models.")] = True,
     store: Store = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Take away each picture's strongest training images, train again, make the picture again, and compare with random removal."""
+    """Take away each picture's strongest training images, train again, make the picture again, and compare
+    with random removal."""
     from headwater.bank import open_bank
     from headwater.cli.arguments import bank_workplace, embedding
     from headwater.evaluate.counterfactual import removal_counts
@@ -93,7 +144,9 @@ def counterfactual(
     opened = open_bank(bank)
     counts = removal_counts(remove.split(","), len(opened.train))
     plan = plan_removals(opened, [open_run(run) for run in runs], queries, counts)
-    place = bank_workplace(workers, ray, gpus, device, model_cache(models) if keep else None, feature_store(store))
+    place = bank_workplace(
+        workers, ray, gpus, device, model_cache(models) if keep else None, feature_store(store)
+    )
     embed = embedding(embedder, device)
     with bar("retraining") as tick:
         for finished, total in removals(plan, out, place):

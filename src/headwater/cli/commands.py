@@ -29,7 +29,9 @@ app.add_typer(bank.bank_app, name="bank")
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (may stand anywhere).")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (may stand anywhere).")
+    ] = False,
 ) -> None:
     pass
 

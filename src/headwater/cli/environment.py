@@ -11,7 +11,14 @@ import torch
 
 def environment() -> dict[str, Any]:
     """Processor, threads, versions and how busy the machine was."""
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        "",
+    )
     return {
         "processor": cpu or platform.processor(),
         "cores": os.cpu_count(),

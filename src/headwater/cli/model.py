@@ -14,14 +14,24 @@ app = typer.Typer()
 
 @app.command()
 def train(
-    data: Annotated[str, typer.Option(help="Training images: folder, .npz, hf:name[:split], or a built-in name.")],
+    data: Annotated[
+        str, typer.Option(help="Training images: folder, .npz, hf:name[:split], or a built-in name.")
+    ],
     out: Annotated[Path, typer.Option(help="Model folder to write (diffusers format, with checkpoints).")],
-    config: Annotated[str, typer.Option(help="Named network: digits, cifar, celeba, …-scale-shift.")] = "digits",
-    model: Annotated[str | None, typer.Option(help="Pipeline, by folder or hub name, to train LoRA weights for.")] = None,
-    lora: Annotated[bool, typer.Option("--lora", help="Train adapters of the attention of --model (ArtBench's recipe).")] = False,
+    config: Annotated[
+        str, typer.Option(help="Named network: digits, cifar, celeba, …-scale-shift.")
+    ] = "digits",
+    model: Annotated[
+        str | None, typer.Option(help="Pipeline, by folder or hub name, to train LoRA weights for.")
+    ] = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="Train adapters of the attention of --model (ArtBench's recipe).")
+    ] = False,
     rank: Annotated[int, typer.Option(min=1, help="Of the adapters; their α is the same.")] = 128,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps [default: by --epochs].")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data [default: 200, with --lora 100].")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the data [default: 200, with --lora 100].")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="[default: 128, with --lora 64]")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="[default: 1e-4, with --lora 3e-4]")] = None,
     dropout: float = 0.1,
@@ -35,7 +45,10 @@ def train(
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Annotated[
-        str, typer.Option(help="Of the weights of --model, which adapters leave as they are: float32 or bfloat16.")
+        str,
+        typer.Option(
+            help="Of the weights of --model, which adapters leave as they are: float32 or bfloat16."
+        ),
     ] = "float32",
     store: Store = None,
 ) -> None:
@@ -53,7 +66,8 @@ def train(
         raise OptionError("--lora and --model belong together: a pipeline, of which adapters are trained.")
     if dtype != "float32" and not lora:
         raise OptionError(
-            f"--dtype is {dtype}; all weights are trained, in float32. It is for the frozen weights of --model --lora."
+            f"--dtype is {dtype}; all weights are trained, in float32. It is for the frozen weights of "
+            "--model --lora."
         )
     options = {"steps": steps, "epochs": epochs, "batch": batch, "learning_rate": learning_rate}
     changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -62,7 +76,9 @@ def train(
     examples = read(data, "images", resize=resize, caption=caption, warn=note)
     with bar("training") as tick:
         if model is not None:
-            trainable = lora_tuning(model, rank, examples.shape[1:], feature_store(store), available(device), dtype)
+            trainable = lora_tuning(
+                model, rank, examples.shape[1:], feature_store(store), available(device), dtype
+            )
         else:
             trainable = network(config, examples, prediction=prediction, conditional=conditional)
         train_model(trainable, examples, recipe, out, seed, device=available(device), tick=tick)
@@ -77,11 +93,21 @@ def sample(
     lora: Lora = None,
     seed: Seed = 0,
     sampler: Annotated[str, typer.Option(help="ddim (η = 0) or ddpm.")] = "ddim",
-    steps: Annotated[int | None, typer.Option(help="Sampling steps [default: 50 for ddim, all for ddpm].")] = None,
-    label: Annotated[int | None, typer.Option(help="Class of a conditional model [default: all in turn].")] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help="What to make a picture of; several: in turn.")] = None,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance, of models that take prompts; 1: none.")] = 1.0,
-    trajectory: Annotated[bool, typer.Option("--trajectory", help="Keep the path x_t of every picture.")] = False,
+    steps: Annotated[
+        int | None, typer.Option(help="Sampling steps [default: 50 for ddim, all for ddpm].")
+    ] = None,
+    label: Annotated[
+        int | None, typer.Option(help="Class of a conditional model [default: all in turn].")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="What to make a picture of; several: in turn.")
+    ] = None,
+    guidance: Annotated[
+        float, typer.Option(help="Classifier-free guidance, of models that take prompts; 1: none.")
+    ] = 1.0,
+    trajectory: Annotated[
+        bool, typer.Option("--trajectory", help="Keep the path x_t of every picture.")
+    ] = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
 ) -> None:

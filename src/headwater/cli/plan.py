@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli.options import Caption, Device, Dtype, Lora, Memory, ModelFolders, Query, Resize, Settings, Train, note
+from headwater.cli.options import (
+    Caption,
+    Device,
+    Dtype,
+    Lora,
+    Memory,
+    ModelFolders,
+    Query,
+    Resize,
+    Settings,
+    Train,
+    note,
+)
 from headwater.errors import OptionError
 
 app = typer.Typer()
@@ -14,11 +26,17 @@ app = typer.Typer()
 
 @app.command()
 def plan(
-    recipe: Annotated[str | None, typer.Argument(help="A recipe's name, or a bank folder: what the bank costs.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe's name, or a bank folder: what the bank costs.")
+    ] = None,
     subsets: Annotated[int | None, typer.Option(min=1, help="Other number of subsets.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Other number of seeds.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes at once [default: one for each core].")] = None,
-    method: Annotated[str | None, typer.Option(help="Without a recipe: what `attribute` with this method costs.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes at once [default: one for each core].")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Without a recipe: what `attribute` with this method costs.")
+    ] = None,
     train: Train = None,
     query: Query = None,
     model: ModelFolders = None,
@@ -31,12 +49,15 @@ def plan(
     memory: Memory = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What a bank, or with --method an attribution, would cost here, measured on a few pictures: time, memory, disk.
+    """What a bank, or with --method an attribution, would cost here, measured on a few pictures: time,
+    memory, disk.
 
-    A recipe: trainings, steps, hours, and each method on it. With --method: the options of `attribute`; encoding and features.
-    """
+    A recipe: trainings, steps, hours, and each method on it. With --method: the options of `attribute`;
+    encoding and features."""
     if (recipe is None) == (method is None):
-        raise OptionError("plan takes either a recipe, or --method with --model, --train and --query; expected one of them.")
+        raise OptionError(
+            "plan takes either a recipe, or --method with --model, --train and --query; expected one of them."
+        )
     if method is not None:
         from headwater.attribution.open import Machine, Models, Sources, open_experiment
         from headwater.cli.arguments import parsed_fields
@@ -55,5 +76,7 @@ def plan(
     folder = Path(recipe or "")
     is_bank = (folder / "bank.json").exists()
     chosen = changed(recipe_of(folder, None if is_bank else recipe), {"subsets": subsets, "seeds": seeds})
-    costs = plan_bank(chosen, {"data": chosen.data.size(), "held_out": chosen.held_out.size()}, available(device), workers)
+    costs = plan_bank(
+        chosen, {"data": chosen.data.size(), "held_out": chosen.held_out.size()}, available(device), workers
+    )
     print(json.dumps(costs.as_json()) if as_json else as_text(recipe or "", chosen, costs))

@@ -1,4 +1,5 @@
-"""The cost of an attribution before it runs: exact counts, and seconds timed on this machine on a few of its own images."""
+"""The cost of an attribution before it runs: exact counts, and seconds timed on this machine on a few of its
+own images."""
 
 import time
 from collections.abc import Callable
@@ -37,8 +38,9 @@ FEW = 8  # pictures timed at most, after the first
 
 @dataclass(frozen=True)
 class AttributionCounts:
-    """Exact counts of an attribution: images and queries, distinct pictures and prompts to encode, parameters that have a gradient,
-    numbers in their factors, and bytes of weights, of latents and of embedded prompts."""
+    """Exact counts of an attribution: images and queries, distinct pictures and prompts to encode, parameters
+    that have a gradient, numbers in their factors, and bytes of weights, of latents and of embedded
+    prompts."""
 
     n: int
     queries: int
@@ -61,8 +63,8 @@ class Encoding:
 
 @dataclass(frozen=True)
 class AttributionPlan:
-    """The counts, the timed rates, and the seconds and bytes that follow. `cost` is for one of the `models`; `rows` go through it
-    at once and hold `activations` bytes."""
+    """The counts, the timed rates, and the seconds and bytes that follow. `cost` is for one of the `models`;
+    `rows` go through it at once and hold `activations` bytes."""
 
     counts: AttributionCounts
     models: int
@@ -99,7 +101,8 @@ class AttributionPlan:
             "counts": asdict(self.counts),
             "models": self.models,
             "dtype": self.dtype,
-            "seconds_a_picture": asdict(self.encoding) | {"gradient": self.rates.gradient, "forward": self.rates.forward},
+            "seconds_a_picture": asdict(self.encoding)
+            | {"gradient": self.rates.gradient, "forward": self.rates.forward},
             "seconds": self.seconds,
             "gradients": {name: getattr(self.cost, name) for name in names},
             "memory": {"activations": self.activations, "rows": self.rows, "peak": self.rates.peak},
@@ -124,7 +127,9 @@ def attribution_counts(run: Experiment) -> AttributionCounts:
         parameters=sum(p.numel() for p in model.parameters().values()),
         factors=factor_numbers(model),
         bytes_of_weights=sum(p.numel() * p.element_size() for p in model.module.parameters()),
-        bytes_of_latents=0 if model.latent is None else 8 * prod(model.shape) * pictures,  # mode and deviation
+        bytes_of_latents=0
+        if model.latent is None
+        else 8 * prod(model.shape) * pictures,  # mode and deviation
         bytes_of_prompts=bytes_of_prompt * prompts,
     )
 
@@ -132,7 +137,9 @@ def attribution_counts(run: Experiment) -> AttributionCounts:
 def plan_attribution(run: Experiment) -> AttributionPlan:
     """The plan of a run. Raises an OptionError for a run without a model."""
     if not run.models:
-        raise OptionError(f"{run.method} without a model has no gradients to plan for.", hint="Name a model with --model.")
+        raise OptionError(
+            f"{run.method} without a model has no gradients to plan for.", hint="Name a model with --model."
+        )
     model, method, counts = run.models[0], run.built(), attribution_counts(run)
     with TemporaryDirectory() as folder:
         rates, encoding = _rates(run, model, method, folder)
@@ -150,11 +157,14 @@ def plan_attribution(run: Experiment) -> AttributionPlan:
 
 
 def _rates(run: Experiment, model: Denoiser, method: Any, folder: str) -> tuple[Rates, Encoding]:
-    """Seconds of a gradient and a forward pass, and of encoding a picture and a prompt, timed on the run's own images."""
+    """Seconds of a gradient and a forward pass, and of encoding a picture and a prompt, timed on the run's
+    own images."""
     sample, places = run.train.take(range(min(len(run.train), FEW + 1))), count()
 
     def store() -> FeatureStore:
-        return FeatureStore(Path(folder) / str(next(places)))  # a new, empty one each time, so that every timing computes
+        return FeatureStore(
+            Path(folder) / str(next(places))
+        )  # a new, empty one each time, so that every timing computes
 
     latents = prompt = gradient = forward = 0.0
     if model.latent is not None:
@@ -164,9 +174,15 @@ def _rates(run: Experiment, model: Denoiser, method: Any, folder: str) -> tuple[
         prompt = _seconds(lambda size: embedded_prompts(text, prompts[:size], store()), len(prompts))
     if isinstance(method, Gradients):
         images, draws = encoded(model, sample, store()), method.draws()
-        gradient = _seconds(lambda size: _gradients(model, images.take(range(size)), method), len(images)) / draws.count
+        gradient = (
+            _seconds(lambda size: _gradients(model, images.take(range(size)), method), len(images))
+            / draws.count
+        )
         few = Draws(min(10, model.schedule.T))
-        forward = _seconds(lambda size: list(values(model, images.take(range(size)), ["simple"], few)), len(images)) / few.count
+        forward = (
+            _seconds(lambda size: list(values(model, images.take(range(size)), ["simple"], few)), len(images))
+            / few.count
+        )
     rates = Rates(step=0.0, forward=forward, gradient=gradient, draw=0.0, peak=peak(str(model.device)))
     return rates, Encoding(latents, prompt)
 
@@ -179,8 +195,8 @@ def _gradients(model: Denoiser, examples: Examples, method: Gradients) -> None:
 
 
 def _seconds(work: Callable[[int], object], most: int) -> float:
-    """Seconds of each further picture after a first that warms up, so that one-time work is not multiplied. Where the clock's
-    noise exceeds that, the mean over all pictures."""
+    """Seconds of each further picture after a first that warms up, so that one-time work is not multiplied.
+    Where the clock's noise exceeds that, the mean over all pictures."""
     work(1)
     once = _timed(work, 1)
     further = min(most - 1, FEW, max(1, int(PATIENCE / once)))
@@ -220,8 +236,10 @@ def as_text(run: Experiment, plan: AttributionPlan) -> str:
         f"gradients   {run.method}: {cost.train:,} an image, {cost.query:,} a query"
         + "".join(f", {passes:,} forward passes {image}" for passes, image in forward if passes),
         f"measured    {gradient} a gradient, {latents} to encode a picture, {prompt} a prompt",
-        f"time        encoding {hours_in_words(seconds['encoding'] / 3600)}, features {hours_in_words(seconds['features'] / 3600)}",
-        f"memory      {sized(counts.bytes_of_weights)} of weights, {sized(plan.activations)} for {plan.rows} rows at "
+        f"time        encoding {hours_in_words(seconds['encoding'] / 3600)}, features "
+        f"{hours_in_words(seconds['features'] / 3600)}",
+        f"memory      {sized(counts.bytes_of_weights)} of weights, {sized(plan.activations)} for {plan.rows} "
+        "rows at "
         f"once; {sized(plan.rates.peak)} the process, as measured",
         f"disk        {sized(sizes['latents'])} latents, {sized(sizes['prompts'])} prompts, "
         f"{sized(sizes['features'])} of the method",

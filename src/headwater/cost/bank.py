@@ -1,7 +1,8 @@
-"""The cost of a bank before any of it runs: trainings, steps, hours on this machine, memory, disk; and each method's cost on it.
+"""The cost of a bank before any of it runs: trainings, steps, hours on this machine, memory, disk; and each
+method's cost on it.
 
-Counts are exact; seconds come from a measurement of a few steps of the recipe's own network on this machine, on random pictures.
-(Evaluations are counted as in Zheng et al. 2023, D-TRAK, arXiv:2311.00500, appendix A.4.)
+Counts are exact; seconds come from a measurement of a few steps of the recipe's own network on this machine,
+on random pictures. (Evaluations are counted as in Zheng et al. 2023, D-TRAK, arXiv:2311.00500, appendix A.4.)
 """
 
 import os
@@ -51,8 +52,8 @@ class Rates:
 
 @dataclass(frozen=True)
 class BankCounts:
-    """Exact counts of a recipe's work. `pictures`: training pictures over all steps of all models; `factors`: the numbers in
-    K-FAC's factors."""
+    """Exact counts of a recipe's work. `pictures`: training pictures over all steps of all models; `factors`:
+    the numbers in K-FAC's factors."""
 
     trainings: int
     steps: int
@@ -68,7 +69,8 @@ class BankCounts:
 
 
 def bank_counts(recipe: BankRecipe, n: int, held_out: int, parameters: int, factors: int = 0) -> BankCounts:
-    """The counts for n training images, of which a subset keeps `part`, and a network with this many parameters and factors."""
+    """The counts for n training images, of which a subset keeps `part`, and a network with this many
+    parameters and factors."""
     jobs, half = jobs_of(recipe), round(recipe.part * n)
     full = sum(subset < 0 for subset, _ in jobs)
     steps = {True: recipe.training.total(n), False: recipe.subset_training.total(half)}
@@ -110,7 +112,8 @@ def timed_rates(recipe: BankRecipe, device: str = "cpu") -> Rates:
 
 
 def untrained(recipe: BankRecipe, device: str = "cpu") -> Denoiser:
-    """The recipe's model before training; a pipeline takes pictures of the recipe's size, or of its own if the recipe has none."""
+    """The recipe's model before training; a pipeline takes pictures of the recipe's size, or of its own if
+    the recipe has none."""
     side = recipe.data.resize
     network = trainable(recipe, None if side is None else (side, side), FeatureStore(default_root()), device)
     model = network.finished(network.fresh(0))
@@ -144,7 +147,11 @@ def _works(model: Denoiser, device: str) -> dict[str, Callable[[int], None]]:
             torch.cuda.synchronize()
 
     def step(size: int) -> None:
-        loss = model.predict(x[:size], t[:size], {name: table[:size] for name, table in tables.items()}).square().mean()
+        loss = (
+            model.predict(x[:size], t[:size], {name: table[:size] for name, table in tables.items()})
+            .square()
+            .mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -180,13 +187,16 @@ def _random(model: Denoiser) -> Examples:
     if model.text is None:
         return Examples(images, labels=labels, latents=latents)
     embedded = condition(model, None, [""])
-    text = Text(np.zeros(MOST, np.int64), {name: table.float().cpu().numpy() for name, table in embedded.items()})
+    text = Text(
+        np.zeros(MOST, np.int64), {name: table.float().cpu().numpy() for name, table in embedded.items()}
+    )
     return Examples(images, labels=labels, latents=latents, prompts=("",) * MOST, text=text)
 
 
 @dataclass(frozen=True)
 class Hours:
-    """Hours of one process for training, sampling and measuring; `in_all` with this many workers, of which sampling uses one."""
+    """Hours of one process for training, sampling and measuring; `in_all` with this many workers, of which
+    sampling uses one."""
 
     training: float
     sampling: float
@@ -197,7 +207,8 @@ class Hours:
 
 @dataclass(frozen=True)
 class Cost:
-    """One method: passes through the model for a training image and a query, seconds for all of them, bytes in the store."""
+    """One method: passes through the model for a training image and a query, seconds for all of them, bytes
+    in the store."""
 
     train: int
     query: int
@@ -229,7 +240,9 @@ class BankPlan:
         }
 
 
-def plan_bank(recipe: BankRecipe, sizes: Mapping[str, int], device: str = "cpu", workers: int | None = None) -> BankPlan:
+def plan_bank(
+    recipe: BankRecipe, sizes: Mapping[str, int], device: str = "cpu", workers: int | None = None
+) -> BankPlan:
     """The plan of a bank whose sides, `data` and `held_out`, have these sizes."""
     workers = workers or (os.cpu_count() or 1 if device == "cpu" else 1)
     rates = timed_rates(recipe, device)
@@ -266,7 +279,10 @@ def cost(method: Any, counts: CostInputs, rates: Rates, T: int = 1000, memory: i
     if isinstance(method, Gradients):
         passes, repeats = method.passes(T), method.streams(q, counts.parameters, memory) - 1
         passes = passes._replace(train=passes.train + repeats * method.draws().count)
-    gradients, forward = n * passes.train + q * passes.query, n * passes.train_forward + q * passes.query_forward
+    gradients, forward = (
+        n * passes.train + q * passes.query,
+        n * passes.train_forward + q * passes.query_forward,
+    )
     size = method.bytes_kept(n, q, counts.parameters, counts.factors) if isinstance(method, Costed) else 0
     return Cost(*passes, seconds=gradients * rates.gradient + forward * rates.forward, bytes=size)
 
@@ -274,14 +290,19 @@ def cost(method: Any, counts: CostInputs, rates: Rates, T: int = 1000, memory: i
 def as_text(name: str, recipe: BankRecipe, plan: BankPlan) -> str:
     """The plan in words, with a table of the methods."""
     counts, hours, rates = plan.counts, plan.hours, plan.rates
-    step, forward, gradient = (f"{1000 * value:.3g} ms" for value in (rates.step, rates.forward, rates.gradient))
+    step, forward, gradient = (
+        f"{1000 * value:.3g} ms" for value in (rates.step, rates.forward, rates.gradient)
+    )
     rows = [
-        f"recipe      {name}: {counts.parameters / 1e6:.3g} M parameters, {counts.n:,} images, {counts.queries:,} queries",
-        f"trainings   {counts.trainings:,} ({recipe.seeds} of all data, {recipe.subsets} subsets × {recipe.seeds} seeds"
+        f"recipe      {name}: {counts.parameters / 1e6:.3g} M parameters, {counts.n:,} images, "
+        f"{counts.queries:,} queries",
+        f"trainings   {counts.trainings:,} ({recipe.seeds} of all data, {recipe.subsets} subsets × "
+        f"{recipe.seeds} seeds"
         + (f", {recipe.learning} × {recipe.learning_seeds} to learn from)" if recipe.learning else ")"),
         f"steps       {counts.steps:,} of batch {recipe.training.batch}: {counts.pictures:,} pictures",
         f"outcomes    {counts.measuring:,} forward passes; sampling {counts.sampling:,}",
-        f"measured    a picture takes {step} in a training step, {forward} forward, {gradient} for its gradient",
+        f"measured    a picture takes {step} in a training step, {forward} forward, {gradient} for its "
+        "gradient",
         f"time        {hours_in_words(hours.in_all)} with {hours.workers} at once (training "
         f"{hours_in_words(hours.training)}, measuring {hours_in_words(hours.measuring)}, "
         f"sampling {hours_in_words(hours.sampling)} on one)",
@@ -291,7 +312,8 @@ def as_text(name: str, recipe: BankRecipe, plan: BankPlan) -> str:
         f"{'method':14}{'gradients an image':>20}{'a query':>9}{'time on one':>14}{'kept':>12}",
     ]
     rows += [
-        f"{method:14}{cost.train:20d}{cost.query:9d}{hours_in_words(cost.seconds / 3600):>14}{sized(cost.bytes):>12}"
+        f"{method:14}{cost.train:20d}{cost.query:9d}"
+        f"{hours_in_words(cost.seconds / 3600):>14}{sized(cost.bytes):>12}"
         for method, cost in plan.methods.items()
     ]
     return "\n".join(rows)

@@ -32,7 +32,9 @@ class Right(NamedTuple):
     random: float
 
 
-def right(credit: Credit, groups: Sequence[str | None], queries: Sequence[int] | Int64[np.ndarray, " c"]) -> Right | None:
+def right(
+    credit: Credit, groups: Sequence[str | None], queries: Sequence[int] | Int64[np.ndarray, " c"]
+) -> Right | None:
     """The rates over the queries with shares whose group has training images; None where there are none.
 
     `groups`: the group of each query. Of equal shares the first by name counts, as in a table. Cost: 2,000·n
@@ -45,7 +47,9 @@ def right(credit: Credit, groups: Sequence[str | None], queries: Sequence[int] |
     truth = np.array([place[groups[row]] for row in rows], np.int64)
     m, hits = len(rows), int((credit.share[rows].argmax(axis=1) == truth).sum())
     low, high = wilson(hits, m)
-    chance = [_by_chance(credit, row, g, math.ceil(DEALS / m)) for row, g in zip(rows, truth.tolist(), strict=True)]
+    chance = [
+        _by_chance(credit, row, g, math.ceil(DEALS / m)) for row, g in zip(rows, truth.tolist(), strict=True)
+    ]
     even, largest = credit.even[truth].mean(), (truth == credit.images.argmax()).mean()
     return Right(m, hits, hits / m, low, high, float(even), float(largest), float(np.mean(chance)))
 
@@ -60,7 +64,12 @@ def wilson(hits: int, m: int) -> tuple[float, float]:
 def _by_chance(credit: Credit, row: int, group: int, deals: int) -> float:
     """How often `group` leads with the names dealt out at random, by a stream named after the scores."""
     gains: Float64[np.ndarray, " n"] = np.sort(np.maximum(credit.values[row], 0)).astype(np.float64)
-    stream = seeds.generator(0, "credit", "right", hashlib.blake2b(gains.tobytes(), digest_size=12).hexdigest())
+    stream = seeds.generator(
+        0, "credit", "right", hashlib.blake2b(gains.tobytes(), digest_size=12).hexdigest()
+    )
     step = max(1, BLOCK // len(credit.groups))
-    parts = (dealt(gains[None], credit.images, stream, min(step, deals - i))[:, :, 0] for i in range(0, deals, step))
+    parts = (
+        dealt(gains[None], credit.images, stream, min(step, deals - i))[:, :, 0]
+        for i in range(0, deals, step)
+    )
     return sum(int((sums.argmax(axis=1) == group).sum()) for sums in parts) / deals

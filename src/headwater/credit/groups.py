@@ -55,9 +55,13 @@ def from_csv(source: str, ids: Sequence[str]) -> tuple[str, ...]:
     head = [cell.strip() for cell in rows[0]] if rows else []
     columns = [cell for cell in head if cell != "id"]
     if "id" not in head or not columns:
-        raise DataError(f"{path} has the columns {_listed(head)}; expected `id` and at least one column of names.")
+        raise DataError(
+            f"{path} has the columns {_listed(head)}; expected `id` and at least one column of names."
+        )
     if name is None and len(columns) > 1:
-        raise OptionError(f"{path} has several columns of names: {_listed(columns)}. Say which: {path}:{columns[0]}.")
+        raise OptionError(
+            f"{path} has several columns of names: {_listed(columns)}. Say which: {path}:{columns[0]}."
+        )
     if name is not None and name not in columns:
         raise unknown(f"column in {path}", name, columns)
     key, value = head.index("id"), head.index(name or columns[0])
@@ -76,9 +80,13 @@ def _rows(path: Path) -> list[list[str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.reader(file, strict=True))
     except OSError as error:
-        raise DataError(f"Could not open {path}: {error.strerror}. Expected a CSV file with columns `id` and names.") from error
+        raise DataError(
+            f"Could not open {path}: {error.strerror}. Expected a CSV file with columns `id` and names."
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no CSV file in UTF-8 ({error}). Save it as one, with commas between columns.") from error
+        raise DataError(
+            f"{path} is no CSV file in UTF-8 ({error}). Save it as one, with commas between columns."
+        ) from error
 
 
 def _matched(path: Path, pairs: Sequence[tuple[str, str]], ids: Sequence[str]) -> tuple[str, ...]:
@@ -89,7 +97,11 @@ def _matched(path: Path, pairs: Sequence[tuple[str, str]], ids: Sequence[str]) -
     missing = [identity for identity in ids if identity not in names]
     blank = [identity for identity in ids if names.get(identity) == ""]
     for faulty, fault, advice in (
-        (missing, "no row for", "The ids of the run's training images are in pictures.npz under `train_ids`."),
+        (
+            missing,
+            "no row for",
+            "The ids of the run's training images are in pictures.npz under `train_ids`.",
+        ),
         (twice, "more than one row for", "Keep one row for each id."),
         (blank, "no name for", "Write one, such as `unknown`."),
     ):
@@ -102,4 +114,6 @@ def _matched(path: Path, pairs: Sequence[tuple[str, str]], ids: Sequence[str]) -
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names[:8]) + (" …" if len(names) > 8 else "") if names else "none"
+    return (
+        ", ".join(f"`{name}`" for name in names[:8]) + (" …" if len(names) > 8 else "") if names else "none"
+    )

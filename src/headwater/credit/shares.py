@@ -104,7 +104,9 @@ class Credit:
         return self._ranked(self.net[query], self.share[query], none, none)
 
     def each(
-        self, queries: Sequence[int] | Int64[np.ndarray, " c"] | None = None, tick: Callable[[int, int], None] | None = None
+        self,
+        queries: Sequence[int] | Int64[np.ndarray, " c"] | None = None,
+        tick: Callable[[int, int], None] | None = None,
     ) -> Iterator[list[Share]]:
         """`of` for each of these queries, or of all; they share random numbers, so that many cost less.
 
@@ -183,7 +185,9 @@ def _means(shares: Float64[np.ndarray, "q g"]) -> Float64[np.ndarray, "r g"]:
     """Mean shares of bootstrap samples of the queries, sorted first so that their order does not matter."""
     q = len(shares)
     picks = resamples(q, RESAMPLES, "credit", "queries")
-    counts = np.bincount((picks + q * np.arange(RESAMPLES)[:, None]).ravel(), minlength=RESAMPLES * q).reshape(RESAMPLES, q)
+    counts = np.bincount(
+        (picks + q * np.arange(RESAMPLES)[:, None]).ravel(), minlength=RESAMPLES * q
+    ).reshape(RESAMPLES, q)
     return counts @ shares[np.lexsort(shares.T)] / q
 
 
@@ -197,16 +201,25 @@ def _resampled(
     order = np.lexsort((gains, np.broadcast_to(member, gains.shape)))
     size, first = np.repeat(images, images), np.repeat(_starts(images), images)
     stream = seeds.generator(0, "bootstrap", "credit", "images")
-    picks = (first + (stream.random((count, len(member))) * size).astype(np.int64) for count in _chunks(RESAMPLES, len(member)))
+    picks = (
+        first + (stream.random((count, len(member))) * size).astype(np.int64)
+        for count in _chunks(RESAMPLES, len(member))
+    )
     return _sums(np.take_along_axis(gains, order, axis=1), picks, images)
 
 
 def dealt(
-    gains: Float64[np.ndarray, "b n"], images: Int64[np.ndarray, " g"], stream: np.random.Generator, deals: int = RESAMPLES
+    gains: Float64[np.ndarray, "b n"],
+    images: Int64[np.ndarray, " g"],
+    stream: np.random.Generator,
+    deals: int = RESAMPLES,
 ) -> Float64[np.ndarray, "r g b"]:
     """Sums over groups of these sizes, drawn without replacement, whatever the order of gains."""
     places = np.arange(gains.shape[1])
-    picks = (stream.permuted(np.broadcast_to(places, (count, len(places))), axis=1) for count in _chunks(deals, len(places)))
+    picks = (
+        stream.permuted(np.broadcast_to(places, (count, len(places))), axis=1)
+        for count in _chunks(deals, len(places))
+    )
     return _sums(np.sort(gains, axis=1), picks, images)
 
 
@@ -217,7 +230,9 @@ def _chunks(total: int, n: int) -> Iterator[int]:
 
 
 def _sums(
-    gains: Float64[np.ndarray, "b n"], picks: Iterator[Int64[np.ndarray, "_ n"]], images: Int64[np.ndarray, " g"]
+    gains: Float64[np.ndarray, "b n"],
+    picks: Iterator[Int64[np.ndarray, "_ n"]],
+    images: Int64[np.ndarray, " g"],
 ) -> Float64[np.ndarray, "r g b"]:
     """Sums of each resample's picks over each group's places: one sparse product for all queries."""
     from scipy.sparse import csr_array  # slow to load, and only intervals need it
@@ -225,6 +240,9 @@ def _sums(
     columns, sums = np.ascontiguousarray(gains.T), []
     for picked in picks:
         starts = np.arange(len(picked))[:, None] * len(columns) + _starts(images)
-        rows = csr_array((np.ones(picked.size), picked.ravel(), np.append(starts, picked.size)), shape=(starts.size, len(columns)))
+        rows = csr_array(
+            (np.ones(picked.size), picked.ravel(), np.append(starts, picked.size)),
+            shape=(starts.size, len(columns)),
+        )
         sums.append((rows @ columns).reshape(*starts.shape, len(gains)))
     return np.concatenate(sums)

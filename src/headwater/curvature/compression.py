@@ -1,9 +1,8 @@
 """Rows of numbers held for many inner products, whole or compressed: each parameter tensor by itself.
 
 float32: unchanged. int8 and int4: an affine map of each tensor, x ≈ (c − zero)·scale with c in 0 … 2^bits − 1
-(Mlodozieniec et al. 2025, arXiv:2410.13850, appendix C). svd:r: the best approximation of rank r of each tensor as a
-matrix (Grosse et al. 2023, arXiv:2308.03296, section 3.2.2).
-"""
+(Mlodozieniec et al. 2025, arXiv:2410.13850, appendix C). svd:r: the best approximation of rank r of each
+tensor as a matrix (Grosse et al. 2023, arXiv:2308.03296, section 3.2.2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +59,9 @@ class Affine:
         """The nearest codes."""
         low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
         scale = (high - low) / (2**bits - 1)
-        scale = torch.where(scale > 0, scale, torch.where(low == 0, 1.0, low.abs()))  # a constant is restored exactly
+        scale = torch.where(
+            scale > 0, scale, torch.where(low == 0, 1.0, low.abs())
+        )  # a constant is restored exactly
         zero = -low / scale
         codes = (rows / scale + zero).round().clamp(0, 2**bits - 1).to(torch.uint8)
         if bits == 4:
@@ -148,4 +149,6 @@ def rank_of(compression: str) -> int | None:
         return None
     if name == "svd" and rank.isascii() and rank.isdigit() and int(rank) > 0:
         return int(rank)
-    raise OptionError(f"compression is '{compression}'; expected float32, int8, int4 or svd:RANK, such as svd:8.")
+    raise OptionError(
+        f"compression is '{compression}'; expected float32, int8, int4 or svd:RANK, such as svd:8."
+    )

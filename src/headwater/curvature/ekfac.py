@@ -1,8 +1,8 @@
 """EK-FAC: K-FAC's eigenvectors with corrected eigenvalues, Λ = E[(Q_Bᵀ G Q_A)²], for biases E[(Q_Bᵀ g)²].
 
-Among all operators with these eigenvectors it is nearest to the true block in Frobenius norm. (George et al. 2018,
-arXiv:1806.03884, equation 4. In Mlodozieniec et al. 2025, arXiv:2410.13850, the plotted results are made with it.)
-"""
+Among all operators with these eigenvectors it is nearest to the true block in Frobenius norm. (George et al.
+2018, arXiv:1806.03884, equation 4. In Mlodozieniec et al. 2025, arXiv:2410.13850, the plotted results are
+made with it.)"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,17 +37,17 @@ def squares(
 ) -> Sums:
     """The sums behind the mean Λ, one for each block of `basis`.
 
-    Gradients are added up with random signs, `group` at a time, and their sum is rotated and squared. Cross terms have
-    mean zero, so the mean stays right, and one rotation, o²i + oi² a layer, serves the whole group. The price is noise:
-    with N gradients of kurtosis κ the variance is (2·group + κ − 3)Λ²/N in place of (κ − 1)Λ²/N. `group` = 1 uses no
-    signs: the exact mean.
-    """
+    Gradients are added up with random signs, `group` at a time, and their sum is rotated and squared. Cross
+    terms have mean zero, so the mean stays right, and one rotation, o²i + oi² a layer, serves the whole
+    group. The price is noise: with N gradients of kurtosis κ the variance is (2·group + κ − 3)Λ²/N in place
+    of (κ − 1)Λ²/N. `group` = 1 uses no signs: the exact mean."""
     model.check(examples)
     if group < 1:
         raise OptionError(f"group is {group}; expected a whole number of 1 or more.")
     if basis.about["model"] != model.fingerprint:
         raise ModelError(
-            f"The eigenvectors were made with the model {basis.about['model'][:12]}; this model is {model.fingerprint[:12]}. "
+            f"The eigenvectors were made with the model {basis.about['model'][:12]}; this model is "
+            f"{model.fingerprint[:12]}. "
             "Compute them for this model."
         )
     layers = factored(model, basis.pattern).layers
@@ -55,7 +55,11 @@ def squares(
     height = fit if rows is None else max(group, rows // group * group)
     total = SquareSums(basis, layers, fisher)
     n = len(examples) * fisher.draws.count // fisher.rows
-    signs = seeds.generator(fisher.seed, "signs", examples.fingerprint).integers(0, 2, n) * 2 - 1 if group > 1 else np.ones(n)
+    signs = (
+        seeds.generator(fisher.seed, "signs", examples.fingerprint).integers(0, 2, n) * 2 - 1
+        if group > 1
+        else np.ones(n)
+    )
     start = 0
     for batch in gradient_passes(model, examples, fisher, height, group):
         u = len(batch.ids)
@@ -64,16 +68,28 @@ def squares(
         if not total.finite:
             raise batch.non_finite(model, fisher.measurement, layers)
         start += u
-    about = {**basis.about, "what": "squares", "fisher": fisher.kind, "average": fisher.average, "basis": basis.basis}
+    about = {
+        **basis.about,
+        "what": "squares",
+        "fisher": fisher.kind,
+        "average": fisher.average,
+        "basis": basis.basis,
+    }
     part = {"examples": examples.fingerprint, "gradients": n, "group": group, **fisher.manifest()}
-    return Sums(about, (part,), {name: tensor.cpu() for name, tensor in total.tensors.items()}, dict.fromkeys(total.tensors, n))
+    return Sums(
+        about,
+        (part,),
+        {name: tensor.cpu() for name, tensor in total.tensors.items()},
+        dict.fromkeys(total.tensors, n),
+    )
 
 
 def ekfac(basis: Curvature, squares: Sums) -> Curvature:
     """The eigenvectors of `basis` with the eigenvalues in `squares`."""
     if squares.about.get("basis") != basis.basis:
         raise ModelError(
-            f"These eigenvalues belong to the eigenvectors {str(squares.about.get('basis'))[:12]}, not to {basis.basis[:12]}. "
+            f"These eigenvalues belong to the eigenvectors {str(squares.about.get('basis'))[:12]}, not to "
+            f"{basis.basis[:12]}. "
             "Compute them for these eigenvectors: an eigendecomposition repeated may come out differently."
         )
     blocks = tuple(replace(block, values=squares.mean(block.name).to(block.values)) for block in basis.blocks)
@@ -86,7 +102,8 @@ class SquareSums:
     def __init__(self, basis: Curvature, layers: Sequence[Layer], fisher: Fisher) -> None:
         self.tensors = {block.name: torch.zeros_like(block.values) for block in basis.blocks}
         self.blocks = {
-            layer.name: [block for block in basis.blocks if block.columns[0][0] in layer.places.values()] for layer in layers
+            layer.name: [block for block in basis.blocks if block.columns[0][0] in layer.places.values()]
+            for layer in layers
         }
         self.r, self.finite = fisher.rows, True
         self.weights, self.groups = torch.zeros(0), 0  # of the present pass
@@ -98,9 +115,13 @@ class SquareSums:
     def visit(self, gradient: LayerGradient) -> None:
         layer = gradient.layer
         signed = [(a, g * self.weights.view(-1, *[1] * (g.ndim - 1))) for a, g in gradient.sides]
-        parts = {layer.places[part]: rows for part, rows in LayerGradient(layer, signed).parameters(self.groups)}
+        parts = {
+            layer.places[part]: rows for part, rows in LayerGradient(layer, signed).parameters(self.groups)
+        }
         for block in self.blocks[layer.name]:
-            pieces = [parts[first].view(self.groups, len(block.left), width) for first, width in block.columns]
+            pieces = [
+                parts[first].view(self.groups, len(block.left), width) for first, width in block.columns
+            ]
             sums = block.rotated(torch.cat(pieces, 2).to(block.left)).square().sum(0)
             self.finite = self.finite and finite(sums)
             self.tensors[block.name] += sums

@@ -1,13 +1,13 @@
-"""K-FAC's two factors of every layer, as sums with counts: the second moments of its inputs and of its outputs' gradients.
+"""K-FAC's two factors of every layer, as sums with counts: the second moments of its inputs and of its
+outputs' gradients.
 
-A layer's gradient of one draw is Σ_s g_s a_sᵀ over positions s. Expand: A = E mean_s a_s a_sᵀ and B = E Σ_s g_s g_sᵀ;
-reduce: A = E (mean_s a_s)(mean_s a_s)ᵀ and B = E (Σ_s g_s)(Σ_s g_s)ᵀ. (Eschenhagen et al. 2023, arXiv:2311.00636,
-equations 22 and 25; arXiv:2410.13850, equation 12, whose 1/N² with two sums is this product of means.) A module called
-twice has twice the positions.
+A layer's gradient of one draw is Σ_s g_s a_sᵀ over positions s. Expand: A = E mean_s a_s a_sᵀ and B = E Σ_s
+g_s g_sᵀ; reduce: A = E (mean_s a_s)(mean_s a_s)ᵀ and B = E (Σ_s g_s)(Σ_s g_s)ᵀ. (Eschenhagen et al. 2023,
+arXiv:2311.00636, equations 22 and 25; arXiv:2410.13850, equation 12, whose 1/N² with two sums is this product
+of means.) A module called twice has twice the positions.
 
-Cost beside one forward and backward pass: o² a position for B and i² for A; for a 3×3 convolution of stride 1, 2 c² in
-place of 81 c² (`moments`).
-"""
+Cost beside one forward and backward pass: o² a position for B and i² for A; for a 3×3 convolution of stride
+1, 2 c² in place of 81 c² (`moments`)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -44,10 +44,9 @@ def factors(
 ) -> Sums:
     """The sums behind the means A and B of every Linear and Conv2d layer, named `layer/A` and `layer/B`.
 
-    `joint`: weight and bias are one block, with a 1 appended to every a_s. `rows` gradients go through the model at a time
-    (None: as many as fit `model.memory`), which changes nothing beyond rounding. Raises a NonFiniteError that names the
-    example.
-    """
+    `joint`: weight and bias are one block, with a 1 appended to every a_s. `rows` gradients go through the
+    model at a time (None: as many as fit `model.memory`), which changes nothing beyond rounding. Raises a
+    NonFiniteError that names the example."""
     if variant not in VARIANTS:
         raise unknown("K-FAC variant", variant, VARIANTS)
     model.check(examples)
@@ -83,7 +82,8 @@ def _nothing(layer: Layer, a: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class FactorSums:
-    """Sums, added to pass by pass: A's in the forward pass (expand), or after all calls (reduce); B's in the backward pass.
+    """Sums, added to pass by pass: A's in the forward pass (expand), or after all calls (reduce); B's in the
+    backward pass.
 
     `weighted`: the layers with a weight, and so with an A, by name. `u`: gradients in the present pass.
     """
@@ -95,7 +95,9 @@ class FactorSums:
     device: torch.device
     tensors: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    overlapping: dict[str, Tensor] = field(default_factory=dict)  # of convolutions whose patches are not unfolded
+    overlapping: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # of convolutions whose patches are not unfolded
     finite: bool = True
     weighted: dict[str, MatrixLayer] = field(init=False)
     u: int = 0
@@ -104,9 +106,13 @@ class FactorSums:
         self.weighted = self.chosen.inputs(self.joint)
         for layer in self.chosen.layers:
             o, i = columns_of(layer)
-            sizes = {"B": o} | ({"A": i + (self.joint and "bias" in layer.places)} if layer.name in self.weighted else {})
+            sizes = {"B": o} | (
+                {"A": i + (self.joint and "bias" in layer.places)} if layer.name in self.weighted else {}
+            )
             for side, size in sizes.items():
-                self.tensors[f"{layer.name}/{side}"] = torch.zeros(size, size, dtype=torch.float64, device=self.device)
+                self.tensors[f"{layer.name}/{side}"] = torch.zeros(
+                    size, size, dtype=torch.float64, device=self.device
+                )
                 self.counts[f"{layer.name}/{side}"] = 0
 
     def begin(self, u: int) -> None:
@@ -116,7 +122,8 @@ class FactorSums:
             self.counts[f"{layer.name}/B"] += u
 
     def keep(self, layer: Layer, a: Tensor) -> Tensor:
-        """Nothing (expand), or the input summed over each gradient's positions, followed by their number (reduce)."""
+        """Nothing (expand), or the input summed over each gradient's positions, followed by their number
+        (reduce)."""
         if layer.name not in self.weighted:
             return _nothing(layer, a)
         if self.variant == "expand":
@@ -183,7 +190,9 @@ class FactorSums:
         self._put(name, _squared(rows), count)
 
     def _put(self, name: str, moment: Float[Tensor, "w w"], count: int = 0) -> None:
-        self.finite = self.finite and finite(moment.diagonal())  # a NaN or infinity in a row shows in its square
+        self.finite = self.finite and finite(
+            moment.diagonal()
+        )  # a NaN or infinity in a row shows in its square
         self.tensors[name] += moment
         self.counts[name] += count
 

@@ -1,4 +1,5 @@
-"""The outer products behind a curvature: whose gradients, of which draws, and in which batches they are computed."""
+"""The outer products behind a curvature: whose gradients, of which draws, and in which batches they are
+computed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,11 +25,10 @@ KINDS = ("model", "loss")
 class Fisher:
     """E[g gᵀ] over the examples and their draws; by `kind`, with d pixel values:
 
-    `model`: g = √(2/d) Jᵀη with η ~ N(0, I), so that E[g gᵀ] = E[Jᵀ(2/d)J], the Gauss–Newton matrix of the mean training
-    loss (arXiv:2410.13850, equations 9 and 10). `loss`: g = ∇ of a draw's loss, the empirical Fisher (equation 11); with
-    `average` an example's draws are averaged first, as in TRAK. `seed` names η: the pass that corrects eigenvalues needs
-    another seed than the pass that gave the eigenvectors.
-    """
+    `model`: g = √(2/d) Jᵀη with η ~ N(0, I), so that E[g gᵀ] = E[Jᵀ(2/d)J], the Gauss–Newton matrix of the
+    mean training loss (arXiv:2410.13850, equations 9 and 10). `loss`: g = ∇ of a draw's loss, the empirical
+    Fisher (equation 11); with `average` an example's draws are averaged first, as in TRAK. `seed` names η:
+    the pass that corrects eigenvalues needs another seed than the pass that gave the eigenvectors."""
 
     draws: Draws = field(default_factory=lambda: Draws(10, "antithetic"))
     kind: str = "model"
@@ -40,7 +40,8 @@ class Fisher:
             raise unknown("kind of Fisher", self.kind, KINDS)
         if self.average and self.kind == "model":
             raise OptionError(
-                "average is true for the kind 'model'; pseudo-gradients have mean zero, and averaging them shrinks the curvature. "
+                "average is true for the kind 'model'; pseudo-gradients have mean zero, and averaging them "
+                "shrinks the curvature. "
                 "Use kind 'loss', or average false."
             )
 
@@ -60,7 +61,9 @@ class Fisher:
         (draw, condition), r = drawn(model, examples, rows, self.measurement, draws), self.rows
         x = draw.x.expand_as(draw.x_t) if r == 1 else draw.x
         parts = [part.reshape(-1, min(r, part.shape[1]), *part.shape[2:]) for part in (x, *draw[1:])]
-        return Drawn(Draw(*parts), {name: value.reshape(-1, r, *value.shape[2:]) for name, value in condition.items()})
+        return Drawn(
+            Draw(*parts), {name: value.reshape(-1, r, *value.shape[2:]) for name, value in condition.items()}
+        )
 
     def manifest(self) -> dict[str, object]:
         """All fields, ready for JSON."""
@@ -77,7 +80,9 @@ class Pass:
     def take(self, rows: slice) -> "Pass":
         """The gradients at `rows`."""
         draw, condition = self.inputs
-        inputs = Drawn(Draw(*(part[rows] for part in draw)), {name: value[rows] for name, value in condition.items()})
+        inputs = Drawn(
+            Draw(*(part[rows] for part in draw)), {name: value[rows] for name, value in condition.items()}
+        )
         return Pass(inputs, self.ids[rows])
 
     def then(self, following: "Pass") -> "Pass":
@@ -87,13 +92,18 @@ class Pass:
         conditions = {name: torch.cat([value, next_condition[name]]) for name, value in condition.items()}
         return Pass(Drawn(joined, conditions), self.ids + following.ids)
 
-    def non_finite(self, model: Denoiser, measurement: Measurement, layers: Sequence[MatrixLayer]) -> NonFiniteError:
+    def non_finite(
+        self, model: Denoiser, measurement: Measurement, layers: Sequence[MatrixLayer]
+    ) -> NonFiniteError:
         """The error that names the example and timestep of a gradient that is not finite."""
         return non_finite(model, measurement, *self.inputs, parameters_of(layers), self.ids)
 
 
-def gradient_passes(model: Denoiser, examples: Examples, fisher: Fisher, height: int, group: int = 1) -> Iterator[Pass]:
-    """All gradients in order, `height` at a time. The rest comes as a multiple of `group`, then the remainder."""
+def gradient_passes(
+    model: Denoiser, examples: Examples, fisher: Fisher, height: int, group: int = 1
+) -> Iterator[Pass]:
+    """All gradients in order, `height` at a time. The rest comes as a multiple of `group`, then the
+    remainder."""
     per = fisher.draws.count // fisher.rows
     step, waiting = max(1, height // per), None
     for low in range(0, len(examples), step):
@@ -111,7 +121,12 @@ def gradient_passes(model: Denoiser, examples: Examples, fisher: Fisher, height:
 
 
 def gradients_that_fit(
-    model: Denoiser, examples: Examples, fisher: Fisher, layers: Sequence[MatrixLayer], keep: Keep, group: int = 1
+    model: Denoiser,
+    examples: Examples,
+    fisher: Fisher,
+    layers: Sequence[MatrixLayer],
+    keep: Keep,
+    group: int = 1,
 ) -> int:
     """The number of gradients to take at a time: a multiple of `group`, however small `model.memory` is.
 

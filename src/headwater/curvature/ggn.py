@@ -1,9 +1,8 @@
 """The exact Gauss–Newton matrix of a small model: slow, obvious, the oracle of K-FAC and EK-FAC.
 
-G = mean over examples and draws of Jᵀ (2/d) J, with J the Jacobian of the network's d outputs: the Hessian of the mean training
-loss where the network is linear in its parameters. (Mlodozieniec et al. 2025, arXiv:2410.13850, equation 9, for losses that are
-means over pixels.)
-"""
+G = mean over examples and draws of Jᵀ (2/d) J, with J the Jacobian of the network's d outputs: the Hessian of
+the mean training loss where the network is linear in its parameters. (Mlodozieniec et al. 2025,
+arXiv:2410.13850, equation 9, for losses that are means over pixels.)"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -26,12 +25,16 @@ Product = tuple[Tensor, Callable[..., Any]]
 LARGEST = 8192  # parameters of a matrix that is built in full
 
 
-def ggn(model: Denoiser, examples: Examples, draws: Draws, *, pattern: str = "*", batch: int = 1) -> Float[Tensor, "p p"]:
-    """G, in the order of the parameters that match `pattern`: p² numbers, d backward passes for every draw."""
+def ggn(
+    model: Denoiser, examples: Examples, draws: Draws, *, pattern: str = "*", batch: int = 1
+) -> Float[Tensor, "p p"]:
+    """G, in the order of the parameters that match `pattern`: p² numbers, d backward passes for every
+    draw."""
     p = sum(parameter.numel() for parameter in model.parameters(pattern).values())
     if p > LARGEST:
         raise OptionError(
-            f"The matrix would be {p} wide; the limit is {LARGEST}. Use `ggn_matvec`, fewer parameters, or K-FAC for a large model."
+            f"The matrix would be {p} wide; the limit is {LARGEST}. Use `ggn_matvec`, fewer parameters, or "
+            "K-FAC for a large model."
         )
     total = next(model.module.parameters()).new_zeros(p, p)
     for parameters, x_t, t, condition in _batches(model, examples, draws, pattern, batch):
@@ -47,13 +50,21 @@ def ggn(model: Denoiser, examples: Examples, draws: Draws, *, pattern: str = "*"
 
 
 def ggn_matvec(
-    model: Denoiser, examples: Examples, draws: Draws, v: Float[Tensor, "q p"], *, pattern: str = "*", batch: int = 8
+    model: Denoiser,
+    examples: Examples,
+    draws: Draws,
+    v: Float[Tensor, "q p"],
+    *,
+    pattern: str = "*",
+    batch: int = 8,
 ) -> Float[Tensor, "q p"]:
     """G v for each row of v, without G: two backward passes for each row and draw."""
     total = torch.zeros_like(v)
     for parameters, x_t, t, condition in _batches(model, examples, draws, pattern, batch):
 
-        def output(weights: Parameters, x_t: Tensor = x_t, t: Tensor = t, condition: Condition = condition) -> Tensor:
+        def output(
+            weights: Parameters, x_t: Tensor = x_t, t: Tensor = t, condition: Condition = condition
+        ) -> Tensor:
             return model.predict(x_t, t, condition, weights)
 
         value, vjp = cast(Product, func.vjp(output, parameters))
@@ -87,4 +98,7 @@ def _batches(
 def _shaped(row: Float[Tensor, " p"], parameters: Parameters) -> dict[str, Tensor]:
     """One flat vector in the shapes of the parameters."""
     pieces = row.split([parameter.numel() for parameter in parameters.values()])
-    return {name: piece.view_as(parameter) for (name, parameter), piece in zip(parameters.items(), pieces, strict=True)}
+    return {
+        name: piece.view_as(parameter)
+        for (name, parameter), piece in zip(parameters.items(), pieces, strict=True)
+    }

@@ -27,7 +27,8 @@ class Gram:
         n, k = self.phi.shape
         if min(n, k) > self.largest:
             raise OptionError(
-                f"The kernel would be {min(n, k)} wide ({n} images, k = {k}); the limit is {self.largest}. Choose a smaller k."
+                f"The kernel would be {min(n, k)} wide ({n} images, k = {k}); the limit is {self.largest}. "
+                "Choose a smaller k."
             )
         if not np.isfinite(self.phi).all():
             raise NonFiniteError(f"Feature row {int(np.argmin(np.isfinite(self.phi).all(1)))} is not finite.")
@@ -61,7 +62,8 @@ class Gram:
         rounding = values[-1] * len(values) * np.finfo(np.float64).eps
         if values[0] <= rounding and damping <= rounding:
             raise OptionError(
-                f"The kernel of these features is singular and the damping is {damping:g}: the inverse does not exist. "
+                f"The kernel of these features is singular and the damping is {damping:g}: the inverse does "
+                "not exist. "
                 "Use a larger damping."
             )
         return 1.0 / (values + damping)
@@ -77,7 +79,9 @@ class Gram:
         if not self.dual:
             return ((v @ vectors) * inverse) @ vectors.T
         if damping <= 0:
-            raise OptionError("With more features than images ΦᵀΦ is singular: solve needs a positive damping.")
+            raise OptionError(
+                "With more features than images ΦᵀΦ is singular: solve needs a positive damping."
+            )
         coordinates = v @ self._wide.T @ vectors  # Woodbury: (v − Φᵀ(ΦΦᵀ + λI)⁻¹Φv)/λ
         return (v - (coordinates * inverse) @ vectors.T @ self._wide) / damping
 
@@ -98,7 +102,8 @@ class Gram:
             yield weighted @ right.T
 
     def solved_norms(self, damping: float) -> Float64[np.ndarray, " n"]:
-        """‖(ΦᵀΦ + λI)⁻¹φ(i)‖ of each training image, from the eigenbasis: Σ_j v_ij² s_j/(s_j + λ)² in the dual."""
+        """‖(ΦᵀΦ + λI)⁻¹φ(i)‖ of each training image, from the eigenbasis: Σ_j v_ij² s_j/(s_j + λ)² in the
+        dual."""
         values, vectors = self.eigen
         inverse = self.inverse_spectrum(damping)
         if self.dual:

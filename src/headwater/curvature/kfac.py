@@ -1,9 +1,9 @@
 """K-FAC: each layer's Gauss–Newton block as a Kronecker product, G_l ≈ B ⊗ A, in its eigenbasis.
 
-(Martens & Grosse 2015, arXiv:1503.05671; for convolutions Grosse & Martens 2016, arXiv:1602.01407; for diffusion models
-Mlodozieniec et al. 2025, arXiv:2410.13850, equation 12.) Exact for a linear layer whose inputs are independent of its
-output gradients: the last layer of a linear model, or a single draw of a single example without weight sharing.
-"""
+(Martens & Grosse 2015, arXiv:1503.05671; for convolutions Grosse & Martens 2016, arXiv:1602.01407; for
+diffusion models Mlodozieniec et al. 2025, arXiv:2410.13850, equation 12.) Exact for a linear layer whose
+inputs are independent of its output gradients: the last layer of a linear model, or a single draw of a single
+example without weight sharing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ from headwater.linalg.kron import Block, Kronecker, decomposed
 
 @dataclass(frozen=True, eq=False)
 class Curvature(Kronecker):
-    """K-FAC or EK-FAC of a model. Vectors are gradients of the parameters that match `pattern`, in the model's order."""
+    """K-FAC or EK-FAC of a model. Vectors are gradients of the parameters that match `pattern`, in the
+    model's order."""
 
     about: Mapping[str, Any]
 
@@ -40,7 +41,9 @@ class Curvature(Kronecker):
     @cached_property
     def basis(self) -> str:
         """A hash of the eigenvectors."""
-        return checksum({name: tensor for name, tensor in self._tensors().items() if not name.endswith("/values")})
+        return checksum(
+            {name: tensor for name, tensor in self._tensors().items() if not name.endswith("/values")}
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -49,7 +52,10 @@ class Curvature(Kronecker):
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors: each eigenvector matrix once, eigenvalues, and the place of each block."""
-        blocks = [{"name": block.name, "columns": block.columns, **self._sides()[block.name]} for block in self.blocks]
+        blocks = [
+            {"name": block.name, "columns": block.columns, **self._sides()[block.name]}
+            for block in self.blocks
+        ]
         write_tensors(Path(path), self._tensors(), {"about": dict(self.about), "blocks": blocks})
 
     def _sides(self) -> dict[str, dict[str, str]]:
@@ -67,12 +73,17 @@ class Curvature(Kronecker):
         tensors = {}
         for block in self.blocks:
             names = self._sides()[block.name]
-            tensors |= {names["left"]: block.left, names["right"]: block.right, f"{block.name}/values": block.values}
+            tensors |= {
+                names["left"]: block.left,
+                names["right"]: block.right,
+                f"{block.name}/values": block.values,
+            }
         return tensors
 
 
 def load_curvature(path: str | Path, model: Denoiser | None = None) -> Curvature:
-    """Read a file of `Curvature.save` onto the model's device; a file made with another model is a ModelError."""
+    """Read a file of `Curvature.save` onto the model's device; a file made with another model is a
+    ModelError."""
     tensors, manifest = read_tensors(Path(path), model)
     if model is not None:
         tensors = {name: tensor.to(model.device) for name, tensor in tensors.items()}
@@ -96,7 +107,8 @@ def kfac(model: Denoiser, factors: Sums) -> Curvature:
     """
     if factors.about["model"] != model.fingerprint:
         raise ModelError(
-            f"The factors were made with the model {factors.about['model'][:12]}; this model is {model.fingerprint[:12]}. "
+            f"The factors were made with the model {factors.about['model'][:12]}; this model is "
+            f"{model.fingerprint[:12]}. "
             "Compute them for this model."
         )
     chosen = factored(model, factors.about["parameters"])
@@ -111,11 +123,14 @@ def kfac(model: Denoiser, factors: Sums) -> Curvature:
         outputs, output_vectors = sides[f"{place.layer}/B"]
         alone = sum(width for _, width in place.columns) == 1 and place.name.endswith("bias")
         inputs, input_vectors = one if alone else sides[f"{place.layer}/A"]
-        blocks.append(Block(place.name, place.columns, output_vectors, input_vectors, outputs[:, None] * inputs))
+        blocks.append(
+            Block(place.name, place.columns, output_vectors, input_vectors, outputs[:, None] * inputs)
+        )
     curvature = Curvature(tuple(blocks), {**factors.about, "what": "k-fac"})
     if len(curvature.dead) == len(blocks):
         raise ModelError(
             "Every layer's curvature is zero: no gradient comes back from the model's output to "
-            f"{', '.join(place.name for place in chosen.places(False)[:3])}. Expected a model that uses its parameters."
+            f"{', '.join(place.name for place in chosen.places(False)[:3])}. Expected a model that uses its "
+            "parameters."
         )
     return curvature

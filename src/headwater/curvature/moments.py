@@ -1,11 +1,11 @@
 """Second moments of a layer's sides over all rows and positions, without unfolding a convolution's inputs.
 
-A 3×3 convolution's patches overlap: Σ_s x[s+u] x[s+v]ᵀ over positions s depends on the two taps only through their
-displacement v − u, except for border rows and columns that one of the taps does not reach. So the 81 blocks of the
-9c × 9c moment are made of 13 autocorrelations, their transposes, and strips; and all autocorrelations come from one
-product of Fourier transforms. Cost: about 2 multiplications a position and pair of channels, where unfolding takes 81
-and a forward pass 9. The blocks are assembled once, after the last sum.
-"""
+A 3×3 convolution's patches overlap: Σ_s x[s+u] x[s+v]ᵀ over positions s depends on the two taps only through
+their displacement v − u, except for border rows and columns that one of the taps does not reach. So the 81
+blocks of the 9c × 9c moment are made of 13 autocorrelations, their transposes, and strips; and all
+autocorrelations come from one product of Fourier transforms. Cost: about 2 multiplications a position and
+pair of channels, where unfolding takes 81 and a forward pass 9. The blocks are assembled once, after the last
+sum."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from headwater.gradients.layers import Layer
 
-AHEAD = [(0, dx) for dx in range(3)] + [(dy, dx) for dy in (1, 2) for dx in range(-2, 3)]  # displacements; the rest mirror them
+AHEAD = [(0, dx) for dx in range(3)] + [
+    (dy, dx) for dy in (1, 2) for dx in range(-2, 3)
+]  # displacements; the rest mirror them
 SHIFT = torch.arange(3) - torch.arange(3)[:, None] + 2  # [u, v] → v − u, counted from −2
 UNREACHED = {0: -1, 2: 0}  # by tap of a kernel: the row that it never reaches
 EDGES = [(axis, tap) for axis in (0, 1) for tap in UNREACHED]
@@ -25,7 +27,8 @@ CORNERS = [(y, x) for y in UNREACHED for x in UNREACHED]
 
 
 def overlaps(layer: Layer) -> bool:
-    """Whether no unfolding is needed: a 3×3 convolution of stride 1 that keeps the size, or a 1×1 convolution."""
+    """Whether no unfolding is needed: a 3×3 convolution of stride 1 that keeps the size, or a 1×1
+    convolution."""
     if not isinstance(layer.module, nn.Conv2d):
         return False
     conv = layer.module
@@ -37,8 +40,8 @@ def overlaps(layer: Layer) -> bool:
 def summed(layer: Layer, a: Float[Tensor, "r c h w"]) -> Float[Tensor, "_ c c"]:
     """The sums over rows and positions that give the moment of a layer that `overlaps`.
 
-    Autocorrelations of the maps and of their first and last rows and columns, and the moments of their corners.
-    """
+    Autocorrelations of the maps and of their first and last rows and columns, and the moments of their
+    corners."""
     if cast(nn.Conv2d, layer.module).kernel_size == (1, 1):
         return of_maps(a)[None]
     lines = [a[:, :, UNREACHED[tap]] if axis == 0 else a[:, :, :, UNREACHED[tap]] for axis, tap in EDGES]
@@ -68,7 +71,9 @@ def assembled(layer: Layer, sums: Float[Tensor, "_ c c"]) -> Float[Tensor, "i i"
 def of_maps(a: Float[Tensor, "r c h w"]) -> Float[Tensor, "c c"]:
     """Σ a aᵀ over rows and positions."""
     weight = a.new_empty(a.shape[1], a.shape[1], 1, 1)  # the weight gradient of a 1×1 convolution, by torch
-    one = torch.ops.aten.convolution_backward(a, a, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])
+    one = torch.ops.aten.convolution_backward(
+        a, a, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
+    )
     return one[1][:, :, 0, 0]
 
 
@@ -82,11 +87,13 @@ def _along(line: Float[Tensor, "r c w"]) -> Iterator[Float[Tensor, "c c"]]:
 def correlations(a: Float[Tensor, "r c h w"]) -> Float[Tensor, "δ c c"]:
     """Σ_s a[s] a[s+δ]ᵀ for the displacements AHEAD, with zeros outside the maps.
 
-    By the correlation theorem: the Fourier transform is the product X̄_f X_fᵀ. The padding keeps sums from wrapping.
-    """
+    By the correlation theorem: the Fourier transform is the product X̄_f X_fᵀ. The padding keeps sums from
+    wrapping."""
     r, c = a.shape[:2]
     h, w = a.shape[2] + 2, a.shape[3] + 2
-    spectrum = torch.view_as_real(torch.fft.rfft2(a, (h, w))).reshape(r * c, -1).mT.contiguous().view(-1, 2, r, c)
+    spectrum = (
+        torch.view_as_real(torch.fft.rfft2(a, (h, w))).reshape(r * c, -1).mT.contiguous().view(-1, 2, r, c)
+    )
     both, real, imaginary = spectrum.flatten(1, 2), spectrum[:, 0], spectrum[:, 1]
     even = (both.mT @ both).flatten(1)
     odd = (real.mT @ imaginary).flatten(1)  # less its transpose: the imaginary part of the product
@@ -97,7 +104,8 @@ def correlations(a: Float[Tensor, "r c h w"]) -> Float[Tensor, "δ c c"]:
 
 @lru_cache(maxsize=64)
 def _waves(h: int, w: int) -> tuple[Tensor, Tensor]:
-    """cos and sin of 2π f·δ over the number of positions, for one half of the frequencies: the second mirrors the first."""
+    """cos and sin of 2π f·δ over the number of positions, for one half of the frequencies: the second mirrors
+    the first."""
     δ = torch.tensor(AHEAD, dtype=torch.float64)
     fy, fx = torch.arange(h, dtype=torch.float64) / h, torch.arange(w // 2 + 1, dtype=torch.float64) / w
     turns = 2 * torch.pi * (δ[:, 0, None, None] * fy[:, None] + δ[:, 1, None, None] * fx)

@@ -1,4 +1,5 @@
-"""Kronecker-factored curvature covers the parameters of Linear and Conv2d layers; all others are left out, and named."""
+"""Kronecker-factored curvature covers the parameters of Linear and Conv2d layers; all others are left out,
+and named."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from headwater.gradients.layers import ConvLayer, Layer, LinearLayer, MatrixLaye
 
 
 class BlockPlace(NamedTuple):
-    """A block's layer, the height o of its matrix, and the matrix's pieces of columns (first coordinate, number)."""
+    """A block's layer, the height o of its matrix, and the matrix's pieces of columns (first coordinate,
+    number)."""
 
     name: str
     layer: str
@@ -22,7 +24,8 @@ class BlockPlace(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Factored:
-    """The layers with curvature. `pattern` matches exactly their parameters: its gradients are the vectors [·, p]."""
+    """The layers with curvature. `pattern` matches exactly their parameters: its gradients are the vectors
+    [·, p]."""
 
     layers: tuple[MatrixLayer, ...]
     pattern: str
@@ -35,7 +38,10 @@ class Factored:
     def inputs(self, joint: bool) -> dict[str, MatrixLayer]:
         """Each layer with a weight. Its `inputs` have a 1 appended for the bias only if `joint`."""
         weighted = [layer for layer in self.layers if "weight" in layer.places]
-        return {layer.name: layer if joint else replace(layer, places={"weight": layer.places["weight"]}) for layer in weighted}
+        return {
+            layer.name: layer if joint else replace(layer, places={"weight": layer.places["weight"]})
+            for layer in weighted
+        }
 
 
 def factored(model: Denoiser, pattern: str = "*") -> Factored:
@@ -48,14 +54,16 @@ def factored(model: Denoiser, pattern: str = "*") -> Factored:
             chosen += matching
             if isinstance(module, nn.Conv2d) and module.groups > 1 and matching:
                 raise ModelError(
-                    f"The convolution '{name}' has {module.groups} groups; K-FAC here expects convolutions with one. "
+                    f"The convolution '{name}' has {module.groups} groups; K-FAC here expects convolutions "
+                    "with one. "
                     "Choose `parameters` without it.",
                     hint="Use --set parameters=PATTERN.",
                 )
     if not chosen:
         first = ", ".join(list(parameters)[:3])
         raise ModelError(
-            f"No Linear or Conv2d layer has parameters that match '{pattern}' (seen: {first}): K-FAC has nothing to factor. "
+            f"No Linear or Conv2d layer has parameters that match '{pattern}' (seen: {first}): K-FAC has "
+            "nothing to factor. "
             "Choose other `parameters`.",
             hint="Use --set parameters=PATTERN.",
         )
@@ -83,7 +91,12 @@ def _places(layer: MatrixLayer, joint: bool) -> Sequence[BlockPlace]:
     assert isinstance(layer, LinearLayer | ConvLayer)
     height, width = columns_of(layer)
     pieces = {"weight": width, "bias": 1}
-    columns = [(part, (layer.places[part], pieces[part])) for part in ("weight", "bias") if part in layer.places]
+    columns = [
+        (part, (layer.places[part], pieces[part])) for part in ("weight", "bias") if part in layer.places
+    ]
     if joint and len(columns) == 2:
         return [BlockPlace(layer.name, layer.name, height, tuple(piece for _, piece in columns))]
-    return [BlockPlace(f"{layer.name}.{part}".lstrip("."), layer.name, height, (piece,)) for part, piece in columns]
+    return [
+        BlockPlace(f"{layer.name}.{part}".lstrip("."), layer.name, height, (piece,))
+        for part, piece in columns
+    ]

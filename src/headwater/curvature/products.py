@@ -1,9 +1,9 @@
-"""The two sides of vᵀ(F + λI)⁻¹g for many λ: queries' gradients v held, training images' gradients g streamed past them.
+"""The two sides of vᵀ(F + λI)⁻¹g for many λ: queries' gradients v held, training images' gradients g streamed
+past them.
 
-In eigen-coordinates a damping scales each element. A query is held whitened, u_v/√(Λ + λ₀) with λ₀ the smallest λ, so
-that a typical gradient has the same variance in every direction: compression then costs all directions equally. A
-streamed u_g is multiplied as u_g √(Λ + λ₀)/(Λ + λ), for every λ.
-"""
+In eigen-coordinates a damping scales each element. A query is held whitened, u_v/√(Λ + λ₀) with λ₀ the
+smallest λ, so that a typical gradient has the same variance in every direction: compression then costs all
+directions equally. A streamed u_g is multiplied as u_g √(Λ + λ₀)/(Λ + λ), for every λ."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,8 @@ MANY = 4  # from this number of dampings on, a grid is cheaper
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """The held queries at one λ, and the weights of a streamed gradient's coordinates: with queries, and with itself."""
+    """The held queries at one λ, and the weights of a streamed gradient's coordinates: with queries, and with
+    itself."""
 
     queries: Sequence[Held]
     weights: Float[Tensor, " p"]
@@ -52,7 +53,8 @@ def query_sides(
     *,
     compression: str = "float32",
 ) -> Sequence[Side | DampingGrid]:
-    """The queries' side at each damping, all with the same held queries; MANY or more, without compression, as one grid."""
+    """The queries' side at each damping, all with the same held queries; MANY or more, without compression,
+    as one grid."""
     if compression == "float32" and len(dampings) >= MANY:
         return [damping_grid(curvature, gradients, dampings)]
     inverses = [curvature.inverse(damping) for damping in dampings]
@@ -65,7 +67,9 @@ def query_sides(
     return [Side(queries, _over(inverse, whitening).to(like), inverse.to(like)) for inverse in inverses]
 
 
-def refined_side(curvature: Curvature, x: Float[Tensor, "q p"], inverse: Float64[Tensor, " p"], compression: str) -> Side:
+def refined_side(
+    curvature: Curvature, x: Float[Tensor, "q p"], inverse: Float64[Tensor, " p"], compression: str
+) -> Side:
     """The queries' side when x = (G + λI)⁻¹v has already been solved iteratively, for one λ."""
     u, whitening = curvature.coordinates(x), inverse.sqrt()
     queries = held(u * _over(torch.ones_like(inverse), whitening).to(u), pieces_of(curvature), compression)
@@ -74,7 +78,9 @@ def refined_side(curvature: Curvature, x: Float[Tensor, "q p"], inverse: Float64
 
 def pieces_of(curvature: Curvature) -> list[Piece]:
     """Every parameter tensor of the curvature's blocks, in order."""
-    return sorted(Piece(first, len(block.left), width) for block in curvature.blocks for first, width in block.columns)
+    return sorted(
+        Piece(first, len(block.left), width) for block in curvature.blocks for first, width in block.columns
+    )
 
 
 def _over(a: Tensor, b: Tensor) -> Tensor:
@@ -83,7 +89,8 @@ def _over(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Streamed(NamedTuple):
-    """The training images' gradients of the loss, streamed past the sides; `block` images are one job of a crew."""
+    """The training images' gradients of the loss, streamed past the sides; `block` images are one job of a
+    crew."""
 
     model: Denoiser
     examples: Examples
@@ -105,7 +112,9 @@ class Streamed(NamedTuple):
     def through(self, store: FeatureStore) -> Iterator[Float32[np.ndarray, "b _"]]:
         """The rows of all images in order, computed by the store's crew."""
         if store.crew is None:
-            yield from (block.float().cpu().numpy() for block in gathered(self.products(slice(None)), self.block))
+            yield from (
+                block.float().cpu().numpy() for block in gathered(self.products(slice(None)), self.block)
+            )
             return
         parts = [slice(low, low + self.block) for low in range(0, len(self.examples), self.block)]
         yield from in_order(store.crew.work(_products, self, parts), parts)

@@ -1,8 +1,7 @@
 """Solutions on the exact Gauss–Newton matrix by conjugate gradients, with K-FAC as start and preconditioner.
 
-They restore the correlations that a Kronecker product leaves out: between layers, and between a layer's two sides.
-(Better curvature gives better influence: Hong et al. 2025, arXiv:2509.23437, on classifiers.)
-"""
+They restore the correlations that a Kronecker product leaves out: between layers, and between a layer's two
+sides. (Better curvature gives better influence: Hong et al. 2025, arXiv:2509.23437, on classifiers.)"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,7 +50,8 @@ class ExactSolver:
         """(G + diag λ)⁻¹ v after this number of steps. `store.warn` gets the cost before they begin."""
         passes = (steps + 1) * len(v) * len(self.examples) * self.draws.count
         store.warn(
-            f"Conjugate gradients: {steps} steps for {len(v)} queries over {len(self.examples):,} images × {self.draws.count} "
+            f"Conjugate gradients: {steps} steps for {len(v)} queries over {len(self.examples):,} images × "
+            f"{self.draws.count} "
             f"draws take {passes:,} products with a Jacobian and as many with its transpose."
         )
         products, batch = 0, self._together()
@@ -67,7 +67,8 @@ class ExactSolver:
         if not bool(torch.isfinite(x).all()):
             row = int(torch.isfinite(x).all(1).int().argmin())
             raise NonFiniteError(
-                f"Conjugate gradients gave a NaN or an infinity for query {row}: {self.model.dtype} may be too narrow for products "
+                f"Conjugate gradients gave a NaN or an infinity for query {row}: {self.model.dtype} may be "
+                "too narrow for products "
                 "with the Gauss–Newton matrix. Use float32, or refine 0."
             )
         return x

@@ -1,4 +1,5 @@
-"""Curvature through the store: estimated part by part by the store's crew, and looked up by a hash of its settings.
+"""Curvature through the store: estimated part by part by the store's crew, and looked up by a hash of its
+settings.
 
 Training images are sorted by content: the estimate does not depend on their order.
 """
@@ -51,7 +52,9 @@ class Factors:
     def part(self, images: slice) -> Sums:
         """The sums over these examples."""
         chosen = self.examples.take(np.arange(len(self.examples))[images])
-        return factors(self.model, chosen, self.fisher, variant=self.variant, joint=self.joint, pattern=self.pattern)
+        return factors(
+            self.model, chosen, self.fisher, variant=self.variant, joint=self.joint, pattern=self.pattern
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,12 @@ class Squares:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Everything that decides the sums."""
-        return {"squares": self.fisher.manifest(), "basis": self.basis.basis, "group": self.group, **_common(self)}
+        return {
+            "squares": self.fisher.manifest(),
+            "basis": self.basis.basis,
+            "group": self.group,
+            **_common(self),
+        }
 
     def part(self, images: slice) -> Sums:
         """The sums over these examples."""
@@ -96,7 +104,8 @@ def in_order_of_content(examples: Examples) -> Examples:
 
 
 def kfac_of(estimate: Factors, store: FeatureStore) -> Curvature:
-    """K-FAC from these factors. Its eigenvectors are stored: a second decomposition may come out differently."""
+    """K-FAC from these factors. Its eigenvectors are stored: a second decomposition may come out
+    differently."""
     with store.place("curvature", estimate.settings) as folder:
         path = folder / "k-fac.safetensors"
         known = _known(path, lambda: load_curvature(path, estimate.model), store)
@@ -113,10 +122,13 @@ def ekfac_of(estimate: Squares, store: FeatureStore) -> Curvature:
 
 
 def _summed(estimate: Estimate, folder: Path, store: FeatureStore) -> Sums:
-    """The sums over all examples, added up in one order and saved on the way, so that a killed fit resumes."""
+    """The sums over all examples, added up in one order and saved on the way, so that a killed fit
+    resumes."""
     path, n, size = folder / "sums.safetensors", len(estimate.examples), estimate.part_size
     total = _known(path, lambda: load_sums(path, estimate.model), store)
-    parts = [slice(low, min(low + size, n)) for low in range(0, n, size)][0 if total is None else len(total.parts) :]
+    parts = [slice(low, min(low + size, n)) for low in range(0, n, size)][
+        0 if total is None else len(total.parts) :
+    ]
     since = time.monotonic()
     for images, part in zip(parts, _parts(estimate, parts, store), strict=True):
         # Equal images give equal parts: only their place tells them apart.

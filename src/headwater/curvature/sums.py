@@ -1,4 +1,5 @@
-"""Sums with their counts, from which curvature is estimated. Parts from several processes add up; files are never unpickled."""
+"""Sums with their counts, from which curvature is estimated. Parts from several processes add up; files are
+never unpickled."""
 
 import hashlib
 import json
@@ -23,8 +24,8 @@ Manifest = Mapping[str, Any]
 class Sums:
     """Named sums in float64 and their numbers of summands.
 
-    `about`: the settings that all parts must share (model, kind of sum); `parts`: the examples and draws in each part.
-    """
+    `about`: the settings that all parts must share (model, kind of sum); `parts`: the examples and draws in
+    each part."""
 
     about: Manifest
     parts: tuple[Manifest, ...]
@@ -37,7 +38,9 @@ class Sums:
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, with all other fields in its header."""
-        write_tensors(Path(path), self.tensors, {"about": self.about, "parts": self.parts, "counts": self.counts})
+        write_tensors(
+            Path(path), self.tensors, {"about": self.about, "parts": self.parts, "counts": self.counts}
+        )
 
 
 def merged(parts: Sequence[Sums]) -> Sums:
@@ -47,12 +50,16 @@ def merged(parts: Sequence[Sums]) -> Sums:
         for name in dict.fromkeys([*first.about, *part.about]):
             a, b = first.about.get(name), part.about.get(name)
             if a != b:
-                raise OptionError(f"The parts of this curvature differ in {name}: {a} and {b}. Merge parts of one kind only.")
+                raise OptionError(
+                    f"The parts of this curvature differ in {name}: {a} and {b}. Merge parts of one kind "
+                    "only."
+                )
     manifests = [json.dumps(manifest, sort_keys=True) for part in parts for manifest in part.parts]
     if len(set(manifests)) < len(manifests):
         twice = json.loads(next(manifest for manifest in manifests if manifests.count(manifest) > 1))
         raise OptionError(
-            f"The part of {twice['gradients']} gradients of examples {twice['examples'][:8]} is given twice. Merge each part once."
+            f"The part of {twice['gradients']} gradients of examples {twice['examples'][:8]} is given twice. "
+            "Merge each part once."
         )
     tensors = {name: torch.stack([part.tensors[name] for part in parts]).sum(0) for name in first.tensors}
     counts = {name: sum(part.counts[name] for part in parts) for name in first.counts}
@@ -66,7 +73,8 @@ def load_sums(path: str | Path, model: Denoiser | None = None) -> Sums:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], manifest: Manifest) -> None:
-    """Write a safetensors file with `manifest` and a checksum in its header; it appears only when complete."""
+    """Write a safetensors file with `manifest` and a checksum in its header; it appears only when
+    complete."""
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = json.dumps(manifest)
     payload = save(arrays, {"manifest": header, "checksum": checksum(arrays, header)})
@@ -82,13 +90,19 @@ def read_tensors(path: Path, model: Denoiser | None = None) -> tuple[dict[str, T
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a safe_open is no dict)
         manifest = json.loads(head["manifest"])
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise StorageError(f"Could not read curvature from {path}: {error}. Expected a file that headwater wrote.") from error
+        raise StorageError(
+            f"Could not read curvature from {path}: {error}. Expected a file that headwater wrote."
+        ) from error
     if checksum(tensors, head["manifest"]) != head.get("checksum"):
-        raise StorageError(f"The curvature in {path} is damaged (its checksum is wrong). Delete the file and compute it again.")
+        raise StorageError(
+            f"The curvature in {path} is damaged (its checksum is wrong). Delete the file and compute it "
+            "again."
+        )
     made_with = manifest["about"]["model"]
     if model is not None and made_with != model.fingerprint:
         raise ModelError(
-            f"The curvature in {path} was made with the model {made_with[:12]}; this model is {model.fingerprint[:12]}. "
+            f"The curvature in {path} was made with the model {made_with[:12]}; this model is "
+            f"{model.fingerprint[:12]}. "
             "Compute it for this model."
         )
     return tensors, manifest

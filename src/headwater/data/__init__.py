@@ -34,7 +34,9 @@ def _resized(examples: Examples, source: str | Path, resize: int | None) -> Exam
     if resize is None or examples.images.shape[1:3] == (resize, resize):
         return examples
     if examples.trajectory is not None:
-        raise DataError(f"{source} holds sampler trajectories, which cannot be resized with the images. Leave resize out.")
+        raise DataError(
+            f"{source} holds sampler trajectories, which cannot be resized with the images. Leave resize out."
+        )
     from dataclasses import replace
 
     from headwater.data.decode import resized
@@ -52,7 +54,10 @@ def _opened(source: str, resize: int | None) -> Examples:
 
         name, _, split = split.partition(":")
         if not name:
-            raise DataError(f"'{source}' names no data set; expected hf:NAME or hf:NAME:SPLIT, such as hf:uoft-cs/cifar10:train.")
+            raise DataError(
+                f"'{source}' names no data set; expected hf:NAME or hf:NAME:SPLIT, such as "
+                "hf:uoft-cs/cifar10:train."
+            )
         return from_hub(name, split or "train", resize=resize)
     path = _existing(source)
     if path.is_dir():
@@ -87,7 +92,10 @@ def _existing(source: str) -> Path:
         path = Path(source).expanduser()
         if source and path.exists():
             return path
-    except (OSError, RuntimeError):  # a name that is too long, a folder that may not be searched, a home folder of no user
+    except (
+        OSError,
+        RuntimeError,
+    ):  # a name that is too long, a folder that may not be searched, a home folder of no user
         pass
     raise _no_such_source(source)
 
@@ -95,8 +103,14 @@ def _existing(source: str) -> Path:
 def _no_such_source(source: str) -> DataError:
     """The error for a source that neither exists nor is built in."""
     if re.search(r"[/\\]|^[.~]|\.\w+$", source):
-        hub = f" A data set of the hub is written hf:{source}." if re.fullmatch(r"[\w-]+/[\w.-]+", source) else ""
-        return DataError(f"There is no file or folder {source}; expected a folder of images or an .npz file.{hub}")
+        hub = (
+            f" A data set of the hub is written hf:{source}."
+            if re.fullmatch(r"[\w-]+/[\w.-]+", source)
+            else ""
+        )
+        return DataError(
+            f"There is no file or folder {source}; expected a folder of images or an .npz file.{hub}"
+        )
     return DataError(
         f"{unknown('built-in source', source.partition(':')[0], BUILT_IN)} Nor is there a file or folder of "
         "that name. A data set of the hub is written hf:NAME."

@@ -40,13 +40,19 @@ def unpickled(path: Path) -> dict[str, Any]:
     """The dictionary in a pickle of Python 2 or 3; damage or any other content is a DataError."""
     try:
         with path.open("rb") as file:
-            content = _ArraysOnly(file, encoding="latin1").load()  # strings of Python 2 are bytes, array contents too
+            content = _ArraysOnly(
+                file, encoding="latin1"
+            ).load()  # strings of Python 2 are bytes, array contents too
     except OSError as error:
         raise DataError(f"Could not open {path}: {error.strerror}.") from error
     except DataError as error:
         raise DataError(f"{path} is refused: {error}.") from error
     except Exception as error:  # a damaged pickle raises nearly anything
-        raise DataError(f"Could not read {path}: it is damaged ({first_line(error)}). Download the file again.") from error
+        raise DataError(
+            f"Could not read {path}: it is damaged ({first_line(error)}). Download the file again."
+        ) from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}; expected a dictionary. Download the file again.")
+        raise DataError(
+            f"{path} holds a {type(content).__name__}; expected a dictionary. Download the file again."
+        )
     return content

@@ -20,13 +20,25 @@ from headwater.errors import DataError
 from headwater.examples import Examples
 
 FOLDER, BATCHES = "artbench-10-imagefolder-split", "artbench-10-python/artbench-10-batches-py"
-PAPER = ("post_impressionism", "ukiyo_e", "romanticism", "renaissance", "baroque")  # in D-TRAK's order, appendix A.1
+PAPER = (
+    "post_impressionism",
+    "ukiyo_e",
+    "romanticism",
+    "renaissance",
+    "baroque",
+)  # in D-TRAK's order, appendix A.1
 STYLES = tuple(sorted((*PAPER, "art_nouveau", "expressionism", "impressionism", "realism", "surrealism")))
 HALF = (0, 0.5)
 SETS = {
-    "artbench2": DataSet("artbench2", PAPER[:2], {"train": ("train", HALF), "val": ("test", HALF), "test": ("test", (0.5, 1))}),
-    "artbench5": DataSet("artbench5", PAPER, {"train": ("train", HALF), "val": ("test", (0, 0.2)), "test": ("test", (0.2, 1))}),
-    "artbench10": DataSet("artbench10", STYLES, {"train": ("train", None), "val": ("test", (0, 0.1)), "test": ("test", None)}),
+    "artbench2": DataSet(
+        "artbench2", PAPER[:2], {"train": ("train", HALF), "val": ("test", HALF), "test": ("test", (0.5, 1))}
+    ),
+    "artbench5": DataSet(
+        "artbench5", PAPER, {"train": ("train", HALF), "val": ("test", (0, 0.2)), "test": ("test", (0.2, 1))}
+    ),
+    "artbench10": DataSet(
+        "artbench10", STYLES, {"train": ("train", None), "val": ("test", (0, 0.1)), "test": ("test", None)}
+    ),
 }
 
 
@@ -40,7 +52,9 @@ def artbench(name: str, split: str = "train", *, resize: int | None = None) -> E
     """
     base, small, _ = name.partition("-")
     examples = SETS[base].examples(split, _from_batches if small else partial(_from_folder, resize=resize))
-    return replace(examples, prompts=tuple(f"a {group.replace('_', ' ')} painting" for group in examples.groups or ()))
+    return replace(
+        examples, prompts=tuple(f"a {group.replace('_', ' ')} painting" for group in examples.groups or ())
+    )
 
 
 def _from_batches(part: str) -> LazySplit:
@@ -59,7 +73,9 @@ def _from_folder(part: str, *, resize: int | None) -> LazySplit:
 
     def decoded(rows: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b h w c"]:
         names = (files[row] for row in rows)
-        return stacked(((file, fitted(opened(root / file, str(root / file)), resize)) for file in names), len(rows))
+        return stacked(
+            ((file, fitted(opened(root / file, str(root / file)), resize)) for file in names), len(rows)
+        )
 
     return LazySplit(files, np.array([file.partition("/")[0] for file in files]), decoded)
 
@@ -67,5 +83,8 @@ def _from_folder(part: str, *, resize: int | None) -> LazySplit:
 def _files(folder: Path) -> list[str]:
     names = sorted(path.name for path in folder.glob("[!.]*.jpg"))
     if not names:
-        raise DataError(f"There are no images in {folder}; expected ArtBench-10's ten styles as .jpg. Unpack the archive again.")
+        raise DataError(
+            f"There are no images in {folder}; expected ArtBench-10's ten styles as .jpg. Unpack the archive "
+            "again."
+        )
     return names

@@ -30,11 +30,16 @@ def captions_of(root: Path, ids: Sequence[str]) -> Metadata:
     of GROUP_COLUMNS that has words. Other names are not read. Every image needs one line, every line an
     image.
     """
-    files = [root / name for name in METADATA_FILES if os.path.lexists(root / name)]  # a broken link is an error
+    files = [
+        root / name for name in METADATA_FILES if os.path.lexists(root / name)
+    ]  # a broken link is an error
     if not files:
         return Metadata()
     if len(files) > 1:
-        raise DataError(f"The folder {root} has both {' and '.join(METADATA_FILES)}; expected one of them. Remove the other.")
+        raise DataError(
+            f"The folder {root} has both {' and '.join(METADATA_FILES)}; expected one of them. Remove the "
+            "other."
+        )
     path = files[0]
     lines = _lines(path)
     columns = _columns(path, lines)
@@ -56,14 +61,23 @@ def _lines(path: Path) -> dict[int, dict[str, Any]]:
             if path.suffix == ".csv":
                 rows = csv.DictReader(file, strict=True)
                 return dict((rows.line_num, row) for row in rows)  # noqa: C402 - the key moves on with each row
-            return {number: _object(path, number, text.strip()) for number, text in enumerate(file, 1) if text.strip()}
+            return {
+                number: _object(path, number, text.strip())
+                for number, text in enumerate(file, 1)
+                if text.strip()
+            }
     except OSError as error:
-        raise DataError(f"Could not open {path}: {error.strerror}. Expected a file with a line for each image.") from error
+        raise DataError(
+            f"Could not open {path}: {error.strerror}. Expected a file with a line for each image."
+        ) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text in UTF-8 ({error}). Save it as UTF-8, with a line for each image.") from error
+        raise DataError(
+            f"{path} is not text in UTF-8 ({error}). Save it as UTF-8, with a line for each image."
+        ) from error
     except csv.Error as error:
         raise DataError(
-            f"{path} is not a CSV file ({error}). Save it with commas between columns and their names in the first row."
+            f"{path} is not a CSV file ({error}). Save it with commas between columns and their names in the "
+            "first row."
         ) from error
 
 
@@ -72,7 +86,8 @@ def _object(path: Path, number: int, text: str) -> dict[str, Any]:
         line = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path}, line {number}, is not JSON ({error}): {_short(text)}. Expected an object on one line, such as {LINE}."
+            f"{path}, line {number}, is not JSON ({error}): {_short(text)}. Expected an object on one line, "
+            f"such as {LINE}."
         ) from error
     if not isinstance(line, dict):
         raise DataError(f"{path}, line {number}, is {_short(text)}; expected a JSON object such as {LINE}.")
@@ -103,11 +118,15 @@ def _numbers(path: Path, lines: Mapping[int, Mapping[str, Any]]) -> dict[str, in
         name = line.get("file_name")
         if not isinstance(name, str):
             raise DataError(
-                f"{path}, line {number}, has {_quoted(line, 'file_name')}; expected the path of an image relative to {path.parent}."
+                f"{path}, line {number}, has {_quoted(line, 'file_name')}; expected the path of an image "
+                f"relative to {path.parent}."
             )
         file = PurePosixPath(name).as_posix()
         if file in numbers:
-            raise DataError(f"{path}, line {number}, is a second line for {file}; expected one for each image. Keep one of them.")
+            raise DataError(
+                f"{path}, line {number}, is a second line for {file}; expected one for each image. Keep one "
+                "of them."
+            )
         numbers[file] = number
     return numbers
 
@@ -117,7 +136,8 @@ def _word(path: Path, number: int, line: Mapping[str, Any], column: str) -> str:
     if not isinstance(text, str) or not _writable(text):
         kind = "group" if column in GROUP_COLUMNS else "caption"
         raise DataError(
-            f'{path}, line {number}, has {_quoted(line, column)}; expected text. Write one, or "" for an image without a {kind}.'
+            f'{path}, line {number}, has {_quoted(line, column)}; expected text. Write one, or "" for an '
+            f"image without a {kind}."
         )
     return text
 

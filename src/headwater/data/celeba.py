@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 FOLDER, ATTRIBUTES = "celeba/img_align_celeba", "celeba/list_attr_celeba.txt"
 HUB_NAME = "flwrlabs/celeba"
-PARTS = {"train": range(1, 162_771), "val": range(162_771, 182_638), "all": range(1, 202_600)}  # list_eval_partition.txt
+PARTS = {
+    "train": range(1, 162_771),
+    "val": range(162_771, 182_638),
+    "all": range(1, 202_600),
+}  # list_eval_partition.txt
 HUB_PARTS = {"train": "train", "val": "valid", "all": "train+valid+test"}
 COUNTS = {"train": 5_000, "val": 1_000}
 GROUPS = ("female", "male")
@@ -71,7 +75,9 @@ class _FolderFaces:
                 f"{missing[0]}); expected all of 000001.jpg to 202599.jpg. Unpack img_align_celeba.zip "
                 "again."
             )
-        return stacked(((file, _face(opened(self.root / file, file), file, self.size)) for file in files), len(rows))
+        return stacked(
+            ((file, _face(opened(self.root / file, file), file, self.size)) for file in files), len(rows)
+        )
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,10 @@ class _HubFaces:
         from headwater.data.hub import picture_of
 
         for row in rows.tolist():
-            yield f"row {row}", _face(picture_of(self.table, row, "image"), f"row {row} of hf:{HUB_NAME}", self.size)
+            yield (
+                f"row {row}",
+                _face(picture_of(self.table, row, "image"), f"row {row} of hf:{HUB_NAME}", self.size),
+            )
 
 
 def _from_folder(root: Path, split: str, size: int) -> LazySplit:
@@ -107,7 +116,9 @@ def _from_hub(split: str, size: int) -> LazySplit:
         table = opened_table(HUB_NAME, HUB_PARTS[split]).select_columns(["image", "Male"])
         male = np.array(table["Male"], np.int64)
     except (DataError, ValueError) as error:
-        raise DataError(f"CelebA was not found. {remedy(FOLDER)} Nor could the hub be read: {error}") from error
+        raise DataError(
+            f"CelebA was not found. {remedy(FOLDER)} Nor could the hub be read: {error}"
+        ) from error
     ids = [f"celeba-{split}-{row:06d}" for row in range(len(male))]
     return LazySplit(ids, np.array(GROUPS)[male], _HubFaces(table.select_columns(["image"]), size).decoded)
 

@@ -22,7 +22,9 @@ from headwater.examples import Examples
 HUB_NAME = "uoft-cs/cifar10"
 FILE, BATCHES = "cifar10_jpeg.npz", "cifar-10-batches-py"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR10 = DataSet("cifar10", CLASSES, {"train": ("train", None), "val": ("test", (0, 0.1)), "test": ("test", None)})
+CIFAR10 = DataSet(
+    "cifar10", CLASSES, {"train": ("train", None), "val": ("test", (0, 0.1)), "test": ("test", None)}
+)
 CIFAR2 = DataSet(
     "cifar2",
     ("automobile", "horse"),
@@ -53,7 +55,9 @@ def _part(name: str) -> LazySplit:
     try:
         return _from_hub(name)
     except DataError as error:
-        raise DataError(f"CIFAR-10 was not found. {remedy(FILE, BATCHES)} Nor could the hub be read: {error}") from error
+        raise DataError(
+            f"CIFAR-10 was not found. {remedy(FILE, BATCHES)} Nor could the hub be read: {error}"
+        ) from error
 
 
 def _from_file(path: Path, name: str) -> LazySplit:
@@ -70,7 +74,9 @@ def _from_file(path: Path, name: str) -> LazySplit:
         spans = ((i, io.BytesIO(data[offset[i] : offset[i + 1]].tobytes())) for i in places[rows])
         return stacked(((f"image {i}", opened(span, f"image {i} of {path}")) for i, span in spans), len(rows))
 
-    return LazySplit(_ids(name, len(places)), have["classes"][have["label"][places].astype(np.int64)], decoded)
+    return LazySplit(
+        _ids(name, len(places)), have["classes"][have["label"][places].astype(np.int64)], decoded
+    )
 
 
 def _from_hub(name: str) -> LazySplit:

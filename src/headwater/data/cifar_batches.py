@@ -28,16 +28,35 @@ def from_batches(folder: Path, name: str, source: str, *, meta: str, key: str) -
 def _classes(path: Path, key: str) -> list[str]:
     names = unpickled(path).get(key)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise DataError(f"`{key}` in {path} is not a list of words; expected the names of the classes. Download the file again.")
+        raise DataError(
+            f"`{key}` in {path} is not a list of words; expected the names of the classes. Download the file "
+            "again."
+        )
     return names
 
 
 def _batch(path: Path, classes: int) -> tuple[UInt8[np.ndarray, "n 3072"], Int64[np.ndarray, " n"]]:
     batch = unpickled(path)
     pixels, labels = batch.get("data"), batch.get("labels")
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3072:
-        form = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+    if (
+        not isinstance(pixels, np.ndarray)
+        or pixels.dtype != np.uint8
+        or pixels.ndim != 2
+        or pixels.shape[1] != 3072
+    ):
+        form = (
+            f"{pixels.dtype} {list(pixels.shape)}"
+            if isinstance(pixels, np.ndarray)
+            else type(pixels).__name__
+        )
         raise DataError(f"`data` in {path} is {form}; expected uint8 [n, 3072], an image of 32×32 RGB a row.")
-    if not isinstance(labels, list) or len(labels) != len(pixels) or not all(label in range(classes) for label in labels):
-        raise DataError(f"`labels` in {path} are not {len(pixels)} numbers from 0 to {classes - 1}; expected one for each image.")
+    if (
+        not isinstance(labels, list)
+        or len(labels) != len(pixels)
+        or not all(label in range(classes) for label in labels)
+    ):
+        raise DataError(
+            f"`labels` in {path} are not {len(pixels)} numbers from 0 to {classes - 1}; expected one for "
+            "each image."
+        )
     return pixels, np.array(labels, np.int64)

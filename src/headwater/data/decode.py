@@ -22,7 +22,9 @@ def opened(file: Path | BytesIO, name: str) -> Image.Image:
             return eight_bit(image, name)
     except UserError:
         raise
-    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error and more
+    except (
+        Exception
+    ) as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error and more
         raise DataError(
             f"Could not read {name} as a picture ({first_line(error)}). Expected a whole PNG, JPEG, WebP, "
             "BMP, GIF or TIFF: replace or remove it."
@@ -36,7 +38,10 @@ def eight_bit(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise DataError(f"{name} has 32-bit pixels (mode {image.mode}); expected 8 or 16 bits a channel. Convert or remove it.")
+        raise DataError(
+            f"{name} has 32-bit pixels (mode {image.mode}); expected 8 or 16 bits a channel. Convert or "
+            "remove it."
+        )
     target = "L" if image.mode in GREY else "RGB"
     if not image.has_transparency_data:
         return image.convert(target)
@@ -81,7 +86,9 @@ def stacked(pictures: Iterable[tuple[str, Image.Image]], n: int) -> UInt8[np.nda
 def resized(images: UInt8[np.ndarray, "n h w c"], size: int) -> UInt8[np.ndarray, "n s s c"]:
     """Images in memory, each `fitted` to `size`."""
     if images.shape[3] not in (1, 3):
-        raise DataError(f"Images have {images.shape[3]} channels; resizing expects 1 or 3. Resize them before saving.")
+        raise DataError(
+            f"Images have {images.shape[3]} channels; resizing expects 1 or 3. Resize them before saving."
+        )
     pictures = (Image.fromarray(image[..., 0] if image.shape[2] == 1 else image) for image in images)
     return stacked(((f"image {i}", fitted(picture, size)) for i, picture in enumerate(pictures)), len(images))
 

@@ -22,9 +22,13 @@ def folder(root: str | Path, *, resize: int | None = None) -> Examples:
     """
     root = Path(root)
     files = _images(root)
-    ids = tuple(os.fsencode(file).decode(errors="replace") for file in files)  # a name that is not text would not print
+    ids = tuple(
+        os.fsencode(file).decode(errors="replace") for file in files
+    )  # a name that is not text would not print
     prompts, groups = captions_of(root, ids)
-    images = stacked(((file, fitted(opened(root / file, str(root / file)), resize)) for file in files), len(files))
+    images = stacked(
+        ((file, fitted(opened(root / file, str(root / file)), resize)) for file in files), len(files)
+    )
     if groups is None and all("/" in name for name in ids):
         groups = tuple(name.partition("/")[0] for name in ids)
     if groups is None:
@@ -53,8 +57,12 @@ def _files(root: Path) -> list[str]:
     paths: list[str] = []
     try:
         for parent, folders, files in os.walk(root, onerror=_raise, followlinks=True):
-            folders[:] = [name for name in folders if not name.startswith(".") and not _loops(Path(parent, name))]
-            paths += [Path(parent, name).relative_to(root).as_posix() for name in files if not name.startswith(".")]
+            folders[:] = [
+                name for name in folders if not name.startswith(".") and not _loops(Path(parent, name))
+            ]
+            paths += [
+                Path(parent, name).relative_to(root).as_posix() for name in files if not name.startswith(".")
+            ]
     except OSError as error:
         raise DataError(f"Could not list the folder {error.filename}: {error.strerror}.") from error
     return paths

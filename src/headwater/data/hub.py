@@ -27,13 +27,17 @@ def from_hub(name: str, split: str = "train", *, resize: int | None = None) -> E
     table = opened_table(name, split)
     kinds = {column: type(feature).__name__ for column, feature in table.features.items()}
     columns: dict[str, Any] = {}
-    labels = sorted((c for c, kind in kinds.items() if kind == "ClassLabel"), key=lambda column: column != "label")
+    labels = sorted(
+        (c for c, kind in kinds.items() if kind == "ClassLabel"), key=lambda column: column != "label"
+    )
     if labels:
         classes = table.features[labels[0]].names
         values = [-1 if value is None else value for value in table[labels[0]]]
         columns["labels"] = np.array(values, np.int64)
         columns["groups"] = tuple(classes[value] if value >= 0 else "" for value in values)
-    prompts = [column for column in CAPTION_COLUMNS if getattr(table.features.get(column), "dtype", None) in TEXT]  # of lists, none
+    prompts = [
+        column for column in CAPTION_COLUMNS if getattr(table.features.get(column), "dtype", None) in TEXT
+    ]  # of lists, none
     if prompts:
         columns["prompts"] = tuple(text or "" for text in table[prompts[0]])
     return Examples(_images(table, name, _image_column(kinds, name), resize), **columns)
@@ -45,13 +49,15 @@ def opened_table(name: str, split: str) -> "Dataset":
         import datasets
     except ImportError as error:
         raise DataError(
-            f"Opening hf:{name} needs the `datasets` library, which is not installed: pip install 'headwater[hub]'."
+            f"Opening hf:{name} needs the `datasets` library, which is not installed: pip install "
+            "'headwater[hub]'."
         ) from error
     try:
         table = datasets.load_dataset(name, split=split)
     except Exception as error:  # every builder, file system and HTTP client of the library raises its own
         raise DataError(
-            f"Could not open hf:{name}, split {split}: {first_line(error)}. Check the name, the split and the connection."
+            f"Could not open hf:{name}, split {split}: {first_line(error)}. Check the name, the split and "
+            "the connection."
         ) from error
     if not len(table):
         raise DataError(f"hf:{name}, split {split}, has no rows; expected at least one image.")

@@ -15,4 +15,6 @@ def remedy(*names: str) -> str:
     """The sentence of an error that says where `names` are expected."""
     folder = os.environ.get("HEADWATER_DATA") or "not set"
     contents = " or ".join(names)
-    return f"HEADWATER_DATA is {folder}: name a folder that has {contents} (docs/data.md says where to get it)."
+    return (
+        f"HEADWATER_DATA is {folder}: name a folder that has {contents} (docs/data.md says where to get it)."
+    )

@@ -27,7 +27,10 @@ class LazySplit:
         groups = tuple(self.groups[rows].tolist())
         unknowns = sorted(set(groups) - set(classes))
         if unknowns:
-            raise DataError(f"{ids[groups.index(unknowns[0])]} is of class '{unknowns[0]}'; expected one of {', '.join(classes)}.")
+            raise DataError(
+                f"{ids[groups.index(unknowns[0])]} is of class '{unknowns[0]}'; expected one of "
+                f"{', '.join(classes)}."
+            )
         labels = np.array([classes.index(group) for group in groups], np.int64)
         return Examples(self.decoded(rows), ids=ids, labels=labels, groups=groups)
 
@@ -52,7 +55,9 @@ class DataSet:
         rows = seeds.generator(0, self.name, split, "order").permutation(np.concatenate(drawn))
         return part.examples(rows, self.classes)
 
-    def _stretch(self, part: LazySplit, name: str, group: str, start: float, stop: float) -> Int64[np.ndarray, " b"]:
+    def _stretch(
+        self, part: LazySplit, name: str, group: str, start: float, stop: float
+    ) -> Int64[np.ndarray, " b"]:
         rows = np.flatnonzero(part.groups == group)
         rows = seeds.generator(0, self.name, name, group).permutation(rows)
         return rows[int(len(rows) * start) : int(len(rows) * stop)]

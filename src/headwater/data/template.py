@@ -25,23 +25,33 @@ def captioned(examples: Examples, template: str) -> Examples:
     for name in names:
         _check(examples, name, template)
     columns = {name: getattr(examples, PLACEHOLDERS[name]) for name in names}
-    prompts = (template.format(**{name: column[row] for name, column in columns.items()}) for row in range(len(examples)))
+    prompts = (
+        template.format(**{name: column[row] for name, column in columns.items()})
+        for row in range(len(examples))
+    )
     return replace(examples, prompts=tuple(prompts))
 
 
 def names_in(template: str) -> tuple[str, ...]:
     """The names in the template, each one of PLACEHOLDERS."""
     try:
-        fields = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None]
+        fields = [
+            (name, spec, conversion)
+            for _, name, spec, conversion in Formatter().parse(template)
+            if name is not None
+        ]
     except ValueError as error:
         raise OptionError(
-            f"The caption '{template}' cannot be read ({error}). Expected text with {KNOWN} in it; write {{{{ and }}}} for braces."
+            f"The caption '{template}' cannot be read ({error}). Expected text with {KNOWN} in it; write "
+            f"{{{{ and }}}} for braces."
         ) from error
     for name, spec, conversion in fields:
         if name not in PLACEHOLDERS:
             raise OptionError(f"In the caption '{template}': {unknown('name', name, PLACEHOLDERS)}")
         if spec or conversion:
-            raise OptionError(f"The caption '{template}' formats {{{name}}}; expected the bare name, one of {KNOWN}.")
+            raise OptionError(
+                f"The caption '{template}' formats {{{name}}}; expected the bare name, one of {KNOWN}."
+            )
     return tuple(dict.fromkeys(name for name, _, _ in fields))
 
 
@@ -49,12 +59,19 @@ def _check(examples: Examples, name: str, template: str) -> None:
     """Raise unless every image has the column that `name` stands for."""
     column = getattr(examples, PLACEHOLDERS[name])
     if column is None:
-        present = " ".join(f"{{{word}}}" for word, field in PLACEHOLDERS.items() if getattr(examples, field) is not None)
+        present = " ".join(
+            f"{{{word}}}" for word, field in PLACEHOLDERS.items() if getattr(examples, field) is not None
+        )
         raise OptionError(
-            f"The caption '{template}' asks for {{{name}}}, but the images have no {PLACEHOLDERS[name]}; they "
+            f"The caption '{template}' asks for {{{name}}}, but the images have no {PLACEHOLDERS[name]}; "
+            "they "
             f"have {present}. Use these, or give the images {PLACEHOLDERS[name]}."
         )
-    blank = np.flatnonzero(column < 0) if name == "label" else [row for row, word in enumerate(column) if not word]
+    blank = (
+        np.flatnonzero(column < 0)
+        if name == "label"
+        else [row for row, word in enumerate(column) if not word]
+    )
     if len(blank):
         raise DataError(
             f"The caption '{template}' asks for {{{name}}}, which {len(blank):,} of the {len(examples):,} "

@@ -54,7 +54,9 @@ class TextEncoder(Protocol):
 class Family:
     """The calling convention of one kind of network. This one fits most of diffusers' UNets."""
 
-    def inputs(self, x_t: Tensor, time: Tensor, condition: Condition) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def inputs(
+        self, x_t: Tensor, time: Tensor, condition: Condition
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and named arguments."""
         return (x_t, time), dict(condition)
 
@@ -66,7 +68,9 @@ class Family:
         self, network: Callable[..., Any], dtype: torch.dtype, x_t: Tensor, time: Tensor, condition: Condition
     ) -> Tensor:
         """The prediction at (x_t, time, condition) of a network of this dtype, in the dtype of x_t."""
-        cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in condition.items()}
+        cast = {
+            name: value.to(dtype) if value.is_floating_point() else value for name, value in condition.items()
+        }
         inputs, named = self.inputs(x_t.to(dtype), time, cast)
         return self.output(network(*inputs, **named), x_t).to(x_t.dtype)
 
@@ -124,8 +128,12 @@ class Denoiser:
             if parameter.requires_grad and any(fnmatch.fnmatchcase(name, part) for part in pattern.split("|"))
         }
         if not matches:
-            names = ", ".join([name for name, parameter in self.module.named_parameters() if parameter.requires_grad][:3])
-            raise OptionError(f"No trainable parameter of the model matches '{pattern}'. Parameters are named like {names}.")
+            names = ", ".join(
+                [name for name, parameter in self.module.named_parameters() if parameter.requires_grad][:3]
+            )
+            raise OptionError(
+                f"No trainable parameter of the model matches '{pattern}'. Parameters are named like {names}."
+            )
         return matches
 
     def predict(
@@ -183,5 +191,7 @@ def evenly(checkpoints: Sequence[T], count: int) -> list[T]:
 def require_model(model: Denoiser | None) -> Denoiser:
     """The model; an OptionError for None."""
     if model is None:
-        raise OptionError("This method needs a model; expected one, not None.", hint="Name one with --model FOLDER.")
+        raise OptionError(
+            "This method needs a model; expected one, not None.", hint="Name one with --model FOLDER."
+        )
     return model

@@ -50,7 +50,9 @@ class Draws:
         if self.noises < 1:
             raise OptionError(f"noises is {self.noises}; expected 1 or more per timestep.")
         if self.count < 1:
-            raise OptionError(f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps.")
+            raise OptionError(
+                f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps."
+            )
 
     @property
     def count(self) -> int:
@@ -64,7 +66,9 @@ class Draws:
             if steps > T and self.strategy != "random":
                 raise OptionError(f"{name} is {steps}; the model's schedule has only {T}.")
         elif min(steps) < 0 or max(steps) >= T:
-            raise OptionError(f"{name} has {min(steps)} … {max(steps)}; the model's schedule has 0 … {T - 1}.")
+            raise OptionError(
+                f"{name} has {min(steps)} … {max(steps)}; the model's schedule has 0 … {T - 1}."
+            )
 
     def steps(self, content: str, T: int) -> Int64[np.ndarray, " K"]:
         """The timesteps of the example with this content hash."""
@@ -107,14 +111,22 @@ class Journey:
     seed: int = 0
     along: str = "journey"  # distinguishes it from Draws in the store
 
-    def of(self, examples: Examples, rows: slice, model: Denoiser, condition: Condition, like: Tensor) -> Draw:
+    def of(
+        self, examples: Examples, rows: slice, model: Denoiser, condition: Condition, like: Tensor
+    ) -> Draw:
         """The draws of `examples[rows]`; `condition` has one row for each example, [b, 1, …]."""
         x_t, times = path(examples, rows, like.device)
         steps = times[times >= 0]
         states = x_t[:, : len(steps)].to(like)
         t = steps.expand(len(states), -1)
-        repeated = {name: v.expand(-1, t.shape[1], *v.shape[2:]).flatten(0, 1) for name, v in condition.items()}
-        x = _pictures(model, states.flatten(0, 1), t.reshape(-1), repeated).view_as(states).repeat_interleave(self.noises, 1)
+        repeated = {
+            name: v.expand(-1, t.shape[1], *v.shape[2:]).flatten(0, 1) for name, v in condition.items()
+        }
+        x = (
+            _pictures(model, states.flatten(0, 1), t.reshape(-1), repeated)
+            .view_as(states)
+            .repeat_interleave(self.noises, 1)
+        )
         t = t.repeat_interleave(self.noises, 1)
         noise = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], t.cpu().numpy())
         epsilon = torch.as_tensor(noise).to(like)
@@ -145,26 +157,36 @@ class PseudoTargets:
     def of(self, examples: Examples, rows: slice, schedule: Schedule, like: Tensor) -> Draw:
         """The draws of `examples[rows]`, with η for their noise."""
         draw = self.draws.of(examples, rows, schedule, like)
-        eta = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], draw.t.cpu().numpy(), "sampled")
+        eta = _named_noise(
+            self.seed, examples.input_shape, examples.hashes[rows], draw.t.cpu().numpy(), "sampled"
+        )
         return draw._replace(noise=torch.as_tensor(eta).to(like))
 
 
 AnyDraws = Draws | Journey | PseudoTargets
 
 
-def _pictures(model: Denoiser, x_t: Tensor, t: Tensor, condition: Condition, together: int = 64) -> Float[Tensor, "b c h w"]:
+def _pictures(
+    model: Denoiser, x_t: Tensor, t: Tensor, condition: Condition, together: int = 64
+) -> Float[Tensor, "b c h w"]:
     """x̂₀ of each state, clipped as the sampler clips it, `together` at a time."""
     pictures = []
     with torch.no_grad():
         for low in range(0, len(x_t), together):
             part = slice(low, low + together)
-            output = model.predict(x_t[part], t[part], {name: value[part] for name, value in condition.items()})
+            output = model.predict(
+                x_t[part], t[part], {name: value[part] for name, value in condition.items()}
+            )
             pictures.append(model.clipped(model.schedule.picture_and_noise(output, x_t[part], t[part])[0]))
     return torch.cat(pictures)
 
 
 def _named_noise(
-    seed: int, shape: tuple[int, int, int], contents: tuple[str, ...], t: Int64[np.ndarray, "b d"], kind: str = "noise"
+    seed: int,
+    shape: tuple[int, int, int],
+    contents: tuple[str, ...],
+    t: Int64[np.ndarray, "b d"],
+    kind: str = "noise",
 ) -> Float[np.ndarray, "b d c h w"]:
     """The noise named (seed, content hash, t, number of earlier draws at t)."""
     return np.stack(
@@ -195,7 +217,9 @@ def along_trajectory(examples: Examples, rows: slice, schedule: Schedule, like: 
     states, times = path(examples, rows, like.device)
     keep = int((times >= 0).sum()) - 1
     if keep < 1:
-        raise DataError("The queries' path has no step between two noisy states; expected two or more timesteps.")
+        raise DataError(
+            "The queries' path has no step between two noisy states; expected two or more timesteps."
+        )
     t, then = times[:keep], times[1 : keep + 1]
     x_t, after = states[:, :keep], states[:, 1 : keep + 1]
     alpha_bar = torch.as_tensor(schedule.alpha_bar, device=like.device)[:, None, None, None]
@@ -205,13 +229,17 @@ def along_trajectory(examples: Examples, rows: slice, schedule: Schedule, like: 
     return Draw(states[:, -1:].to(like), t.expand(b, -1), then.expand(b, -1), noise.to(like), x_t.to(like))
 
 
-def path(examples: Examples, rows: slice, device: torch.device) -> tuple[Float[Tensor, "b s c h w"], Int64[Tensor, " s"]]:
+def path(
+    examples: Examples, rows: slice, device: torch.device
+) -> tuple[Float[Tensor, "b s c h w"], Int64[Tensor, " s"]]:
     """The states of a sampler's path, in double (differences are tiny near t = 0), and their timesteps."""
     states, times = stored_path(examples)
     return torch.as_tensor(states[rows], device=device).double(), torch.as_tensor(times, device=device)
 
 
-def stored_path(examples: Examples, T: int | None = None) -> tuple[Float[np.ndarray, "n s c h w"], Int64[np.ndarray, " s"]]:
+def stored_path(
+    examples: Examples, T: int | None = None
+) -> tuple[Float[np.ndarray, "n s c h w"], Int64[np.ndarray, " s"]]:
     """The pictures' sampler path; a DataError if there is none, or if it does not fit T timesteps."""
     if examples.trajectory is None or examples.trajectory_timesteps is None:
         raise DataError(

@@ -72,13 +72,21 @@ def embedded_prompts(encoder: TextEncoder, prompts: Sequence[str], store: Featur
     rows = replace(store, dtype="float32").rows(settings, keys, compute)
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
     parts = np.split(rows, ends[:-1], axis=1)
-    tables = {name: part.reshape(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    tables = {
+        name: part.reshape(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
     return Text(np.array([distinct[prompt] for prompt in prompts], np.int64), tables)
 
 
-def condition(model: Denoiser, labels: Int64[np.ndarray, " b"] | None, prompts: Sequence[str] | None) -> Condition:
+def condition(
+    model: Denoiser, labels: Int64[np.ndarray, " b"] | None, prompts: Sequence[str] | None
+) -> Condition:
     """The model's condition for pictures with these labels and prompts, as far as it takes them."""
-    by_label = {} if labels is None or model.classes is None else {"class_labels": torch.as_tensor(labels, device=model.device)}
+    by_label = (
+        {}
+        if labels is None or model.classes is None
+        else {"class_labels": torch.as_tensor(labels, device=model.device)}
+    )
     if prompts is None or model.text is None:
         return by_label
     with torch.no_grad():
@@ -106,5 +114,6 @@ def _first_bad(block: Tensor) -> int:
 
 def _not_finite(kind: str, name: str) -> NonFiniteError:
     return NonFiniteError(
-        f"The encoder made NaN or infinity of {kind} {name}. Usual cause: half precision. Use float32, or check its weights."
+        f"The encoder made NaN or infinity of {kind} {name}. Usual cause: half precision. Use float32, or "
+        "check its weights."
     )

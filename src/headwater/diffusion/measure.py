@@ -61,7 +61,9 @@ def linf(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> F
     return output.abs().amax(PIXEL_AXES)
 
 
-def interpolation(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule, *, eta: float) -> Float[Tensor, "*b"]:
+def interpolation(
+    output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule, *, eta: float
+) -> Float[Tensor, "*b"]:
     """η square + (1−η)(simple − square), section 3.2: η = ½ is simple/2, η = 1 is square.
 
     Its gradient is 2(η output − (1−η) target)ᵀ∇output / d.
@@ -78,7 +80,9 @@ def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule
     x̂₀, and μ_θ here is not clipped: where it was, mostly near t = 0, the value is somewhat too large.
     """
     _of_a_diffusion(schedule, "trajectory")
-    alpha_bar = torch.as_tensor(schedule.alpha_bar, device=output.device)  # in double: 1 − α is tiny near t = 0
+    alpha_bar = torch.as_tensor(
+        schedule.alpha_bar, device=output.device
+    )  # in double: 1 − α is tiny near t = 0
     now, then = alpha_bar[draw.t], alpha_bar[draw.then]
     alpha = now / then
     variance = (1 - then) / (1 - now) * (1 - alpha)
@@ -90,7 +94,8 @@ def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule
 def _of_a_diffusion(schedule: Schedule, name: str) -> None:
     if isinstance(schedule, Flow):
         raise OptionError(
-            f"measurement is '{name}', which weights steps by β_t; a flow model has none. Use simple, square, l1 or l2."
+            f"measurement is '{name}', which weights steps by β_t; a flow model has none. Use simple, "
+            "square, l1 or l2."
         )
 
 
@@ -123,7 +128,9 @@ def measurement(name: str) -> Measurement:
         except ValueError:
             eta = np.nan
         if not 0 <= eta <= 1:
-            raise OptionError(f"measurement is '{name}'; expected eta:NUMBER with a number from 0 to 1, such as eta:0.3.")
+            raise OptionError(
+                f"measurement is '{name}'; expected eta:NUMBER with a number from 0 to 1, such as eta:0.3."
+            )
         return partial(interpolation, eta=eta)
     if name not in MEASUREMENTS:
         raise unknown("measurement", name, [*MEASUREMENTS, "eta:0.3"])

@@ -51,7 +51,11 @@ def sample(
     path = [x] if keep_path else []
     signal, sigma, alpha_bar = (  # [-1]: the finished picture
         np.append(values, last)
-        for values, last in ((model.schedule.signal, 1.0), (model.schedule.sigma, 0.0), (model.schedule.alpha_bar, 1.0))
+        for values, last in (
+            (model.schedule.signal, 1.0),
+            (model.schedule.sigma, 0.0),
+            (model.schedule.alpha_bar, 1.0),
+        )
     )
     for i, (now, then) in enumerate(zip(times[:-1].tolist(), times[1:].tolist(), strict=True)):
         t = torch.full((len(x),), now, device=x.device)
@@ -76,7 +80,9 @@ def _check(schedule: Schedule, sampler: str, steps: int) -> None:
     if not 1 <= steps <= schedule.T:
         raise OptionError(f"steps is {steps}; expected 1 to {schedule.T}.")
     if sampler == "ddpm" and isinstance(schedule, Flow):
-        raise OptionError("sampler is 'ddpm', and the model is a flow, whose path has no noise; expected ddim.")
+        raise OptionError(
+            "sampler is 'ddpm', and the model is a flow, whose path has no noise; expected ddim."
+        )
 
 
 def _posterior(x: Tensor, picture: Tensor, now: float, then: float, noise: Tensor | None) -> Tensor:
@@ -94,7 +100,9 @@ def conditioned(model: Denoiser, condition: Condition, guidance: float = 1.0) ->
     if guidance == 1:
         return lambda x, t: model.predict(x, t, condition)
     if model.text is None:
-        raise OptionError(f"guidance is {guidance:g}; only a model that takes prompts can be guided. Leave it out.")
+        raise OptionError(
+            f"guidance is {guidance:g}; only a model that takes prompts can be guided. Leave it out."
+        )
     empty = model.text.embed([""])
     unconditional = {name: empty[name].expand_as(value) for name, value in condition.items()}
 

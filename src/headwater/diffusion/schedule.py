@@ -52,12 +52,16 @@ class Schedule:
         """The bytes that identify this schedule."""
         return self.beta.tobytes() + self.prediction.encode()
 
-    def at(self, values: Float64[np.ndarray, " T"], t: Int64[Tensor, "*b"], like: Tensor) -> Float[Tensor, "*b 1 1 1"]:
+    def at(
+        self, values: Float64[np.ndarray, " T"], t: Int64[Tensor, "*b"], like: Tensor
+    ) -> Float[Tensor, "*b 1 1 1"]:
         """The schedule's `values` at timesteps `t`, shaped to multiply pictures like `like`."""
         table = torch.as_tensor(values, dtype=like.dtype, device=like.device)
         return table[t][..., None, None, None]
 
-    def signal_and_noise(self, t: Int64[Tensor, "*b"], like: Tensor) -> tuple[Float[Tensor, "*b 1 1 1"], Float[Tensor, "*b 1 1 1"]]:
+    def signal_and_noise(
+        self, t: Int64[Tensor, "*b"], like: Tensor
+    ) -> tuple[Float[Tensor, "*b 1 1 1"], Float[Tensor, "*b 1 1 1"]]:
         """√ᾱ_t and √(1−ᾱ_t)."""
         return self.at(self.signal, t, like), self.at(self.sigma, t, like)
 
@@ -119,7 +123,9 @@ class Flow(Schedule):
         return x_t - sigma * output, x_t + signal * output
 
 
-def linear(T: int = 1000, start: float = 1e-4, end: float = 0.02, prediction: Prediction = "epsilon") -> Schedule:
+def linear(
+    T: int = 1000, start: float = 1e-4, end: float = 0.02, prediction: Prediction = "epsilon"
+) -> Schedule:
     """The linear schedule of DDPM: β from 1e-4 to 0.02 over T = 1000 steps."""
     return Schedule(np.linspace(start, end, T), prediction)
 
@@ -129,7 +135,8 @@ def early(timesteps: int | tuple[int, ...], T: int) -> tuple[int, ...]:
     if isinstance(timesteps, int):
         if timesteps > (limit := max(1, T // 2)):
             raise OptionError(
-                f"timesteps is {timesteps}; the first half of the schedule has {limit} steps. Expected at most {limit}."
+                f"timesteps is {timesteps}; the first half of the schedule has {limit} steps. Expected at "
+                f"most {limit}."
             )
         return tuple(T * (i + 1) // (2 * timesteps) for i in range(timesteps))
     if min(timesteps) < 0 or max(timesteps) >= T:
@@ -144,6 +151,7 @@ def early_noisy(timesteps: int | tuple[int, ...], alpha_bar: Float64[np.ndarray,
         if alpha_bar[t] == 1:
             first = int(np.argmax(alpha_bar < 1))
             raise OptionError(
-                f"timesteps has {t}, where the schedule adds no noise (ᾱ is 1). Expected steps with noise: {first} or more."
+                f"timesteps has {t}, where the schedule adds no noise (ᾱ is 1). Expected steps with noise: "
+                f"{first} or more."
             )
     return steps

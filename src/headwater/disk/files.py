@@ -55,10 +55,13 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             remove_partial(folder)
         except BlockingIOError as error:
-            raise StorageError(f"Another process is at work in {folder}. Wait until it ends, then try again.") from error
+            raise StorageError(
+                f"Another process is at work in {folder}. Wait until it ends, then try again."
+            ) from error
         except OSError as error:  # network disks may have no locks: two writers would then mix their files
             raise StorageError(
-                f"Could not lock the folder {folder}: {error.strerror}. Use a folder on a local disk that can be written.",
+                f"Could not lock the folder {folder}: {error.strerror}. Use a folder on a local disk that "
+                "can be written.",
                 hint="For stored features: --store FOLDER.",
             ) from error
         yield

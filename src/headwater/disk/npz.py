@@ -26,12 +26,16 @@ def read_examples(path: str | Path) -> Examples:
     path = Path(path)
     columns = arrays(path, ("images", "labels", *TEXT_COLUMNS, *PATH_COLUMNS))
     if "images" not in columns:
-        raise DataError(f"{path} has no array `images`; expected uint8 [n, height, width, channels] under that name.")
+        raise DataError(
+            f"{path} has no array `images`; expected uint8 [n, height, width, channels] under that name."
+        )
     images = _images(path, columns["images"])
     for name in ("labels", *TEXT_COLUMNS):
         if name in columns and columns[name].shape != (len(images),):
             shape = list(columns[name].shape)
-            raise DataError(f"`{name}` in {path} has shape {shape}; expected [{len(images)}], one for each image.")
+            raise DataError(
+                f"`{name}` in {path} has shape {shape}; expected [{len(images)}], one for each image."
+            )
     fields: dict[str, Any] = {name: _words(columns[name]) for name in TEXT_COLUMNS if name in columns}
     if "labels" in columns:
         labels, words = _labels(path, columns["labels"])
@@ -64,7 +68,10 @@ def arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
         raise DataError(f"Could not open {path}: {error.strerror}.") from error
     with file:
         if not zipfile.is_zipfile(file):
-            raise DataError(f"{path} is not an .npz file, or is cut short. Expected one that numpy.savez(path, images=...) wrote.")
+            raise DataError(
+                f"{path} is not an .npz file, or is cut short. Expected one that numpy.savez(path, "
+                "images=...) wrote."
+            )
         file.seek(0)
         return _members(path, file, names)
 
@@ -82,7 +89,9 @@ def _members(path: Path, file: BufferedReader, names: Iterable[str]) -> dict[str
                 "numbers or text, without dtype=object."
             ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(f"Could not read {path}: {name} is damaged ({reason}). Write the file again.") from error
+        raise DataError(
+            f"Could not read {path}: {name} is damaged ({reason}). Write the file again."
+        ) from error
     for name, column in members.items():
         if not isinstance(column, np.ndarray):  # numpy returns the bytes of a member that is not an .npy file
             raise DataError(f"`{name}` in {path} is not an array; expected a file that numpy.savez wrote.")
@@ -92,7 +101,11 @@ def _members(path: Path, file: BufferedReader, names: Iterable[str]) -> dict[str
 def _images(path: Path, images: np.ndarray) -> UInt8[np.ndarray, "n h w c"]:
     form = f"{images.dtype} {list(images.shape)}"
     if images.dtype != np.uint8:
-        between = f" between {images.min():g} and {images.max():g}" if images.size and images.dtype.kind in "fiu" else ""
+        between = (
+            f" between {images.min():g} and {images.max():g}"
+            if images.size and images.dtype.kind in "fiu"
+            else ""
+        )
         raise DataError(
             f"The images in {path} are {form}{between}; expected uint8. Scale them to 0…255, round them, "
             "and save them with .astype(numpy.uint8)."
@@ -101,11 +114,18 @@ def _images(path: Path, images: np.ndarray) -> UInt8[np.ndarray, "n h w c"]:
         images = images[..., None]
     if images.ndim != 4 or not images.size:
         raise DataError(
-            f"The images in {path} are {form}; expected at least one, as [n, height, width, channels] or [n, height, width]."
+            f"The images in {path} are {form}; expected at least one, as [n, height, width, channels] or [n, "
+            "height, width]."
         )
     if images.shape[3] > 4:
-        advice = "Put the channels last: images.transpose(0, 2, 3, 1)." if images.shape[1] <= 4 else "Save 1 or 3 channels."
-        raise DataError(f"The images in {path} are {form}, so with {images.shape[3]} channels; expected 1 to 4. {advice}")
+        advice = (
+            "Put the channels last: images.transpose(0, 2, 3, 1)."
+            if images.shape[1] <= 4
+            else "Save 1 or 3 channels."
+        )
+        raise DataError(
+            f"The images in {path} are {form}, so with {images.shape[3]} channels; expected 1 to 4. {advice}"
+        )
     return np.ascontiguousarray(images)
 
 
@@ -120,7 +140,10 @@ def _labels(path: Path, column: np.ndarray) -> tuple[Int64[np.ndarray, " n"], tu
     if column.dtype.kind in "biu":
         return column.astype(np.int64), None
     if column.dtype.kind not in "US":
-        raise DataError(f"`labels` in {path} are {column.dtype}; expected whole numbers or words. Save them with .astype(int).")
+        raise DataError(
+            f"`labels` in {path} are {column.dtype}; expected whole numbers or words. Save them with "
+            ".astype(int)."
+        )
     words = _words(column)
     try:
         return np.array([int(word) for word in words], np.int64), None
@@ -135,10 +158,15 @@ def _trajectory(path: Path, columns: dict[str, np.ndarray], n: int) -> dict[str,
         return {}
     if not set(PATH_COLUMNS) <= set(columns):
         missing = next(name for name in PATH_COLUMNS if name not in columns)
-        raise DataError(f"{path} has no `{missing}`; expected `trajectory` and `trajectory_timesteps` both, or neither.")
+        raise DataError(
+            f"{path} has no `{missing}`; expected `trajectory` and `trajectory_timesteps` both, or neither."
+        )
     states, steps = (columns[name] for name in PATH_COLUMNS)
     if states.dtype.kind != "f" or states.ndim != 5 or len(states) != n:
-        raise DataError(f"`trajectory` in {path} is {states.dtype} {list(states.shape)}; expected floats [{n}, s, c, h, w].")
+        raise DataError(
+            f"`trajectory` in {path} is {states.dtype} {list(states.shape)}; expected floats [{n}, s, c, h, "
+            "w]."
+        )
     if steps.dtype.kind not in "iu" or steps.shape != (states.shape[1],):
         raise DataError(
             f"`trajectory_timesteps` in {path} is {steps.dtype} {list(steps.shape)}; "

@@ -22,7 +22,12 @@ from headwater.errors import NonFiniteError, StorageError
 
 Rows = Float32[np.ndarray, "n k"]
 ENCODINGS = {"float32": "<f4", "float16": "<f2"}
-LOST = (errno.ENOENT, errno.EACCES, errno.EIO, errno.EBADMSG)  # any other failure may be temporary: the file is left alone
+LOST = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EIO,
+    errno.EBADMSG,
+)  # any other failure may be temporary: the file is left alone
 TOP = 15  # the largest entry of a float16 row stays below 2^15; float16 ends at 65,504
 
 
@@ -102,7 +107,9 @@ def delete_shard(path: Path) -> None:
         try:
             file.unlink(missing_ok=True)
         except OSError as error:
-            raise StorageError(f"{file} is damaged and could not be deleted: {error.strerror}. Delete it.") from error
+            raise StorageError(
+                f"{file} is damaged and could not be deleted: {error.strerror}. Delete it."
+            ) from error
 
 
 def to_float16(rows: Rows) -> tuple[Float16[np.ndarray, "n k"], Int[np.ndarray, " n"]]:
@@ -112,7 +119,10 @@ def to_float16(rows: Rows) -> tuple[Float16[np.ndarray, "n k"], Int[np.ndarray, 
     the largest.
     """
     if not np.isfinite(rows).all():
-        raise NonFiniteError("A row of features has a NaN or an infinity; float16 holds finite numbers only. Check the weights.")
+        raise NonFiniteError(
+            "A row of features has a NaN or an infinity; float16 holds finite numbers only. Check the "
+            "weights."
+        )
     exponents = np.frexp(np.abs(rows).max(axis=1))[1] - TOP
     return np.ldexp(rows, -exponents[:, None]).astype("<f2"), exponents
 

@@ -48,7 +48,9 @@ class FeatureStore:
     """
 
     root: Path
-    progress: Callable[[int, int], None] = unheard  # named functions, so that the store can be pickled for other processes
+    progress: Callable[[int, int], None] = (
+        unheard  # named functions, so that the store can be pickled for other processes
+    )
     warn: Callable[[str], None] = to_stderr
     dtype: str = "float32"
     crew: Crew | None = None
@@ -102,7 +104,9 @@ class FeatureStore:
         count, first = 0, max((_number(path) for path in shards(folder)), default=-1) + 1
         for number, block in enumerate(blocks, first):
             block_keys = keys[count : count + len(block)]
-            gathered.put(block_keys, write_shard(folder / f"rows-{number:06d}.json", block_keys, block, self.dtype))
+            gathered.put(
+                block_keys, write_shard(folder / f"rows-{number:06d}.json", block_keys, block, self.dtype)
+            )
             count += len(block)
             self.progress(count, len(keys))
         if count < len(keys):
@@ -123,7 +127,10 @@ class _Gathered:
         if not self.filled:
             self.rows = np.empty((len(self.rows), rows.shape[1]), np.float32)
         if rows.shape[1] != self.rows.shape[1]:
-            raise ValueError(f"A row of {rows.shape[1]} numbers among rows of {self.rows.shape[1]}: settings must fix the width.")
+            raise ValueError(
+                f"A row of {rows.shape[1]} numbers among rows of {self.rows.shape[1]}: settings must fix the "
+                "width."
+            )
         pairs = [(place, row) for row, key in enumerate(keys) for place in self.places.get(key, ())]
         to, of = np.array(pairs, np.int64).reshape(-1, 2).T
         self.rows[to] = rows[of]

@@ -48,13 +48,19 @@ class RemovalEffect:
 
     def as_json(self) -> dict[str, Any]:
         record = {"each": self.values.tolist(), "quartiles": quartiles(self.values)._asdict()}
-        return record if self.against_random is None else record | {"against_random": self.against_random.as_json()}
+        return (
+            record
+            if self.against_random is None
+            else record | {"against_random": self.against_random.as_json()}
+        )
 
 
 def without(scores: Float[np.ndarray, " n"], k: int) -> Bool[np.ndarray, " n"]:
     """True for the images that stay when the k strongest proponents go; of equal scores the first go."""
     if not 1 <= k < len(scores):
-        raise OptionError(f"{k} of {len(scores)} training images are to be removed; expected 1 to {len(scores) - 1}.")
+        raise OptionError(
+            f"{k} of {len(scores)} training images are to be removed; expected 1 to {len(scores) - 1}."
+        )
     mask = np.ones(len(scores), bool)
     mask[top([scores[None]], k).rows[0]] = False
     return mask
@@ -74,7 +80,9 @@ def removal_counts(words: Sequence[str], n: int) -> list[int]:
     return counts
 
 
-def distance(before: Float[np.ndarray, "q c h w"], after: Float[np.ndarray, "q c h w"]) -> Float64[np.ndarray, " q"]:
+def distance(
+    before: Float[np.ndarray, "q c h w"], after: Float[np.ndarray, "q c h w"]
+) -> Float64[np.ndarray, " q"]:
     """‖before − after‖₂ of each picture, pixels in [−1, 1]."""
     return np.linalg.norm((before.astype(np.float64) - after).reshape(len(before), -1), axis=1)
 

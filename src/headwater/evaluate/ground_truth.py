@@ -12,7 +12,16 @@ from jaxtyping import Bool, Float, Float32
 
 from headwater.bank import Bank
 from headwater.errors import DataError, unknown
-from headwater.evaluate.lds import LDS, LDSComparison, against, ceiling, compare_lds, oracle, reachable, retrainings
+from headwater.evaluate.lds import (
+    LDS,
+    LDSComparison,
+    against,
+    ceiling,
+    compare_lds,
+    oracle,
+    reachable,
+    retrainings,
+)
 from headwater.linalg.rank import Interval
 from headwater.methods.random import Random
 from headwater.run import Run, open_run
@@ -125,15 +134,22 @@ def of_run(folder: Path, bank: Bank, measurement: str = "simple", over: str = "s
     return figures
 
 
-def of_runs(folders: Sequence[Path], bank: Bank, measurement: str = "simple", over: str = "subsets") -> RunsFigures:
+def of_runs(
+    folders: Sequence[Path], bank: Bank, measurement: str = "simple", over: str = "subsets"
+) -> RunsFigures:
     """LDS of several runs and of each pair, on the queries they share and subsets none learned from."""
     if over not in OVER:
         raise unknown("resampling over", over, OVER)
     runs = {str(folder): open_run(folder) for folder in dict.fromkeys(folders)}
     places, rows = shared_queries(list(runs.values()), bank)
-    learned_from = sorted({m for run in runs.values() for m in (run.info.get("resolved") or {}).get("subsets") or []})
+    learned_from = sorted(
+        {m for run in runs.values() for m in (run.info.get("resolved") or {}).get("subsets") or []}
+    )
     yardstick = Yardstick(part_of(bank, places), learned_from, measurement, over)
-    lds = {name: yardstick.lds(run.scores.values[places]) for (name, run), places in zip(runs.items(), rows, strict=True)}
+    lds = {
+        name: yardstick.lds(run.scores.values[places])
+        for (name, run), places in zip(runs.items(), rows, strict=True)
+    }
     return RunsFigures(
         runs={name: yardstick.figures(lds[name], run.signed) for name, run in runs.items()},
         pairs=[pair for a, b in combinations(lds, 2) for pair in yardstick.pairs(a, b, lds)],
@@ -152,7 +168,9 @@ def shared_queries(runs: Sequence[Run], bank: Bank) -> tuple[list[int], list[lis
             )
     tables = [{content: row for row, content in enumerate(run.queries.hashes)} for run in runs[1:]]
     first = enumerate(runs[0].queries.hashes)
-    common = [(row, content) for row, content in first if all(content in table for table in (in_bank, *tables))]
+    common = [
+        (row, content) for row, content in first if all(content in table for table in (in_bank, *tables))
+    ]
     if not common:
         folders = " and ".join(str(run.folder) for run in runs)
         raise DataError(f"The runs {folders} share no query of the bank {bank.folder}.")
@@ -164,7 +182,9 @@ def check_same_training(run: Run, bank: Bank) -> None:
     """Raise a DataError where the run's training images are not the bank's."""
     n = len(run.scores.train_ids)
     pictures = run.pictures.items()
-    if n != len(bank.train) or not all(np.array_equal(image, bank.train.images[row]) for row, image in pictures):
+    if n != len(bank.train) or not all(
+        np.array_equal(image, bank.train.images[row]) for row, image in pictures
+    ):
         raise DataError(
             f"The run {run.folder} has {n} training images that are not the bank's {len(bank.train)} (or the "
             "same in another order).",
@@ -189,7 +209,9 @@ def ground_truth(
     lds = yardstick.lds(values)
     figures = yardstick.figures(lds, signed)
     splits = {
-        name: replace(figures.splits[name], per_query=lds.of(chosen).tolist(), resampled=lds.means(chosen).tolist())
+        name: replace(
+            figures.splits[name], per_query=lds.of(chosen).tolist(), resampled=lds.means(chosen).tolist()
+        )
         for name, chosen in yardstick.splits.items()
     }
     return replace(figures, splits=splits, left_out=yardstick.leave_out)
@@ -242,7 +264,9 @@ class Yardstick:
         """The figures of one split's queries, and of the references on them."""
         values, interval = lds.of(chosen), OVER[self.over]
         agreement = self.references.get("ceiling")
-        perfect = None if agreement is None else reachable(agreement.of(chosen).mean(), len(self.bank.seeds()))
+        perfect = (
+            None if agreement is None else reachable(agreement.of(chosen).mean(), len(self.bank.seeds()))
+        )
         return SplitFigures(
             queries=len(values),
             lds=interval(lds, chosen),
@@ -256,13 +280,18 @@ class Yardstick:
     def pairs(self, a: str, b: str, lds: Mapping[str, LDS]) -> list[PairFigures]:
         """Run a minus run b, per split."""
         splits = self.splits.items()
-        return [PairFigures(a=a, b=b, split=name, comparison=compare_lds(lds[a], lds[b], rows)) for name, rows in splits]
+        return [
+            PairFigures(a=a, b=b, split=name, comparison=compare_lds(lds[a], lds[b], rows))
+            for name, rows in splits
+        ]
 
 
 def chance(bank: Bank, *, block: int = BLOCK) -> Float32[np.ndarray, "q n"]:
     """Scores of the random method for the bank, made `block` at a time to save memory."""
     step = max(1, block // len(bank.queries))
-    parts = (bank.train.take(range(i, min(i + step, len(bank.train)))) for i in range(0, len(bank.train), step))
+    parts = (
+        bank.train.take(range(i, min(i + step, len(bank.train)))) for i in range(0, len(bank.train), step)
+    )
     return dense(scores for part in parts for scores in Random().score(part, bank.queries))
 
 
@@ -277,7 +306,11 @@ def sign(intervals: Iterable[Interval]) -> str:
 def _flat(name: str, interval: Interval) -> dict[str, float]:
     """An interval as three keys of a record."""
     prefix = "" if name == "lds" else f"{name}_"
-    return {name: round(interval.mean, 4), f"{prefix}low": round(interval.low, 4), f"{prefix}high": round(interval.high, 4)}
+    return {
+        name: round(interval.mean, 4),
+        f"{prefix}low": round(interval.low, 4),
+        f"{prefix}high": round(interval.high, 4),
+    }
 
 
 def _rounded(values: Sequence[float] | Float[np.ndarray, " b"], decimals: int = 4) -> list[float]:

@@ -80,7 +80,9 @@ class Retrainings(NamedTuple):
     outcomes: Float64[np.ndarray, "m s q"]
 
 
-def lds(scores: Float[np.ndarray, "q n"], subsets: Bool[np.ndarray, "m n"], outcomes: Float[np.ndarray, "m q"]) -> LDS:
+def lds(
+    scores: Float[np.ndarray, "q n"], subsets: Bool[np.ndarray, "m n"], outcomes: Float[np.ndarray, "m q"]
+) -> LDS:
     """LDS of every query against outcomes measured on the subsets."""
     return correlated(predicted(scores, subsets), outcomes)
 
@@ -98,7 +100,9 @@ def predicted(
 def correlated(predictions: Float[np.ndarray, "m q"], outcomes: Float[np.ndarray, "m q"]) -> LDS:
     """The LDS of any predictions of the outcomes."""
     a, b = predictions.T.astype(np.float64), outcomes.T.astype(np.float64)
-    return LDS(spearman(a, b), lambda: spearman_resampled(a, b, resamples(len(outcomes), RESAMPLES, "subsets")))
+    return LDS(
+        spearman(a, b), lambda: spearman_resampled(a, b, resamples(len(outcomes), RESAMPLES, "subsets"))
+    )
 
 
 def mean_of(terms: Sequence[LDS]) -> LDS:
@@ -137,14 +141,20 @@ def retrainings(bank: Bank, leave_out: Sequence[int] = (), measurement: str = "s
     if outcomes.ndim != 3:
         raise DataError(f"'{measurement}' has several numbers a query; expected one, as 'simple' has.")
     if not np.isfinite(outcomes).all():
-        raise NonFiniteError(f"The outcomes of '{measurement}' hold NaN or infinity for trained models. Measure them again.")
+        raise NonFiniteError(
+            f"The outcomes of '{measurement}' hold NaN or infinity for trained models. Measure them again."
+        )
     return Retrainings(bank.subsets[rows], outcomes)
 
 
-def against(bank: Bank, scores: Float[np.ndarray, "q n"], leave_out: Sequence[int] = (), measurement: str = "simple") -> LDS:
+def against(
+    bank: Bank, scores: Float[np.ndarray, "q n"], leave_out: Sequence[int] = (), measurement: str = "simple"
+) -> LDS:
     """LDS of scores of the bank's queries; `leave_out`: the subsets that a method has learned from."""
     if scores.shape[1] != bank.subsets.shape[1]:
-        raise DataError(f"The scores are for {scores.shape[1]} training images; the bank has {bank.subsets.shape[1]}.")
+        raise DataError(
+            f"The scores are for {scores.shape[1]} training images; the bank has {bank.subsets.shape[1]}."
+        )
     subsets, outcomes = retrainings(bank, leave_out, measurement)
     return lds(scores, subsets, outcomes.mean(axis=1))
 

@@ -29,7 +29,9 @@ class Tuned:
 
 def setting_grid(fields: Mapping[str, Sequence[Any]]) -> list[Setting]:
     """All combinations of the fields' values."""
-    plain = [[tuple(value) if isinstance(value, list) else value for value in values] for values in fields.values()]
+    plain = [
+        [tuple(value) if isinstance(value, list) else value for value in values] for values in fields.values()
+    ]
     return [tuple(zip(fields, values, strict=True)) for values in product(*plain)]
 
 
@@ -50,5 +52,7 @@ def tuned(figures: Mapping[Setting, LDS], queries: Bool[np.ndarray, " q"]) -> Tu
     first, second = query_halves(queries)
     chosen = (best_on(second), best_on(first))  # the first half reports the choice of the second
     one, two = (figures[setting] for setting in chosen)
-    lds = LDS(np.where(first, one.per_query, two.per_query), lambda: np.where(first, one.bootstrap, two.bootstrap))
+    lds = LDS(
+        np.where(first, one.per_query, two.per_query), lambda: np.where(first, one.bootstrap, two.bootstrap)
+    )
     return Tuned(lds, chosen, best_on(queries))

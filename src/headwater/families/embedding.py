@@ -26,10 +26,11 @@ BLOCK = 1024  # pictures whose vectors are written to disk together
 
 @dataclass(frozen=True)
 class Embedder:
-    """A function from 8-bit pictures [b, h, w, c] to vectors [b, d], called on a batch at a time. Tables print its name.
+    """A function from 8-bit pictures [b, h, w, c] to vectors [b, d], called on a batch at a time. Tables
+    print its name.
 
-    With a `fingerprint`, which must change whenever the vectors do, vectors are stored; without, computed every time.
-    """
+    With a `fingerprint`, which must change whenever the vectors do, vectors are stored; without, computed
+    every time."""
 
     name: str
     embed: Callable[[UInt8[np.ndarray, "b h w c"]], Any]
@@ -38,7 +39,9 @@ class Embedder:
 
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n d"]:
         """One vector for each picture, of any length. NaN or infinity is a NonFiniteError."""
-        vectors = np.concatenate([self._vectors(images[low : low + self.batch]) for low in range(0, len(images), self.batch)])
+        vectors = np.concatenate(
+            [self._vectors(images[low : low + self.batch]) for low in range(0, len(images), self.batch)]
+        )
         if not np.isfinite(vectors).all():
             row = int(np.argmin(np.isfinite(vectors).all(axis=1)))
             raise NonFiniteError(f"{self.name} gave NaN or infinity for picture {row}. Look at its weights.")
@@ -50,7 +53,9 @@ class Embedder:
         except UserError:
             raise
         except Exception as error:  # whatever a user's function raises
-            raise ModelError(f"{self.name} failed on pictures {list(images.shape)} ({type(error).__name__}: {error}).") from error
+            raise ModelError(
+                f"{self.name} failed on pictures {list(images.shape)} ({type(error).__name__}: {error})."
+            ) from error
         vectors = output.detach().cpu().float().numpy() if isinstance(output, Tensor) else np.asarray(output)
         if vectors.ndim != 2 or len(vectors) != len(images) or vectors.dtype.kind not in "fiu":
             raise ModelError(
@@ -61,11 +66,11 @@ class Embedder:
 
 
 def embedder(name: str, device: str = "cpu") -> Embedder:
-    """The embedder called `name`: a CLIP of `transformers`, by folder or hub name, or a user's function or Embedder, by
-    `package.module:name`.
+    """The embedder called `name`: a CLIP of `transformers`, by folder or hub name, or a user's function or
+    Embedder, by `package.module:name`.
 
-    CLIP gives its projected image features, not normalised, in float32. Its weights are read from safetensors only.
-    """
+    CLIP gives its projected image features, not normalised, in float32. Its weights are read from safetensors
+    only."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _clip(name_of(name), str(folder), device)
@@ -73,7 +78,9 @@ def embedder(name: str, device: str = "cpu") -> Embedder:
         embed = _imported(name)
         return embed if isinstance(embed, Embedder) else Embedder(name, embed)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(f"There is no folder {name}. Expected a CLIP's folder, or its name on the hub, such as {EXAMPLE}.")
+        raise ModelError(
+            f"There is no folder {name}. Expected a CLIP's folder, or its name on the hub, such as {EXAMPLE}."
+        )
     return _clip(name_of(name), name, device)
 
 
@@ -111,7 +118,9 @@ def cosine(a: Float32[np.ndarray, "n d"], b: Float32[np.ndarray, "n d"]) -> Floa
     """cos(aᵢ, bᵢ) = aᵢ·bᵢ / |aᵢ||bᵢ|, row by row. A vector of zeros has no direction: NonFiniteError."""
     lengths = np.linalg.norm(a.astype(np.float64), axis=1) * np.linalg.norm(b.astype(np.float64), axis=1)
     if not lengths.all():
-        raise NonFiniteError(f"A vector of pair {int(np.argmin(lengths))} is zero: it has no cosine with another.")
+        raise NonFiniteError(
+            f"A vector of pair {int(np.argmin(lengths))} is zero: it has no cosine with another."
+        )
     return (np.einsum("nd,nd->n", a, b, dtype=np.float64) / lengths).astype(np.float32)
 
 
@@ -120,9 +129,14 @@ def _imported(name: str) -> Embedder | Callable[[UInt8[np.ndarray, "b h w c"]], 
     try:
         embed = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever a user's module raises
-        raise OptionError(f"Could not import the embedder '{name}': {error}. Expected package.module:function.") from error
+        raise OptionError(
+            f"Could not import the embedder '{name}': {error}. Expected package.module:function."
+        ) from error
     if not callable(embed):
-        raise OptionError(f"{name} is a {type(embed).__name__}; expected a function from uint8 pictures [b, h, w, c] to [b, d].")
+        raise OptionError(
+            f"{name} is a {type(embed).__name__}; expected a function from uint8 pictures [b, h, w, c] to "
+            "[b, d]."
+        )
     return embed
 
 
@@ -131,7 +145,8 @@ def _clip(name: str, source: str, device: str) -> Embedder:
         importlib.import_module("transformers")
     except ImportError as error:
         raise ModelError(
-            f"CLIP {source} needs the `transformers` library, which is not installed: pip install 'headwater[clip]'."
+            f"CLIP {source} needs the `transformers` library, which is not installed: pip install "
+            "'headwater[clip]'."
         ) from error
     kind = _config(source, "config.json").get("model_type")
     if kind != "clip":
@@ -156,17 +171,23 @@ def _parts(source: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     from transformers import CLIPModel
 
     try:
-        with torch.random.fork_rng(devices=[]):  # missing weights would be drawn from torch's global generator
-            loaded: Any = CLIPModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # missing weights would be drawn from torch's global generator
+            loaded: Any = CLIPModel.from_pretrained(
+                source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"The weights of CLIP {source} could not be read ({_one_line(error)}). Expected a complete model.safetensors "
+            f"The weights of CLIP {source} could not be read ({_one_line(error)}). Expected a complete "
+            "model.safetensors "
             "that fits its config.json; pickled weights (.bin) are never loaded, convert them first."
         ) from error
     model, report = loaded
     if report["missing_keys"]:
         raise ModelError(
-            f"The weights of CLIP {source} lack {len(report['missing_keys'])} tensors, such as {min(report['missing_keys'])}. "
+            f"The weights of CLIP {source} lack {len(report['missing_keys'])} tensors, such as "
+            f"{min(report['missing_keys'])}. "
             "Copy or download it again."
         )
     return model.vision_model, model.visual_projection
@@ -174,7 +195,8 @@ def _parts(source: str) -> tuple[torch.nn.Module, torch.nn.Module]:
 
 @dataclass(frozen=True)
 class _Preparation:
-    """CLIP's input: shorter side resized to `size`, centre cropped, colours standardised, grey turned into RGB."""
+    """CLIP's input: shorter side resized to `size`, centre cropped, colours standardised, grey turned into
+    RGB."""
 
     size: int
     crop: tuple[int, int]
@@ -187,10 +209,14 @@ class _Preparation:
             raise DataError(f"Pictures have {image.shape[2]} channels; CLIP expects grey or RGB, 1 or 3.")
         picture = Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)))
         short, (height, width) = min(picture.size), self.crop
-        picture = picture.resize((self.size * picture.width // short, self.size * picture.height // short), self.resample)
+        picture = picture.resize(
+            (self.size * picture.width // short, self.size * picture.height // short), self.resample
+        )
         x, y = (picture.width - width) // 2, (picture.height - height) // 2
         pixels = np.asarray(picture.crop((x, y, x + width, y + height)), np.float32) / 255
-        return torch.from_numpy((pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)).permute(2, 0, 1)
+        return torch.from_numpy(
+            (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        ).permute(2, 0, 1)
 
 
 def _preparation(source: str) -> _Preparation:
@@ -200,9 +226,15 @@ def _preparation(source: str) -> _Preparation:
     except ModelError:
         nested = None
     config = nested or _config(source, "preprocessor_config.json")
-    skipped = [step for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize") if not config.get(step, True)]
+    skipped = [
+        step
+        for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+        if not config.get(step, True)
+    ]
     if skipped:
-        raise ModelError(f"CLIP {source} asks for {skipped[0]} = false; expected all steps of CLIP's preparation.")
+        raise ModelError(
+            f"CLIP {source} asks for {skipped[0]} = false; expected all steps of CLIP's preparation."
+        )
     try:
         size, crop = config["size"], config["crop_size"]
         return _Preparation(
@@ -214,7 +246,8 @@ def _preparation(source: str) -> _Preparation:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"The preparation of CLIP {source} cannot be used ({type(error).__name__}: {error}); expected size (shortest_edge), "
+            f"The preparation of CLIP {source} cannot be used ({type(error).__name__}: {error}); expected "
+            "size (shortest_edge), "
             "crop_size, image_mean and image_std in its preprocessor_config.json."
         ) from error
 
@@ -227,7 +260,8 @@ def _config(source: str, name: str) -> dict[str, Any]:
         return json.loads(Path(str(path)).read_text())
     except OSError as error:
         raise ModelError(
-            f"There is no {name} of CLIP {source} ({_one_line(error)}). Expected a CLIP's folder, or its name on the hub, such as "
+            f"There is no {name} of CLIP {source} ({_one_line(error)}). Expected a CLIP's folder, or its "
+            "name on the hub, such as "
             f"{EXAMPLE}."
         ) from error
     except ValueError as error:

@@ -15,7 +15,8 @@ from headwater.linalg.project import PROJECTORS, AnyProjector, projector
 
 
 class Passes(NamedTuple):
-    """Passes through the model for one training image and one query: forward and backward, and forward alone."""
+    """Passes through the model for one training image and one query: forward and backward, and forward
+    alone."""
 
     train: int
     query: int
@@ -27,10 +28,9 @@ class Passes(NamedTuple):
 class Gradients:
     """The fields that every gradient method shares: the gradient and its draws.
 
-    `timesteps`: a count or the steps themselves; `noises`: draws of ε at each timestep; `query_timesteps`: the queries'
-    timesteps, if they differ; `parameters`: a name pattern; `normalize`: scale every timestep's gradient to length 1 before
-    averaging.
-    """
+    `timesteps`: a count or the steps themselves; `noises`: draws of ε at each timestep; `query_timesteps`:
+    the queries' timesteps, if they differ; `parameters`: a name pattern; `normalize`: scale every timestep's
+    gradient to length 1 before averaging."""
 
     timesteps: int | tuple[int, ...] = 10
     strategy: str = "uniform"
@@ -56,7 +56,8 @@ class Gradients:
         return Draws(timesteps, self.strategy, self.noises, self.seed)
 
     def spec(self, *, query: bool = False) -> GradientSpec:
-        """The gradient of a training image, or of a query. Training images have no path: `simple` replaces `trajectory`."""
+        """The gradient of a training image, or of a query. Training images have no path: `simple` replaces
+        `trajectory`."""
         name = "simple" if self.measurement == "trajectory" and not query else self.measurement
         return GradientSpec(name, self.draws(query=query), self.parameters, self.normalize)
 
@@ -64,14 +65,17 @@ class Gradients:
         """Raise an OptionError if a schedule of T timesteps lacks one of the steps."""
         self.draws().check(T)
         if not self.along_path:
-            self.draws(query=True).check(T, "timesteps" if self.query_timesteps is None else "query_timesteps")
+            self.draws(query=True).check(
+                T, "timesteps" if self.query_timesteps is None else "query_timesteps"
+            )
 
     def passes(self, T: int) -> Passes:
         """Passes through a model with T timesteps: K × noises gradients of each training image and query."""
         return Passes(self.draws().count, self.draws(query=True).count)
 
     def streams(self, q: int, parameters: int, memory: int) -> int:
-        """How often the training images' gradients are computed for q queries and a model with this many parameters."""
+        """How often the training images' gradients are computed for q queries and a model with this many
+        parameters."""
         return 1
 
     @property
@@ -95,7 +99,8 @@ class GradientFeatures(Gradients):
             raise OptionError(f"k is {self.k}; expected a whole number of 1 or more.")
 
     def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
-        """Bytes in the store for n training images, q queries and a model with this many parameters: feature rows."""
+        """Bytes in the store for n training images, q queries and a model with this many parameters: feature
+        rows."""
         return 4 * (n + q) * (parameters if self.projector == "none" else self.k)
 
     def train(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:

@@ -1,4 +1,5 @@
-"""Influence functions: the inverse curvature of the training loss between a query's gradient and every training image's."""
+"""Influence functions: the inverse curvature of the training loss between a query's gradient and every
+training image's."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -45,13 +46,14 @@ class InfluenceIndex:
 
 @dataclass(frozen=True, kw_only=True)
 class Influence(Gradients):
-    """τ(q, i) = (1/n) ∇m(q)ᵀ (F + λI)⁻¹ ∇ℓ(i),   F a curvature of the mean training loss, m any measurement, ℓ the loss.
+    """τ(q, i) = (1/n) ∇m(q)ᵀ (F + λI)⁻¹ ∇ℓ(i),   F a curvature of the mean training loss, m any measurement,
+    ℓ the loss.
 
-    λ is `absolute_damping`, or `damping` × each block's mean eigenvalue. F is estimated over `curvature_timesteps` draws of
-    every training image (see `Fisher` for `fisher` and `average`, `factors` for `variant` and `joint`). `compression`: the
-    format in which queries' gradients are held. `refine`: steps of conjugate gradients that first improve them, on the
-    exact Gauss–Newton matrix of `refine_timesteps` fixed draws of every training image.
-    """
+    λ is `absolute_damping`, or `damping` × each block's mean eigenvalue. F is estimated over
+    `curvature_timesteps` draws of every training image (see `Fisher` for `fisher` and `average`, `factors`
+    for `variant` and `joint`). `compression`: the format in which queries' gradients are held. `refine`:
+    steps of conjugate gradients that first improve them, on the exact Gauss–Newton matrix of
+    `refine_timesteps` fixed draws of every training image."""
 
     signed: ClassVar[bool] = True
     usual: ClassVar[float] = 1e-8  # the paper's λ
@@ -70,7 +72,9 @@ class Influence(Gradients):
     def __post_init__(self) -> None:
         self.check_gradient()
         if self.own_damping.value <= 0:
-            raise OptionError(f"{self.own_damping.field} is {self.own_damping.value}; expected a finite number above 0.")
+            raise OptionError(
+                f"{self.own_damping.field} is {self.own_damping.value}; expected a finite number above 0."
+            )
         if self.refine < 0:
             raise OptionError(f"refine is {self.refine}; expected 0 or more steps of conjugate gradients.")
         if self.variant not in VARIANTS:
@@ -92,7 +96,8 @@ class Influence(Gradients):
         return Draws(self.refine_timesteps, "antithetic", seed=2 * self.seed)
 
     def outer_products(self, stage: int) -> Fisher:
-        """The outer products with mean F: eigenvectors (stage 0) and corrected eigenvalues (1) use different draws."""
+        """The outer products with mean F: eigenvectors (stage 0) and corrected eigenvalues (1) use different
+        draws."""
         seed = 2 * self.seed + stage
         draws = Draws(self.curvature_timesteps, "antithetic", seed=seed)
         return Fisher(draws=draws, kind=self.fisher, average=self.average, seed=seed)
@@ -109,7 +114,9 @@ class Influence(Gradients):
         self.check_schedule(model.schedule.T)
         return InfluenceIndex(model, train, store, self.curvature(model, train, store))
 
-    def score(self, index: InfluenceIndex, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q n"]]:
+    def score(
+        self, index: InfluenceIndex, queries: Examples, store: FeatureStore
+    ) -> Iterator[Float[np.ndarray, "q n"]]:
         return (block[0] for block in self.scores_at(index, queries, [self.own_damping], store))
 
     def scores_at(
@@ -175,13 +182,19 @@ class Influence(Gradients):
         return max(1, memory // size)
 
     def _rows(
-        self, index: InfluenceIndex, queries: Examples | None, dampings: Sequence[Damping], store: FeatureStore
+        self,
+        index: InfluenceIndex,
+        queries: Examples | None,
+        dampings: Sequence[Damping],
+        store: FeatureStore,
     ) -> Float[np.ndarray, "λ q n"]:
         """Scores of these queries and self scores, stored as a row for every training image."""
         settings = {
             "scores": canonical(self.measurement),
             "curvature": index.curvature.fingerprint,
-            "queries": [] if queries is None else list(queries.path_keys if self.along_path else queries.keys),
+            "queries": []
+            if queries is None
+            else list(queries.path_keys if self.along_path else queries.keys),
             "query_draws": asdict(self.draws(query=True)),
             "draws": asdict(self.draws()),
             "dampings": [[float(damping.value), damping.absolute] for damping in dampings],
@@ -195,7 +208,9 @@ class Influence(Gradients):
         def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
             sides = self._sides(index, queries, dampings, store)
             chosen = index.train.take(positions)
-            yield from Streamed(index.model, chosen, index.curvature, self.draws(), self.normalize, sides).through(store)
+            yield from Streamed(
+                index.model, chosen, index.curvature, self.draws(), self.normalize, sides
+            ).through(store)
 
         rows = store.rows(settings, index.train.keys, compute) / len(index.train)
         blocks = rows.T.reshape(len(dampings), -1, len(rows))
@@ -204,7 +219,11 @@ class Influence(Gradients):
         return blocks[:, :-1]
 
     def _sides(
-        self, index: InfluenceIndex, queries: Examples | None, dampings: Sequence[Damping], store: FeatureStore
+        self,
+        index: InfluenceIndex,
+        queries: Examples | None,
+        dampings: Sequence[Damping],
+        store: FeatureStore,
     ) -> Sequence[Side | DampingGrid]:
         """The queries' side at every damping."""
         curvature = index.curvature
@@ -215,10 +234,14 @@ class Influence(Gradients):
         if not self.refine:
             return query_sides(curvature, blocks, dampings, compression=self.compression)
         gradients = torch.cat(list(blocks))
-        exact = ExactSolver(index.model, in_order_of_content(index.train), self.exact_draws, curvature.pattern)
+        exact = ExactSolver(
+            index.model, in_order_of_content(index.train), self.exact_draws, curvature.pattern
+        )
         sides = []
         for damping in dampings:
             inverse, shift = curvature.inverse(damping), curvature.shift(damping)
-            x = exact.solved(gradients, shift, lambda v, inverse=inverse: curvature.scaled(v, inverse), self.refine, store)
+            x = exact.solved(
+                gradients, shift, lambda v, inverse=inverse: curvature.scaled(v, inverse), self.refine, store
+            )
             sides.append(refined_side(curvature, x, inverse, self.compression))
         return sides

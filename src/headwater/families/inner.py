@@ -1,4 +1,5 @@
-"""Methods without curvature: inner products of gradients at one or several checkpoints, raw or of unit length."""
+"""Methods without curvature: inner products of gradients at one or several checkpoints, raw or of unit
+length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ class Checkpoint(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class InnerProduct(GradientFeatures):
-    """τ(q, i) = mean over checkpoints c of ⟨φ_c(q), φ_c(i)⟩, or of their cosine;   φ_c(x) = R ∇_θ m(x; θ_c)."""
+    """τ(q, i) = mean over checkpoints c of ⟨φ_c(q), φ_c(i)⟩, or of their cosine;   φ_c(x) = R ∇_θ m(x;
+    θ_c)."""
 
     signed: ClassVar[bool] = True
     cosine: ClassVar[bool] = False
@@ -37,7 +39,9 @@ class InnerProduct(GradientFeatures):
         stages = self.models(require_model(model))
         return [Checkpoint(stage, self._sized(self.train(stage, train, store))) for stage in stages]
 
-    def score(self, index: list[Checkpoint], queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q n"]]:
+    def score(
+        self, index: list[Checkpoint], queries: Examples, store: FeatureStore
+    ) -> Iterator[Float[np.ndarray, "q n"]]:
         total: Float[np.ndarray, "q n"] | float = 0.0
         for checkpoint in index:
             total = total + self._sized(self.query(checkpoint.model, queries, store)) @ checkpoint.phi.T
@@ -47,7 +51,10 @@ class InnerProduct(GradientFeatures):
         return np.mean([np.square(checkpoint.phi).sum(axis=1) for checkpoint in index], axis=0)
 
     def resolved(self, index: list[Checkpoint]) -> dict[str, object]:
-        return {"k": index[0].phi.shape[1], "checkpoints": [checkpoint.model.fingerprint for checkpoint in index]}
+        return {
+            "k": index[0].phi.shape[1],
+            "checkpoints": [checkpoint.model.fingerprint for checkpoint in index],
+        }
 
     def _sized(self, phi: Features) -> Features:
         return unit(phi) if self.cosine else phi
@@ -57,8 +64,8 @@ class InnerProduct(GradientFeatures):
 class AlongTraining(InnerProduct):
     """Inner products at C `checkpoints` of the model, evenly spaced over its training, the last among them.
 
-    All share one projection and one noise: the last checkpoint's features are also those of every method of the final model.
-    """
+    All share one projection and one noise: the last checkpoint's features are also those of every method of
+    the final model."""
 
     checkpoints: int = 4
 

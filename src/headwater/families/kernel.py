@@ -24,7 +24,8 @@ class KernelIndex(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel(GradientFeatures):
-    """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · w_λ(i),   φ(x) = R ∇_θ m(x) averaged over draws, w = 1 unless a method says otherwise.
+    """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · w_λ(i),   φ(x) = R ∇_θ m(x) averaged over draws, w = 1 unless a
+    method says otherwise.
 
     λ = `damping` × mean ‖φ(i)‖², or `absolute_damping`, the papers' λ; without either, `damping` is `usual`.
     """
@@ -55,7 +56,9 @@ class Kernel(GradientFeatures):
         """w_λ(i): the factor of each training image's scores, for an absolute λ."""
         return np.ones(len(gram.phi))
 
-    def score(self, index: KernelIndex, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q b"]]:
+    def score(
+        self, index: KernelIndex, queries: Examples, store: FeatureStore
+    ) -> Iterator[Float[np.ndarray, "q b"]]:
         return (block[0] for block in self.scores_at(index, queries, [self.own_damping], store))
 
     def scores_at(

@@ -1,4 +1,5 @@
-"""Methods that learn from models of a bank, retrained on subsets, and from their outcomes on the queries. Numpy only."""
+"""Methods that learn from models of a bank, retrained on subsets, and from their outcomes on the queries.
+Numpy only."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,10 +27,9 @@ class LearningSubsets(NamedTuple):
 class RetrainedMethod:
     """The fields of methods that learn from retrained models.
 
-    `bank`: an open bank of the training images that has outcomes of the queries. `subsets`: rows of the bank to learn from
-    (LDS is then measured on all other rows), or a number of its further subsets, which are never compared with [default:
-    all further subsets]. `measurement`: the outcome to learn.
-    """
+    `bank`: an open bank of the training images that has outcomes of the queries. `subsets`: rows of the bank
+    to learn from (LDS is then measured on all other rows), or a number of its further subsets, which are
+    never compared with [default: all further subsets]. `measurement`: the outcome to learn."""
 
     signed: ClassVar[bool] = True
     block: ClassVar[int] = 8192  # training images scored at a time
@@ -46,7 +46,8 @@ class RetrainedMethod:
         remaining = set(bank.rows()) - set(rows)
         if bank.compared and len(remaining) < LEAST:
             raise OptionError(
-                f"subsets names all but {len(remaining)} of the bank's subsets to compare with; expected at least {LEAST} to "
+                f"subsets names all but {len(remaining)} of the bank's subsets to compare with; expected at "
+                f"least {LEAST} to "
                 "remain: LDS is measured on them."
             )
         return LearningSubsets(rows, bank.subsets[list(rows)])
@@ -55,16 +56,22 @@ class RetrainedMethod:
         """The outcomes of the queries with the models of these subsets, averaged over seeds."""
         bank = needed_bank(self.bank)
         places = {content: place for place, content in enumerate(bank.queries.hashes)}
-        missing = [name for name, content in zip(queries.ids, queries.hashes, strict=True) if content not in places]
+        missing = [
+            name for name, content in zip(queries.ids, queries.hashes, strict=True) if content not in places
+        ]
         if missing:
             raise DataError(
-                f"The retrained models of the bank {bank.folder.name} have not seen {len(missing)} of the {len(queries)} queries, "
-                f"such as {missing[0]}. Add them to the bank: models that are still cached are not trained again.",
+                f"The retrained models of the bank {bank.folder.name} have not seen {len(missing)} of the "
+                f"{len(queries)} queries, "
+                f"such as {missing[0]}. Add them to the bank: models that are still cached are not trained "
+                "again.",
                 hint=f"Use `headwater bank build {bank.folder} --add-queries FILE`.",
             )
         outcomes = bank.outcomes(self.measurement)[list(index.rows)].astype(np.float64)
         if outcomes.ndim != 3:
-            raise OptionError(f"'{self.measurement}' has several numbers a query; expected one, as with 'simple'.")
+            raise OptionError(
+                f"'{self.measurement}' has several numbers a query; expected one, as with 'simple'."
+            )
         return np.nanmean(outcomes, axis=1)[:, [places[content] for content in queries.hashes]]
 
     def fit(self, model: object, train: Examples, store: FeatureStore) -> LearningSubsets:
@@ -81,7 +88,10 @@ class RetrainedMethod:
 def needed_bank(bank: Bank | None) -> Bank:
     """The bank of a method that requires one."""
     if bank is None:
-        raise OptionError("This method learns from retrained models and needs a `bank` of them.", hint="Name one with --bank BANK.")
+        raise OptionError(
+            "This method learns from retrained models and needs a `bank` of them.",
+            hint="Name one with --bank BANK.",
+        )
     return bank
 
 
@@ -93,17 +103,22 @@ def learning_rows(bank: Bank, subsets: int | Sequence[int] | None) -> tuple[int,
         if not 2 <= count <= len(further):
             raise OptionError(
                 f"The bank {bank.folder.name} has {len(further)} trained subsets to learn from; expected "
-                f"{'2 or more' if subsets is None else f'the {count} that subsets asks for (2 or more)'}. Train more of them, "
-                "or name subsets to compare with, such as subsets=(0, 1, 2): LDS is then measured on all other subsets.",
+                f"{'2 or more' if subsets is None else f'the {count} that subsets asks for (2 or more)'}. "
+                "Train more of them, "
+                "or name subsets to compare with, such as subsets=(0, 1, 2): LDS is then measured on all "
+                "other subsets.",
                 hint=f"Use `headwater bank build {bank.folder} --learning N`, or --set subsets=0,1,2.",
             )
         return tuple(further[:count])
     trained = np.flatnonzero(bank.done().any(axis=1))
     if bad := [row for row in subsets if row not in trained]:
-        raise OptionError(f"subsets names {bad[0]}; the bank {bank.folder.name} has {len(trained)} trained subsets, from 0.")
+        raise OptionError(
+            f"subsets names {bad[0]}; the bank {bank.folder.name} has {len(trained)} trained subsets, from 0."
+        )
     if len(set(subsets)) != len(subsets) or len(subsets) < 2:
         raise OptionError(
-            f"subsets has {len(subsets)} rows, {len(set(subsets))} of them different; expected 2 or more, none twice."
+            f"subsets has {len(subsets)} rows, {len(set(subsets))} of them different; expected 2 or more, "
+            "none twice."
         )
     return tuple(subsets)
 

@@ -1,4 +1,5 @@
-"""The protocol of every attribution method, and the optional powers of some. Code asks for a power with `isinstance`."""
+"""The protocol of every attribution method, and the optional powers of some. Code asks for a power with
+`isinstance`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -18,18 +19,19 @@ from headwater.patches.regions import Regions
 class Method(Protocol):
     """Two pure verbs, the diagonal of their scores, and the method's title on pages.
 
-    `fit` is the expensive part and needs no query; its index knows the model. `score` yields blocks `[query, train]` over
-    consecutive training images. `self_scores` is τ[i, i] of the training images, NaN if unknown. `resolved` gives the values
-    that the fields led to: the real width, λ in the papers' units. `signed` is False for similarities, whose lowest scores
-    are no opponents.
-    """
+    `fit` is the expensive part and needs no query; its index knows the model. `score` yields blocks `[query,
+    train]` over consecutive training images. `self_scores` is τ[i, i] of the training images, NaN if unknown.
+    `resolved` gives the values that the fields led to: the real width, λ in the papers' units. `signed` is
+    False for similarities, whose lowest scores are no opponents."""
 
     title: ClassVar[str]
     signed: ClassVar[bool]
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Any: ...
 
-    def score(self, index: Any, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q b"]]: ...
+    def score(
+        self, index: Any, queries: Examples, store: FeatureStore
+    ) -> Iterator[Float[np.ndarray, "q b"]]: ...
 
     def self_scores(self, index: Any) -> Float[np.ndarray, " n"]: ...
 
@@ -71,7 +73,8 @@ class Staged(Method, Protocol):
 
 @runtime_checkable
 class Costed(Method, Protocol):
-    """A method with a predictable cost: passes through the model, streams of training gradients, bytes in the store."""
+    """A method with a predictable cost: passes through the model, streams of training gradients, bytes in the
+    store."""
 
     def passes(self, T: int) -> Passes: ...
 
@@ -82,7 +85,8 @@ class Costed(Method, Protocol):
 
 @runtime_checkable
 class Embedding(Method, Protocol):
-    """A method that compares embeddings. `fingerprint` identifies its embedder; None if the embedder has none."""
+    """A method that compares embeddings. `fingerprint` identifies its embedder; None if the embedder has
+    none."""
 
     @property
     def fingerprint(self) -> str | None: ...

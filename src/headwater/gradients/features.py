@@ -1,4 +1,5 @@
-"""Features: projected gradients of a measurement, φ(x) = R ∇_θ m(x), one row per example, through the store."""
+"""Features: projected gradients of a measurement, φ(x) = R ∇_θ m(x), one row per example, through the
+store."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,9 +24,14 @@ VERSION = 2  # of the numbers that the same settings stand for
 
 
 def features(
-    model: Denoiser | None, examples: Examples, spec: GradientSpec, projector: AnyProjector, store: FeatureStore
+    model: Denoiser | None,
+    examples: Examples,
+    spec: GradientSpec,
+    projector: AnyProjector,
+    store: FeatureStore,
 ) -> Features:
-    """φ(x) = R ∇_θ m(x) for all examples, from the store or computed. Only k numbers an example are ever stored, not p."""
+    """φ(x) = R ∇_θ m(x) for all examples, from the store or computed. Only k numbers an example are ever
+    stored, not p."""
     model = require_model(model)
     model.check(examples)
     settings = {
@@ -50,11 +56,18 @@ def features(
     return store.rows(settings, examples.path_keys if spec.along_path else examples.keys, compute)
 
 
-def losses(model: Denoiser | None, examples: Examples, draws: Draws, store: FeatureStore) -> Float32[np.ndarray, "n d"]:
+def losses(
+    model: Denoiser | None, examples: Examples, draws: Draws, store: FeatureStore
+) -> Float32[np.ndarray, "n d"]:
     """The training loss of every draw of each example, from the store or computed: forward passes alone."""
     model = require_model(model)
     model.check(examples)
-    settings = {"model": model.fingerprint, "losses": asdict(draws), "dtype": str(model.dtype), "version": VERSION}
+    settings = {
+        "model": model.fingerprint,
+        "losses": asdict(draws),
+        "dtype": str(model.dtype),
+        "version": VERSION,
+    }
 
     def compute(positions: list[int]) -> Iterator[Features]:
         yield from (part.of["simple"] for part in values(model, examples.take(positions), ["simple"], draws))

@@ -1,9 +1,9 @@
-"""Per-example gradients for little more than a training step, read off every layer's input and output and never held in full.
+"""Per-example gradients for little more than a training step, read off every layer's input and output and
+never held in full.
 
-One forward and one backward pass over a batch of (example, draw) rows. The parameters are frozen, so autograd builds no weight
-gradient of its own; a tensor hook hands over the gradient of each layer's output. (Goodfellow 2015, arXiv:1510.01799;
-for convolutions Rochette et al. 2019, arXiv:1912.06015.)
-"""
+One forward and one backward pass over a batch of (example, draw) rows. The parameters are frozen, so autograd
+builds no weight gradient of its own; a tensor hook hands over the gradient of each layer's output.
+(Goodfellow 2015, arXiv:1510.01799; for convolutions Rochette et al. 2019, arXiv:1912.06015.)"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +24,15 @@ from headwater.gradients.vmap import non_finite
 
 
 class LayerGradient(NamedTuple):
-    """One layer's gradient in factors: (input side as `keep` left it, output side), one pair for each call of the layer."""
+    """One layer's gradient in factors: (input side as `keep` left it, output side), one pair for each call of
+    the layer."""
 
     layer: Layer
     sides: Sequence[tuple[Tensor, Tensor]]
 
     def parameters(self, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
-        """The exact gradient of each of its parameters, summed over each example's draws. Needs unchanged inputs."""
+        """The exact gradient of each of its parameters, summed over each example's draws. Needs unchanged
+        inputs."""
         calls = [dict(self.layer.gradient(a, g, b)) for a, g in self.sides]
         for part in calls[0]:
             yield part, sum((call[part] for call in calls[1:]), calls[0][part])
@@ -45,7 +47,8 @@ def as_it_is(layer: Layer, a: Tensor) -> Tensor:
 
 
 def wide(a: Tensor) -> Tensor:
-    """The tensor in float32 if it has half precision: no product, sum or projection is computed in half precision."""
+    """The tensor in float32 if it has half precision: no product, sum or projection is computed in half
+    precision."""
     return a.to(torch.promote_types(a.dtype, torch.float32)) if a.is_floating_point() else a
 
 
@@ -57,12 +60,12 @@ def stream(
     visit: Callable[[LayerGradient], None],
     keep: Keep = as_it_is,
 ) -> None:
-    """Hand each layer's gradient of Σ_rows m(row) to `visit` as soon as the backward pass has reached it; then forget it.
+    """Hand each layer's gradient of Σ_rows m(row) to `visit` as soon as the backward pass has reached it;
+    then forget it.
 
-    A row is one draw of one example. `keep` maps a layer's input to the tensor that is held from the forward pass on; an input held
-    unchanged stays in the network's dtype and is visited in float32. Memory: as for a training step of this batch, without its
-    weight gradients.
-    """
+    A row is one draw of one example. `keep` maps a layer's input to the tensor that is held from the forward
+    pass on; an input held unchanged stays in the network's dtype and is visited in float32. Memory: as for a
+    training step of this batch, without its weight gradients."""
     count = inputs.draw.t.numel()
     called: dict[str, int] = defaultdict(int)
     waiting: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
@@ -75,7 +78,8 @@ def stream(
     def watch(layer: Layer, a: Tensor, output: Tensor) -> Tensor:
         if len(a) != count:
             raise ModelError(
-                f"The layer {layer.name} sees {len(a)} rows for {count} pictures: their gradients cannot be told apart."
+                f"The layer {layer.name} sees {len(a)} rows for {count} pictures: their gradients cannot be "
+                "told apart."
             )
         called[layer.name] += 1
         a, widened = a.detach(), wide(a.detach())
@@ -87,7 +91,9 @@ def stream(
 
     frozen = {name: parameter.detach() for name, parameter in model.module.named_parameters()}
     hooks = [
-        layer.module.register_forward_hook(lambda module, args, output, layer=layer: watch(layer, args[0], cast(Tensor, output)))
+        layer.module.register_forward_hook(
+            lambda module, args, output, layer=layer: watch(layer, args[0], cast(Tensor, output))
+        )
         for layer in layers
     ]
     try:
@@ -104,8 +110,9 @@ def stream(
 
 
 class Lifted(NamedTuple):
-    """The gradient of each row's measurement by the network's output; in float16, times the power of two that brings its largest
-    entry near 1. A mean's gradient would underflow: the smallest number of float16 is 6e-8."""
+    """The gradient of each row's measurement by the network's output; in float16, times the power of two that
+    brings its largest entry near 1. A mean's gradient would underflow: the smallest number of float16 is
+    6e-8."""
 
     g: Float[Tensor, "r c h w"]
     by: Float[Tensor, " r"] | None = None
@@ -126,7 +133,8 @@ class Lifted(NamedTuple):
 def _measured(
     model: Denoiser, measurement: Measurement, inputs: Drawn, parameters: dict[str, Tensor]
 ) -> tuple[Float[Tensor, "r c h w"], Lifted]:
-    """The network's output for every draw, from one pass over all of them, and the gradients of their measurements by it."""
+    """The network's output for every draw, from one pass over all of them, and the gradients of their
+    measurements by it."""
     draw = inputs.draw
     output = model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1), inputs.flat, parameters)
     leaf = output.detach().requires_grad_()
@@ -135,9 +143,16 @@ def _measured(
 
 
 def gradients(
-    model: Denoiser, examples: Examples, measurement: Measurement, draws: AnyDraws, *, pattern: str = "*", batch: int = 16
+    model: Denoiser,
+    examples: Examples,
+    measurement: Measurement,
+    draws: AnyDraws,
+    *,
+    pattern: str = "*",
+    batch: int = 16,
 ) -> Iterator[Float[Tensor, "b p"]]:
-    """Gradients of `measurement` for all examples, `batch` at a time, in order. The rows are those of `vmap.gradients`, sooner."""
+    """Gradients of `measurement` for all examples, `batch` at a time, in order. The rows are those of
+    `vmap.gradients`, sooner."""
     layers = layers_of(model, pattern)
     p = sum(parameter.numel() for parameter in model.parameters(pattern).values())
     for start in range(0, len(examples), batch):
@@ -161,7 +176,8 @@ def gradients(
 
 
 def check(model: Denoiser, measurement: Measurement, inputs: Drawn, layers: Sequence[Layer]) -> None:
-    """Raise a ModelError that names the parameters whose gradient the layers do not show: shared, or used outside their layer.
+    """Raise a ModelError that names the parameters whose gradient the layers do not show: shared, or used
+    outside their layer.
 
     One draw's gradient, by hooks and by autograd, must agree up to the rounding of the model's dtype.
     """
@@ -180,7 +196,9 @@ def check(model: Denoiser, measurement: Measurement, inputs: Drawn, layers: Sequ
         return
     gradients = torch.autograd.grad(output, list(live.values()), lifted.g, allow_unused=True)
     expected = {
-        name: lifted.undone(g.flatten().double()[None])[0] for name, g in zip(live, gradients, strict=True) if g is not None
+        name: lifted.undone(g.flatten().double()[None])[0]
+        for name, g in zip(live, gradients, strict=True)
+        if g is not None
     }
     size = sum(float(g.square().sum()) for g in expected.values()) ** 0.5
     rounding = 32 * torch.finfo(model.dtype).eps * size

@@ -1,4 +1,5 @@
-"""The inputs of both engines: the draws of some examples and their conditions, on the model's device, in its dtype or float32."""
+"""The inputs of both engines: the draws of some examples and their conditions, on the model's device, in its
+dtype or float32."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from headwater.examples import Examples
 
 
 class Drawn(NamedTuple):
-    """Draws of b examples, and their conditions [b, d, …] by the network's argument names; none for an unconditional model."""
+    """Draws of b examples, and their conditions [b, d, …] by the network's argument names; none for an
+    unconditional model."""
 
     draw: Draw
     condition: Condition
@@ -46,8 +48,11 @@ def divisor(measurement: Measurement, d: int) -> int:
     return 1 if measurement is trajectory else d
 
 
-def drawn(model: Denoiser, examples: Examples, rows: slice, measurement: Measurement, draws: AnyDraws) -> Drawn:
-    """The draws of `examples[rows]`: noised pictures, a path's pictures noised again, or for `trajectory` the stored path."""
+def drawn(
+    model: Denoiser, examples: Examples, rows: slice, measurement: Measurement, draws: AnyDraws
+) -> Drawn:
+    """The draws of `examples[rows]`: noised pictures, a path's pictures noised again, or for `trajectory` the
+    stored path."""
     like = model.like
     condition = {name: table[:, None] for name, table in conditions(model, examples, rows, like).items()}
     if measurement is trajectory:
@@ -68,5 +73,7 @@ def conditions(model: Denoiser, examples: Examples, rows: slice, like: Tensor) -
     if model.text is not None and examples.text is not None:
         places, back = np.unique(examples.text.which[rows], return_inverse=True)
         for name, table in examples.text.tables.items():
-            condition[name] = torch.as_tensor(table[places]).to(like)[torch.as_tensor(back, device=like.device)]
+            condition[name] = torch.as_tensor(table[places]).to(like)[
+                torch.as_tensor(back, device=like.device)
+            ]
     return condition

@@ -1,8 +1,8 @@
 """Layers whose gradients factor into their input and the gradient of their output.
 
-Both sides have one row per (example, draw). For every kind of layer here the gradient of a row is a sum over positions s,
-g_s ã_sᵀ with ã the input (a convolution's: the patch under the kernel; a 1 appended for the bias), or for a norm g_s ⊙ â_s.
-"""
+Both sides have one row per (example, draw). For every kind of layer here the gradient of a row is a sum over
+positions s, g_s ã_sᵀ with ã the input (a convolution's: the patch under the kernel; a 1 appended for the
+bias), or for a norm g_s ⊙ â_s."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,8 @@ from headwater.errors import ModelError
 
 @dataclass(frozen=True, eq=False)
 class Layer(ABC):
-    """One module and its chosen parameters: `places` maps `weight` and `bias` to their first flat coordinate."""
+    """One module and its chosen parameters: `places` maps `weight` and `bias` to their first flat
+    coordinate."""
 
     name: str
     module: nn.Module
@@ -33,12 +34,14 @@ class Layer(ABC):
 
     @property
     def matrix(self) -> tuple[int, int] | None:
-        """The gradient's shape as a matrix, where it is a sum of outer products of the two sides; None where it is not."""
+        """The gradient's shape as a matrix, where it is a sum of outer products of the two sides; None where
+        it is not."""
         return None
 
     @abstractmethod
     def gradient(self, a: Tensor, g: Tensor, b: int) -> Iterator[tuple[str, Float[Tensor, "b w"]]]:
-        """The gradient of each parameter, summed over the rows of each of the b examples (their draws lie side by side)."""
+        """The gradient of each parameter, summed over the rows of each of the b examples (their draws lie
+        side by side)."""
 
 
 class MatrixLayer(Layer):
@@ -88,7 +91,8 @@ class LinearLayer(MatrixLayer):
 
 
 class ConvLayer(MatrixLayer):
-    """A two-dimensional convolution, with any stride, padding, dilation and groups (grouped ones do not factor)."""
+    """A two-dimensional convolution, with any stride, padding, dilation and groups (grouped ones do not
+    factor)."""
 
     @property
     def matrix(self) -> tuple[int, int] | None:
@@ -106,14 +110,24 @@ class ConvLayer(MatrixLayer):
         if "weight" in self.places:
             conv = cast(nn.Conv2d, self.module)
             a, padding = self.padded(a)
-            # torch's weight gradient, one example at a time: its draws are the batch, and nothing is unfolded.
+            # torch's weight gradient, one example at a time: its draws are the batch, and nothing is
+            # unfolded.
             weights = [
                 torch.ops.aten.convolution_backward(
-                    g_i, a_i, conv.weight.detach().to(g), None, conv.stride, padding, conv.dilation, False, [0, 0], conv.groups,
+                    g_i,
+                    a_i,
+                    conv.weight.detach().to(g),
+                    None,
+                    conv.stride,
+                    padding,
+                    conv.dilation,
+                    False,
+                    [0, 0],
+                    conv.groups,
                     [False, True, False],
                 )[1]
                 for a_i, g_i in zip(a.chunk(b), g.chunk(b), strict=True)
-            ]  # fmt: skip
+            ]
             yield "weight", torch.stack(weights).flatten(1)
         if "bias" in self.places:
             yield "bias", g.sum((2, 3)).view(b, -1, g.shape[1]).sum(1)
@@ -121,7 +135,13 @@ class ConvLayer(MatrixLayer):
     def inputs(self, a: Tensor) -> Float[Tensor, "r s i"]:
         conv = cast(nn.Conv2d, self.module)
         a, padding = self.padded(a)
-        patches = F.unfold(a, cast(Any, conv.kernel_size), cast(Any, conv.dilation), cast(Any, padding), cast(Any, conv.stride)).mT
+        patches = F.unfold(
+            a,
+            cast(Any, conv.kernel_size),
+            cast(Any, conv.dilation),
+            cast(Any, padding),
+            cast(Any, conv.stride),
+        ).mT
         return F.pad(patches, (0, 1), value=1.0) if "bias" in self.places else patches
 
     def outputs(self, g: Tensor) -> Float[Tensor, "r s o"]:
@@ -132,7 +152,11 @@ class ConvLayer(MatrixLayer):
         a, padding = self.padded(a)
         kernel = matrix[:, : conv.weight[0].numel()].reshape(-1, *conv.weight.shape[1:])
         bias = matrix[:, -1].contiguous() if "bias" in self.places else None
-        return F.conv2d(a, kernel, bias, cast(Any, conv.stride), cast(Any, padding), cast(Any, conv.dilation)).flatten(2).mT
+        return (
+            F.conv2d(a, kernel, bias, cast(Any, conv.stride), cast(Any, padding), cast(Any, conv.dilation))
+            .flatten(2)
+            .mT
+        )
 
 
 class NormLayer(Layer):
@@ -153,7 +177,8 @@ class NormLayer(Layer):
         return F.rms_norm(a, norm.normalized_shape, eps=norm.eps)
 
     def _summed(self, values: Tensor, b: int) -> Float[Tensor, "b w"]:
-        """The sum over positions and draws. A GroupNorm's channels come second, the features of other norms last."""
+        """The sum over positions and draws. A GroupNorm's channels come second, the features of other norms
+        last."""
         if isinstance(self.module, nn.GroupNorm):
             return values.reshape(*values.shape[:2], -1).sum(2).view(b, -1, values.shape[1]).sum(1)
         width = cast(Tensor, self.module.weight).numel()
@@ -174,7 +199,9 @@ class EmbeddingLayer(MatrixLayer):
 
     def inputs(self, a: Tensor) -> Float[Tensor, "r s i"]:
         weight = cast(Tensor, self.module.weight)
-        return F.one_hot(a.reshape(len(a), -1), len(weight)).to(torch.promote_types(weight.dtype, torch.float32))
+        return F.one_hot(a.reshape(len(a), -1), len(weight)).to(
+            torch.promote_types(weight.dtype, torch.float32)
+        )
 
     def through(self, a: Tensor, matrix: Float[Tensor, "k i"]) -> Float[Tensor, "r s k"]:
         return matrix.T[a.reshape(len(a), -1)]
@@ -201,7 +228,9 @@ def layers_of(model: Denoiser, pattern: str = "*") -> list[Layer]:
         first[name], place = place, place + parameter.numel()
     layers, covered = [], set()
     for name, module in model.module.named_modules():
-        names = {part: f"{name}.{part}" if name else part for part, _ in module.named_parameters(recurse=False)}
+        names = {
+            part: f"{name}.{part}" if name else part for part, _ in module.named_parameters(recurse=False)
+        }
         places = {part: first[path] for part, path in names.items() if path in first}
         kind = next((layer for base, layer in KINDS.items() if isinstance(module, base)), None)
         if places and kind is not None:
@@ -227,7 +256,8 @@ def unseen_parameters(names: list[str]) -> ModelError:
     first = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     kinds = ", ".join(kind.__name__ for kind in KINDS)
     return ModelError(
-        f"Per-example gradients of {first} cannot be computed: expected parameters of {kinds}, each used by its own layer alone. "
+        f"Per-example gradients of {first} cannot be computed: expected parameters of {kinds}, each used by "
+        "its own layer alone. "
         "Choose other parameters by a name pattern.",
         hint="On the command line: --set parameters=PATTERN.",
     )
@@ -237,6 +267,7 @@ def _refuse_checkpointing(module: nn.Module) -> None:
     for name, part in module.named_modules():
         if getattr(part, "gradient_checkpointing", False):
             raise ModelError(
-                f"The model's part '{name or type(part).__name__}' uses gradient checkpointing, which runs layers twice. "
+                f"The model's part '{name or type(part).__name__}' uses gradient checkpointing, which runs "
+                "layers twice. "
                 "Switch it off: model.module.disable_gradient_checkpointing()."
             )

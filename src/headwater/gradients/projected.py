@@ -1,4 +1,5 @@
-"""Projected per-example gradients, row by row: they consume the layers' gradients and never hold more than one layer's."""
+"""Projected per-example gradients, row by row: they consume the layers' gradients and never hold more than
+one layer's."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
@@ -41,10 +42,11 @@ class Unprojected:
 
 
 class TwoSides:
-    """L G Rᵀ for every layer whose gradient is a matrix G = Σ g ãᵀ: both sides are shortened before they are multiplied.
+    """L G Rᵀ for every layer whose gradient is a matrix G = Σ g ãᵀ: both sides are shortened before they are
+    multiplied.
 
-    The input is shortened in the forward pass (for a convolution by a small convolution), and only the short input is held.
-    """
+    The input is shortened in the forward pass (for a convolution by a small convolution), and only the short
+    input is held."""
 
     def __init__(self, layers: Sequence[Layer], projector: TwoSided) -> None:
         self.layers, self.fold = layers, projector.fold
@@ -61,11 +63,17 @@ class TwoSides:
             rows, columns = layer.matrix
             like = wide(next(layer.module.parameters()).detach())
             self.left[layer.name] = torch.as_tensor(projector.matrix(side, rows, layer.name, "left")).to(like)
-            self.right[layer.name] = torch.as_tensor(projector.matrix(side, columns, layer.name, "right")).to(like)
+            self.right[layer.name] = torch.as_tensor(projector.matrix(side, columns, layer.name, "right")).to(
+                like
+            )
             self.width += min(side, rows) * min(side, columns)
 
     def keep(self, layer: Layer, a: Tensor) -> Tensor:
-        return layer.through(a, self.right[layer.name]) if isinstance(layer, MatrixLayer) and layer.name in self.right else a
+        return (
+            layer.through(a, self.right[layer.name])
+            if isinstance(layer, MatrixLayer) and layer.name in self.right
+            else a
+        )
 
     def blocks(self, gradient: LayerGradient, b: int) -> Iterator[tuple[int, Float[Tensor, "b w"]]]:
         layer, place = gradient.layer, self.places[gradient.layer.name]
@@ -83,23 +91,36 @@ Sketch = Unprojected | TwoSides
 
 
 def projected(
-    model: Denoiser, examples: Examples, spec: GradientSpec, projector: AnyProjector, *, rows: int | None = None
+    model: Denoiser,
+    examples: Examples,
+    spec: GradientSpec,
+    projector: AnyProjector,
+    *,
+    rows: int | None = None,
 ) -> Iterator[Float[Tensor, "b k"]]:
-    """φ(x) = R ∇_θ mean over draws of m, for all examples in order, in blocks of at most BLOCK rows and, unprojected,
-    at most SLAB numbers.
+    """φ(x) = R ∇_θ mean over draws of m, for all examples in order, in blocks of at most BLOCK rows and,
+    unprojected, at most SLAB numbers.
 
-    `rows` draws go through the model at once (None: as many as fit `model.memory`), of a power of two of examples, never from two
-    blocks: a caller that resumes after a block gets the same numbers. With `spec.normalize`, φ(x) = mean over timesteps of
-    φ_t(x)/‖φ_t(x)‖, each φ_t the sum over the noises of one timestep.
-    """
+    `rows` draws go through the model at once (None: as many as fit `model.memory`), of a power of two of
+    examples, never from two blocks: a caller that resumes after a block gets the same numbers. With
+    `spec.normalize`, φ(x) = mean over timesteps of φ_t(x)/‖φ_t(x)‖, each φ_t the sum over the noises of one
+    timestep."""
     layers = layers_of(model, spec.pattern)
-    height = min(BLOCK, power_of_two(SLAB / sum(layer.size for layer in layers)))  # unprojected rows held together
-    if isinstance(projector, Dense) and not spec.normalize:  # its entries are costly to draw: many examples share them
+    height = min(
+        BLOCK, power_of_two(SLAB / sum(layer.size for layer in layers))
+    )  # unprojected rows held together
+    if (
+        isinstance(projector, Dense) and not spec.normalize
+    ):  # its entries are costly to draw: many examples share them
         flat = _blocks(model, examples, spec, Unprojected(layers, Identity()), rows, height)
         yield from (project(projector, block) for block in flat)
         return
-    sketch = TwoSides(layers, projector) if isinstance(projector, TwoSided) else Unprojected(layers, projector)
-    yield from _blocks(model, examples, spec, sketch, rows, height if isinstance(projector, Identity) else BLOCK)
+    sketch = (
+        TwoSides(layers, projector) if isinstance(projector, TwoSided) else Unprojected(layers, projector)
+    )
+    yield from _blocks(
+        model, examples, spec, sketch, rows, height if isinstance(projector, Identity) else BLOCK
+    )
 
 
 def _blocks(
@@ -115,7 +136,11 @@ def _blocks(
         inputs = drawn(model, examples, part, measurement, draws)
         pieces = inputs.parts(max(1, rows // draws.noises) * draws.noises)
         if spec.normalize:
-            out = _sum(_normalised(model, measurement, piece, sketch, draws.noises) for piece in pieces) * draws.noises / d
+            out = (
+                _sum(_normalised(model, measurement, piece, sketch, draws.noises) for piece in pieces)
+                * draws.noises
+                / d
+            )
         else:
             sums = (_rows(model, measurement, piece, sketch, len(piece.draw.t)) for piece in pieces)
             out = _sum(sums) / divisor(measurement, d)
@@ -132,7 +157,9 @@ def _sum(rows: Iterable[Float[Tensor, "b k"]]) -> Float[Tensor, "b k"]:
     return reduce(Tensor.add_, rows)
 
 
-def _rows(model: Denoiser, measurement: Measurement, inputs: Drawn, sketch: Sketch, count: int) -> Float[Tensor, "count k"]:
+def _rows(
+    model: Denoiser, measurement: Measurement, inputs: Drawn, sketch: Sketch, count: int
+) -> Float[Tensor, "count k"]:
     """The folded sketch of Σ m in `count` rows, each a sum over its equal share of the draws."""
     like = inputs.draw.x_t
     dtype = torch.promote_types(like.dtype, torch.float32)
@@ -146,7 +173,9 @@ def _rows(model: Denoiser, measurement: Measurement, inputs: Drawn, sketch: Sket
     return out
 
 
-def _normalised(model: Denoiser, measurement: Measurement, inputs: Drawn, sketch: Sketch, noises: int) -> Float[Tensor, "b k"]:
+def _normalised(
+    model: Denoiser, measurement: Measurement, inputs: Drawn, sketch: Sketch, noises: int
+) -> Float[Tensor, "b k"]:
     """Σ_t φ_t/‖φ_t‖ over the timesteps of these draws, the noises of a timestep lying side by side."""
     b, d = inputs.draw.t.shape
     rows = _rows(model, measurement, inputs, sketch, b * d)
@@ -159,7 +188,8 @@ def power_of_two(size: float) -> int:
 
 
 def gathered(blocks: Iterable[Float[Tensor, "_ k"]], height: int) -> Iterator[Float[Tensor, "_ k"]]:
-    """All rows in blocks of `height` rows, a multiple of the input blocks' height; lower at the end, or once PATIENCE runs out."""
+    """All rows in blocks of `height` rows, a multiple of the input blocks' height; lower at the end, or once
+    PATIENCE runs out."""
     slab: Tensor | None = None
     filled, since = 0, monotonic()
     for block in blocks:

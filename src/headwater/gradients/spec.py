@@ -8,7 +8,8 @@ from headwater.diffusion.measure import Measurement, measurement
 
 @dataclass(frozen=True)
 class GradientSpec:
-    """∇_θ mean over `draws` of the measurement called `measurement`, for the parameters whose names match `pattern`.
+    """∇_θ mean over `draws` of the measurement called `measurement`, for the parameters whose names match
+    `pattern`.
 
     `normalize`: every timestep's gradient has length 1 before they are averaged.
     """

@@ -1,8 +1,7 @@
 """Per-example gradients by torch.func: slow, obvious, the oracle.
 
-g(x) = ∇_θ mean over draws of m(f_θ(x_t, t), draw) (for a path: their sum): one row of p numbers per example, its
-parameters in the model's own order.
-"""
+g(x) = ∇_θ mean over draws of m(f_θ(x_t, t), draw) (for a path: their sum): one row of p numbers per example,
+its parameters in the model's own order."""
 
 from collections.abc import Iterator
 
@@ -31,8 +30,8 @@ def gradients(
 ) -> Iterator[Float[Tensor, "b p"]]:
     """Gradients of `measurement` for all examples, `batch` at a time, in order.
 
-    Memory: about batch × p numbers. Raises NonFiniteError with the example and timestep where a gradient is NaN or inf.
-    """
+    Memory: about batch × p numbers. Raises NonFiniteError with the example and timestep where a gradient is
+    NaN or inf."""
     parameters = model.parameters(pattern)
     for start in range(0, len(examples), batch):
         rows = slice(start, min(start + batch, len(examples)))
@@ -50,13 +49,15 @@ def of_draws(
     condition: Condition,
     parameters: Parameters,
 ) -> Float[Tensor, "b p"]:
-    """One gradient row per example: the mean (or sum) over that example's draws, flattened in the order of `parameters`."""
+    """One gradient row per example: the mean (or sum) over that example's draws, flattened in the order of
+    `parameters`."""
 
     def value(parameters: Parameters, draw: Draw, condition: Condition) -> Tensor:
         output = model.predict(draw.x_t, draw.t, condition, parameters)
         return measurement(output, draw, model.schedule).sum() / divisor(measurement, draw.t.shape[-1])
 
-    # Fused attention has no batching rule; without no_grad, parameters left out of the pattern would drag a graph along.
+    # Fused attention has no batching rule; without no_grad, parameters left out of the pattern would drag a
+    # graph along.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         row = vmap(grad(value), in_dims=(None, 0, 0))
         out = row(dict(parameters), draw, dict(condition))
@@ -77,8 +78,11 @@ def non_finite(
             one = Drawn(draw, condition).one(i, d)
             if not torch.isfinite(of_draws(model, measurement, *one, parameters)).all():
                 return NonFiniteError(
-                    f"The gradient is not finite for image {name} at timestep {t}, of weights in {str(model.dtype)[6:]}. "
+                    f"The gradient is not finite for image {name} at timestep {t}, of weights in "
+                    f"{str(model.dtype)[6:]}. "
                     "Usual causes: half precision near t = 0, or weights that have diverged. "
                     "Use float32, or leave that timestep out."
                 )
-    return NonFiniteError("A gradient is not finite, although each timestep's own is: the sum over timesteps overflows.")
+    return NonFiniteError(
+        "A gradient is not finite, although each timestep's own is: the sum over timesteps overflows."
+    )

@@ -1,4 +1,5 @@
-"""Preconditioned conjugate gradients on several right sides at once: (A + λI) x = b without A (Hestenes & Stiefel 1952)."""
+"""Preconditioned conjugate gradients on several right sides at once: (A + λI) x = b without A (Hestenes &
+Stiefel 1952)."""
 
 from collections.abc import Callable
 
@@ -9,12 +10,14 @@ from torch import Tensor
 Operator = Callable[[Tensor], Tensor]
 
 
-def conjugate_gradients(matvec: Operator, b: Float[Tensor, "q p"], precondition: Operator, steps: int) -> Float[Tensor, "q p"]:
-    """x after `steps` steps from x = M⁻¹b, for each row of b; `matvec` is symmetric positive definite, `precondition` is M⁻¹.
+def conjugate_gradients(
+    matvec: Operator, b: Float[Tensor, "q p"], precondition: Operator, steps: int
+) -> Float[Tensor, "q p"]:
+    """x after `steps` steps from x = M⁻¹b, for each row of b; `matvec` is symmetric positive definite,
+    `precondition` is M⁻¹.
 
-    In exact arithmetic p steps solve, and every step reduces the error xᵀAx. A row whose residual is zero does not change.
-    Cost: one matvec per step, and one for the first residual.
-    """
+    In exact arithmetic p steps solve, and every step reduces the error xᵀAx. A row whose residual is zero
+    does not change. Cost: one matvec per step, and one for the first residual."""
     x = precondition(b)
     residual = b - matvec(x)
     z = precondition(residual)

@@ -12,8 +12,8 @@ from headwater.errors import OptionError
 class Damping:
     """λ = `value` if it is absolute, in the papers' units; else λ = `value` × the operator's own size.
 
-    That size is the mean squared feature norm of a kernel, and the mean eigenvalue of each block of a curvature.
-    """
+    That size is the mean squared feature norm of a kernel, and the mean eigenvalue of each block of a
+    curvature."""
 
     value: float
     absolute: bool = False
@@ -36,7 +36,8 @@ def damping_of(relative: float | None, absolute: float | None, default: Damping)
     """The damping that two fields give, of which one may be set; `default` where neither is."""
     if relative is not None and absolute is not None:
         raise OptionError(
-            f"Both damping ({relative}) and absolute_damping ({absolute}) are given; expected one: damping is a multiple of "
+            f"Both damping ({relative}) and absolute_damping ({absolute}) are given; expected one: damping "
+            "is a multiple of "
             "the operator's own size, absolute_damping is λ in the papers' units."
         )
     if absolute is not None:

@@ -1,8 +1,9 @@
-"""Symmetric operators in an eigenbasis that is a Kronecker product in each block: Σ_blocks (Q_B ⊗ Q_A) diag(Λ) (Q_B ⊗ Q_A)ᵀ.
+"""Symmetric operators in an eigenbasis that is a Kronecker product in each block: Σ_blocks (Q_B ⊗ Q_A)
+diag(Λ) (Q_B ⊗ Q_A)ᵀ.
 
-Vectors are rows [q, p]. A block's share of one is a matrix V [o, i], and (Q_B ⊗ Q_A)ᵀ v is Q_Bᵀ V Q_A. Once rotated, every further
-damping is an element-wise scale. (K-FAC: Martens & Grosse 2015, arXiv:1503.05671; EK-FAC: George et al. 2018, arXiv:1806.03884.)
-"""
+Vectors are rows [q, p]. A block's share of one is a matrix V [o, i], and (Q_B ⊗ Q_A)ᵀ v is Q_Bᵀ V Q_A. Once
+rotated, every further damping is an element-wise scale. (K-FAC: Martens & Grosse 2015, arXiv:1503.05671;
+EK-FAC: George et al. 2018, arXiv:1806.03884.)"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ from headwater.linalg.damping import Damping
 class Block:
     """One block: `left` is Q_B, `right` is Q_A, `values` are its eigenvalues Λ.
 
-    `columns` says where the matrix V lies in a vector: for each piece of its columns the first coordinate and their number, the
-    piece row by row. A weight has one piece, a bias one of a single column, both together two.
-    """
+    `columns` says where the matrix V lies in a vector: for each piece of its columns the first coordinate and
+    their number, the piece row by row. A weight has one piece, a bias one of a single column, both together
+    two."""
 
     name: str
     columns: tuple[tuple[int, int], ...]
@@ -38,7 +39,9 @@ class Block:
     def matrix(self, v: Float[Tensor, "q p"]) -> Float[Tensor, "q o i"]:
         """This block's share of each vector."""
         o = len(self.left)
-        return torch.cat([v[:, first : first + o * width].reshape(len(v), o, width) for first, width in self.columns], 2)
+        return torch.cat(
+            [v[:, first : first + o * width].reshape(len(v), o, width) for first, width in self.columns], 2
+        )
 
     def write(self, matrices: Float[Tensor, "q o i"], out: Float[Tensor, "q p"]) -> None:
         """Write this block's share of each vector into `out`: the inverse of `matrix`."""
@@ -53,11 +56,12 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Kronecker:
-    """A positive semidefinite operator, block by block. Eigenvectors are in the vectors' dtype, eigenvalues in float64.
+    """A positive semidefinite operator, block by block. Eigenvectors are in the vectors' dtype, eigenvalues
+    in float64.
 
-    A rotation costs o²i + oi² per block and vector, every step after it p. A block whose eigenvalues are all zero has the inverse
-    0 under any damping: no training gradient lies in it, and 0/0 would spoil all other blocks.
-    """
+    A rotation costs o²i + oi² per block and vector, every step after it p. A block whose eigenvalues are all
+    zero has the inverse 0 under any damping: no training gradient lies in it, and 0/0 would spoil all other
+    blocks."""
 
     blocks: tuple[Block, ...]
 
@@ -65,7 +69,8 @@ class Kronecker:
         for block in self.blocks:
             if not bool(torch.isfinite(block.values).all()):
                 raise NonFiniteError(
-                    f"Curvature of {block.name} has an eigenvalue that is not finite. Look at the model's weights."
+                    f"Curvature of {block.name} has an eigenvalue that is not finite. Look at the model's "
+                    "weights."
                 )
 
     @cached_property
@@ -97,10 +102,11 @@ class Kronecker:
         return self.to_parameters(u * self.values.to(u))
 
     def inverse(self, damping: Damping) -> Float64[Tensor, " p"]:
-        """1/(Λ + λ), the factor of each eigen-coordinate. A relative λ is a multiple of the block's mean eigenvalue.
+        """1/(Λ + λ), the factor of each eigen-coordinate. A relative λ is a multiple of the block's mean
+        eigenvalue.
 
-        Raises an OptionError where it does not exist: without damping on a block with a zero among its eigenvalues.
-        """
+        Raises an OptionError where it does not exist: without damping on a block with a zero among its
+        eigenvalues."""
 
         def of(block: Block) -> Float64[Tensor, "o i"]:
             if block.dead:
@@ -109,7 +115,8 @@ class Kronecker:
             rounding = float(block.values.max()) * sum(block.values.shape) * torch.finfo(torch.float64).eps
             if float(block.values.min()) <= rounding and shift <= rounding:
                 raise OptionError(
-                    f"The curvature of {block.name} is singular and the damping is {damping.value:g}: the inverse does not exist. "
+                    f"The curvature of {block.name} is singular and the damping is {damping.value:g}: the "
+                    "inverse does not exist. "
                     "Use a larger damping."
                 )
             return 1.0 / (block.values + shift)
@@ -129,10 +136,13 @@ class Kronecker:
         u = self.coordinates(v)
         return self.to_parameters(u * scale.to(u))
 
-    def _blockwise(self, v: Float[Tensor, "q p"], change: Callable[[Block, Tensor], Tensor]) -> Float[Tensor, "q p"]:
+    def _blockwise(
+        self, v: Float[Tensor, "q p"], change: Callable[[Block, Tensor], Tensor]
+    ) -> Float[Tensor, "q p"]:
         if v.shape[1] != self.p:
             raise OptionError(
-                f"The vectors have {v.shape[1]} coordinates; the curvature has {self.p}. Take gradients of the same parameters."
+                f"The vectors have {v.shape[1]} coordinates; the curvature has {self.p}. Take gradients of "
+                "the same parameters."
             )
         out = torch.empty_like(v, dtype=self.blocks[0].left.dtype)
         for block in self.blocks:
@@ -151,7 +161,8 @@ def _shift(block: Block, damping: Damping) -> float:
 
 
 def decomposed(matrix: Float[Tensor, "o o"]) -> tuple[Float64[Tensor, " o"], Float64[Tensor, "o o"]]:
-    """Eigenvalues (ascending, not negative) and eigenvectors, in float64: float32 loses the ones below 1e-7 of the largest."""
+    """Eigenvalues (ascending, not negative) and eigenvectors, in float64: float32 loses the ones below 1e-7
+    of the largest."""
     wide = matrix.double()
     values, vectors = torch.linalg.eigh((wide + wide.mT) / 2)
     return values.clamp(min=0.0), vectors.contiguous()

@@ -1,8 +1,8 @@
-"""Random projections of gradients, p numbers to k: inner products are kept in expectation, E⟨Rg, Rh⟩ = ⟨g, h⟩.
+"""Random projections of gradients, p numbers to k: inner products are kept in expectation, E⟨Rg, Rh⟩ = ⟨g,
+h⟩.
 
-No matrix is stored: entries come from named streams in fixed blocks of the p axis, so they depend on the seed alone,
-not on batch, device or thread count. (Park et al. 2023, TRAK, arXiv:2303.14186, section 3.)
-"""
+No matrix is stored: entries come from named streams in fixed blocks of the p axis, so they depend on the seed
+alone, not on batch, device or thread count. (Park et al. 2023, TRAK, arXiv:2303.14186, section 3.)"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +23,8 @@ SIGNS = 2**16  # coordinates whose signs, one bit each, come from one stream
 
 @runtime_checkable
 class Projector(Protocol):
-    """A random linear map of flat gradients, applied piece by piece; a value, stateless, named in the store by its fields."""
+    """A random linear map of flat gradients, applied piece by piece; a value, stateless, named in the store
+    by its fields."""
 
     def width(self, p: int) -> int:
         """The number of features of p coordinates."""
@@ -45,8 +46,8 @@ def project(projector: Projector, gradients: Float[Tensor, "b p"]) -> Float[Tens
 class Dense:
     """R with independent entries of variance 1/k: standard normal, or ±1 (`rademacher`), over √k.
 
-    Var⟨Rg, Rh⟩ = (‖g‖²‖h‖² + ⟨g, h⟩²)/k for normal entries. Cost b·p·k; the p·k entries are drawn again in each call.
-    """
+    Var⟨Rg, Rh⟩ = (‖g‖²‖h‖² + ⟨g, h⟩²)/k for normal entries. Cost b·p·k; the p·k entries are drawn again in
+    each call."""
 
     k: int
     seed: int = 0
@@ -67,7 +68,9 @@ class Dense:
         random = seeds.generator(self.seed, self.entries, self.k, block)
         if self.entries == "gaussian":
             return random.standard_normal((count, self.k), dtype=np.float32)
-        bits = np.unpackbits(np.frombuffer(random.bytes(count * -(-self.k // 8)), np.uint8).reshape(count, -1), axis=1)
+        bits = np.unpackbits(
+            np.frombuffer(random.bytes(count * -(-self.k // 8)), np.uint8).reshape(count, -1), axis=1
+        )
         return bits[:, : self.k].astype(np.float32) * 2 - 1
 
 
@@ -75,13 +78,13 @@ class Dense:
 class Sparse:
     """Sparse sign sketch (SJLT): each coordinate is added to s = `nonzeros` of the k places with sign ±1/√s.
 
-    The places are not stored, nor looked up: p is cut into stretches of length k, each is rotated by its own random
-    offset o, and all are added up: coordinate j of a stretch goes to (j + o) mod k. Signs are independent, and two coordinates
-    meet with probability 1/k (never within a stretch), which is all that the variance depends on: for s = 1, averaged over
-    offsets, Var⟨Rg, Rh⟩ = Σ_{i,j of different stretches} (g_i² h_j² + g_i h_i g_j h_j)/k ≤ (‖g‖²‖h‖² + ⟨g, h⟩²)/k. Where p ≤ k it
-    is an isometry. For s > 1 k is cut into s parts, each with a fold of its own (Kane & Nelson 2014, arXiv:1012.1577). Cost b·p·s
-    additions of contiguous numbers.
-    """
+    The places are not stored, nor looked up: p is cut into stretches of length k, each is rotated by its own
+    random offset o, and all are added up: coordinate j of a stretch goes to (j + o) mod k. Signs are
+    independent, and two coordinates meet with probability 1/k (never within a stretch), which is all that the
+    variance depends on: for s = 1, averaged over offsets, Var⟨Rg, Rh⟩ = Σ_{i,j of different stretches} (g_i²
+    h_j² + g_i h_i g_j h_j)/k ≤ (‖g‖²‖h‖² + ⟨g, h⟩²)/k. Where p ≤ k it is an isometry. For s > 1 k is cut into
+    s parts, each with a fold of its own (Kane & Nelson 2014, arXiv:1012.1577). Cost b·p·s additions of
+    contiguous numbers."""
 
     k: int
     seed: int = 0
@@ -113,7 +116,10 @@ class Sparse:
 
     def signs(self, s: int, start: int, stop: int) -> Int8[np.ndarray, " w"]:
         """±1 for the coordinates start … stop."""
-        blocks = [_signs(self.seed, self.k, self.nonzeros, s, block) for block in range(start // SIGNS, ceil(stop / SIGNS))]
+        blocks = [
+            _signs(self.seed, self.k, self.nonzeros, s, block)
+            for block in range(start // SIGNS, ceil(stop / SIGNS))
+        ]
         return np.concatenate(blocks)[start % SIGNS :][: stop - start]
 
 
@@ -131,14 +137,15 @@ def _signs(seed: int, k: int, nonzeros: int, s: int, block: int) -> Int8[np.ndar
 
 @dataclass(frozen=True)
 class TwoSided:
-    """For a layer whose gradient is a matrix G: L G Rᵀ with L, R random and independent, from its two sides before their product.
+    """For a layer whose gradient is a matrix G: L G Rᵀ with L, R random and independent, from its two sides
+    before their product.
 
-    L `[side, outputs]` and R `[side, inputs]` have orthonormal rows in a uniformly random direction, times √(length/side); a side
-    no longer than `side` is not shortened. So E⟨LGRᵀ, LHRᵀ⟩ = ⟨G, H⟩. All layers together, with gradients that are no matrix
-    unchanged, are then folded to k as in Sparse. `side` is √(OVERSAMPLED·k/layers): a wider first step costs little, and the
-    first step has the larger variance, up to (2/side)(1 − side/length) for each side of a G of rank one. (Two sides: Choe et al.
-    2024, LoGra, arXiv:2405.13954.)
-    """
+    L `[side, outputs]` and R `[side, inputs]` have orthonormal rows in a uniformly random direction, times
+    √(length/side); a side no longer than `side` is not shortened. So E⟨LGRᵀ, LHRᵀ⟩ = ⟨G, H⟩. All layers
+    together, with gradients that are no matrix unchanged, are then folded to k as in Sparse. `side` is
+    √(OVERSAMPLED·k/layers): a wider first step costs little, and the first step has the larger variance, up
+    to (2/side)(1 − side/length) for each side of a G of rank one. (Two sides: Choe et al. 2024, LoGra,
+    arXiv:2405.13954.)"""
 
     k: int
     seed: int = 0

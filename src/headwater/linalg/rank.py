@@ -1,4 +1,5 @@
-"""Rank correlation and the bootstrap: how well predictions order outcomes, and how sure that is. Numpy alone."""
+"""Rank correlation and the bootstrap: how well predictions order outcomes, and how sure that is. Numpy
+alone."""
 
 from typing import NamedTuple
 
@@ -31,16 +32,21 @@ def spearman(a: Float[np.ndarray, "*b m"], b: Float[np.ndarray, "*b m"]) -> Floa
 
 
 def spearman_resampled(
-    a: Float[np.ndarray, "q m"], b: Float[np.ndarray, "q m"], picks: Int64[np.ndarray, "r m"], block: int = BLOCK
+    a: Float[np.ndarray, "q m"],
+    b: Float[np.ndarray, "q m"],
+    picks: Int64[np.ndarray, "r m"],
+    block: int = BLOCK,
 ) -> Float64[np.ndarray, "r q"]:
     """`spearman(a[:, pick], b[:, pick])` of every resample `pick`, exactly, without ranking each one again.
 
-    Where a resample holds element j c_j times, twice the centred rank of element i is Σ_j c_j·sign(x_i − x_j), ties included: all
-    resamples are one product of matrices, and each correlation is weighted by c. These are whole numbers, sums at most m³.
-    """
+    Where a resample holds element j c_j times, twice the centred rank of element i is Σ_j c_j·sign(x_i −
+    x_j), ties included: all resamples are one product of matrices, and each correlation is weighted by c.
+    These are whole numbers, sums at most m³."""
     r, m = picks.shape
     counts = np.bincount((picks + m * np.arange(r)[:, None]).ravel(), minlength=r * m).reshape(r, m)
-    counts = counts.astype(np.float32 if m**3 <= 2**24 else np.float64)  # float32 holds whole numbers up to 2²⁴
+    counts = counts.astype(
+        np.float32 if m**3 <= 2**24 else np.float64
+    )  # float32 holds whole numbers up to 2²⁴
     step = max(1, block // (r * m))
     blocks = [_weighted(a[i : i + step], b[i : i + step], counts) for i in range(0, len(a), step)]
     return np.concatenate(blocks, axis=1)
@@ -72,14 +78,18 @@ def _weighted(
     return _ratio(*(array.astype(np.float64) for array in sums))
 
 
-def _doubled_ranks(x: Float[np.ndarray, "b m"], counts: Float[np.ndarray, "r m"]) -> Float[np.ndarray, "r b m"]:
+def _doubled_ranks(
+    x: Float[np.ndarray, "b m"], counts: Float[np.ndarray, "r m"]
+) -> Float[np.ndarray, "r b m"]:
     """2 × (rank − mean rank) of every element, among the elements of each resample."""
     signs = np.sign(x[None] - x.T[:, :, None]).astype(counts.dtype)  # [j, b, i]
     return (counts @ signs.reshape(len(x.T), -1)).reshape(len(counts), *x.shape)
 
 
 def _ratio(
-    product: Float64[np.ndarray, "*b"], square_x: Float64[np.ndarray, "*b"], square_y: Float64[np.ndarray, "*b"]
+    product: Float64[np.ndarray, "*b"],
+    square_x: Float64[np.ndarray, "*b"],
+    square_y: Float64[np.ndarray, "*b"],
 ) -> Float64[np.ndarray, "*b"]:
     norm = np.sqrt(square_x * square_y)
     return np.divide(product, norm, out=np.zeros(norm.shape), where=norm > 0)

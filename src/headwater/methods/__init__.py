@@ -1,4 +1,5 @@
-"""Attribution methods, one paper a file. A method is a frozen dataclass of hyperparameters with the verbs of `Method`."""
+"""Attribution methods, one paper a file. A method is a frozen dataclass of hyperparameters with the verbs of
+`Method`."""
 
 import dataclasses
 import importlib
@@ -56,7 +57,8 @@ def method_class(name: str) -> type:
 
 
 def make(name: str, fields: Mapping[str, Any], bank: "Bank | None" = None) -> "Method":
-    """The method called `name` with these fields. An unknown field or a wrong type is an OptionError that names it.
+    """The method called `name` with these fields. An unknown field or a wrong type is an OptionError that
+    names it.
 
     A method that learns from retrained models gets the `bank`.
     """

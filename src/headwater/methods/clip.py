@@ -1,4 +1,5 @@
-"""Similarity of embeddings: CLIP (Radford et al. 2021, arXiv:2103.00020) in the D-TRAK paper, or any other."""
+"""Similarity of embeddings: CLIP (Radford et al. 2021, arXiv:2103.00020) in the D-TRAK paper, or any
+other."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,9 +29,9 @@ class Embeddings(NamedTuple):
 class CLIP:
     """τ(q, i) = cos(e(x_q), e(x_i)) (`cosine`) or ⟨e(x_q), e(x_i)⟩ (`dot`), with e an image embedder.
 
-    `embedder`: a CLIP of transformers by folder or hub name, or a user's function or Embedder by `package.module:name`;
-    tables print its name. Blind to the diffusion model: a lookalike scores high whether or not it was used.
-    """
+    `embedder`: a CLIP of transformers by folder or hub name, or a user's function or Embedder by
+    `package.module:name`; tables print its name. Blind to the diffusion model: a lookalike scores high
+    whether or not it was used."""
 
     signed: ClassVar[bool] = False
 
@@ -44,7 +45,8 @@ class CLIP:
     @property
     def title(self) -> str:
         """The title names the embedder: an EfficientNet is no CLIP."""
-        return f"{self.embedder.name if isinstance(self.embedder, Embedder) else name_of(self.embedder)} similarity"
+        name = self.embedder.name if isinstance(self.embedder, Embedder) else name_of(self.embedder)
+        return f"{name} similarity"
 
     @property
     def fingerprint(self) -> str | None:
@@ -55,7 +57,9 @@ class CLIP:
         device = "cpu" if model is None else str(model.device)
         return Embeddings(device, self._vectors(device, train, store))
 
-    def score(self, index: Embeddings, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q b"]]:
+    def score(
+        self, index: Embeddings, queries: Examples, store: FeatureStore
+    ) -> Iterator[Float[np.ndarray, "q b"]]:
         yield self._vectors(index.device, queries, store) @ index.vectors.T
 
     def self_scores(self, index: Embeddings) -> Float[np.ndarray, " n"]:

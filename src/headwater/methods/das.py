@@ -1,4 +1,5 @@
-"""DAS, diffusion attribution score: Lin et al. 2025 (ICLR), arXiv:2410.18639. From its formulas: the authors' code does not run."""
+"""DAS, diffusion attribution score: Lin et al. 2025 (ICLR), arXiv:2410.18639. From its formulas: the authors'
+code does not run."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -28,11 +29,10 @@ class Residuals(Gram):
 class DAS(Kernel):
     """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · r(i),   φ(x) = mean over t of R∇_θ avg_t(x)/‖R∇_θ avg_t(x)‖.
 
-    The change of the output at q when i is removed, not of its loss. Every timestep's gradient has equal weight
-    (`normalize`). `error`: r(i) = mean over t of e_t/‖e‖, with e_t the root of i's loss at each of `error_timesteps` steps:
-    how much there is to learn from i, spread over the steps; else r = 1. `leverage`: divide by 1 − h(i),
-    h(i) = φ(i)ᵀ(ΦᵀΦ + λI)⁻¹φ(i), as in exact leave-one-out of a linear model.
-    """
+    The change of the output at q when i is removed, not of its loss. Every timestep's gradient has equal
+    weight (`normalize`). `error`: r(i) = mean over t of e_t/‖e‖, with e_t the root of i's loss at each of
+    `error_timesteps` steps: how much there is to learn from i, spread over the steps; else r = 1. `leverage`:
+    divide by 1 − h(i), h(i) = φ(i)ᵀ(ΦᵀΦ + λI)⁻¹φ(i), as in exact leave-one-out of a linear model."""
 
     title: ClassVar[str] = "DAS"
     usual: ClassVar[float] = 0.002
@@ -55,7 +55,9 @@ class DAS(Kernel):
         phi = self.train(model, train, store)
         if not self.error:
             return Residuals(phi, np.ones(len(phi)))
-        errors = np.sqrt(losses(model, train, Draws(self.error_timesteps, seed=self.seed), store).astype(np.float64))
+        errors = np.sqrt(
+            losses(model, train, Draws(self.error_timesteps, seed=self.seed), store).astype(np.float64)
+        )
         return Residuals(phi, (errors / np.linalg.norm(errors, axis=1, keepdims=True)).mean(axis=1))
 
     def weights(self, gram: Gram, damping: float) -> Float[np.ndarray, " n"]:

@@ -15,11 +15,12 @@ from headwater.families.learned import LearningSubsets, RetrainedMethod, in_bloc
 
 @dataclass(frozen=True, kw_only=True)
 class Datamodel(RetrainedMethod):
-    """τ(q, i) = −w_i,   (w, b) = argmin Σ_A (m(q; θ_A) − b − Σ_{i∈A} w_i)² + α‖w‖² over models retrained on subsets A.
+    """τ(q, i) = −w_i,   (w, b) = argmin Σ_A (m(q; θ_A) − b − Σ_{i∈A} w_i)² + α‖w‖² over models retrained on
+    subsets A.
 
-    For each query α is chosen from `alphas` by the mean R² on held-out subsets over `folds`. Solved in the space of the m
-    subsets: with the centred mask X, w = Xᵀ(XXᵀ + αI)⁻¹y, n·m² + m³ for all queries and α. The paper's sign is opposite.
-    """
+    For each query α is chosen from `alphas` by the mean R² on held-out subsets over `folds`. Solved in the
+    space of the m subsets: with the centred mask X, w = Xᵀ(XXᵀ + αI)⁻¹y, n·m² + m³ for all queries and α. The
+    paper's sign is opposite."""
 
     title: ClassVar[str] = "Datamodel"
 
@@ -32,24 +33,37 @@ class Datamodel(RetrainedMethod):
         if self.folds < 2:
             raise OptionError(f"folds is {self.folds}; expected 2 or more.")
 
-    def score(self, index: LearningSubsets, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q b"]]:
+    def score(
+        self, index: LearningSubsets, queries: Examples, store: FeatureStore
+    ) -> Iterator[Float[np.ndarray, "q b"]]:
         y = self.outcomes(index, queries)
         if len(y) < 2 * self.folds:
-            raise OptionError(f"folds is {self.folds} with {len(y)} subsets to learn from; expected at least two subsets a fold.")
+            raise OptionError(
+                f"folds is {self.folds} with {len(y)} subsets to learn from; expected at least two subsets a "
+                "fold."
+            )
         gram = shared_images(index, self.block)
         best = np.argmax(self.accuracy(gram, y), axis=0)
-        dual = np.take_along_axis(solved(centred(gram), y - y.mean(axis=0), self.alphas), best[None, None], 0)[0]
+        dual = np.take_along_axis(
+            solved(centred(gram), y - y.mean(axis=0), self.alphas), best[None, None], 0
+        )[0]
         for columns in in_blocks(index.mask.shape[1], self.block):
             mask = index.mask[:, columns].astype(np.float64)
             yield -(dual.T @ (mask - mask.mean(axis=0)))
 
-    def accuracy(self, gram: Float64[np.ndarray, "m m"], y: Float64[np.ndarray, "m q"]) -> Float64[np.ndarray, "a q"]:
+    def accuracy(
+        self, gram: Float64[np.ndarray, "m m"], y: Float64[np.ndarray, "m q"]
+    ) -> Float64[np.ndarray, "a q"]:
         """R² on held-out subsets for each α and query, averaged over folds of consecutive subsets."""
         total = np.zeros((len(self.alphas), y.shape[1]))
         for held in np.array_split(np.arange(len(y)), self.folds):
             rest = np.setdiff1d(np.arange(len(y)), held)
             inside = gram[np.ix_(rest, rest)]
-            across = gram[np.ix_(held, rest)] - gram[np.ix_(held, rest)].mean(1, keepdims=True) - (inside.mean(0) - inside.mean())
+            across = (
+                gram[np.ix_(held, rest)]
+                - gram[np.ix_(held, rest)].mean(1, keepdims=True)
+                - (inside.mean(0) - inside.mean())
+            )
             dual = solved(centred(inside), y[rest] - y[rest].mean(axis=0), self.alphas)
             error = np.square(y[rest].mean(axis=0) + across @ dual - y[held]).sum(axis=1)
             spread = np.square(y[held] - y[held].mean(axis=0)).sum(axis=0)

@@ -1,4 +1,5 @@
-"""EK-FAC influence functions: Grosse et al. 2023, arXiv:2308.03296; Mlodozieniec et al. 2025, arXiv:2410.13850."""
+"""EK-FAC influence functions: Grosse et al. 2023, arXiv:2308.03296; Mlodozieniec et al. 2025,
+arXiv:2410.13850."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,11 +17,11 @@ from headwater.families.influence import Influence
 
 @dataclass(frozen=True, kw_only=True)
 class EKFAC(Influence):
-    """τ(q, i) = (1/n) ∇m(q)ᵀ (F + λI)⁻¹ ∇ℓ(i),   F ≈ ⊕_layers (Q_B ⊗ Q_A) diag(E[(Q_Bᵀ G Q_A)²]) (Q_B ⊗ Q_A)ᵀ.
+    """τ(q, i) = (1/n) ∇m(q)ᵀ (F + λI)⁻¹ ∇ℓ(i),   F ≈ ⊕_layers (Q_B ⊗ Q_A) diag(E[(Q_Bᵀ G Q_A)²]) (Q_B ⊗
+    Q_A)ᵀ.
 
-    K-FAC's eigenvectors with eigenvalues measured in a second pass over other draws, `group` gradients at a time. The
-    paper's plots labelled K-FAC were made with it.
-    """
+    K-FAC's eigenvectors with eigenvalues measured in a second pass over other draws, `group` gradients at a
+    time. The paper's plots labelled K-FAC were made with it."""
 
     title: ClassVar[str] = "EK-FAC influence"
 
@@ -33,7 +34,9 @@ class EKFAC(Influence):
 
     def curvature(self, model: Denoiser, train: Examples, store: FeatureStore) -> Curvature:
         basis = super().curvature(model, train, store)
-        return ekfac_of(Squares(model, in_order_of_content(train), self.outer_products(1), basis, self.group), store)
+        return ekfac_of(
+            Squares(model, in_order_of_content(train), self.outer_products(1), basis, self.group), store
+        )
 
     def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
         """Bytes of K-FAC, and the corrected eigenvalues."""

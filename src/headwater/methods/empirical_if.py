@@ -17,13 +17,14 @@ from headwater.families.learned import LearningSubsets, RetrainedMethod, in_bloc
 class EmpiricalIF(RetrainedMethod):
     """τ(q, i) = E[m(q; θ_A) | i ∉ A] − E[m(q; θ_A) | i ∈ A] over the models retrained on subsets A.
 
-    Unbiased but noisy: the effects of all images that change together with i are noise in its score. The paper's sign is
-    opposite.
-    """
+    Unbiased but noisy: the effects of all images that change together with i are noise in its score. The
+    paper's sign is opposite."""
 
     title: ClassVar[str] = "Empirical influence"
 
-    def score(self, index: LearningSubsets, queries: Examples, store: FeatureStore) -> Iterator[Float[np.ndarray, "q b"]]:
+    def score(
+        self, index: LearningSubsets, queries: Examples, store: FeatureStore
+    ) -> Iterator[Float[np.ndarray, "q b"]]:
         y = self.outcomes(index, queries)
         m, total = len(y), y.sum(axis=0)[:, None]
         for columns in in_blocks(index.mask.shape[1], self.block):
@@ -32,7 +33,8 @@ class EmpiricalIF(RetrainedMethod):
             if not ((count > 0) & (count < m)).all():
                 image = columns.start + int(np.argmin((count > 0) & (count < m)))
                 raise DataError(
-                    f"Training image {image} is in all or in none of the {m} subsets to learn from: its effect cannot be seen. "
+                    f"Training image {image} is in all or in none of the {m} subsets to learn from: its "
+                    "effect cannot be seen. "
                     "Train more subsets.",
                     hint="Use `headwater bank build BANK --learning N`.",
                 )

@@ -1,4 +1,5 @@
-"""Journey TRAK: Georgiev et al. 2023, arXiv:2312.06205, as the D-TRAK paper applies it to finished pictures (appendix A.3)."""
+"""Journey TRAK: Georgiev et al. 2023, arXiv:2312.06205, as the D-TRAK paper applies it to finished pictures
+(appendix A.3)."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -19,10 +20,9 @@ STEPS = 50  # of the usual sampler: the number that a plan assumes
 class JourneyTRAK(Kernel):
     """τ(q, i) = (1/S) Σ_s R ∇_θ ℓ_{t_s}(x̂₀(s))ᵀ (ΦᵀΦ + λI)⁻¹ φ(i),   φ(x) = R ∇_θ ℓ(x).
 
-    The query's gradient is averaged over the S steps of its sampling path: at step s, the loss of the picture x̂₀ that the
-    model predicted there, with new noise, at t_s. Training images, which have no path, keep TRAK's features. Only generated
-    queries with a saved path can be scored.
-    """
+    The query's gradient is averaged over the S steps of its sampling path: at step s, the loss of the picture
+    x̂₀ that the model predicted there, with new noise, at t_s. Training images, which have no path, keep
+    TRAK's features. Only generated queries with a saved path can be scored."""
 
     title: ClassVar[str] = "Journey TRAK"
 
@@ -30,7 +30,8 @@ class JourneyTRAK(Kernel):
         super().__post_init__()
         if self.query_timesteps is not None or self.measurement == "trajectory":
             raise OptionError(
-                "A journey's timesteps are those of the query's path; expected no query_timesteps, and no 'trajectory'."
+                "A journey's timesteps are those of the query's path; expected no query_timesteps, and no "
+                "'trajectory'."
             )
 
     @property
@@ -45,5 +46,6 @@ class JourneyTRAK(Kernel):
         return features(model, examples, spec, self.projecting(), store)
 
     def passes(self, T: int) -> Passes:
-        """K × noises gradients of a training image; one for each step and noise of a query, and a forward pass for each x̂₀."""
+        """K × noises gradients of a training image; one for each step and noise of a query, and a forward
+        pass for each x̂₀."""
         return Passes(super().passes(T).train, min(STEPS, T) * self.noises, query_forward=min(STEPS, T))

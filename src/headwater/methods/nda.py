@@ -27,7 +27,8 @@ Sizes = int | tuple[int, ...] | None
 
 
 class PatchIndex(NamedTuple):
-    """The model, if any; training images sorted by content, and each image's place in that order; ᾱ of every timestep."""
+    """The model, if any; training images sorted by content, and each image's place in that order; ᾱ of every
+    timestep."""
 
     model: Denoiser | None
     train: Views
@@ -40,18 +41,19 @@ class PatchIndex(NamedTuple):
 class NDA:
     """τ(q, i) = mean_t Σ_a Σ_{b ∈ top-k of i} softmax_b(−‖x_t[a] − √ᾱ_t y[b]‖²/(2σ_t²)),   σ_t² = 1 − ᾱ_t.
 
-    a are the patches of the noised query x_t = √ᾱ_t x + σ_t ε, b the patches of all training images y, with pixels in
-    [−1, 1]; the `topk` heaviest patches of each image count. `patches`: the patch size at each timestep; `low_patches`: the
-    size in a second softmax, over patches at half the resolution, ½ Σ of each 2×2 cell; `alpha` mixes α·original +
-    (1−α)·low. Default sizes depend on the picture's side and t. An integer K of `timesteps` stands for K timesteps evenly
-    spaced over the first half of the schedule. `noises` ε are averaged (0: no noise); `shared_noise`: the same ε for all
-    queries, as in the paper; `flips`: training images count mirrored too. `growing`: also store the weight of every patch
-    (about 1 MB per 256 images of 32×32, per query and step). When training images are appended, only they and the last
-    incomplete block are compared. `space`: x and y are `pixels`, or the `latents` of the model's auto-encoder.
+    a are the patches of the noised query x_t = √ᾱ_t x + σ_t ε, b the patches of all training images y, with
+    pixels in [−1, 1]; the `topk` heaviest patches of each image count. `patches`: the patch size at each
+    timestep; `low_patches`: the size in a second softmax, over patches at half the resolution, ½ Σ of each
+    2×2 cell; `alpha` mixes α·original + (1−α)·low. Default sizes depend on the picture's side and t. An
+    integer K of `timesteps` stands for K timesteps evenly spaced over the first half of the schedule.
+    `noises` ε are averaged (0: no noise); `shared_noise`: the same ε for all queries, as in the paper;
+    `flips`: training images count mirrored too. `growing`: also store the weight of every patch (about 1 MB
+    per 256 images of 32×32, per query and step). When training images are appended, only they and the last
+    incomplete block are compared. `space`: x and y are `pixels`, or the `latents` of the model's
+    auto-encoder.
 
-    Needs only the schedule of a model (without a model, a linear one). Scores are never negative: the lowest is least
-    similar. It measures what training images can explain, not what this model learned from them.
-    """
+    Needs only the schedule of a model (without a model, a linear one). Scores are never negative: the lowest
+    is least similar. It measures what training images can explain, not what this model learned from them."""
 
     title: ClassVar[str] = "NDA"
     signed: ClassVar[bool] = False
@@ -74,25 +76,34 @@ class NDA:
             raise unknown("space", self.space, SPACES)
         count = self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)
         if count < 1:
-            raise OptionError(f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps.")
+            raise OptionError(
+                f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps."
+            )
         for name, least in (("topk", 1), ("noises", 0)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} is {getattr(self, name)}; expected {least} or more.")
         for name in ("patches", "low_patches", "alpha"):
             values = getattr(self, name)
             if isinstance(values, tuple) and len(values) != count:
-                raise OptionError(f"{name} has {len(values)} values for {count} timesteps; expected one each, or one for all.")
+                raise OptionError(
+                    f"{name} has {len(values)} values for {count} timesteps; expected one each, or one for "
+                    "all."
+                )
         for name, odd in (("patches", 1), ("low_patches", 0)):
             for size in _listed(getattr(self, name)):
                 if size < 1 or size % 2 != odd:
                     raise OptionError(
-                        f"{name} has {size}; expected odd sizes, such as 7: a patch has a pixel in its middle."
+                        f"{name} has {size}; expected odd sizes, such as 7: a patch has a pixel in its "
+                        "middle."
                         if odd
-                        else f"{name} has {size}; expected even sizes, such as 14: a patch is cut into cells of 2×2 pixels."
+                        else f"{name} has {size}; expected even sizes, such as 14: a patch is cut into cells "
+                        "of 2×2 pixels."
                     )
         for alpha in _listed(self.alpha):
             if not 0 <= alpha <= 1:
-                raise OptionError(f"alpha is {alpha}; expected 0 (low resolution alone) to 1 (the original alone).")
+                raise OptionError(
+                    f"alpha is {alpha}; expected 0 (low resolution alone) to 1 (the original alone)."
+                )
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> PatchIndex:
         schedule = linear() if model is None else model.schedule
@@ -103,18 +114,26 @@ class NDA:
         self.steps(index)
         return index
 
-    def score(self, index: PatchIndex, queries: Examples, store: FeatureStore) -> Iterator[Float32[np.ndarray, "q n"]]:
+    def score(
+        self, index: PatchIndex, queries: Examples, store: FeatureStore
+    ) -> Iterator[Float32[np.ndarray, "q n"]]:
         pictures = views(index.model, queries, self.space, store)
         if pictures.shape != index.train.shape:
             (c, h, w), (tc, th, tw) = pictures.shape, index.train.shape
-            raise DataError(f"Queries are {h}×{w} with {c} channels, training images {th}×{tw} with {tc}; expected the same.")
+            raise DataError(
+                f"Queries are {h}×{w} with {c} channels, training images {th}×{tw} with {tc}; expected the "
+                "same."
+            )
         values = np.zeros((len(pictures), len(index.train)))
         for step, weight in self.steps(index):
             values += weight * self._rows(step, pictures, index=index, store=store)[:, : len(index.train)]
         yield values[:, index.places].astype(np.float32)
 
-    def regions(self, index: PatchIndex, queries: Examples, store: FeatureStore, rows: Sequence[int]) -> Regions:
-        """Maps of the queries at `rows`: the parts that their leading training images explain, and with which patches."""
+    def regions(
+        self, index: PatchIndex, queries: Examples, store: FeatureStore, rows: Sequence[int]
+    ) -> Regions:
+        """Maps of the queries at `rows`: the parts that their leading training images explain, and with which
+        patches."""
         pictures = views(index.model, queries.take(rows), self.space, store)
         levels = [Level(step, weight, float(index.alpha_bar[step.t])) for step, weight in self.steps(index)]
         maps = regions(levels, partial(self._rows, index=index, store=store), index.train, pictures, store)
@@ -143,28 +162,42 @@ class NDA:
                 size = _of(getattr(self, name), i) or usual(side, index.alpha_bar[t], coarse=coarse)
                 if weight > 0 and size > side:
                     raise OptionError(
-                        f"{name} has {size}; the images have {side} pixels. Expected at most {side - (side + 1 - coarse) % 2}."
+                        f"{name} has {size}; the images have {side} pixels. Expected at most "
+                        f"{side - (side + 1 - coarse) % 2}."
                     )
                 if weight > 0:
-                    step = Step(t, size, coarse, self.topk, self.noises, self.shared_noise, self.flips, self.seed)
+                    step = Step(
+                        t, size, coarse, self.topk, self.noises, self.shared_noise, self.flips, self.seed
+                    )
                     step.comparison(index.memory).check_room(*index.train.shape[1:])
                     steps.append((step, weight / len(times)))
         return steps
 
-    def _rows(self, step: Step, queries: Views, *, index: PatchIndex, store: FeatureStore) -> Float32[np.ndarray, "q _"]:
-        """One step's results, stored as a row of `pack_explained` for every query: n scores, then the numbers for maps."""
+    def _rows(
+        self, step: Step, queries: Views, *, index: PatchIndex, store: FeatureStore
+    ) -> Float32[np.ndarray, "q _"]:
+        """One step's results, stored as a row of `pack_explained` for every query: n scores, then the numbers
+        for maps."""
         alpha_bar = float(index.alpha_bar[step.t])
-        settings = {"nda": asdict(step), "alpha_bar": alpha_bar, "train": index.train.fingerprint, "version": VERSION}
+        settings = {
+            "nda": asdict(step),
+            "alpha_bar": alpha_bar,
+            "train": index.train.fingerprint,
+            "version": VERSION,
+        }
 
         def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
             inputs = StepInputs(step, alpha_bar, index.train, queries.take(positions), index.memory)
-            yield from growing_rows(inputs, index.places, settings, store) if self.growing else rows(inputs, store)
+            yield from (
+                growing_rows(inputs, index.places, settings, store) if self.growing else rows(inputs, store)
+            )
 
         return replace(store, dtype="float32").rows(settings, queries.hashes, compute)
 
 
 def usual(side: int, alpha_bar: float, *, coarse: bool) -> int:
-    """The default patch size for a picture's side and noise, chosen on validation queries of banks of 8 and 16 pixels.
+    """The default patch size for a picture's side and noise, chosen on validation queries of banks of 8 and
+    16 pixels.
 
     5 pixels without noise, 11 at full noise, growing as √side beyond a side of 16.
     """

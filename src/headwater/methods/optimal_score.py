@@ -1,4 +1,5 @@
-"""The optimal score of a finite training set: the posterior over whole images behind a noised picture (Gu et al. 2023)."""
+"""The optimal score of a finite training set: the posterior over whole images behind a noised picture (Gu et
+al. 2023)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,13 +32,13 @@ class ScoreIndex(NamedTuple):
 class OptimalScore:
     """τ(q, i) = mean_t softmax_i(−‖x_t − √ᾱ_t x_i‖²/(2σ_t²)),   x_t = √ᾱ_t x_q + σ_t ε,   σ_t² = 1 − ᾱ_t.
 
-    The weights of training images in the score that a model of unlimited capacity would learn; pixels in [−1, 1]. An integer
-    K of `timesteps` stands for K timesteps evenly spaced over the first half of the schedule. `noises` ε are averaged (0: no
-    noise); `flips`: training images count mirrored too. `space`: `pixels`, or the `latents` of the model's auto-encoder.
+    The weights of training images in the score that a model of unlimited capacity would learn; pixels in [−1,
+    1]. An integer K of `timesteps` stands for K timesteps evenly spaced over the first half of the schedule.
+    `noises` ε are averaged (0: no noise); `flips`: training images count mirrored too. `space`: `pixels`, or
+    the `latents` of the model's auto-encoder.
 
-    Needs only the schedule of a model (without a model, a linear one). A model with this score could only repeat its training
-    images: at low noise a single image has all the weight.
-    """
+    Needs only the schedule of a model (without a model, a linear one). A model with this score could only
+    repeat its training images: at low noise a single image has all the weight."""
 
     title: ClassVar[str] = "Optimal score"
     signed: ClassVar[bool] = False
@@ -53,7 +54,9 @@ class OptimalScore:
         if self.space not in SPACES:
             raise unknown("space", self.space, SPACES)
         if (self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)) < 1:
-            raise OptionError(f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps.")
+            raise OptionError(
+                f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps."
+            )
         if self.noises < 0:
             raise OptionError(f"noises is {self.noises}; expected 0 or more.")
 
@@ -64,12 +67,19 @@ class OptimalScore:
         early_noisy(self.timesteps, index.alpha_bar)
         return index
 
-    def score(self, index: ScoreIndex, queries: Examples, store: FeatureStore) -> Iterator[Float32[np.ndarray, "q n"]]:
+    def score(
+        self, index: ScoreIndex, queries: Examples, store: FeatureStore
+    ) -> Iterator[Float32[np.ndarray, "q n"]]:
         pictures = views(index.model, queries, self.space, store)
         if pictures.shape != index.train.shape:
-            raise DataError(f"Queries have the shape {pictures.shape}, training images {index.train.shape}; expected the same.")
+            raise DataError(
+                f"Queries have the shape {pictures.shape}, training images {index.train.shape}; expected the "
+                "same."
+            )
         n, orientations = len(index.train), (False, True)[: 1 + self.flips]
-        train = [index.train.part(mirrored=mirrored).reshape(n, -1).astype(np.float64) for mirrored in orientations]
+        train = [
+            index.train.part(mirrored=mirrored).reshape(n, -1).astype(np.float64) for mirrored in orientations
+        ]
         steps = early_noisy(self.timesteps, index.alpha_bar)
         means = np.zeros((len(pictures), n))
         for t in steps:
@@ -97,7 +107,8 @@ class OptimalScore:
             signal, variance = noised_queries[0].signal, noised_queries[0].variance
             x_t = np.array([noisy.x_t.ravel() for noisy in noised_queries], np.float64)
             logits = [
-                (signal * x_t @ images.T - np.square(signal) * half) / variance for images, half in zip(train, halves, strict=True)
+                (signal * x_t @ images.T - np.square(signal) * half) / variance
+                for images, half in zip(train, halves, strict=True)
             ]
             means += softmax(np.logaddexp.reduce(logits), axis=1) / max(1, self.noises)
         return means

@@ -30,10 +30,11 @@ class PatchVectors(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PatchSimilarity:
-    """τ(q, i) = mean_a max_b cos(e(x_q[a]), e(x_i[b])), over the patches a of the query and b of the training image.
+    """τ(q, i) = mean_a max_b cos(e(x_q[a]), e(x_i[b])), over the patches a of the query and b of the training
+    image.
 
-    e is the identity on pixels in [−1, 1], or an `embedder` as for `clip`. Patches are squares of `patch` pixels, `stride`
-    pixels apart, within the picture.
+    e is the identity on pixels in [−1, 1], or an `embedder` as for `clip`. Patches are squares of `patch`
+    pixels, `stride` pixels apart, within the picture.
 
     Needs no model. Common patches count as much as rare ones: any plain background resembles any other.
     """
@@ -60,16 +61,21 @@ class PatchSimilarity:
         device = "cpu" if model is None else str(model.device)
         return PatchVectors(device, self._vectors(device, train, store))
 
-    def score(self, index: PatchVectors, queries: Examples, store: FeatureStore) -> Iterator[Float32[np.ndarray, "q b"]]:
+    def score(
+        self, index: PatchVectors, queries: Examples, store: FeatureStore
+    ) -> Iterator[Float32[np.ndarray, "q b"]]:
         self._check_fits(queries)
         width = self.patch**2 * queries.shape[0] if self.embedder is None else index.vectors.shape[2]
         if width != index.vectors.shape[2]:
             raise DataError(
-                f"A query's patches have {width} numbers, patches of training images {index.vectors.shape[2]}; expected the same."
+                f"A query's patches have {width} numbers, patches of training images "
+                f"{index.vectors.shape[2]}; expected the same."
             )
         return self._blocks(index.vectors, self._vectors(index.device, queries, store))
 
-    def _blocks(self, train: PlaceVectors, queries: Float32[np.ndarray, "q places d"]) -> Iterator[Float32[np.ndarray, "q b"]]:
+    def _blocks(
+        self, train: PlaceVectors, queries: Float32[np.ndarray, "q places d"]
+    ) -> Iterator[Float32[np.ndarray, "q b"]]:
         """The mean similarity of each patch's best match, for BLOCK training images at a time."""
         for low in range(0, len(train), BLOCK):
             block = train[low : low + BLOCK]
@@ -97,14 +103,20 @@ class PatchSimilarity:
     def _check_fits(self, examples: Examples) -> None:
         side = min(examples.shape[1:])
         if self.patch > side:
-            raise OptionError(f"patch is {self.patch}; the images have {side} pixels. Expected at most {side}.")
+            raise OptionError(
+                f"patch is {self.patch}; the images have {side} pixels. Expected at most {side}."
+            )
 
     def _embedder(self, device: str, name: str | Embedder) -> Embedder:
         return name if isinstance(name, Embedder) else loaded(name, device)
 
 
-def _cut(images: UInt8[np.ndarray, "n h w c"], patch: int, stride: int) -> UInt8[np.ndarray, "n places patch patch c"]:
+def _cut(
+    images: UInt8[np.ndarray, "n h w c"], patch: int, stride: int
+) -> UInt8[np.ndarray, "n places patch patch c"]:
     """All patches of each image, row by row."""
     windows = sliding_window_view(images, (patch, patch), axis=(1, 2))[:, ::stride, ::stride]
     n, rows, columns = windows.shape[:3]
-    return np.ascontiguousarray(windows.transpose(0, 1, 2, 4, 5, 3)).reshape(n, rows * columns, patch, patch, -1)
+    return np.ascontiguousarray(windows.transpose(0, 1, 2, 4, 5, 3)).reshape(
+        n, rows * columns, patch, patch, -1
+    )

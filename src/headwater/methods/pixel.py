@@ -34,7 +34,9 @@ class Pixel:
         if self.similarity not in ("cosine", "dot"):
             raise unknown("similarity", self.similarity, ("cosine", "dot"))
 
-    def fit(self, model: object, train: Examples, store: FeatureStore | None = None) -> Float[np.ndarray, "n p"]:
+    def fit(
+        self, model: object, train: Examples, store: FeatureStore | None = None
+    ) -> Float[np.ndarray, "n p"]:
         return self._vectors(train)
 
     def score(
@@ -42,7 +44,10 @@ class Pixel:
     ) -> Iterator[Float[np.ndarray, "q b"]]:
         vectors = self._vectors(queries)
         if vectors.shape[1] != index.shape[1]:
-            raise DataError(f"A query has {vectors.shape[1]} values and a training image {index.shape[1]}; expected the same size.")
+            raise DataError(
+                f"A query has {vectors.shape[1]} values and a training image {index.shape[1]}; expected the "
+                "same size."
+            )
         yield vectors @ index.T
 
     def self_scores(self, index: Float[np.ndarray, "n p"]) -> Float[np.ndarray, " n"]:
@@ -53,4 +58,6 @@ class Pixel:
 
     def _vectors(self, examples: Examples) -> Float[np.ndarray, "n p"]:
         vectors = examples.in_space(self.space).reshape(len(examples), -1)
-        return vectors if self.similarity == "dot" else unit(vectors)  # mid-grey has no direction, and stays 0
+        return (
+            vectors if self.similarity == "dot" else unit(vectors)
+        )  # mid-grey has no direction, and stays 0

@@ -27,7 +27,9 @@ class Random:
     def fit(self, model: object, train: Examples, store: FeatureStore | None = None) -> Examples:
         return train
 
-    def score(self, index: Examples, queries: Examples, store: FeatureStore | None = None) -> Iterator[Float[np.ndarray, "q b"]]:
+    def score(
+        self, index: Examples, queries: Examples, store: FeatureStore | None = None
+    ) -> Iterator[Float[np.ndarray, "q b"]]:
         yield _uniform(self._numbers(queries)[:, None] * np.uint64(3) + self._numbers(index))
 
     def self_scores(self, index: Examples) -> Float[np.ndarray, " n"]:
@@ -39,7 +41,9 @@ class Random:
 
     def _numbers(self, examples: Examples) -> UInt64[np.ndarray, " n"]:
         """64 random bits for each picture."""
-        return np.array([seeds.key(self.seed, "random", content, bits=64) for content in examples.hashes], np.uint64)
+        return np.array(
+            [seeds.key(self.seed, "random", content, bits=64) for content in examples.hashes], np.uint64
+        )
 
 
 def _uniform(bits: UInt64[np.ndarray, "*b"]) -> Float[np.ndarray, "*b"]:

@@ -1,4 +1,5 @@
-"""Relative influence: Barshan et al. 2020, arXiv:2003.11630, with TRAK's kernel (D-TRAK paper, appendix A.3)."""
+"""Relative influence: Barshan et al. 2020, arXiv:2003.11630, with TRAK's kernel (D-TRAK paper, appendix
+A.3)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,8 +15,8 @@ from headwater.families.kernel import Kernel, over
 class RelativeIF(Kernel):
     """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) / ‖(ΦᵀΦ + λI)⁻¹ φ(i)‖,   φ(x) = R ∇_θ ℓ(x).
 
-    TRAK divided by the distance that removing the image moves the parameters: outliers no longer lead for every query.
-    """
+    TRAK divided by the distance that removing the image moves the parameters: outliers no longer lead for
+    every query."""
 
     title: ClassVar[str] = "Relative IF"
 

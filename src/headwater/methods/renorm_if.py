@@ -1,4 +1,5 @@
-"""Renormalised influence: Hammoudeh & Lowd 2022, arXiv:2201.10055, with TRAK's kernel (D-TRAK paper, appendix A.3)."""
+"""Renormalised influence: Hammoudeh & Lowd 2022, arXiv:2201.10055, with TRAK's kernel (D-TRAK paper, appendix
+A.3)."""
 
 from dataclasses import dataclass
 from typing import ClassVar

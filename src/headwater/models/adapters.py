@@ -55,14 +55,17 @@ class Tuning:
 
     def finished(self, module: nn.Module) -> Denoiser:
         """The base with `module` as its network."""
-        further = [encoder.fingerprint for encoder in (self.base.latent, self.base.text) if encoder is not None]
+        further = [
+            encoder.fingerprint for encoder in (self.base.latent, self.base.text) if encoder is not None
+        ]
         return replace(self.base, module=module, fingerprint=fingerprint(module, self.schedule, *further))
 
     def check(self, examples: Examples) -> None:
         """Raise a DataError for images that do not fit the base, or a base without an auto-encoder."""
         if self.base.latent is None:
             raise DataError(
-                "The model has no auto-encoder; expected a latent model. A model of pixels can only be trained from scratch."
+                "The model has no auto-encoder; expected a latent model. A model of pixels can only be "
+                "trained from scratch."
             )
         self.base.check(examples)
 
@@ -86,11 +89,18 @@ class Tuning:
 
 
 def lora_tuning(
-    base: str | Path, rank: int, size: tuple[int, int] | None, store: FeatureStore, device: str = "cpu", dtype: str = "float32"
+    base: str | Path,
+    rank: int,
+    size: tuple[int, int] | None,
+    store: FeatureStore,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> Tuning:
     """The tuning of adapters for pictures of `size` (None: the model's); `dtype` of the frozen weights."""
     if dtype == "float16":
-        raise OptionError("dtype is float16, in which small gradients underflow; expected bfloat16 or float32.")
+        raise OptionError(
+            "dtype is float16, in which small gradients underflow; expected bfloat16 or float32."
+        )
     name = loading.absolute_name(base)
     return Tuning(_opened(name, size, device, dtype), store, rank, name)
 

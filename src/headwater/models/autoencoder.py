@@ -55,10 +55,19 @@ def autoencoder(pipeline: Pipeline, size: tuple[int, int], device: str) -> Encod
     module.requires_grad_(False)
     config = module.config
     if not hasattr(module, "encode"):
-        raise ModelError(f"The {name} of {pipeline.path} is a {type(module).__name__}; expected one of diffusers' auto-encoders.")
+        raise ModelError(
+            f"The {name} of {pipeline.path} is a {type(module).__name__}; expected one of diffusers' "
+            "auto-encoders."
+        )
     height, width = (side * factor_of(config) for side in size)
     scale, shift = config.get("scaling_factor") or 1.0, config.get("shift_factor") or 0.0
-    return Encoder(module, (config["in_channels"], height, width), scale, shift, fingerprint(module, None, str((scale, shift))))
+    return Encoder(
+        module,
+        (config["in_channels"], height, width),
+        scale,
+        shift,
+        fingerprint(module, None, str((scale, shift))),
+    )
 
 
 def factor_of(config: Any) -> int:

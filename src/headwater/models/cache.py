@@ -39,13 +39,17 @@ class Training:
         return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def trained(training: Training, examples: Examples, folder: Path | None = None, *, device: str = "cpu") -> Denoiser:
+def trained(
+    training: Training, examples: Examples, folder: Path | None = None, *, device: str = "cpu"
+) -> Denoiser:
     """The trained model: read from `folder`, else trained and written there (None: not stored).
 
     A damaged file is replaced by training again.
     """
     if folder is None:
-        return train(training.network, examples, training.recipe, training.seed, keep=training.keep, device=device)
+        return train(
+            training.network, examples, training.recipe, training.seed, keep=training.keep, device=device
+        )
     path = folder / f"{training.name(examples)}.safetensors"
     if (saved := _saved(path, training.network, device)) is not None:
         return saved
@@ -58,7 +62,9 @@ def trained(training: Training, examples: Examples, folder: Path | None = None, 
         state.unlink()  # damaged: start again
         model = _trained(training, examples, state, device)
     with written(path) as file:
-        weights = {name: value.contiguous().cpu() for name, value in model.parameters().items()}  # frozen weights are the base's
+        weights = {
+            name: value.contiguous().cpu() for name, value in model.parameters().items()
+        }  # frozen weights are the base's
         file.write(serialized(weights, metadata={"fingerprint": model.fingerprint}))
     state.unlink(missing_ok=True)
     return model

@@ -17,22 +17,32 @@ from headwater.models.train import Recipe, Trainable, Watch, train
 from headwater.models.unet import Network
 
 
-def network(config: str, examples: Examples, *, prediction: str = "epsilon", conditional: bool = False) -> Network:
+def network(
+    config: str, examples: Examples, *, prediction: str = "epsilon", conditional: bool = False
+) -> Network:
     """The named network for the images' size and channels, and with `conditional` for their labels."""
     if prediction not in folders.PREDICTIONS:
         raise unknown("prediction", prediction, folders.PREDICTIONS)
     channels, height, width = examples.shape
-    changes: dict[str, object] = {"sample_size": (height, width), "in_channels": channels, "out_channels": channels}
+    changes: dict[str, object] = {
+        "sample_size": (height, width),
+        "in_channels": channels,
+        "out_channels": channels,
+    }
     if conditional:
         if examples.labels is None:
             raise DataError(
-                "A conditional model needs labels, and the images have none. Use a folder with one subfolder per class."
+                "A conditional model needs labels, and the images have none. Use a folder with one subfolder "
+                "per class."
             )
         changes["num_class_embeds"] = int(examples.labels.max()) + 1
     arguments = unet.configuration(config, **changes)
     multiple = 2 ** (len(arguments["block_out_channels"]) - 1)
     if height % multiple or width % multiple:
-        raise DataError(f"The images are {height}×{width}; the network '{config}' takes sides that are multiples of {multiple}.")
+        raise DataError(
+            f"The images are {height}×{width}; the network '{config}' takes sides that are multiples of "
+            f"{multiple}."
+        )
     return Network(arguments, linear(prediction=prediction))  # pyright: ignore[reportArgumentType]
 
 
@@ -52,7 +62,11 @@ def train_model(
     unchanged; one with other settings is an OptionError.
     """
     network.check(examples)
-    settings = network.settings(examples) | {"recipe": asdict(recipe), "seed": seed, "data": examples.fingerprint}
+    settings = network.settings(examples) | {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "data": examples.fingerprint,
+    }
     if not _unfinished(out, settings):
         return
     with _watched(out, network.save, tick) as watch:
@@ -60,7 +74,9 @@ def train_model(
 
 
 @contextmanager
-def _watched(out: Path, save: Callable[[Denoiser, Path], None], tick: Callable[[int, int], None]) -> Iterator[Watch]:
+def _watched(
+    out: Path, save: Callable[[Denoiser, Path], None], tick: Callable[[int, int], None]
+) -> Iterator[Watch]:
     """A Watch that saves checkpoints in `out/checkpoints`, and a state in `out` until the block ends."""
     state = out / "training-state.safetensors"
     yield Watch(state, tick, lambda step, model: save(model, out / "checkpoints" / f"step-{step}"))
@@ -72,7 +88,8 @@ def _unfinished(out: Path, settings: Mapping[str, object]) -> bool:
     record, path = json.loads(json.dumps(settings)), out / "training.json"
     if path.exists() and json.loads(path.read_text()) != record:
         raise OptionError(
-            f"{out} holds a model of another training run. Name another folder, or delete this one.", hint="Use --out FOLDER."
+            f"{out} holds a model of another training run. Name another folder, or delete this one.",
+            hint="Use --out FOLDER.",
         )
     if loading.has_model(out):
         return False

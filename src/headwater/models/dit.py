@@ -13,7 +13,9 @@ class DiT(Kind):
 
     part = "transformer"
 
-    def inputs(self, x_t: Tensor, time: Tensor, condition: Condition) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def inputs(
+        self, x_t: Tensor, time: Tensor, condition: Condition
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (x_t,), {"timestep": time, **condition}
 
     def output(self, result: Any, x_t: Tensor) -> Tensor:

@@ -56,7 +56,8 @@ class Pipeline:
         """The folder of a component; a ModelError if it is missing or runs code of its own."""
         if not (self.has(name) and (self.path / name).is_dir()):
             raise ModelError(
-                f"The pipeline {self.path} has no {name}; expected a folder of that name, named in its model_index.json."
+                f"The pipeline {self.path} has no {name}; expected a folder of that name, named in its "
+                "model_index.json."
             )
         entry = self.index.get(name)
         if isinstance(entry, list) and entry[0] not in ("diffusers", "transformers"):
@@ -110,7 +111,8 @@ def weights_of(folder: Path, stem: str = STEM) -> dict[str, Tensor]:
     if not path.exists():
         if any(list(folder.glob(pattern)) for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt")):
             raise ModelError(
-                f"The weights in {folder} are pickled, and unpickling can run code. Convert them to safetensors first."
+                f"The weights in {folder} are pickled, and unpickling can run code. Convert them to "
+                "safetensors first."
             )
         raise ModelError(f"There is no {path.name} in {folder}.")
     return _read(path)
@@ -134,7 +136,9 @@ def of_transformers(folder: Path, name: str, device: str = "cpu") -> nn.Module:
     library.utils.logging.disable_progress_bar()  # loading takes only a moment
     kind = getattr(library, name)
     try:
-        with torch.random.fork_rng(devices=[]):  # weights that are missing would be drawn from torch's global generator
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # weights that are missing would be drawn from torch's global generator
             loaded: Any = kind.from_pretrained(
                 folder,
                 use_safetensors=True,
@@ -181,7 +185,8 @@ def schedule_of(folder: Path) -> Schedule:
         return Schedule(np.array(config["trained_betas"], np.float64), kind)
     if "beta_schedule" not in config:
         raise ModelError(
-            f"{name} in {folder} names no beta_schedule; expected a scheduler with discrete noise levels, such as DDPM's."
+            f"{name} in {folder} names no beta_schedule; expected a scheduler with discrete noise levels, "
+            "such as DDPM's."
         )
     if config["beta_schedule"] == "linear" and not config.get("rescale_betas_zero_snr"):
         return linear(config["num_train_timesteps"], config["beta_start"], config["beta_end"], kind)
@@ -208,7 +213,9 @@ def fingerprint(module: nn.Module, schedule: Schedule | None = None, *further: s
     digest = hashlib.blake2b(b"" if schedule is None else schedule.fingerprinted(), digest_size=16)
     for name, weight in sorted(module.state_dict().items()):
         if not torch.isfinite(weight).all():
-            raise NonFiniteError(f"The weight '{name}' holds NaN or infinity. The file is damaged or the training diverged.")
+            raise NonFiniteError(
+                f"The weight '{name}' holds NaN or infinity. The file is damaged or the training diverged."
+            )
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     for word in further:

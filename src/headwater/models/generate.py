@@ -57,7 +57,9 @@ def pictures(
     batches = []
     for start in starts:
         rows = slice(start, min(start + BATCH, count))
-        arguments = condition(model, None if labels is None else labels[rows], None if words is None else words[rows])
+        arguments = condition(
+            model, None if labels is None else labels[rows], None if words is None else words[rows]
+        )
 
         def on_step(step: int, total: int, start: int = start) -> None:
             tick(start // BATCH * total + step, len(starts) * total)
@@ -85,7 +87,12 @@ class _Batch(NamedTuple):
 
 
 def _batch(
-    model: Denoiser, indices: range, seed: int, sampling: Sampling, arguments: Condition, on_step: Callable[[int, int], None]
+    model: Denoiser,
+    indices: range,
+    seed: int,
+    sampling: Sampling,
+    arguments: Condition,
+    on_step: Callable[[int, int], None],
 ) -> _Batch:
     samples = sample(
         model,
@@ -106,26 +113,36 @@ def _batch(
         )
     images = to_uint8(decoded(model, samples.pictures).float().cpu().numpy())
     path = torch.empty(0) if samples.path is None else samples.path
-    return _Batch(images, samples.pictures.float().cpu().numpy(), path.float().cpu().numpy(), samples.timesteps)
+    return _Batch(
+        images, samples.pictures.float().cpu().numpy(), path.float().cpu().numpy(), samples.timesteps
+    )
 
 
 def _words(model: Denoiser, count: int, prompts: Sequence[str] | None) -> tuple[str, ...] | None:
     if model.text is None:
         if prompts:
-            raise OptionError(f"The prompt is '{prompts[0]}', but the model takes no prompts.", hint="Leave --prompt out.")
+            raise OptionError(
+                f"The prompt is '{prompts[0]}', but the model takes no prompts.", hint="Leave --prompt out."
+            )
         return None
     if not prompts:
-        raise OptionError("The model makes pictures of prompts, and there is none. Give one or more.", hint="Use --prompt.")
+        raise OptionError(
+            "The model makes pictures of prompts, and there is none. Give one or more.", hint="Use --prompt."
+        )
     return tuple(prompts[i % len(prompts)] for i in range(count))
 
 
 def _labels(model: Denoiser, count: int, label: int | None) -> np.ndarray | None:
     if model.classes is None:
         if label is not None:
-            raise OptionError(f"label is {label}, but the model is not class-conditional.", hint="Leave --label out.")
+            raise OptionError(
+                f"label is {label}, but the model is not class-conditional.", hint="Leave --label out."
+            )
         return None
     if label is None:
         return np.arange(count, dtype=np.int64) % model.classes
     if not 0 <= label < model.classes:
-        raise OptionError(f"label is {label}; the model has classes 0 … {model.classes - 1}.", hint="Change --label.")
+        raise OptionError(
+            f"label is {label}; the model has classes 0 … {model.classes - 1}.", hint="Change --label."
+        )
     return np.full(count, label, np.int64)

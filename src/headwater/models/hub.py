@@ -11,7 +11,10 @@ from headwater.errors import ModelError
 EXAMPLE_MODEL = "hf:stable-diffusion-v1-5/stable-diffusion-v1-5"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NETWORK = re.compile(r"unet|transformer|v(q)?ae|text_encoder(_\d)?")
-CONFIGS = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}  # of components without weights
+CONFIGS = {
+    "scheduler": "scheduler_config.json",
+    "tokenizer": "tokenizer_config.json",
+}  # of components without weights
 ROOT = ("model_index.json", "config.json", "scheduler_config.json")
 ADAPTERS = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "adapter_config.json")
 WEIGHTS = r"(diffusion_pytorch_model|model)"
@@ -29,7 +32,9 @@ def place(source: str | Path, needed: Callable[[Iterable[str]], list[str]]) -> P
     mistyped = word == name and path.parent.exists()  # a folder `owner` exists
     if mistyped or not REPOSITORY.fullmatch(name):
         if word != name:
-            raise ModelError(f"'{word}' names no model on the hub; expected hf:owner/name, such as {EXAMPLE_MODEL}.")
+            raise ModelError(
+                f"'{word}' names no model on the hub; expected hf:owner/name, such as {EXAMPLE_MODEL}."
+            )
         return path
     return _fetched(name, needed)
 
@@ -46,7 +51,9 @@ def pipeline_files(files: Iterable[str]) -> list[str]:
         needed += weight_files(folders[""])
     for folder, names in folders.items():
         if NETWORK.fullmatch(folder):
-            needed += [f"{folder}/{name}" for name in ("config.json", *_weights_of(folder, names)) if name in names]
+            needed += [
+                f"{folder}/{name}" for name in ("config.json", *_weights_of(folder, names)) if name in names
+            ]
         elif _kind(folder) in CONFIGS and "/" not in folder:
             needed += [f"{folder}/{name}" for name in names if name.endswith((".json", ".txt", ".model"))]
     return needed
@@ -62,7 +69,9 @@ def weight_files(names: Iterable[str]) -> list[str]:
     variant fp16."""
     names = list(names)
     for variant in WEIGHT_VARIANTS:
-        parts = re.compile(rf"{WEIGHTS}({variant}(-\d+-of-\d+)?\.safetensors|\.safetensors\.index{variant}\.json)")
+        parts = re.compile(
+            rf"{WEIGHTS}({variant}(-\d+-of-\d+)?\.safetensors|\.safetensors\.index{variant}\.json)"
+        )
         if matches := [name for name in names if parts.fullmatch(name)]:
             return matches
     return []
@@ -73,7 +82,11 @@ def lacking(folder: Path) -> list[str]:
     index = folder / "model_index.json"
     entries = json.loads(index.read_text()) if index.exists() else {"unet": [""]}
     named = [name for name, kind in entries.items() if isinstance(kind, list) and kind[0] is not None]
-    return [name for name in named if (NETWORK.fullmatch(name) or _kind(name) in CONFIGS) and not _complete(folder, name)]
+    return [
+        name
+        for name in named
+        if (NETWORK.fullmatch(name) or _kind(name) in CONFIGS) and not _complete(folder, name)
+    ]
 
 
 def _complete(folder: Path, name: str) -> bool:
@@ -113,7 +126,9 @@ def _fetched(name: str, needed: Callable[[Iterable[str]], list[str]]) -> Path:
         raise ModelError(f"hf:{name}: {error}", hint=error.hint) from error
     except Exception as error:  # every HTTP client raises its own
         reason = " ".join(str(error).split())[:150] or type(error).__name__
-    cached = [path for mark in (*ROOT, *ADAPTERS) if isinstance(path := try_to_load_from_cache(name, mark), str)]
+    cached = [
+        path for mark in (*ROOT, *ADAPTERS) if isinstance(path := try_to_load_from_cache(name, mark), str)
+    ]
     folder = Path(cached[0]).parent if cached else None
     missing = lacking(folder) if folder is not None and needed is pipeline_files else []
     if folder is not None and not missing:

@@ -14,7 +14,15 @@ from headwater.models import hub
 from headwater.models import lora as adapters
 from headwater.models.architecture import Kind
 from headwater.models.autoencoder import COMPONENTS, autoencoder, factor_of
-from headwater.models.folders import EXPECTED, Pipeline, fingerprint, json_of, module_of, only_fp16, schedule_of
+from headwater.models.folders import (
+    EXPECTED,
+    Pipeline,
+    fingerprint,
+    json_of,
+    module_of,
+    only_fp16,
+    schedule_of,
+)
 
 NETWORKS = {  # diffusers' class of the network: its kind
     "UNet2DModel": "headwater.models.unet:PixelUNet",
@@ -67,7 +75,11 @@ def _without_adapters(pipeline: Pipeline, device: str, size: tuple[int, int] | N
     if size is not None and kind.any_size:
         shape = (shape[0], *_latent_size(pipeline, size))
     folder = schedule_folder(pipeline.path)
-    schedule = linear() if folder is None else schedule_of(folder if folder == pipeline.path else pipeline.part("scheduler"))
+    schedule = (
+        linear()
+        if folder is None
+        else schedule_of(folder if folder == pipeline.path else pipeline.part("scheduler"))
+    )
     latent, text = autoencoder(pipeline, shape[1:], device), kind.text(pipeline, device)
     model = Denoiser(module, schedule, shape, "", classes, family=kind, latent=latent, text=text)
     return _with(model, module)
@@ -118,7 +130,8 @@ def _latent_size(pipeline: Pipeline, size: tuple[int, int]) -> tuple[int, int]:
     factor = 1 if name is None else factor_of(json_of(pipeline.part(name) / "config.json", EXPECTED))
     if any(side % factor for side in size):
         raise ModelError(
-            f"The pictures are {size[0]}×{size[1]}; the model's auto-encoder takes sides that are multiples of {factor}."
+            f"The pictures are {size[0]}×{size[1]}; the model's auto-encoder takes sides that are multiples "
+            f"of {factor}."
         )
     return size[0] // factor, size[1] // factor
 
@@ -126,7 +139,11 @@ def _latent_size(pipeline: Pipeline, size: tuple[int, int]) -> tuple[int, int]:
 def checkpoint_folders(folder: Path) -> list[Path]:
     """The model's checkpoint folders `step-*`, earliest first: in `checkpoints` within it, else beside it."""
     for home in (folder / "checkpoints", folder.resolve().parent / "checkpoints"):
-        steps = [(step, path) for path in home.glob("step-*") if (step := path.name.removeprefix("step-")).isdigit()]
+        steps = [
+            (step, path)
+            for path in home.glob("step-*")
+            if (step := path.name.removeprefix("step-")).isdigit()
+        ]
         if steps:
             return [path for _, path in sorted(steps, key=lambda pair: int(pair[0]))]
     return []
@@ -145,10 +162,15 @@ def notes_on(folder: Path) -> list[str]:
     record = adapters.read_base(folder)
     folder, notes = folder if record is None else hub.place(record.base, hub.pipeline_files), []
     if folder.is_dir() and schedule_folder(folder) is None:
-        notes.append(f"{folder} names no noise schedule: the linear one of DDPM is assumed (β 1e-4 to 0.02, T = 1000).")
+        notes.append(
+            f"{folder} names no noise schedule: the linear one of DDPM is assumed (β 1e-4 to 0.02, T = 1000)."
+        )
     half = [path.name for path in (folder, *sorted(folder.glob("*/"))) if only_fp16(path)]
     if half:
-        notes.append(f"{folder} has only weights of the variant fp16 ({', '.join(half)}): they have float16's precision.")
+        notes.append(
+            f"{folder} has only weights of the variant fp16 ({', '.join(half)}): they have float16's "
+            "precision."
+        )
     return notes
 
 

@@ -18,7 +18,12 @@ from headwater.disk.files import written
 from headwater.errors import ModelError
 from headwater.models.folders import json_of, libraries
 
-TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # Zheng et al. 2023 (D-TRAK), appendix A.1: every attention of the UNet
+TARGETS = (
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+)  # Zheng et al. 2023 (D-TRAK), appendix A.1: every attention of the UNet
 DIFFUSERS_FILE, PEFT_FILE = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 ADAPTER = "default"
 METADATA = "lora_adapter_metadata"  # diffusers' entry of a file's header, with rank and α
@@ -41,7 +46,9 @@ def beside(module: nn.Module) -> nn.Module:
 def add(module: Any, rank: int, seed: int) -> None:
     """Add adapters with α = rank, A of stream (seed, "lora") and B = 0; only they are trainable."""
     peft = libraries("peft")
-    config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian"
+    )
     with torch.random.fork_rng(devices=[]):  # PEFT draws from torch's global generator
         torch.default_generator.manual_seed(seeds.key(seed, "lora", bits=64) >> 1)
         _add(module, config)
@@ -52,7 +59,11 @@ def attach(module: Any, folder: Path, prefix: str) -> None:
     peft = libraries("peft")
     weights, config = _read(folder, prefix)
     _check(module, weights, folder)
-    downs = {name.removesuffix(".lora_A.weight"): w for name, w in weights.items() if name.endswith("lora_A.weight")}
+    downs = {
+        name.removesuffix(".lora_A.weight"): w
+        for name, w in weights.items()
+        if name.endswith("lora_A.weight")
+    }
     ranks = {name: down.shape[0] for name, down in downs.items()}
     first = next(iter(ranks.values()))
     lora_config = peft.LoraConfig(
@@ -78,7 +89,9 @@ def save_adapters(module: nn.Module, folder: Path, prefix: str) -> None:
     metadata[f"{prefix}.target_modules"] = sorted(config.target_modules)
     tensors = {f"{prefix}.{name}": weight.detach().contiguous().cpu() for name, weight in weights.items()}
     with written(folder / DIFFUSERS_FILE) as file:
-        file.write(serialized(tensors, metadata={METADATA: json.dumps(metadata)}))  # one entry: the order of several varies
+        file.write(
+            serialized(tensors, metadata={METADATA: json.dumps(metadata)})
+        )  # one entry: the order of several varies
 
 
 def write_base(folder: Path, base: Base) -> None:
@@ -106,7 +119,9 @@ def has_adapters(folder: Path) -> bool:
 
 def _add(module: Any, config: Any) -> None:
     if not hasattr(module, "add_adapter"):
-        raise ModelError(f"diffusers has no LoRA of a {type(module).__name__}; expected a network conditioned on text.")
+        raise ModelError(
+            f"diffusers has no LoRA of a {type(module).__name__}; expected a network conditioned on text."
+        )
     module.requires_grad_(False)
     try:
         module.add_adapter(config, ADAPTER)
@@ -126,18 +141,29 @@ def _read(folder: Path, prefix: str) -> tuple[dict[str, Tensor], dict[str, Any]]
         return _stripped(_tensors(folder / PEFT_FILE)[0], "base_model.model."), config
     if not (folder / DIFFUSERS_FILE).exists():
         pickled = list(folder.glob("*.bin")) + list(folder.glob("*.pt")) if folder.is_dir() else []
-        content = "pickled weights, which are never loaded" if pickled else f"no {DIFFUSERS_FILE} and no {PEFT_FILE}"
+        content = (
+            "pickled weights, which are never loaded"
+            if pickled
+            else f"no {DIFFUSERS_FILE} and no {PEFT_FILE}"
+        )
         raise ModelError(
             f"In {folder} there are {content}. Expected a folder of LoRA weights "
             "written by diffusers or PEFT, or the name of one on the hub, hf:owner/name."
         )
     weights, header = _tensors(folder / DIFFUSERS_FILE)
     metadata = json.loads(header.get(METADATA, "{}"))
-    weights = {name.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): w for name, w in weights.items()}
+    weights = {
+        name.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): w
+        for name, w in weights.items()
+    }
     further = sorted({name.partition(".")[0] for name in weights} - {prefix})
     if further:
-        raise ModelError(f"The LoRA in {folder} also changes {', '.join(further)}; expected a LoRA of the {prefix} only.")
-    return _stripped(weights, f"{prefix}."), {name.removeprefix(f"{prefix}."): value for name, value in metadata.items()}
+        raise ModelError(
+            f"The LoRA in {folder} also changes {', '.join(further)}; expected a LoRA of the {prefix} only."
+        )
+    return _stripped(weights, f"{prefix}."), {
+        name.removeprefix(f"{prefix}."): value for name, value in metadata.items()
+    }
 
 
 def _stripped(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -159,12 +185,21 @@ def _check(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
         place, _, side = name.removesuffix(".weight").rpartition(".")
         base: Any = layers.get(place)
         if side not in ("lora_A", "lora_B"):
-            raise ModelError(f"The LoRA in {folder} holds '{name}'; expected only lora_A and lora_B of layers.")
+            raise ModelError(
+                f"The LoRA in {folder} holds '{name}'; expected only lora_A and lora_B of layers."
+            )
         weight = None if base is None else getattr(base, "weight", None)
         if weight is None:
-            raise ModelError(f"The LoRA in {folder} was trained on another model: this one has no layer {place}.")
-        width, expected = (factor.shape[1], weight.shape[1]) if side == "lora_A" else (factor.shape[0], weight.shape[0])
+            raise ModelError(
+                f"The LoRA in {folder} was trained on another model: this one has no layer {place}."
+            )
+        width, expected = (
+            (factor.shape[1], weight.shape[1]) if side == "lora_A" else (factor.shape[0], weight.shape[0])
+        )
         if width != expected:
-            raise ModelError(f"The LoRA in {folder} was trained on another model: {place} takes {expected} numbers, not {width}.")
+            raise ModelError(
+                f"The LoRA in {folder} was trained on another model: {place} takes {expected} numbers, not "
+                f"{width}."
+            )
     if not weights:
         raise ModelError(f"The LoRA in {folder} is empty.")

@@ -32,7 +32,9 @@ class StableDiffusion3(Kind):
     part = "transformer"
     any_size = True
 
-    def inputs(self, x_t: Tensor, time: Tensor, condition: Condition) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def inputs(
+        self, x_t: Tensor, time: Tensor, condition: Condition
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (x_t,), {"timestep": time, **condition}
 
     def shape(self, config: Any) -> tuple[int, int, int]:
@@ -45,7 +47,9 @@ class StableDiffusion3(Kind):
         parts: dict[str, Any] = {}
         for name, (words, kind, kind_of_words) in ENCODERS.items():
             present = name != "text_encoder_3" or pipeline.has(name)
-            parts[name] = of_transformers(pipeline.part(name), kind, device).requires_grad_(False) if present else None
+            parts[name] = (
+                of_transformers(pipeline.part(name), kind, device).requires_grad_(False) if present else None
+            )
             parts[words] = tokenizer(pipeline, words, kind_of_words) if present else None
         width = _Network(SimpleNamespace(**json_of(pipeline.part(self.part) / "config.json", EXPECTED)))
         encoders: Any = StableDiffusion3Pipeline(transformer=width, scheduler=None, vae=None, **parts)  # pyright: ignore[reportArgumentType]
@@ -57,5 +61,7 @@ class StableDiffusion3(Kind):
 
         marks = [fingerprint(parts[name]) for name in ENCODERS if parts[name] is not None]
         tokenizers = [parts[words] for words, *_ in ENCODERS.values() if parts[words] is not None]
-        words = [MARK.format(tokens([TEST], truncation=True, max_length=4).input_ids) for tokens in tokenizers]
+        words = [
+            MARK.format(tokens([TEST], truncation=True, max_length=4).input_ids) for tokens in tokenizers
+        ]
         return Prompts(encode, fingerprint(torch.nn.Module(), None, *marks, *words))

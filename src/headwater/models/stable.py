@@ -19,7 +19,10 @@ class StableDiffusion(Kind):
 
     def shape(self, config: Any) -> tuple[int, int, int]:
         if config.get("addition_embed_type") or config.get("class_embed_type"):
-            raise ModelError("The UNet is conditioned on more than text, as in Stable Diffusion XL; expected version 1 or 2.")
+            raise ModelError(
+                "The UNet is conditioned on more than text, as in Stable Diffusion XL; expected version 1 or "
+                "2."
+            )
         return config["in_channels"], *height_and_width(config)
 
     def text(self, pipeline: Pipeline, device: str) -> TextEncoder:

@@ -26,15 +26,28 @@ class Prompts:
 
 def clip(pipeline: Pipeline, device: str) -> Prompts:
     """The last hidden states of a CLIP text model, prompts padded to full length (Stable Diffusion 1, 2)."""
-    encoder: Any = of_transformers(pipeline.part("text_encoder"), "CLIPTextModel", device).requires_grad_(False)
+    encoder: Any = of_transformers(pipeline.part("text_encoder"), "CLIPTextModel", device).requires_grad_(
+        False
+    )
     words = tokenizer(pipeline, "tokenizer", "CLIPTokenizer")
 
     def encode(prompts: list[str]) -> dict[str, Tensor]:
-        tokens = words(prompts, padding="max_length", max_length=words.model_max_length, truncation=True, return_tensors="pt")
-        mask = tokens.attention_mask.to(device) if getattr(encoder.config, "use_attention_mask", False) else None
+        tokens = words(
+            prompts,
+            padding="max_length",
+            max_length=words.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        mask = (
+            tokens.attention_mask.to(device) if getattr(encoder.config, "use_attention_mask", False) else None
+        )
         return {"encoder_hidden_states": encoder(tokens.input_ids.to(device), attention_mask=mask)[0]}
 
-    return Prompts(encode, fingerprint(encoder, None, MARK.format(words([TEST], truncation=True, max_length=4).input_ids)))
+    return Prompts(
+        encode,
+        fingerprint(encoder, None, MARK.format(words([TEST], truncation=True, max_length=4).input_ids)),
+    )
 
 
 def tokenizer(pipeline: Pipeline, part: str, name: str) -> Any:
@@ -43,4 +56,6 @@ def tokenizer(pipeline: Pipeline, part: str, name: str) -> Any:
     try:
         return getattr(libraries("transformers"), name).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"The tokenizer in {folder} could not be read ({' '.join(str(error).split())[:200]}).") from error
+        raise ModelError(
+            f"The tokenizer in {folder} could not be read ({' '.join(str(error).split())[:200]})."
+        ) from error

@@ -72,7 +72,11 @@ class Recipe:
 
     def averaging(self, step: int) -> float:
         """The decay of the averaged weights at `step`; 0 at step 0: they start from the weights after it."""
-        rising = min(step, 1) * (1 + step) / (10 + step) if self.ema_power is None else 1 - (1 + step) ** -self.ema_power
+        rising = (
+            min(step, 1) * (1 + step) / (10 + step)
+            if self.ema_power is None
+            else 1 - (1 + step) ** -self.ema_power
+        )
         return min(self.ema or 0.0, rising)
 
 
@@ -143,12 +147,16 @@ def train(
     material = network.material(examples, device, flips=recipe.flips)
     module = _module(network, recipe, seed, device)
     trained = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        trained, recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    )
     average = {name: p.detach().clone() for name, p in _trained(module)} if recipe.ema else {}
     first = _resume(watch.state, module, optimizer, average)
     total = recipe.total(int(keep.sum()))
     marks = {round(total * (i + 1) / recipe.checkpoints) for i in range(recipe.checkpoints)}
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):  # dropout draws from a global generator
+    with torch.random.fork_rng(
+        devices=[device] if device.startswith("cuda") else []
+    ):  # dropout draws from a global generator
         for step, rows in _batches(keep, recipe.batch, seed, first, total):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * rate(step, total, recipe.warmup, recipe.decay)
@@ -164,7 +172,8 @@ def train(
             if step + 1 in marks:
                 if not torch.isfinite(loss):
                     raise NonFiniteError(
-                        f"The training loss is {loss.item():g} at step {step + 1}. Use a smaller learning rate, or float32."
+                        f"The training loss is {loss.item():g} at step {step + 1}. Use a smaller learning "
+                        "rate, or float32."
                     )
                 watch.checkpoint(step + 1, _finished(network, module, average))
                 _keep(watch.state, module, optimizer, average, step + 1)
@@ -196,7 +205,14 @@ def _module(network: Trainable, recipe: Recipe, seed: int, device: str) -> nn.Mo
     return module
 
 
-def _loss(network: Trainable, module: nn.Module, x: Tensor, condition: Condition, recipe: Recipe, name: tuple[int, int]) -> Tensor:
+def _loss(
+    network: Trainable,
+    module: nn.Module,
+    x: Tensor,
+    condition: Condition,
+    recipe: Recipe,
+    name: tuple[int, int],
+) -> Tensor:
     """Mean squared error of one batch; all its randomness is named by `name`, (seed, step)."""
     (seed, step), schedule = name, network.schedule
     t, noise = _noise(x, schedule.T, seed, step, recipe.batch)
@@ -208,7 +224,8 @@ def _loss(network: Trainable, module: nn.Module, x: Tensor, condition: Condition
 
 
 def _batches(keep: np.ndarray, batch: int, seed: int, first: int, total: int) -> Iterator[tuple[int, Tensor]]:
-    """(step, rows): an epoch in an order drawn for all images, restricted to the kept ones; the last batch short."""
+    """(step, rows): an epoch in an order drawn for all images, restricted to the kept ones; the last batch
+    short."""
     step, epoch = 0, 0
     while step < total:
         order = seeds.generator(seed, "order", epoch).permutation(len(keep))
@@ -243,7 +260,13 @@ def _finished(network: Trainable, module: nn.Module, average: Mapping[str, Tenso
     return network.finished(copy)
 
 
-def _keep(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor], step: int) -> None:
+def _keep(
+    path: Path | None,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: Mapping[str, Tensor],
+    step: int,
+) -> None:
     if path is None:
         return
     tensors = {f"weight/{name}": p.detach() for name, p in _trained(module)}
@@ -255,17 +278,23 @@ def _keep(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer
         file.write(serialized({name: value.contiguous().cpu() for name, value in tensors.items()}))
 
 
-def _resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> int:
+def _resume(
+    path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
+) -> int:
     """Restore weights and optimizer from `path` if it exists; returns the number of finished steps."""
     if path is None or not path.exists():
         return 0
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise StorageError(f"The training state {path} is damaged. Delete it: training starts again.") from error
+        raise StorageError(
+            f"The training state {path} is damaged. Delete it: training starts again."
+        ) from error
     for name, p in _trained(module):
         p.data.copy_(tensors[f"weight/{name}"])
-        optimizer.state[p] = {part: tensors[f"{part}/{name}"].to(p.device) for part in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[p] = {
+            part: tensors[f"{part}/{name}"].to(p.device) for part in ("exp_avg", "exp_avg_sq")
+        }
         optimizer.state[p]["step"] = tensors[f"step/{name}"].to(p.device)
         if name in average:
             average[name].copy_(tensors[f"average/{name}"])

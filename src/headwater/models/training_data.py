@@ -23,7 +23,9 @@ class Material:
     labels: Int64[Tensor, " n"] | None = None
     text: Text | None = None
 
-    def shown(self, rows: Int64[Tensor, " b"], seed: int, step: int, *, flips: bool) -> Float[Tensor, "b c h w"]:
+    def shown(
+        self, rows: Int64[Tensor, " b"], seed: int, step: int, *, flips: bool
+    ) -> Float[Tensor, "b c h w"]:
         """The inputs at a step: with `flips` each mirrored at random, latents sampled again."""
         rows = rows.to(self.x.device)
         x, deviation = self.x[rows], None if self.deviation is None else self.deviation[rows]
@@ -34,7 +36,9 @@ class Material:
                 x = torch.where(coin, x.flip(-1), x)
             else:
                 x = torch.where(coin, self.mirrored[0][rows], x)
-                deviation = None if deviation is None else torch.where(coin, self.mirrored[1][rows], deviation)
+                deviation = (
+                    None if deviation is None else torch.where(coin, self.mirrored[1][rows], deviation)
+                )
         if deviation is None:
             return x
         noise = seeds.generator(seed, "posterior", step).standard_normal(tuple(x.shape), dtype=np.float32)
@@ -47,7 +51,10 @@ class Material:
             arguments["class_labels"] = self.labels[rows.to(self.labels.device)]
         if self.text is not None:
             which = self.text.which[rows.cpu().numpy()]
-            arguments |= {name: torch.as_tensor(table[which], device=self.x.device) for name, table in self.text.tables.items()}
+            arguments |= {
+                name: torch.as_tensor(table[which], device=self.x.device)
+                for name, table in self.text.tables.items()
+            }
         return arguments
 
 
@@ -59,8 +66,13 @@ def latents(
     text: Text | None = None,
 ) -> Material:
     """The material of a latent model."""
-    (mode, deviation), reflected = _halves(posterior, device), None if mirrored is None else _halves(mirrored, device)
-    return Material(mode, deviation, reflected, None if labels is None else torch.as_tensor(labels, device=device), text)
+    (mode, deviation), reflected = (
+        _halves(posterior, device),
+        None if mirrored is None else _halves(mirrored, device),
+    )
+    return Material(
+        mode, deviation, reflected, None if labels is None else torch.as_tensor(labels, device=device), text
+    )
 
 
 def _halves(posterior: Float32[np.ndarray, "n 2 c h w"], device: str) -> tuple[Tensor, Tensor]:

@@ -102,18 +102,22 @@ class Network:
 
     def check(self, examples: Examples) -> None:
         """Raise a DataError for images of another size, or labels without a class."""
-        side, channels, classes = (self.config.get(name) for name in ("sample_size", "in_channels", "num_class_embeds"))
+        side, channels, classes = (
+            self.config.get(name) for name in ("sample_size", "in_channels", "num_class_embeds")
+        )
         height, width = (side, side) if isinstance(side, int) else tuple(side or examples.shape[1:])
         if examples.shape != (channels or 3, height, width):
             c, h, w = examples.shape
             raise DataError(
-                f"Images are {h}×{w} with {c} channels; the recipe's network takes {height}×{width} with {channels or 3}."
+                f"Images are {h}×{w} with {c} channels; the recipe's network takes {height}×{width} with "
+                f"{channels or 3}."
             )
         labels = examples.labels
         if classes is not None and (labels is None or not 0 <= labels.min() <= labels.max() < classes):
             span = "none" if labels is None else f"{labels.min()} … {labels.max()}"
             raise DataError(
-                f"The recipe's network has {classes} classes, and the labels of the images are {span}; expected 0 … {classes - 1}."
+                f"The recipe's network has {classes} classes, and the labels of the images are {span}; "
+                f"expected 0 … {classes - 1}."
             )
 
     def settings(self, examples: Examples) -> dict[str, Any]:
@@ -147,7 +151,8 @@ class PixelUNet(Kind):
         predicted, channels = config["out_channels"], config["in_channels"]
         if predicted != channels:
             raise ModelError(
-                f"The model predicts {predicted} channels for pictures of {channels}; learned variances are not supported."
+                f"The model predicts {predicted} channels for pictures of {channels}; learned variances are "
+                "not supported."
             )
         return channels, *height_and_width(config)
 
@@ -170,8 +175,14 @@ def save_pipeline(model: Denoiser, folder: str | Path) -> None:
     schedule = model.schedule
     plain = np.array_equal(schedule.beta, linear(schedule.T).beta)
     betas = None if plain else schedule.beta.tolist()
-    scheduler = DDPMScheduler(schedule.T, 1e-4, 0.02, trained_betas=betas, prediction_type=cast(Any, schedule.prediction))
-    index = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
+    scheduler = DDPMScheduler(
+        schedule.T, 1e-4, 0.02, trained_betas=betas, prediction_type=cast(Any, schedule.prediction)
+    )
+    index = {
+        "_class_name": "DDPMPipeline",
+        "unet": ["diffusers", "UNet2DModel"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    }
     shutil.rmtree(part, ignore_errors=True)
     try:
         model.module.save_pretrained(part / "unet")

@@ -1,4 +1,5 @@
-"""Rows of queries at one step: the noisy forms of each compared with all training images, by all processes that work."""
+"""Rows of queries at one step: the noisy forms of each compared with all training images, by all processes
+that work."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,7 +61,9 @@ def rows(inputs: StepInputs, store: FeatureStore) -> Iterator[Rows]:
     return blocks(_rows, inputs, store)
 
 
-def blocks(rows: Callable[[StepInputs, slice], Rows], inputs: StepInputs, store: FeatureStore) -> Iterator[Rows]:
+def blocks(
+    rows: Callable[[StepInputs, slice], Rows], inputs: StepInputs, store: FeatureStore
+) -> Iterator[Rows]:
     """Rows of all queries, TOGETHER at a time, from the store's crew if it has one."""
     parts = [slice(low, low + TOGETHER) for low in range(0, len(inputs.queries), TOGETHER)]
     if store.crew is None:

@@ -1,4 +1,5 @@
-"""Maps of one query: how much of it a few training images explain, and by which patches, summed over timesteps and resolutions."""
+"""Maps of one query: how much of it a few training images explain, and by which patches, summed over
+timesteps and resolutions."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,8 +15,9 @@ from headwater.patches.tiles import GRAIN, TILES, edges, mean_tiled, tiled
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
-    """`query_tiles`: how much an image explains of each tile of the query; `image_tiles`: how much each tile of an image explains,
-    in pixels of the query. For each tile of the query, the weight of its strongest patch, and that patch's PATCH_FIELDS."""
+    """`query_tiles`: how much an image explains of each tile of the query; `image_tiles`: how much each tile
+    of an image explains, in pixels of the query. For each tile of the query, the weight of its strongest
+    patch, and that patch's PATCH_FIELDS."""
 
     PATCH_FIELDS: ClassVar = ("top", "left", "down", "across", "size", "mirrored")
 
@@ -35,16 +37,22 @@ class Atlas:
         """The sum of two atlases, with the stronger patch of each tile."""
         patch = np.where((atlas.strength > self.strength)[..., None], atlas.patch, self.patch)
         strength = np.maximum(self.strength, atlas.strength)
-        return Atlas(self.query_tiles + atlas.query_tiles, self.image_tiles + atlas.image_tiles, strength, patch)
+        return Atlas(
+            self.query_tiles + atlas.query_tiles, self.image_tiles + atlas.image_tiles, strength, patch
+        )
 
 
 def _strongest(
     traces: Traces, patches: Patches, shape: tuple[int, ...]
 ) -> tuple[Float64[np.ndarray, "b ty tx"], Int64[np.ndarray, "b ty tx 6"]]:
-    """For every tile, of the patches with their middle in it, the one whose match weighs most: its weight, and its PATCH_FIELDS."""
+    """For every tile, of the patches with their middle in it, the one whose match weighs most: its weight,
+    and its PATCH_FIELDS."""
     b, ny, nx = traces.weight.shape
     rows, columns = (_reach(side, number) for side, number in zip(shape, (ny, nx), strict=True))
-    strength, patch = np.empty((b, len(rows), len(columns))), np.empty((b, len(rows), len(columns), 6), np.int64)
+    strength, patch = (
+        np.empty((b, len(rows), len(columns))),
+        np.empty((b, len(rows), len(columns), 6), np.int64),
+    )
     images, pad = np.arange(b), (patches.size - 1) // 2
     for i, (top, bottom) in enumerate(rows):
         for j, (first, last) in enumerate(columns):
@@ -52,11 +60,18 @@ def _strongest(
             best = weights.argmax(1)
             y, x = top + best // (last - first), first + best % (last - first)
             strength[:, i, j] = weights[images, best]
-            down, across, mirrored = (values[images, y, x] for values in (traces.down, traces.across, traces.mirrored))
-            patch[:, i, j] = np.stack([y - pad, x - pad, down, across, np.full(b, patches.size), mirrored], axis=1)
+            down, across, mirrored = (
+                values[images, y, x] for values in (traces.down, traces.across, traces.mirrored)
+            )
+            patch[:, i, j] = np.stack(
+                [y - pad, x - pad, down, across, np.full(b, patches.size), mirrored], axis=1
+            )
     return strength, patch
 
 
 def _reach(side: int, number: int) -> list[tuple[int, int]]:
     """The patches along a side whose middle touches each tile: a patch of cells has it between two pixels."""
-    return [(max(0, first - (side - number)), min(number, last)) for first, last in pairwise(edges(side, TILES).tolist())]
+    return [
+        (max(0, first - (side - number)), min(number, last))
+        for first, last in pairwise(edges(side, TILES).tolist())
+    ]

@@ -1,4 +1,5 @@
-"""Scores of images and their leaders in each tile of a picture, added up from the shares that they have in its patches."""
+"""Scores of images and their leaders in each tile of a picture, added up from the shares that they have in
+its patches."""
 
 import math
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ LISTED = 16  # images that are listed for each tile of the query
 
 
 class Explained(NamedTuple):
-    """The origin of a noisy picture's patches. `scores`: over its patches a, the weights of an image's nearest patches, summed;
-    `evidence`: ln Σ exp(−D/(2σ²)) over all patches, for every a; `leaders`: the LISTED images that explain most of each of TILES ×
-    TILES tiles of the picture, and how much of it."""
+    """The origin of a noisy picture's patches. `scores`: over its patches a, the weights of an image's
+    nearest patches, summed; `evidence`: ln Σ exp(−D/(2σ²)) over all patches, for every a; `leaders`: the
+    LISTED images that explain most of each of TILES × TILES tiles of the picture, and how much of it."""
 
     scores: Float64[np.ndarray, " n"]
     evidence: Float64[np.ndarray, " a"]

@@ -10,7 +10,8 @@ from headwater.patches.compiled.displaced import Windows, cells, windows
 
 @dataclass(frozen=True)
 class Patches:
-    """Square patches of `size` pixels at every place, padded by (size − 1)//2; `coarse`: as their 2×2 cells, ½ Σ of each."""
+    """Square patches of `size` pixels at every place, padded by (size − 1)//2; `coarse`: as their 2×2 cells,
+    ½ Σ of each."""
 
     size: int
     coarse: bool = False
@@ -24,7 +25,8 @@ class Patches:
         return cells(x) if self.coarse else x
 
     def by_pixel(self, values: Float64[np.ndarray, "*b ny nx"]) -> Float64[np.ndarray, "*b h w"]:
-        """A value of each patch as one of its middle: one pixel, or a quarter for each of the four around a patch of cells."""
+        """A value of each patch as one of its middle: one pixel, or a quarter for each of the four around a
+        patch of cells."""
         if not self.coarse:
             return values
         *b, ny, nx = values.shape

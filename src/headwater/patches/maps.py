@@ -1,4 +1,5 @@
-"""Maps of queries, cached in the store: the images that lead in their tiles, and the patches by which these explain them."""
+"""Maps of queries, cached in the store: the images that lead in their tiles, and the patches by which these
+explain them."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -49,11 +50,20 @@ class MapInputs(NamedTuple):
 
 
 def regions(
-    levels: Sequence[Level], rows: Callable[[Step, Views], Rows], train: Views, queries: Views, store: FeatureStore
+    levels: Sequence[Level],
+    rows: Callable[[Step, Views], Rows],
+    train: Views,
+    queries: Views,
+    store: FeatureStore,
 ) -> Regions:
     """The maps of all queries, from the store or computed out of their `rows` at every step."""
     steps = [{**asdict(level.step), "weight": level.weight, "alpha_bar": level.alpha_bar} for level in levels]
-    settings = {"maps": steps, "train": train.fingerprint, "cut": [DRAWN, BY_SCORE, TILES, GRAIN], "version": VERSION}
+    settings = {
+        "maps": steps,
+        "train": train.fingerprint,
+        "cut": [DRAWN, BY_SCORE, TILES, GRAIN],
+        "version": VERSION,
+    }
 
     def compute(positions: list[int]) -> Iterator[Rows]:
         batch = queries.take(positions)
@@ -107,15 +117,28 @@ def _regions(rows: Rows, m: int, height: int, width: int) -> Regions:
     k, (ty, tx), (gy, gx) = len(rows), *((min(parts, height), min(parts, width)) for parts in (TILES, GRAIN))
     shapes = [(m,), (ty, tx), (m, ty, tx), (m, gy, gx), (len(Atlas.PATCH_FIELDS), m, ty, tx)]
     ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
-    parts = [part.reshape(k, *shape) for part, shape in zip(np.split(rows, ends, axis=1), shapes, strict=True)]
+    parts = [
+        part.reshape(k, *shape) for part, shape in zip(np.split(rows, ends, axis=1), shapes, strict=True)
+    ]
     images, rest, query_tiles, image_tiles, patch = parts
-    fields: dict[str, Any] = dict(zip(Atlas.PATCH_FIELDS, np.moveaxis(patch, 1, 0).astype(np.int16), strict=True))
+    fields: dict[str, Any] = dict(
+        zip(Atlas.PATCH_FIELDS, np.moveaxis(patch, 1, 0).astype(np.int16), strict=True)
+    )
     fields["mirrored"] = fields["mirrored"] > 0
-    return Regions(np.arange(k), np.array([height, width]), images.astype(np.int64), query_tiles, rest, image_tiles, **fields)
+    return Regions(
+        np.arange(k),
+        np.array([height, width]),
+        images.astype(np.int64),
+        query_tiles,
+        rest,
+        image_tiles,
+        **fields,
+    )
 
 
 def at_most(listed: Sequence[tuple[float, Foremost]], n: int) -> Float64[np.ndarray, "tiles n"]:
-    """The most of each tile that each of n images can explain: its listed value, or the least listed where a list lacks it."""
+    """The most of each tile that each of n images can explain: its listed value, or the least listed where a
+    list lacks it."""
     most = np.zeros((len(listed[0][1].value), n))
     for weight, (value, column) in listed:
         least = value.min(1, keepdims=True)
@@ -125,9 +148,13 @@ def at_most(listed: Sequence[tuple[float, Foremost]], n: int) -> Float64[np.ndar
 
 
 def leading(
-    scores: Float64[np.ndarray, " n"], most: Float64[np.ndarray, "tiles n"], count: int = DRAWN, by_score: int = BY_SCORE
+    scores: Float64[np.ndarray, " n"],
+    most: Float64[np.ndarray, "tiles n"],
+    count: int = DRAWN,
+    by_score: int = BY_SCORE,
 ) -> Int64[np.ndarray, " m"]:
-    """The images to draw maps of: a few by score, then by the number of tiles they lead in, then by score; the strongest first."""
+    """The images to draw maps of: a few by score, then by the number of tiles they lead in, then by score;
+    the strongest first."""
     led = np.bincount(most.argmax(1), minlength=len(scores))
     first = np.argsort(-scores, kind="stable")[:by_score]
     by_tiles = np.lexsort((-scores, -led))

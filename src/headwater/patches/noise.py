@@ -20,7 +20,8 @@ class Noisy(NamedTuple):
 def noised(
     x: Float32[np.ndarray, "c h w"], content: str | None, t: int, alpha_bar: float, noises: int, seed: int
 ) -> Iterator[Noisy]:
-    """x_t for each of `noises` draws of ε, seeded by the picture's content, or shared by all pictures if it is None.
+    """x_t for each of `noises` draws of ε, seeded by the picture's content, or shared by all pictures if it
+    is None.
 
     Without noises: √ᾱ_t x alone.
     """

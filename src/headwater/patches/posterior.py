@@ -1,8 +1,8 @@
-"""The posterior of the optimal local score: the patches of training images that a noisy picture's patches may have come from.
+"""The posterior of the optimal local score: the patches of training images that a noisy picture's patches may
+have come from.
 
-A denoiser that sees no more than a patch, and knows nothing but the training images, weighs every patch of theirs by
-softmax(−‖x_t[a] − √ᾱ_t y[b]‖²/(2σ_t²)). (Kamb & Ganguli 2024, arXiv:2412.20292.)
-"""
+A denoiser that sees no more than a patch, and knows nothing but the training images, weighs every patch of
+theirs by softmax(−‖x_t[a] − √ᾱ_t y[b]‖²/(2σ_t²)). (Kamb & Ganguli 2024, arXiv:2412.20292.)"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,17 +21,20 @@ from headwater.patches.threads import Threads
 from headwater.patches.views import Views
 
 NEGLIGIBLE = 1e-15  # of a patch's evidence: too little to show in a float32 sum
-WAVE = 8  # blocks of LANES images between two updates of the evidence that decides which weights are negligible
+WAVE = (
+    8  # blocks of LANES images between two updates of the evidence that decides which weights are negligible
+)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The patches that are compared; how many of an image count for a patch of the query; whether mirror images count too.
+    """The patches that are compared; how many of an image count for a patch of the query; whether mirror
+    images count too.
 
-    Weights below `negligible` of a patch's evidence may be left out: with M training patches a score is then too large by at most
-    the factor 1/(1 − negligible·M), or too small by at most negligible × `top` × the query's patches. `memory`: bytes that weights
-    may take until the evidence is known; with more images all distances are computed twice.
-    """
+    Weights below `negligible` of a patch's evidence may be left out: with M training patches a score is then
+    too large by at most the factor 1/(1 − negligible·M), or too small by at most negligible × `top` × the
+    query's patches. `memory`: bytes that weights may take until the evidence is known; with more images all
+    distances are computed twice."""
 
     patches: Patches
     top: int
@@ -40,28 +43,32 @@ class Comparison:
     memory: int = 2**30
 
     def check_room(self, height: int, width: int) -> None:
-        """Raise an OptionError where the lists of the nearest patches do not fit `memory`, for pictures of this size."""
+        """Raise an OptionError where the lists of the nearest patches do not fit `memory`, for pictures of
+        this size."""
         needed = bytes_of_lists(*self.patches.windows(height, width), 1 + self.flips, self.top)
         if needed > max(self.memory, ROOM):
             raise OptionError(
                 f"topk is {self.top}; lists for {height}×{width} pixels would take "
-                f"{needed / 2**30:.1f} GiB a thread; expected at most {max(self.memory, ROOM) / 2**30:.1f} GiB: "
+                f"{needed / 2**30:.1f} GiB a thread; expected at most {max(self.memory, ROOM) / 2**30:.1f} "
+                "GiB: "
                 "lower it, or allow more memory.",
                 hint="Use --memory.",
             )
 
 
 class Shares(NamedTuple):
-    """The `evidence` of a noisy picture's patches a among b images, and the share of it in each image's nearest patches."""
+    """The `evidence` of a noisy picture's patches a among b images, and the share of it in each image's
+    nearest patches."""
 
     evidence: Float64[np.ndarray, " a"]
     shares: Float32[np.ndarray, "a b"]
 
 
 class Traces(NamedTuple):
-    """Between a noisy picture and b training images: how much each image explains of each of the picture's patches, and how much
-    each of the image's patches explains (both maps sum to the score); and for every patch of the picture the nearest of the image:
-    its weight, how far down and across it lies from the same place, and whether in the mirrored image."""
+    """Between a noisy picture and b training images: how much each image explains of each of the picture's
+    patches, and how much each of the image's patches explains (both maps sum to the score); and for every
+    patch of the picture the nearest of the image: its weight, how far down and across it lies from the same
+    place, and whether in the mirrored image."""
 
     query_map: Float64[np.ndarray, "b ny nx"]
     image_map: Float64[np.ndarray, "b ny nx"]
@@ -72,7 +79,8 @@ class Traces(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """Weights of the patches of `images` for every patch of a noisy picture, in float32 or float64 as x_t is."""
+    """Weights of the patches of `images` for every patch of a noisy picture, in float32 or float64 as x_t
+    is."""
 
     comparison: Comparison
     noisy: Noisy
@@ -94,7 +102,8 @@ class Posterior(NamedTuple):
         return Shares(evidence, np.concatenate([shares.astype(np.float32) for shares in blocks], axis=1))
 
     def traces(self, evidence: Float64[np.ndarray, " a"]) -> Traces:
-        """The patches of at most LANES images that explain the picture's; `evidence` may be of more images."""
+        """The patches of at most LANES images that explain the picture's; `evidence` may be of more
+        images."""
         (down, across), b = self._windows, len(self.images)
         shape = (down.number, across.number)
         weights = self._weighed(0, evidence)
@@ -123,7 +132,8 @@ class Posterior(NamedTuple):
         return 1 / (2 * self.noisy.variance)
 
     def _softmax(self, low: int) -> PatchSoftmax:
-        """The picture's maps beside those of the scaled images from `low`, and of their mirror images if these count."""
+        """The picture's maps beside those of the scaled images from `low`, and of their mirror images if
+        these count."""
         patches, dtype = self.comparison.patches, self.noisy.x_t.dtype
         rows, signal = slice(low, low + LANES), dtype.type(self.noisy.signal)
         variants = [
@@ -134,7 +144,8 @@ class Posterior(NamedTuple):
         return PatchSoftmax(x, np.stack(variants), *self._windows, self._scale, self.comparison.top)
 
     def _weighed(self, low: int, evidence: Float64[np.ndarray, " a"]) -> Weighed:
-        """The weights of the images from `low`; weights that are negligible beside the evidence so far may be missing."""
+        """The weights of the images from `low`; weights that are negligible beside the evidence so far may be
+        missing."""
         negligible = self.comparison.negligible
         reach = -np.log(negligible) / self._scale if negligible > 0 else np.inf
         limits = reach - np.where(np.isfinite(evidence), evidence, -np.inf) / self._scale
@@ -154,7 +165,9 @@ class Posterior(NamedTuple):
         lows = range(0, n, LANES)
         if not fits:
             blocks = self.threads.pool.map(lambda low: self._weighed(low, evidence), lows)
-        return evidence, (self._share(block, evidence)[:, : n - low] for low, block in zip(lows, blocks, strict=True))
+        return evidence, (
+            self._share(block, evidence)[:, : n - low] for low, block in zip(lows, blocks, strict=True)
+        )
 
     def _log(self, block: Weighed) -> Float64[np.ndarray, " a"]:
         """ln Σ exp(−D/(2σ²)) of a block."""
@@ -167,7 +180,8 @@ class Posterior(NamedTuple):
 
 
 def _waves(n: int) -> Iterator[list[int]]:
-    """The first images of all blocks: first one block, whose evidence shows what is negligible, then WAVE at a time."""
+    """The first images of all blocks: first one block, whose evidence shows what is negligible, then WAVE at
+    a time."""
     lows = list(range(0, n, LANES))
     yield lows[:1]
     yield from (lows[i : i + WAVE] for i in range(1, len(lows), WAVE))

@@ -10,21 +10,26 @@ from headwater.disk.files import written
 from headwater.disk.npz import arrays
 from headwater.errors import DataError
 
-KINDS = {"here": "f", "others": "f", "there": "f", "mirrored": "b"}  # of dtypes; all other columns are integers
+KINDS = {
+    "here": "f",
+    "others": "f",
+    "there": "f",
+    "mirrored": "b",
+}  # of dtypes; all other columns are integers
 AXES = {"queries": 1, "sides": 1, "images": 2, "others": 3}  # all other columns have four
 
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """For each of k queries, the m training images that explain most of it or of a tile of it, the strongest first.
+    """For each of k queries, the m training images that explain most of it or of a tile of it, the strongest
+    first.
 
-    `here`: how much of each tile of the query an image explains, 1 at most over all images; `others`: the most that any
-    other training image explains of it; `there`: how much each tile of an image explains, in pixels of the query. For
-    each tile the patch of the query that an image explains best: where it begins (`top`, `left`: below 0 where it reaches
-    over the edge), its `size` in pixels, how far `down` and `across` its match lies from there, and whether in the
-    `mirrored` image. `sides` are height and width of the compared values: where these are latents, all pixels above are
-    elements of latents.
-    """
+    `here`: how much of each tile of the query an image explains, 1 at most over all images; `others`: the
+    most that any other training image explains of it; `there`: how much each tile of an image explains, in
+    pixels of the query. For each tile the patch of the query that an image explains best: where it begins
+    (`top`, `left`: below 0 where it reaches over the edge), its `size` in pixels, how far `down` and `across`
+    its match lies from there, and whether in the `mirrored` image. `sides` are height and width of the
+    compared values: where these are latents, all pixels above are elements of latents."""
 
     queries: Int64[np.ndarray, " k"]
     sides: Int64[np.ndarray, " 2"]
@@ -54,7 +59,8 @@ def read_regions(path: Path) -> Regions | None:
     columns = arrays(path, names)
     if missing := [name for name in names if name not in columns]:
         raise DataError(
-            f"{path} lacks `{missing[0]}`: an earlier version wrote it, or it is damaged. Make the run again.",
+            f"{path} lacks `{missing[0]}`: an earlier version wrote it, or it is damaged. Make the run "
+            "again.",
             hint="Use --force.",
         )
     for name in names:
@@ -62,7 +68,13 @@ def read_regions(path: Path) -> Regions | None:
         if column.dtype.kind not in KINDS.get(name, "iu") or column.ndim != axes:
             raise _damaged(path, name, column)
     (k, m), tiles = columns["images"].shape, columns["others"].shape[1:]
-    shapes = {"queries": (k,), "sides": (2,), "images": (k, m), "others": (k, *tiles), "there": (k, m, *columns["there"].shape[2:])}
+    shapes = {
+        "queries": (k,),
+        "sides": (2,),
+        "images": (k, m),
+        "others": (k, *tiles),
+        "there": (k, m, *columns["there"].shape[2:]),
+    }
     for name in names:
         if columns[name].shape != shapes.get(name, (k, m, *tiles)):
             raise _damaged(path, name, columns[name])
@@ -71,6 +83,7 @@ def read_regions(path: Path) -> Regions | None:
 
 def _damaged(path: Path, name: str, column: np.ndarray) -> DataError:
     return DataError(
-        f"`{name}` in {path} is {column.dtype} {list(column.shape)}, which does not fit the rest. Make the run again.",
+        f"`{name}` in {path} is {column.dtype} {list(column.shape)}, which does not fit the rest. Make the "
+        "run again.",
         hint="Use --force.",
     )

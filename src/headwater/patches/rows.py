@@ -1,4 +1,5 @@
-"""The row of float32 numbers that the store has of a query at one step: its scores, and what its maps are computed from."""
+"""The row of float32 numbers that the store has of a query at one step: its scores, and what its maps are
+computed from."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from headwater.patches.tiles import TILES, Foremost, edges
 
 
 class QueryRow(NamedTuple):
-    """A row over n training images: the mean scores of a query's noises, and the evidence and leaders of each noise."""
+    """A row over n training images: the mean scores of a query's noises, and the evidence and leaders of each
+    noise."""
 
     scores: Float64[np.ndarray, " n"]
     evidence: list[Float64[np.ndarray, " a"]]
@@ -40,7 +42,8 @@ def unpack_explained(row: Float32[np.ndarray, " _"], n: int, noises: int, shape:
 
 
 def split_evidence(evidence: Float64[np.ndarray, " a"]) -> Float32[np.ndarray, "2 a"]:
-    """Evidence as its float32 value and the remainder: it is thousands of nats where there is hardly any noise."""
+    """Evidence as its float32 value and the remainder: it is thousands of nats where there is hardly any
+    noise."""
     high = evidence.astype(np.float32)
     return np.array([high, evidence - high], np.float32)
 

@@ -1,4 +1,5 @@
-"""Threads that work on patches, each with memory that is used again: memory is slow when it is touched for the first time."""
+"""Threads that work on patches, each with memory that is used again: memory is slow when it is touched for
+the first time."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

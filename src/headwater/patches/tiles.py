@@ -1,7 +1,7 @@
 """A picture cut into tiles of whole pixels, and the columns of a table that are foremost in each tile.
 
-Maps cut a query into TILES × TILES tiles (fewer where it has fewer pixels), and a training image into GRAIN × GRAIN.
-"""
+Maps cut a query into TILES × TILES tiles (fewer where it has fewer pixels), and a training image into GRAIN ×
+GRAIN."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,5 @@
-"""The values in which images are compared: 8-bit pixels, or an auto-encoder's latents, mirror images included."""
+"""The values in which images are compared: 8-bit pixels, or an auto-encoder's latents, mirror images
+included."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ from headwater.examples import Examples
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """`values`: pixels `[n, h, w, c]` of 8 bits, or latents `[n, c, h, w]`. `mirrored`: the latents of the mirror images, which are
-    not the mirrored latents; pixels are simply mirrored."""
+    """`values`: pixels `[n, h, w, c]` of 8 bits, or latents `[n, c, h, w]`. `mirrored`: the latents of the
+    mirror images, which are not the mirrored latents; pixels are simply mirrored."""
 
     values: UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n z y x"]
     mirrored: Float32[np.ndarray, "n z y x"] | None = None
@@ -38,7 +39,10 @@ class Views:
         """A content hash of each image: equal images share their random draws."""
         if self.pixels:
             return Examples(self.values).hashes
-        return tuple(hashlib.blake2b(b"latents" + latents.tobytes(), digest_size=12).hexdigest() for latents in self.values)
+        return tuple(
+            hashlib.blake2b(b"latents" + latents.tobytes(), digest_size=12).hexdigest()
+            for latents in self.values
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -48,7 +52,8 @@ class Views:
     def part(
         self, rows: slice = slice(None), dtype: np.dtype | type = np.float32, *, mirrored: bool = False
     ) -> Float[np.ndarray, "b z y x"]:
-        """The images at `rows`, or their mirror images, in model units; in a dtype that has the pixels exactly."""
+        """The images at `rows`, or their mirror images, in model units; in a dtype that has the pixels
+        exactly."""
         if self.pixels:
             dtype = np.dtype(dtype)
             pixels = self.values[rows].transpose(0, 3, 1, 2).astype(dtype) / dtype.type(127.5) - 1

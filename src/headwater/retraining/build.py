@@ -71,18 +71,24 @@ def build(
     for images in (training, held_out, *([] if new_queries is None else [new_queries])):
         network.check(images)
     if not (folder / "bank.json").exists():
-        on_one_thread(rehearse, recipe, network.finished(network.fresh(0)), training, held_out, workplace.store)
+        on_one_thread(
+            rehearse, recipe, network.finished(network.fresh(0)), training, held_out, workplace.store
+        )
     with locked(folder / "parts", wait=False):  # two builds would lose outcomes of each other
         remove_partial(folder)
         remove_partial(folder / "outcomes")
         finish_growing(folder)
         subsets = _begin(folder, recipe, network, training, held_out, warn)
-        is_new = on_one_thread(_full_model, folder, recipe, network, training, held_out, workplace.local_device, warn)
+        is_new = on_one_thread(
+            _full_model, folder, recipe, network, training, held_out, workplace.local_device, warn
+        )
         queries = with_new(folder, training, new_queries)
         arrays = recover_outcomes(folder, outcome_shape(recipe, len(queries)), warn)
         if is_new:
             on_one_thread(_check_full_outcomes, folder, recipe, queries, workplace, arrays["full"][0], warn)
-        yield from _work(folder, BuildInputs(recipe, training, queries, subsets, folder / "model", workplace), arrays, warn)
+        yield from _work(
+            folder, BuildInputs(recipe, training, queries, subsets, folder / "model", workplace), arrays, warn
+        )
         publish(folder, queries)
 
 
@@ -109,15 +115,24 @@ def outcome(inputs: BuildInputs, job: Job) -> dict[str, np.ndarray]:
         network = trainable(recipe, inputs.training.shape[1:], workplace.store, workplace.device)
         training = training_of(network, recipe, inputs.subsets, job)
         model = trained(training, inputs.training, workplace.models, device=workplace.device)
-    return outcomes(model, encoded(model, inputs.queries, workplace.store), recipe.measurements, recipe.outcome_draws)
+    return outcomes(
+        model, encoded(model, inputs.queries, workplace.store), recipe.measurements, recipe.outcome_draws
+    )
 
 
-def _begin(folder: Path, recipe: BankRecipe, network: Trainable, training: Examples, held_out: Examples, warn: Warn) -> Subsets:
+def _begin(
+    folder: Path, recipe: BankRecipe, network: Trainable, training: Examples, held_out: Examples, warn: Warn
+) -> Subsets:
     """Write the recipe and the subsets, or check that they only grow, and grow the bank."""
     subsets = subsets_of(recipe, training)
     sides = {"train": training.fingerprint, "held_out": held_out.fingerprint}
     sides |= _adapter_inputs(recipe, network, training, held_out)
-    info: dict[str, Any] = {"recipe": recipe.fields(), **sides, "format": 2, "subsets": subsets_checksum(subsets)}
+    info: dict[str, Any] = {
+        "recipe": recipe.fields(),
+        **sides,
+        "format": 2,
+        "subsets": subsets_checksum(subsets),
+    }
     existing = read_info(folder) if (folder / "bank.json").exists() else None
     if existing is None:
         info["versions"] = {name: version(name) for name in ("torch", "diffusers", "numpy")}
@@ -127,7 +142,11 @@ def _begin(folder: Path, recipe: BankRecipe, network: Trainable, training: Examp
         _move_base(folder, recipe, training)
     if not (folder / "train.npz").exists():
         write_examples(folder / "train.npz", training)
-    if existing is not None and existing.get("recipe") != info["recipe"] and outcome_path(folder, "full").exists():
+    if (
+        existing is not None
+        and existing.get("recipe") != info["recipe"]
+        and outcome_path(folder, "full").exists()
+    ):
         grow(folder, from_fields(existing["recipe"]), recipe, training, info, warn)
     else:
         write_subsets(folder, subsets)
@@ -143,7 +162,9 @@ def _move_base(folder: Path, recipe: BankRecipe, training: Examples) -> None:
             lora.write_base(path.parent, base)
 
 
-def _adapter_inputs(recipe: BankRecipe, network: Trainable, training: Examples, held_out: Examples) -> dict[str, str]:
+def _adapter_inputs(
+    recipe: BankRecipe, network: Trainable, training: Examples, held_out: Examples
+) -> dict[str, str]:
     """Hashes of the other inputs of a bank of adapters: the base's weights, and the prompts."""
     if recipe.adapters is None:
         return {}
@@ -168,8 +189,12 @@ def _full_model(
         steps = recipe.training.total(len(training))
         warn(f"The model of all {len(training):,} images comes first: {steps:,} steps.")
         state = folder / "parts" / "full.safetensors"
-        watch = Watch(state, checkpoint=lambda step, model: network.save(model, folder / "checkpoints" / f"step-{step}"))
-        network.save(train(network, training, recipe.training, 0, device=device, watch=watch), folder / "model")
+        watch = Watch(
+            state, checkpoint=lambda step, model: network.save(model, folder / "checkpoints" / f"step-{step}")
+        )
+        network.save(
+            train(network, training, recipe.training, 0, device=device, watch=watch), folder / "model"
+        )
         state.unlink(missing_ok=True)
     queries = queries_of(recipe, loading.load(folder / "model", device), training, held_out)
     write_examples(folder / "queries.npz", queries)

@@ -42,7 +42,10 @@ def changed(recipe: BankRecipe, changes: Mapping[str, Any]) -> BankRecipe:
     if {"base", "rank"} & new.keys():
         new |= _adapters(recipe, {name: new.pop(name) for name in ("base", "rank") if name in new})
     if (caption := new.pop("caption", None)) is not None:
-        new |= {side: replace(new.get(side, getattr(recipe, side)), caption=caption) for side in ("data", "held_out")}
+        new |= {
+            side: replace(new.get(side, getattr(recipe, side)), caption=caption)
+            for side in ("data", "held_out")
+        }
     if "steps" in new:
         new["training"] = replace(new.get("training", recipe.training), steps=new.pop("steps"))
     if "measurements" in new:

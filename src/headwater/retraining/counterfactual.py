@@ -68,7 +68,9 @@ class Counterfactual:
     def inputs(self, workplace: Workplace) -> RemovalInputs:
         """The inputs that all removals share."""
         bank = self.bank
-        return RemovalInputs(from_fields(bank.info["recipe"]), bank.train, bank.queries, bank.folder / "model", workplace)
+        return RemovalInputs(
+            from_fields(bank.info["recipe"]), bank.train, bank.queries, bank.folder / "model", workplace
+        )
 
     def before(self) -> list[Removal]:
         """A removal of nothing, for each query."""
@@ -185,13 +187,17 @@ def removal_effects(
     return effects | {name: after[name].astype(np.float64) - before[name] for name in names}
 
 
-def _methods(counterfactual: Counterfactual, effects: Mapping[tuple[str, int], Mapping[str, np.ndarray]]) -> dict[str, Any]:
+def _methods(
+    counterfactual: Counterfactual, effects: Mapping[tuple[str, int], Mapping[str, np.ndarray]]
+) -> dict[str, Any]:
     """The effects of each method at each count, compared with random removal on the same queries."""
 
     def compared(name: str, k: int) -> dict[str, Any]:
         controls = None if name == RANDOM else effects[RANDOM, k]
         return {
-            effect: RemovalEffect(values, None if controls is None else compare_effects(values, controls[effect])).as_json()
+            effect: RemovalEffect(
+                values, None if controls is None else compare_effects(values, controls[effect])
+            ).as_json()
             for effect, values in effects[name, k].items()
         }
 
@@ -262,6 +268,8 @@ def _results(inputs: RemovalInputs, folder: Path, removals: Sequence[Removal]) -
     for name in (_name(inputs, removal) for removal in removals):
         result = _result(inputs, folder, name)
         if result is None:
-            raise DataError(f"The result {name} is missing from {folder}.", hint="Run the same command again.")
+            raise DataError(
+                f"The result {name} is missing from {folder}.", hint="Run the same command again."
+            )
         results.append(result)
     return {name: np.stack([result[name] for result in results]) for name in results[0]}

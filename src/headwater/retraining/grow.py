@@ -23,8 +23,12 @@ GROWS = ("subsets", "seeds", "learning", "learning_seeds")  # the fields of a re
 def check_grows(folder: Path, existing: dict[str, Any], info: dict[str, Any]) -> None:
     """Raise an OptionError where the recipe or images differ from the existing bank's, except by growth."""
     old, new = (_placeless(side.get("recipe", {})) for side in (existing, info))
-    changed = [side for side in ("train", "held_out", "base", "prompts") if existing.get(side) != info.get(side)]
-    changed += [f"recipe ({name})" for name in {**old, **new} if name not in GROWS and old.get(name) != new.get(name)]
+    changed = [
+        side for side in ("train", "held_out", "base", "prompts") if existing.get(side) != info.get(side)
+    ]
+    changed += [
+        f"recipe ({name})" for name in {**old, **new} if name not in GROWS and old.get(name) != new.get(name)
+    ]
     changed += [f"recipe (fewer {name})" for name in GROWS if old.get(name, 0) > new[name]]
     if changed:
         raise OptionError(
@@ -40,7 +44,12 @@ def _placeless(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def grow(
-    folder: Path, old: BankRecipe, recipe: BankRecipe, training: Examples, info: dict[str, Any], warn: Callable[[str], None]
+    folder: Path,
+    old: BankRecipe,
+    recipe: BankRecipe,
+    training: Examples,
+    info: dict[str, Any],
+    warn: Callable[[str], None],
 ) -> None:
     """Make room for more subsets and seeds; subsets to learn from move behind those to compare with.
 
@@ -52,7 +61,9 @@ def grow(
     ledger.collect(folder, outcomes, warn)
     rows = [row if row < old.subsets else row + recipe.subsets - old.subsets for row in range(len(before))]
     # A subset to learn from that the new subsets to compare with have displaced loses its outcomes.
-    moved = [row if np.array_equal(subset, after[row]) else None for subset, row in zip(before, rows, strict=True)]
+    moved = [
+        row if np.array_equal(subset, after[row]) else None for subset, row in zip(before, rows, strict=True)
+    ]
     larger = enlarged(outcomes, moved, outcome_shape(recipe, 0))
     with written(_growth(folder)) as file:
         np.savez(file, subsets=after, info=np.array(json.dumps(info)), **larger)  # pyright: ignore[reportArgumentType]

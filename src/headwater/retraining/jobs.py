@@ -18,7 +18,9 @@ from headwater.retraining.subsets import draw_subsets
 Subsets = Bool[np.ndarray, "m n"]
 
 
-def trainable(recipe: BankRecipe, size: tuple[int, int] | None, store: FeatureStore, device: str = "cpu") -> Trainable:
+def trainable(
+    recipe: BankRecipe, size: tuple[int, int] | None, store: FeatureStore, device: str = "cpu"
+) -> Trainable:
     """The recipe's own network, or adapters of its pipeline for pictures of this size (None: the pipeline's).
 
     Latents and embedded prompts are kept in the store.
@@ -40,14 +42,18 @@ def training_of(network: Trainable, recipe: BankRecipe, subsets: Subsets, job: J
 def jobs_of(recipe: BankRecipe) -> list[Job]:
     """Every (subset, seed), seed by seed: all data, subsets to compare with, subsets to learn from."""
     jobs = [(m, seed) for m in range(-1, recipe.subsets) for seed in range(recipe.seeds)]
-    jobs += [(recipe.subsets + m, seed) for m in range(recipe.learning) for seed in range(recipe.learning_seeds)]
+    jobs += [
+        (recipe.subsets + m, seed) for m in range(recipe.learning) for seed in range(recipe.learning_seeds)
+    ]
     return sorted(jobs, key=lambda job: job[1])
 
 
 def subsets_of(recipe: BankRecipe, training: Examples) -> Subsets:
     """The subsets to compare with, then those to learn from."""
     compared = draw_subsets(recipe.scheme, recipe.subsets, training, recipe.part)
-    learning = draw_subsets(recipe.scheme, recipe.learning, training, recipe.part, family="learning", apart=compared)
+    learning = draw_subsets(
+        recipe.scheme, recipe.learning, training, recipe.part, family="learning", apart=compared
+    )
     return np.concatenate([compared, learning])
 
 

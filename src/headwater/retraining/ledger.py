@@ -45,7 +45,9 @@ def is_done(outcomes: Outcomes, job: Job) -> bool:
     subset, seed = job
     if subset < 0:
         return bool(np.isfinite(outcomes["full"][seed]).all())
-    if not np.isfinite(outcomes["per-timestep"][subset, seed]).any(axis=1).all():  # a bin may be without a draw
+    if (
+        not np.isfinite(outcomes["per-timestep"][subset, seed]).any(axis=1).all()
+    ):  # a bin may be without a draw
         return False
     scalars = (values for name, values in outcomes.items() if name not in ("full", "per-timestep"))
     return all(np.isfinite(values[subset, seed]).all() for values in scalars)

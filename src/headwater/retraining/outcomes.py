@@ -22,11 +22,15 @@ def outcomes(model: Denoiser, queries: Examples, names: Sequence[str], draws: Dr
     parts = list(values(model, queries, names, draws))
     per_draw = {name: np.concatenate([part.of[name] for part in parts]) for name in names}
     times = np.concatenate([part.t for part in parts])
-    means = {name: measured.mean(1, dtype=np.float64).astype(np.float32) for name, measured in per_draw.items()}
+    means = {
+        name: measured.mean(1, dtype=np.float64).astype(np.float32) for name, measured in per_draw.items()
+    }
     return means | {"per-timestep": binned(per_draw["simple"], times, model.schedule.T).astype(np.float16)}
 
 
-def binned(measured: Float[np.ndarray, "q d"], times: Int64[np.ndarray, "q d"], T: int) -> Float[np.ndarray, "q bins"]:
+def binned(
+    measured: Float[np.ndarray, "q d"], times: Int64[np.ndarray, "q d"], T: int
+) -> Float[np.ndarray, "q bins"]:
     """The mean of each row's values over each of BINS equal parts of 0 … T−1."""
     q = len(measured)
     place = np.arange(q)[:, None] * BINS + times * BINS // T

@@ -69,12 +69,16 @@ def batches(count: int) -> list[range]:
     return [range(low, min(low + BATCH, count)) for low in range(0, count, BATCH)]
 
 
-def generate_queries(recipe: BankRecipe, model: Denoiser, rows: range, conditions: Conditions) -> Float[np.ndarray, "b c h w"]:
+def generate_queries(
+    recipe: BankRecipe, model: Denoiser, rows: range, conditions: Conditions
+) -> Float[np.ndarray, "b c h w"]:
     """The generated queries numbered `rows`, each from its own noise, as this model makes them."""
     return decoded(model, sample_queries(recipe, model, rows, conditions).pictures).float().cpu().numpy()
 
 
-def sample_queries(recipe: BankRecipe, model: Denoiser, rows: range, conditions: Conditions, *, keep_path: bool = False) -> Samples:
+def sample_queries(
+    recipe: BankRecipe, model: Denoiser, rows: range, conditions: Conditions, *, keep_path: bool = False
+) -> Samples:
     """`generate_queries` before decoding, with the sampler's path if `keep_path`."""
     predict = conditioned(model, condition(model, *conditions.at(rows)), recipe.guidance)
     return sample(
@@ -88,7 +92,9 @@ def sample_queries(recipe: BankRecipe, model: Denoiser, rows: range, conditions:
     )
 
 
-def rehearse(recipe: BankRecipe, model: Denoiser, training: Examples, held_out: Examples, store: FeatureStore) -> None:
+def rehearse(
+    recipe: BankRecipe, model: Denoiser, training: Examples, held_out: Examples, store: FeatureStore
+) -> None:
     """A dry run, so that an impossible request fails before hours of training."""
     sample_queries(replace(recipe, sample_steps=1), model, range(1), conditions_of(recipe, model, training))
     outcomes(model, encoded(model, held_out.take([0]), store), recipe.measurements, Draws(1))
@@ -101,19 +107,29 @@ def on_paths(bank: Bank, device: str = "cpu") -> Bank:
     """
     recipe, model = from_fields(bank.info["recipe"]), loading.load(bank.folder / "model", device)
     conditions = conditions_of(recipe, model, bank.train)
-    parts = [sample_queries(recipe, model, rows, conditions, keep_path=True) for rows in batches(recipe.generated)]
-    pictures = np.concatenate([to_uint8(decoded(model, part.pictures).float().cpu().numpy()) for part in parts])
+    parts = [
+        sample_queries(recipe, model, rows, conditions, keep_path=True) for rows in batches(recipe.generated)
+    ]
+    pictures = np.concatenate(
+        [to_uint8(decoded(model, part.pictures).float().cpu().numpy()) for part in parts]
+    )
     numbers = {f"generated-{number:03d}": number for number in range(recipe.generated)}
     split = bank.queries.split or ("",) * len(bank.queries)
-    generated = [(q, numbers[name]) for q, name in enumerate(bank.queries.ids) if split[q] == "gen" and name in numbers]
-    equal = [(q, i) for q, i in generated if np.abs(pictures[i].astype(int) - bank.queries.images[q]).max() <= 1]
+    generated = [
+        (q, numbers[name]) for q, name in enumerate(bank.queries.ids) if split[q] == "gen" and name in numbers
+    ]
+    equal = [
+        (q, i) for q, i in generated if np.abs(pictures[i].astype(int) - bank.queries.images[q]).max() <= 1
+    ]
     if not equal:
         raise DataError(
             f"The model in {bank.folder / 'model'} makes none of {len(generated)} generated queries again: "
             "the model or the queries were replaced. Only generated queries have a sampler's path."
         )
     places, rows = [q for q, _ in equal], [i for _, i in equal]
-    path = np.concatenate([np.asarray(part.path.cpu(), np.float32) for part in parts if part.path is not None])[rows]
+    path = np.concatenate(
+        [np.asarray(part.path.cpu(), np.float32) for part in parts if part.path is not None]
+    )[rows]
     queries = replace(bank.queries.take(places), trajectory=path, trajectory_timesteps=parts[0].timesteps)
     chosen = np.array(bank.chosen or range(len(bank.queries)))[places]
     return replace(bank, queries=queries, chosen=tuple(chosen.tolist()))
@@ -128,7 +144,9 @@ def with_new(folder: Path, training: Examples, new: Examples | None) -> Examples
     if not waiting:
         return queries
     added = waiting[0] if len(waiting) == 1 else _joined(*waiting)
-    first = dict(zip(reversed(added.hashes), reversed(range(len(added))), strict=True))  # the first of equal pictures
+    first = dict(
+        zip(reversed(added.hashes), reversed(range(len(added))), strict=True)
+    )  # the first of equal pictures
     rows = sorted(row for content, row in first.items() if content not in set(queries.hashes))
     if not rows:
         path.unlink(missing_ok=True)
@@ -150,7 +168,9 @@ def _joined(queries: Examples, added: Examples) -> Examples:
     split = tuple(word for side in (queries, added) for word in (side.split or ("added",) * len(side)))
     labels = prompts = None
     if queries.labels is not None:
-        labels = np.concatenate([queries.labels, np.full(len(added), -1) if added.labels is None else added.labels])
+        labels = np.concatenate(
+            [queries.labels, np.full(len(added), -1) if added.labels is None else added.labels]
+        )
     if queries.prompts is not None:
         prompts = (*queries.prompts, *(added.prompts or ("",) * len(added)))
     images = np.concatenate([queries.images, added.images])

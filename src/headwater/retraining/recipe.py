@@ -126,7 +126,9 @@ class BankRecipe:
 
     def __post_init__(self) -> None:
         if bool(self.model) == (self.adapters is not None):
-            raise OptionError("A bank's recipe has a network of its own or adapters of a pipeline; expected one of the two.")
+            raise OptionError(
+                "A bank's recipe has a network of its own or adapters of a pipeline; expected one of the two."
+            )
         for name, words in (("scheme", SCHEMES), ("sampler", SAMPLERS)):
             if getattr(self, name) not in words:
                 raise unknown(name, getattr(self, name), words)
@@ -137,7 +139,9 @@ class BankRecipe:
             raise OptionError(f"learning is {self.learning}; expected 0 or more.")
         for name in self.measurements:
             if measurement(name) is measurement("trajectory"):
-                raise OptionError("A bank's queries have no sampler's path; choose other measurements than 'trajectory'.")
+                raise OptionError(
+                    "A bank's queries have no sampler's path; choose other measurements than 'trajectory'."
+                )
 
     @property
     def subset_training(self) -> Recipe:
@@ -152,7 +156,11 @@ class BankRecipe:
     def fields(self) -> dict[str, Any]:
         """The recipe as JSON-ready values, without adapters and captions that are None."""
         values = json.loads(json.dumps(asdict(self)))
-        for part, name in ((values, "adapters"), (values["data"], "caption"), (values["held_out"], "caption")):
+        for part, name in (
+            (values, "adapters"),
+            (values["data"], "caption"),
+            (values["held_out"], "caption"),
+        ):
             if part[name] is None:
                 del part[name]
         return values
@@ -160,12 +168,24 @@ class BankRecipe:
 
 def from_fields(values: Mapping[str, Any]) -> BankRecipe:
     """The inverse of `BankRecipe.fields`."""
-    parts = {"data": DataSource, "held_out": DataSource, "training": Recipe, "outcome_draws": Draws, "adapters": Adapters}
+    parts = {
+        "data": DataSource,
+        "held_out": DataSource,
+        "training": Recipe,
+        "outcome_draws": Draws,
+        "adapters": Adapters,
+    }
     known = {entry.name for entry in fields(BankRecipe)}
     if not known >= values.keys() or not parts.keys() - {"adapters"} <= values.keys():
-        raise DataError(f"The bank's recipe has fields {', '.join(sorted(values))}; expected {', '.join(sorted(known))}.")
+        raise DataError(
+            f"The bank's recipe has fields {', '.join(sorted(values))}; expected {', '.join(sorted(known))}."
+        )
     try:
-        read = {name: kind(**_tuples(values[name])) for name, kind in parts.items() if values.get(name) is not None}
+        read = {
+            name: kind(**_tuples(values[name]))
+            for name, kind in parts.items()
+            if values.get(name) is not None
+        }
     except TypeError as error:
         raise DataError(f"The bank's recipe is of another version: {error}.") from error
     rest = {name: value for name, value in values.items() if name not in parts}
@@ -179,7 +199,10 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 def digits_recipe() -> BankRecipe:
     """The bank that ships: 1,000 digits, 64 halves × 2 seeds."""
     return BankRecipe(
-        data=DataSource(name="digits"), held_out=DataSource(name="digits:val"), model=unet.configuration("digits"), training=DIGITS
+        data=DataSource(name="digits"),
+        held_out=DataSource(name="digits:val"),
+        model=unet.configuration("digits"),
+        training=DIGITS,
     )
 
 
@@ -211,9 +234,15 @@ def digits_mini_recipe() -> BankRecipe:
 
 def digits_mini_attention_recipe() -> BankRecipe:
     """The halves of digits-mini for a second network, with attention at both resolutions."""
-    blocks = {"down_block_types": ("AttnDownBlock2D",) * 2, "up_block_types": ("AttnUpBlock2D",) * 2, "attention_head_dim": 8}
+    blocks = {
+        "down_block_types": ("AttnDownBlock2D",) * 2,
+        "up_block_types": ("AttnUpBlock2D",) * 2,
+        "attention_head_dim": 8,
+    }
     mini = digits_mini_recipe()
-    return replace(mini, model=unet.configuration("digits", **blocks), seeds=1, learning=0, measurements=("simple",))
+    return replace(
+        mini, model=unet.configuration("digits", **blocks), seeds=1, learning=0, measurements=("simple",)
+    )
 
 
 def d_trak_recipe(data: DataSource, held_out: DataSource, config: str) -> BankRecipe:
@@ -274,7 +303,11 @@ def k_fac_recipe(data: DataSource, held_out: DataSource, steps: int, decay: str)
 
 
 CIFAR2, CIFAR10, CELEBA = DataSource(name="cifar2"), DataSource(name="cifar10"), DataSource(name="celeba")
-CIFAR2_VAL, CIFAR10_VAL, CELEBA_VAL = DataSource(name="cifar2:val"), DataSource(name="cifar10:val"), DataSource(name="celeba:val")
+CIFAR2_VAL, CIFAR10_VAL, CELEBA_VAL = (
+    DataSource(name="cifar2:val"),
+    DataSource(name="cifar10:val"),
+    DataSource(name="celeba:val"),
+)
 
 RECIPES = {
     "digits": digits_recipe,

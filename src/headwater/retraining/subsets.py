@@ -77,7 +77,9 @@ def draw_subsets(
             if row.tobytes() not in taken:
                 break
         else:
-            raise OptionError(f"There are not {count} different subsets ({scheme}, part {part:g}); ask for fewer.")
+            raise OptionError(
+                f"There are not {count} different subsets ({scheme}, part {part:g}); ask for fewer."
+            )
         taken.add(row.tobytes())
         rows.append(row)
     return np.array(rows, bool).reshape(count, len(examples))

@@ -33,7 +33,10 @@ class Workplace:
 
 
 def workplace(
-    device: str = "cpu", crew: Crew | None = None, models: Path | None = None, store: FeatureStore | None = None
+    device: str = "cpu",
+    crew: Crew | None = None,
+    models: Path | None = None,
+    store: FeatureStore | None = None,
 ) -> Workplace:
     """A workplace with the usual store and crew: a process for each core, or one for another device."""
     crew = crew or Pool(os.cpu_count() or 1 if device == "cpu" else 1)

@@ -1,14 +1,16 @@
-"""The distances between all patches of a picture and all patches of others, at one displacement after the other.
+"""The distances between all patches of a picture and all patches of others, at one displacement after the
+other.
 
-D(a, b) = Σ_o (x[a + o] − y[b + o])² over the o of a patch. At one displacement b − a the squared differences of two patches are
-mostly shared with their neighbours: they are computed once, and sums over windows turn them into D of all
-patches of any size. Along a side, elements lie in blocks as long as a window; sums from each element to the end of
-its block, and from the beginning of the next one, give every window by three additions whatever its size (van Herk
-1992, for maxima). Nothing is ever subtracted, so that a small D is as precise as a large one. Pictures lie side by
-side, one a lane, so that every sum is taken in all of them at once.
+D(a, b) = Σ_o (x[a + o] − y[b + o])² over the o of a patch. At one displacement b − a the squared differences
+of two patches are mostly shared with their neighbours: they are computed once, and sums over windows turn
+them into D of all patches of any size. Along a side, elements lie in blocks as long as a window; sums from
+each element to the end of its block, and from the beginning of the next one, give every window by three
+additions whatever its size (van Herk 1992, for maxima). Nothing is ever subtracted, so that a small D is as
+precise as a large one. Pictures lie side by side, one a lane, so that every sum is taken in all of them at
+once.
 
-A patch that reaches beyond its picture meets only patches that reach beyond theirs in the same way, and counts the pixels inside.
-"""
+A patch that reaches beyond its picture meets only patches that reach beyond theirs in the same way, and
+counts the pixels inside."""
 
 import inspect
 from hashlib import sha256
@@ -29,9 +31,9 @@ LANES = max(WIDTHS)
 class Windows(NamedTuple):
     """The patches along one side of a picture, as windows on a map of it.
 
-    Window w counts the map's elements first + w + step·j, j < elements, and 0 outside the map. Windows low ≤ w < high lie
-    inside the picture and meet one another; every other window meets only the one at its own place.
-    """
+    Window w counts the map's elements first + w + step·j, j < elements, and 0 outside the map. Windows low ≤
+    w < high lie inside the picture and meet one another; every other window meets only the one at its own
+    place."""
 
     number: int
     low: int
@@ -42,10 +44,11 @@ class Windows(NamedTuple):
 
 
 def windows(size: int, patch: int, *, coarse: bool = False) -> Windows:
-    """Patches of `patch` pixels, stride 1, with (patch − 1)//2 pixels of padding at both ends of a side of `size` pixels.
+    """Patches of `patch` pixels, stride 1, with (patch − 1)//2 pixels of padding at both ends of a side of
+    `size` pixels.
 
-    `coarse`: an even patch as its 2×2 cells: windows on a map of all cells, the first of which begins one pixel before the side.
-    """
+    `coarse`: an even patch as its 2×2 cells: windows on a map of all cells, the first of which begins one
+    pixel before the side."""
     pad = (patch - 1) // 2
     count = size + 2 * pad - patch + 1
     inside = (pad, size - patch + pad + 1)
@@ -61,7 +64,8 @@ def cells(x: Float[np.ndarray, "*b h w"]) -> Float[np.ndarray, "*b h1 w1"]:
 
 
 def side_by_side(pictures: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "c h wl"]:
-    """Up to LANES pictures with their lanes innermost: the fewest of WIDTHS; empty ones are infinitely far from anything."""
+    """Up to LANES pictures with their lanes innermost: the fewest of WIDTHS; empty ones are infinitely far
+    from anything."""
     b, c, h, w = pictures.shape
     lanes = next(width for width in WIDTHS if width >= b)
     out = np.full((c, h, w, lanes), 1e9, pictures.dtype)
@@ -70,10 +74,12 @@ def side_by_side(pictures: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "c
 
 
 class KernelCache(FunctionCache):
-    """A cache of compiled functions that is valid while no file of this folder changes: numba itself looks at the function's
-    file alone, and an old kernel beside new files would silently be wrong."""
+    """A cache of compiled functions that is valid while no file of this folder changes: numba itself looks at
+    the function's file alone, and an old kernel beside new files would silently be wrong."""
 
-    files = sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+    files = sha256(
+        b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    ).hexdigest()
 
     def _index_key(self, sig, codegen):  # pyright: ignore[reportIncompatibleMethodOverride]
         return (*super()._index_key(sig, codegen), self.files)
@@ -87,8 +93,9 @@ def jit(function):
 
 
 class WindowSums(NamedTuple):
-    """Memory for the sums of one displacement: the lanes; along a row of the map, squares that become sums to the end of their
-    block (`ahead`), and sums from its beginning (`behind`); the latter down the rows of windows; and the rows of a block."""
+    """Memory for the sums of one displacement: the lanes; along a row of the map, squares that become sums to
+    the end of their block (`ahead`), and sums from its beginning (`behind`); the latter down the rows of
+    windows; and the rows of a block."""
 
     lanes: Lanes
     ahead: np.ndarray
@@ -102,7 +109,13 @@ class WindowSums(NamedTuple):
         columns = across.number + across.step * (across.elements - 1)
         ahead, behind = np.empty((2, columns * lanes), dtype)
         behind_down = np.empty((down.step, across.number * lanes), dtype)
-        return cls(Lanes(lanes), ahead, behind, behind_down, np.empty((down.step, down.elements, *behind_down.shape[1:]), dtype))
+        return cls(
+            Lanes(lanes),
+            ahead,
+            behind,
+            behind_down,
+            np.empty((down.step, down.elements, *behind_down.shape[1:]), dtype),
+        )
 
 
 @jit
@@ -114,11 +127,12 @@ def met(windows, d):
 
 @jit
 def displaced(x, y, down, across, dy, dx, low, high, sums, out, place):
-    """Distances of the windows in rows low … high, which all meet others dy further on, to those dy, dx further on.
+    """Distances of the windows in rows low … high, which all meet others dy further on, to those dy, dx
+    further on.
 
-    Along the rows, and then down them, a window reaches from within one block of as many elements as it has into the next: it is
-    the end of the first and the beginning of the second. Three additions give it, however large it is.
-    """
+    Along the rows, and then down them, a window reaches from within one block of as many elements as it has
+    into the next: it is the end of the first and the beginning of the second. Three additions give it,
+    however large it is."""
     (_, _, _, first, elements, step), (start, stop) = down, met(across, dx)
     _, places, nx, lanes = out.shape
     reach, block, part = step * (elements - 1), 0, 0
@@ -152,7 +166,9 @@ def _along(x, y, across, row, y_row, start, stop, dx, sums):
                 apart = fill_lanes(lanes, x[channel, row, begin + c]) - load_lanes(lanes, y, at * n)
                 square = square + apart * apart
         store_lanes(ahead, c * n, square)
-        store_lanes(behind, c * n, square if block == 0 else load_lanes(lanes, behind, (c - step) * n) + square)
+        store_lanes(
+            behind, c * n, square if block == 0 else load_lanes(lanes, behind, (c - step) * n) + square
+        )
         if block == elements - 1:
             left_over = square
             for back in range(1, elements - 1):
@@ -168,7 +184,8 @@ def _along(x, y, across, row, y_row, start, stop, dx, sums):
 
 @jit
 def _down(across, windows, block, part, outside, sums, out, to):
-    """Sums of windows along the row and down to it; with the end of the block before, the distances, written from `to` in out."""
+    """Sums of windows along the row and down to it; with the end of the block before, the distances, written
+    from `to` in out."""
     lanes, ahead, behind, behind_down, rows = sums
     _, _, _, _, elements, step = across
     _, tall, width = rows.shape

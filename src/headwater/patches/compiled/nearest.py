@@ -1,4 +1,5 @@
-"""The nearest patches of every picture for a patch of another, and what all of them weigh: lists of distances, searched.
+"""The nearest patches of every picture for a patch of another, and what all of them weigh: lists of
+distances, searched.
 
 Distances become whole numbers, so that the nearest are separated a bit at a time, in all lanes at once.
 """
@@ -23,20 +24,23 @@ from headwater.patches.compiled.vectors import (
     where_less,
 )
 
-RUN = 128  # lines that are summed at once: few enough for counts of 16 bits, and for sums in float32 to be precise
+# lines that are summed at once: few enough for counts of 16 bits, and for sums in float32 to be precise
+RUN = 128
 FAR = 1e30  # beyond every distance
 EMPTY = 2e30  # marks a place without a distance
 
 
 class Codes(NamedTuple):
-    """Distances as whole numbers of `bits` bits, `per` for a weight's factor of e; all beyond share one code: they weigh 0."""
+    """Distances as whole numbers of `bits` bits, `per` for a weight's factor of e; all beyond share one code:
+    they weigh 0."""
 
     bits: int
     per: float
 
     @classmethod
     def of(cls, dtype: np.dtype) -> "Codes":
-        """As fine as distances of this type are worth: 36 nats are nothing beside float32's rounding, 700 beside float64's."""
+        """As fine as distances of this type are worth: 36 nats are nothing beside float32's rounding, 700
+        beside float64's."""
         return cls(15, 2**15 / 36) if dtype == np.float32 else cls(48, 2**48 / 700)
 
     @property
@@ -45,8 +49,9 @@ class Codes(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """For each window at work a list in each lane: its near distances, lines in use, places filled in each lane, lines already
-    counted, the distance beyond which a lane needs no other, the least so far, and the sum of all weights relative to it."""
+    """For each window at work a list in each lane: its near distances, lines in use, places filled in each
+    lane, lines already counted, the distance beyond which a lane needs no other, the least so far, and the
+    sum of all weights relative to it."""
 
     near: np.ndarray
     lines: np.ndarray
@@ -58,7 +63,8 @@ class Lists(NamedTuple):
 
 
 class Desk(NamedTuple):
-    """The memory in which one window's list is searched: the settings, its weights and codes, and a few numbers for each lane."""
+    """The memory in which one window's list is searched: the settings, its weights and codes, and a few
+    numbers for each lane."""
 
     lanes: Lanes
     scale: float
@@ -82,15 +88,28 @@ class Desk(NamedTuple):
         further, weights = np.empty((2, lines * lanes), dtype)
         numbers = np.empty(lines * lanes, codes.dtype)
         line, number = np.empty(lanes, dtype), np.empty(lanes, np.int64)
-        return cls(Lanes(lanes), dtype.type(scale), top, bits, per, line, further, weights, numbers, last, bound, counts, number)
+        return cls(
+            Lanes(lanes),
+            dtype.type(scale),
+            top,
+            bits,
+            per,
+            line,
+            further,
+            weights,
+            numbers,
+            last,
+            bound,
+            counts,
+            number,
+        )
 
 
 @jit
 def keep_near(lanes, fresh, row, places, j, near, filled, w, n, dense, bound, reach):
-    """Put the fresh distances of a window into the lists of its lanes, unless too large to count, or further than `reach` from the
-    least: lane by lane until most do count; from then on whole lines. Returns the number of lines, whether most distances
-    counted, and the bound above which a distance is too large.
-    """
+    """Put the fresh distances of a window into the lists of its lanes, unless too large to count, or further
+    than `reach` from the least: lane by lane until most do count; from then on whole lines. Returns the
+    number of lines, whether most distances counted, and the bound above which a distance is too large."""
     _, group, nx, number = fresh.shape
     at, apart, to = (row * group * nx + j) * number, nx * number, (w * near.shape[1] + n) * number
     if dense:
@@ -117,7 +136,8 @@ def keep_near(lanes, fresh, row, places, j, near, filled, w, n, dense, bound, re
 
 @jit
 def streamed(fresh, row, places, j, w, lists, desk):
-    """`keep_near` after a window's lists were full: lines in which no lane is nearer than `enough` count only in the total."""
+    """`keep_near` after a window's lists were full: lines in which no lane is nearer than `enough` count only
+    in the total."""
     _, group, nx, number = fresh.shape
     at, apart, near = (row * group * nx + j) * number, nx * number, w * lists.near.shape[1] * number
     lanes, n, further = desk.lanes, lists.lines[w] * number, 0
@@ -160,7 +180,8 @@ def finish(w, lists, desk, out, last, share):
 
 @jit
 def fold(w, lists, desk):
-    """Shorten full lists to the `top` nearest, and as many with the last one's code: the others count only in the total."""
+    """Shorten full lists to the `top` nearest, and as many with the last one's code: the others count only in
+    the total."""
     _, codes = _counted(w, lists, desk)
     _find(codes, desk.top, desk)
     _below(codes, desk.last, desk)
@@ -182,7 +203,8 @@ def fold(w, lists, desk):
 
 @jit
 def _counted(w, lists, desk):
-    """Add the lines that were not counted yet to a window's total. Returns weights, relative to the least, and codes."""
+    """Add the lines that were not counted yet to a window's total. Returns weights, relative to the least,
+    and codes."""
     lanes = len(desk.number)
     n = lists.lines[w] * lanes
     distances = lists.near[w].reshape(-1)[:n]
@@ -225,7 +247,8 @@ def coded(codes, distances, least, desk):
 
 @jit
 def _find(codes, top, desk):
-    """The `last` code of every lane: fewer than `top` lie below it, and `top` or more do not exceed it; a bit at a time.
+    """The `last` code of every lane: fewer than `top` lie below it, and `top` or more do not exceed it; a bit
+    at a time.
 
     The largest code where a lane may have fewer.
     """
@@ -281,7 +304,8 @@ def _sum_below(weights, codes, bound, desk):
 
 
 def exponentials(out, d, least, scale):
-    """exp(−scale·(d − least)). In float32 by 2^n times a polynomial of 2^f, |f| ≤ ½, which vectorises and is right to 2e-7."""
+    """exp(−scale·(d − least)). In float32 by 2^n times a polynomial of 2^f, |f| ≤ ½, which vectorises and is
+    right to 2e-7."""
 
 
 @overload(exponentials)
@@ -316,7 +340,10 @@ def _two_to_the(_, n):
     def code(context, builder, signature, arguments):
         integer = builder.fptosi(arguments[0], ir.IntType(32))
         return builder.bitcast(
-            builder.shl(builder.add(integer, ir.Constant(ir.IntType(32), 127)), ir.Constant(ir.IntType(32), 23)), ir.FloatType()
+            builder.shl(
+                builder.add(integer, ir.Constant(ir.IntType(32), 127)), ir.Constant(ir.IntType(32), 23)
+            ),
+            ir.FloatType(),
         )
 
     return types.float32(types.float32), code

@@ -108,7 +108,8 @@ def smaller(_, a, b):
 
 @inside
 def where_less(_, codes, bounds, vector):
-    """The numbers of a vector at whose places the whole number of `codes` is less than that of `bounds`, and 0 at the others."""
+    """The numbers of a vector at whose places the whole number of `codes` is less than that of `bounds`, and
+    0 at the others."""
 
     def code(context, builder, sig, values):
         mask = builder.icmp_signed("<", values[0], values[1])
@@ -119,7 +120,8 @@ def where_less(_, codes, bounds, vector):
 
 @inside
 def less_bits(_, a, b):
-    """A whole number whose bits are set at the places where vector a is less than b: `lowest_bit` is the first place."""
+    """A whole number whose bits are set at the places where vector a is less than b: `lowest_bit` is the
+    first place."""
 
     def code(context, builder, sig, values):
         bits = builder.bitcast(builder.fcmp_ordered("<", *values), ir.IntType(a.number))

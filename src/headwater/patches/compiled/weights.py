@@ -1,4 +1,5 @@
-"""The weight of every patch of a picture in a softmax over all patches of other pictures, without cutting one patch out."""
+"""The weight of every patch of a picture in a softmax over all patches of other pictures, without cutting one
+patch out."""
 
 import math
 from typing import NamedTuple
@@ -7,16 +8,26 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from headwater.patches.compiled.displaced import LANES, Windows, WindowSums, displaced, jit, met
-from headwater.patches.compiled.nearest import FAR, Desk, Lists, coded, exponentials, finish, fold, keep_near, streamed
+from headwater.patches.compiled.nearest import (
+    FAR,
+    Desk,
+    Lists,
+    coded,
+    exponentials,
+    finish,
+    fold,
+    keep_near,
+    streamed,
+)
 
 ROOM = 2**27  # bytes of distances that are held at a time
 LINES = 1024  # distances of a window that are held, if there are as many
 
 
 class Weighed(NamedTuple):
-    """For every window a of the query, over the pictures in the lanes: the least distance, Σ exp(−scale·(D − least)) over
-    all of their patches, and that sum over the `top` nearest patches of each picture; which these are, as codes: all less
-    than `last`, and a `share` of all equal to it."""
+    """For every window a of the query, over the pictures in the lanes: the least distance, Σ exp(−scale·(D −
+    least)) over all of their patches, and that sum over the `top` nearest patches of each picture; which
+    these are, as codes: all less than `last`, and a `share` of all equal to it."""
 
     least: Float[np.ndarray, " a"]
     total: Float[np.ndarray, " a"]
@@ -44,15 +55,24 @@ def bytes_of_lists(down: Windows, across: Windows, variants: int, top: int) -> i
 
 
 def room(
-    down: Windows, across: Windows, variants: int, lanes: int, top: int, memory: UInt8[np.ndarray, " bytes"], dtype: np.dtype
+    down: Windows,
+    across: Windows,
+    variants: int,
+    lanes: int,
+    top: int,
+    memory: UInt8[np.ndarray, " bytes"],
+    dtype: np.dtype,
 ) -> Room:
-    """The room for these windows in `memory`, of ROOM bytes or more; memory of its own where that is too small."""
+    """The room for these windows in `memory`, of ROOM bytes or more; memory of its own where that is too
+    small."""
     line = lanes * dtype.itemsize
     most = variants * (down.high - down.low) * (across.high - across.low)
     lines = _lines(most, top)
     rows = min(down.number, max(1, ROOM * 8 // 9 // (across.number * lines * line)))
     places = min(
-        across.high - across.low, lines - 2 * top if lines < most else lines, max(1, ROOM // 9 // (rows * across.number * line))
+        across.high - across.low,
+        lines - 2 * top if lines < most else lines,
+        max(1, ROOM // 9 // (rows * across.number * line)),
     )
     near, fresh = (rows * across.number, lines, lanes), (rows, places, across.number, lanes)
     if (size := (math.prod(near) + math.prod(fresh)) * dtype.itemsize) > len(memory):
@@ -62,7 +82,8 @@ def room(
 
 
 class PatchSoftmax(NamedTuple):
-    """exp(−scale·D) between every window of the map x and the patches of pictures, v variants (such as mirror images) of each.
+    """exp(−scale·D) between every window of the map x and the patches of pictures, v variants (such as mirror
+    images) of each.
 
     y has its lanes innermost (`side_by_side`); the `top` nearest patches of each picture count.
     """
@@ -83,12 +104,13 @@ def weighed(
 ) -> Weighed:
     """The weights of the pictures' patches for every window.
 
-    Patches further than `limits[a]` from window a, or further than `reach` beyond the nearest, may be left out. `memory` is
-    ROOM bytes to work in.
-    """
+    Patches further than `limits[a]` from window a, or further than `reach` beyond the nearest, may be left
+    out. `memory` is ROOM bytes to work in."""
     x, y, down, across, scale, top = softmax
     lanes = y.shape[3] // x.shape[2]
-    near, fresh = room(down, across, len(y), lanes, top, np.empty(ROOM, np.uint8) if memory is None else memory, x.dtype)
+    near, fresh = room(
+        down, across, len(y), lanes, top, np.empty(ROOM, np.uint8) if memory is None else memory, x.dtype
+    )
     if limits is None:
         limits = np.full(down.number * across.number, FAR)
     bounds, sums = np.minimum(limits, FAR).astype(x.dtype), WindowSums.of(down, across, lanes, x.dtype)
@@ -101,16 +123,23 @@ def weighed(
 def _weighed(x, y, down, across, limits, reach, near, fresh, sums, desk):
     """`weighed`, as many rows of windows at a time as there is room for.
 
-    Distances at a few displacements along a row come into `fresh`, where windows lie side by side, and from there into `near`, a
-    list for each window and lane. Displacements d and d − width, width the number of windows inside, concern different windows,
-    and share a place.
-    """
+    Distances at a few displacements along a row come into `fresh`, where windows lie side by side, and from
+    there into `near`, a list for each window and lane. Displacements d and d − width, width the number of
+    windows inside, concern different windows, and share a place."""
     ny, y_low, y_high, _, _, _ = down
     nx, x_low, x_high, _, _, _ = across
     rows, group, _, lanes = fresh.shape
-    lines, counted, filled = np.empty(rows * nx, np.int64), np.empty(rows * nx, np.int64), np.empty((rows * nx, lanes), np.int32)
+    lines, counted, filled = (
+        np.empty(rows * nx, np.int64),
+        np.empty(rows * nx, np.int64),
+        np.empty((rows * nx, lanes), np.int32),
+    )
     dense, enough = np.empty(rows * nx, np.bool_), np.empty((rows * nx, lanes), x.dtype)
-    least, total, tops = np.empty(ny * nx, x.dtype), np.zeros(ny * nx, x.dtype), np.empty((ny * nx, lanes), x.dtype)
+    least, total, tops = (
+        np.empty(ny * nx, x.dtype),
+        np.zeros(ny * nx, x.dtype),
+        np.empty((ny * nx, lanes), x.dtype),
+    )
     last, share = np.empty((ny * nx, lanes), desk.codes.dtype), np.empty((ny * nx, lanes), x.dtype)
     least[:] = FAR
     width = x_high - x_low
@@ -131,7 +160,9 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, sums, desk):
                     for d in range(first, stop_at):
                         displaced(x, y[variant], down, across, dy, d, low, high, sums, fresh, d - first)
                         if d > 0:
-                            displaced(x, y[variant], down, across, dy, d - width, low, high, sums, fresh, d - first)
+                            displaced(
+                                x, y[variant], down, across, dy, d - width, low, high, sums, fresh, d - first
+                            )
                     for r in range(low, high):
                         for j in range(nx):
                             inside = x_low <= j < x_high
@@ -144,7 +175,18 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, sums, desk):
                                     streamed(fresh, r - low, places, j, w, lists, desk)
                                 else:
                                     lines[w], dense[w], limits[a] = keep_near(
-                                        sums[0], fresh, r - low, places, j, near, filled, w, lines[w], dense[w], limits[a], reach
+                                        sums[0],
+                                        fresh,
+                                        r - low,
+                                        places,
+                                        j,
+                                        near,
+                                        filled,
+                                        w,
+                                        lines[w],
+                                        dense[w],
+                                        limits[a],
+                                        reach,
                                     )
         for w in range((stop - start) * nx):
             a = start * nx + w
@@ -153,8 +195,9 @@ def _weighed(x, y, down, across, limits, reach, near, fresh, sums, desk):
 
 
 class Traced(NamedTuple):
-    """Between the windows a of a query and the windows b of the pictures in the lanes, v variants of each: for each b the
-    sum over a of the weights that count; for each a the distance of the nearest b, and its `place`, variant · windows + b."""
+    """Between the windows a of a query and the windows b of the pictures in the lanes, v variants of each:
+    for each b the sum over a of the weights that count; for each a the distance of the nearest b, and its
+    `place`, variant · windows + b."""
 
     image_sums: Float[np.ndarray, "v b _"]
     nearest: Float[np.ndarray, "a _"]
@@ -164,14 +207,27 @@ class Traced(NamedTuple):
 def traced(softmax: PatchSoftmax, weights: Weighed, factor: Float[np.ndarray, " a"]) -> Traced:
     """The places of the weights of `weighed` in each picture, each times `factor[a]`.
 
-    Patches that share the last code share its weight: all of them, also where a full list had no place for some.
-    """
+    Patches that share the last code share its weight: all of them, also where a full list had no place for
+    some."""
     x, y, down, across, scale, top = softmax
     lanes = y.shape[3] // x.shape[2]
-    fresh, sums = np.empty((down.number, 1, across.number, lanes), x.dtype), WindowSums.of(down, across, lanes, x.dtype)
+    fresh, sums = (
+        np.empty((down.number, 1, across.number, lanes), x.dtype),
+        WindowSums.of(down, across, lanes, x.dtype),
+    )
     desk, factor = Desk.of(x.dtype, scale, top, lanes, 1), factor.astype(x.dtype)
     return Traced(
-        *_traced(np.ascontiguousarray(x), y, tuple(down), tuple(across), tuple(weights), factor, fresh, tuple(sums), desk)
+        *_traced(
+            np.ascontiguousarray(x),
+            y,
+            tuple(down),
+            tuple(across),
+            tuple(weights),
+            factor,
+            fresh,
+            tuple(sums),
+            desk,
+        )
     )
 
 
@@ -200,7 +256,9 @@ def _traced(x, y, down, across, weights, factor, fresh, sums, desk):
                             if counting:
                                 _tally(desk.codes, last[a], below[a], equal[a])
                             else:
-                                _look(distances, a, least, last, share, factor[a], image_sums[variant, b], desk)
+                                _look(
+                                    distances, a, least, last, share, factor[a], image_sums[variant, b], desk
+                                )
                                 _nearer(distances, variant * ny * nx + b, nearest[a], place[a])
         if counting:
             _shared(share, below, equal, desk.top)
