@@ -1,6 +1,6 @@
 """Why are the figures on the digits bank what they are? What pictures alone explain, and how repeatable gradients are.
 
-Run: .venv/bin/python benchmarks/account.py [--bank digits], after recipes/table_1.py. Writes benchmarks/results/account.json.
+Run: .venv/bin/python benchmarks/account.py [--bank digits], after papers.dtrak.table_1. Writes benchmarks/results/account.json.
 
 1. Scores that know no model: same label; a Gaussian of the pixel distance, exp(−‖x_q − x_i‖²/2h²), with h chosen on one half of a
    split's queries and reported on the other.
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from environment import environment
 from headwater.attribution.attribute import attribute
 from headwater.bank import Bank, open_bank
-from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore
 from headwater.evaluate.lds import against
 from headwater.evaluate.tune import tuned

@@ -1,8 +1,8 @@
 """What does each method cost? Seconds and bytes of every method at its defaults, on the digits bank, from an empty store.
 
 Run: .venv/bin/python benchmarks/costs.py
-Writes benchmarks/results/costs.json, and src/headwater/costs.json, which `headwater methods` shows.
-`clip` needs an embedder: the example of recipes/efficientnet.py. What learns from retraining learns from 40 of the 64 halves here.
+Writes benchmarks/results/costs.json, and src/headwater/cost/methods.json, which `headwater methods` shows.
+`clip` needs an embedder: the example papers/efficientnet.py. What learns from retraining learns from 40 of the 64 halves here.
 """
 
 import json
@@ -14,20 +14,20 @@ from typing import Any
 
 import torch
 
+from environment import environment
 from headwater.attribution.attribute import Clock, scores_of_sets
 from headwater.bank import Bank, open_bank
-from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore
 from headwater.methods import METHODS, learns, make, method_class
 from headwater.models import loading
 from headwater.retraining.queries import on_paths
 
 HERE = Path(__file__).parent
-FIELDS: dict[str, dict[str, Any]] = {"clip": {"embedder": "efficientnet:EMBEDDER"}}
+FIELDS: dict[str, dict[str, Any]] = {"clip": {"embedder": "papers.efficientnet:EMBEDDER"}}
 
 
 def main() -> None:
-    sys.path.insert(0, str(HERE.parent / "recipes"))
+    sys.path.insert(0, str(HERE.parent))  # where papers/ is
     torch.set_num_threads(1)  # beside another process, two threads wait for each other
     machine, bank = environment(), open_bank("digits")
     model = loading.load(bank.folder / "model", checkpoints=4)
@@ -38,7 +38,7 @@ def main() -> None:
     (HERE / "results" / "costs.json").write_text(json.dumps(result, indent=1) + "\n")
     few = {name: result[name] for name in ("bank", "images", "queries", "parameters", "methods")}
     few |= {name: machine[name] for name in ("processor", "cores")}
-    (HERE.parent / "src" / "headwater" / "costs.json").write_text(json.dumps(few, indent=1) + "\n")
+    (HERE.parent / "src" / "headwater" / "cost" / "methods.json").write_text(json.dumps(few, indent=1) + "\n")
 
 
 def measured(name: str, bank: Bank, model: Any) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import json
 import os
 from pathlib import Path
 
+from environment import environment
 from headwater.attribution.experiment import Experiment, run
 from headwater.bank import open_bank
-from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore, default_root
 from headwater.evaluate.counterfactual import counts
 from headwater.models import loading

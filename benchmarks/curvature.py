@@ -20,10 +20,10 @@ import torch
 from curvlinops import EKFACLinearOperator
 from torch import nn
 
+from environment import environment
 from features import MIDDLE
 from headwater import seeds
 from headwater.bank import open_bank
-from headwater.cli.environment import environment
 from headwater.curvature.ekfac import ekfac, squares
 from headwater.curvature.factors import factors
 from headwater.curvature.fisher import Fisher

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from environment import environment
 from headwater import seeds
-from headwater.cli.environment import environment
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple

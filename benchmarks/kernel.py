@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from environment import environment
 from headwater import seeds
-from headwater.cli.environment import environment
 from headwater.curvature.gram import Gram
 from headwater.scores import ends
 

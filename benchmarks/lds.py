@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from environment import environment
 from headwater import seeds
 from headwater.bank import Bank
-from headwater.cli.environment import environment
 from headwater.evaluate.ground_truth import ground_truth
 from headwater.evaluate.lds import LDS, RESAMPLES, correlated, difference, lds
 from headwater.examples import Examples

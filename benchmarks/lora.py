@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
+from environment import environment
 from features import peak, seconds
 from headwater import seeds
-from headwater.cli.environment import environment
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from environment import environment
 from headwater.bank import Bank, open_bank
-from headwater.cli.environment import environment
 from headwater.linalg.rank import spearman
 
 BANKS = ("banks/digits-mini", "banks/digits-mini-attention")

@@ -26,8 +26,8 @@ from jaxtyping import Float, UInt8
 from sklearn.datasets import load_sample_images
 from torch.nn import functional
 
+from environment import environment
 from headwater import seeds
-from headwater.cli.environment import environment
 from headwater.data import open_examples
 from headwater.diffusion.schedule import linear
 from headwater.patches.compiled.displaced import LANES

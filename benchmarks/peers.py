@@ -27,8 +27,8 @@ from trak import TRAKer
 from trak.modelout_functions import AbstractModelOutput
 from trak.projectors import BasicProjector, ProjectionType
 
+from environment import environment
 from headwater.bank import open_bank
-from headwater.cli.environment import environment
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
 from headwater.gradients.inputs import drawn

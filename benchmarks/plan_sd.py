@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from headwater.cli.environment import environment
+from environment import environment
 from headwater.data import open_examples
 from headwater.disk.npz import write_examples
 from headwater.models import lora

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from environment import environment
 from headwater.bank import Bank, open_bank
-from headwater.cli.environment import environment
 from headwater.curvature.gram import Gram
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from environment import environment
 from headwater.bank import open_bank
-from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore
 from headwater.evaluate.lds import difference, lds
 from headwater.linalg.rank import spearman

@@ -23,7 +23,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from headwater.cli.environment import environment
+from environment import environment
 from headwater.data import open_examples
 from headwater.models.train import DIGITS, train
 from headwater.models.unet import Network, configuration
