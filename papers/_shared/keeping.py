@@ -17,7 +17,8 @@ SPLITS = {"val": "validation", "gen": "generation", "all": "all queries"}
 class RowFile:
     """The rows of an exhibit. Rows with another stamp (of bank and numerics) are dropped.
 
-    `known`: the rows of every line by its key, including the bank's other exhibits, so that no line is measured twice.
+    `known`: the rows of every line by its key, including those of the bank's other exhibits: no line is
+    measured twice.
     """
 
     def __init__(self, path: Path, stamp: Mapping[str, Any]) -> None:

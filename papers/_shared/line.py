@@ -11,18 +11,18 @@ from headwater.methods import field_values, make
 
 DAMPINGS = [a * 10.0**b for b in range(-4, 2) for a in (1, 2, 5)]
 REFERENCES = {"random": "`random`", "ceiling": "*one seed predicting the other*"}
-RECORDED = {
-    "papers.efficientnet:EMBEDDER": "efficientnet:EMBEDDER"
-}  # an embedder's name in rows measured before it moved
+# The name of an embedder in recorded rows, which were measured before its module moved.
+RECORDED = {"papers.efficientnet:EMBEDDER": "efficientnet:EMBEDDER"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """A method at one setting of its fields: one place in a table, or the point `x` of a curve.
 
-    The best values of `swept` fields are chosen by cross-fitting; with `each`, every value is a point of its own. `model`: a
-    folder of the bank; with `ensemble`, that many models of learning subsets instead. `against`: the outcome that the scores
-    should predict. `dtype`: that of the features in the store, if not float32.
+    The best values of `swept` fields are chosen by cross-fitting; with `each`, every value is a point of its
+    own. `model`: a folder of the bank; with `ensemble`, that many models of learning subsets instead.
+    `against`: the outcome that the scores should predict. `dtype`: that of the features in the store, if not
+    float32.
     """
 
     row: str
@@ -70,14 +70,14 @@ def _fields(method: Any) -> dict[str, Any]:
 def influence(
     method: str, timesteps: int, swept: Mapping[str, Sequence[Any]] | None = None, **more: Any
 ) -> dict[str, Any]:
-    """A line's method and fields for an influence function: λ is the paper's 1e-8, and nothing is chosen unless `swept`."""
+    """A line's method and fields for an influence function, with the paper's λ = 1e-8 unless `swept`."""
     return {"method": method, "fields": {"timesteps": timesteps, **more}, "swept": swept or {}}
 
 
 def kernel(
     method: str, timesteps: int, swept: Mapping[str, Sequence[Any]] | None = None, **more: Any
 ) -> dict[str, Any]:
-    """A line's method and fields for a kernel method: its damping is chosen by cross-fitting, unless `swept` says else."""
+    """A line's method and fields for a kernel method: unless `swept` is given, the damping is swept."""
     return {
         "method": method,
         "fields": {"timesteps": timesteps, **more},

@@ -11,14 +11,14 @@ from papers._shared.keeping import RESULTS, ROOT, SPLITS, Row
 
 INDEX = """# Results
 
-The tables and figures of three papers on banks of our own: other data, other models, far fewer pixels. So what
-can be compared with the paper is which method is ahead, not by how many points. `make results` makes them for the
-digits bank, `python -m papers.all --bank BANK` for another, `python -m papers.dtrak.table_1` one of them; what is
-finished is not measured again.
+The tables and figures of three papers on banks of our own: other data, other models, far fewer pixels. So
+what can be compared with the paper is which method is ahead, not by how many points. `make results` makes
+them for the digits bank, `python -m papers.all --bank BANK` for another, `python -m papers.dtrak.table_1` one
+of them; what is finished is not measured again.
 
-Settings are chosen on one half of a split's queries and reported on the other; what was not chosen so is called
-an oracle. Every table has random scores and, on a bank of several seeds, what one retraining says of another. LDS
-compares within one bank only."""
+Settings are chosen on one half of a split's queries and reported on the other; what was not chosen so is
+called an oracle. Every table has random scores and, on a bank of several seeds, what one retraining says of
+another. LDS compares within one bank only."""
 
 
 def write(exhibit: Exhibit, rows: Sequence[Row], bank: Bank, folder: Path) -> None:
@@ -51,7 +51,7 @@ def write_index(papers: Mapping[str, Sequence[Exhibit]], results: Path) -> None:
 
 
 def findings(exhibits: Sequence[Exhibit], results: Path) -> str:
-    """For each exhibit of a paper: the paper's finding, the finding on our banks, and the pages of every bank."""
+    """A table: for each exhibit the paper's finding, the finding on our banks, and every bank's page."""
     banks = sorted(folder.name for folder in results.glob("*/") if any(folder.glob("*.md")))
     lines = [["", "the paper", "here", "pages"]]
     for exhibit in exhibits:
@@ -75,13 +75,17 @@ def ground(bank: Bank, rows: Sequence[Row]) -> str:
     first = rows[0]
     seeds = f"{first['seeds']} seed{'s' * (first['seeds'] > 1)}"
     return (
-        f"Bank `{bank.folder.name}`: {len(bank.train):,} training images; {queries} as queries; models retrained on "
-        f"{first['subsets']} of {bank.compared} subsets × {seeds}. LDS in percent with 95 % intervals over subsets."
+        f"Bank `{bank.folder.name}`: {len(bank.train):,} training images; {queries} as queries; "
+        f"models retrained on {first['subsets']} of {bank.compared} subsets × {seeds}. "
+        "LDS in percent with 95 % intervals over subsets."
     )
 
 
 def table(rows: Sequence[Row], word: str = "", *, of: str = "") -> str:
-    """Lines down, splits and columns across: LDS, or with `of` that difference. A line without columns stands in the first."""
+    """Lines down, splits and columns across: LDS, or with `of` that difference.
+
+    A line without a column stands in the first.
+    """
     columns = sorted(dict.fromkeys(row["column"] for row in rows if row["column"]), key=_number) or [""]
     splits = list(dict.fromkeys(row["split"] for row in rows))
     heads = [
@@ -131,9 +135,9 @@ def every_row(rows: Sequence[Row]) -> str:
             f"| {' | '.join([row['row'], at, row['split'], _cell(row), *minus, chosen, best, *cost])} |"
         )
     note = (
-        "Chosen: what each half of the queries is scored with, which the other half prefers. Oracle: the best on the "
-        "very queries that it is measured on, so too high. Seconds are with the features that were in the store; so "
-        "many were computed."
+        "Chosen: what each half of the queries is scored with, which the other half prefers. Oracle: the "
+        "best on the very queries that it is measured on, so too high. Seconds are with the features that "
+        "were in the store; so many were computed."
     )
     return f"<details><summary>Every row</summary>\n\n{note}\n\n" + "\n".join(lines) + "\n\n</details>"
 

@@ -20,7 +20,11 @@ NUMERICS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """`models`: the folder of models retrained on learning subsets. `timesteps`: numbers of timesteps, None for the usual."""
+    """What every exhibit is given.
+
+    `models`: the folder of models retrained on learning subsets. `timesteps`: numbers of timesteps (None: the
+    exhibit's own).
+    """
 
     bank: Bank
     store: FeatureStore
@@ -32,7 +36,7 @@ class Session:
 
     @property
     def stamp(self) -> dict[str, Any]:
-        """The state of the bank and the version of the numerics: rows with another stamp are measured again."""
+        """The state of the bank and the version of the numerics: others are measured again."""
         numerics = {"headwater": version("headwater"), "features": features.VERSION, "figures": NUMERICS}
         return {"bank": [*self.bank.state, self.bank.train.fingerprint], "numerics": numerics}
 
@@ -46,12 +50,12 @@ class Session:
         return self.timesteps or usual
 
     def references(self, against: str = "simple", column: str = "") -> list[Line]:
-        """The rows of every table: random scores and, on a bank of several seeds, how well one seed predicts the other."""
+        """Lines of every table: random scores and, with several seeds, how well one predicts the other."""
         names = list(REFERENCES)[: 2 if len(self.bank.seeds()) > 1 else 1]
         return [Line(row=REFERENCES[name], column=column, method=name, against=against) for name in names]
 
     def experiment(self, line: Line) -> Experiment:
-        """The line's experiment: models loaded or trained, queries with their paths where the method needs them."""
+        """The line's experiment: models loaded or trained, queries with paths if the method needs them."""
         folders = [] if line.ensemble else [self.bank.folder / line.model]
         models = Models(folders, line.ensemble, self.models, store=self.store)
         bank = str(self.bank.folder)

@@ -1,7 +1,8 @@
 """Figure 1: LDS (%) where φ goes from one function to another: η `square` + (1−η)(`simple` − `square`)
 
-η = 1 is `square` (D-TRAK), η = ½ is half of `simple` (TRAK), η = 0 is the product of output and target. Timesteps evenly spaced,
-their number in parentheses; one noise each; k = 4096. At every η the damping is chosen by cross-fitting.
+η = 1 is `square` (D-TRAK), η = ½ is half of `simple` (TRAK), η = 0 is the product of output and target.
+Timesteps evenly spaced, their number in parentheses; one noise each; k = 4096. At every η the damping is
+chosen by cross-fitting.
 """
 
 from papers._shared.command import main
@@ -12,9 +13,9 @@ from papers._shared.session import Session
 PAPER = "η = ½, the loss itself, is the worst; towards 0 and towards 1 LDS rises."
 HERE = {
     "digits": (
-        "The loss itself (η = ½) is not the worst: LDS rises towards η = 1, by 7.9 [4.9, 10.6] at η = 0.8 with 10 "
-        "timesteps and by 3.2 [1.8, 4.5] at 0.6 with 100 (validation), but falls towards 0, by 5.2 [2.7, 7.6] and 12.1 "
-        "[9.2, 14.3]."
+        "The loss itself (η = ½) is not the worst: LDS rises towards η = 1, by 7.9 [4.9, 10.6] at η = 0.8 "
+        "with 10 timesteps and by 3.2 [1.8, 4.5] at 0.6 with 100 (validation), but falls towards 0, by 5.2 "
+        "[2.7, 7.6] and 12.1 [9.2, 14.3]."
     ),
 }
 

@@ -1,8 +1,8 @@
 """Figure 10: LDS (%) under different λ at two widths k
 
-As figure 9 on its dimensionless scale, with k = 4096 above and k = 32768 below; the paper shows it for its largest data set.
-Timesteps evenly spaced, their number in parentheses; one noise each. Every point is measured on all queries of a split, so the best
-of a curve is an oracle.
+As figure 9 on its dimensionless scale, with k = 4096 above and k = 32768 below; the paper shows it for its
+largest data set. Timesteps evenly spaced, their number in parentheses; one noise each. Every point is
+measured on all queries of a split, so the best of a curve is an oracle.
 """
 
 from papers._shared.command import main
@@ -14,9 +14,9 @@ from papers.dtrak.figure_9 import DIMENSIONLESS, line
 PAPER = "λ decides, and D-TRAK's peak is sharp."
 HERE = {
     "digits": (
-        "The peaks are broad, and at the same λ for both widths, for TRAK fifty to a hundred times that of D-TRAK. The larger "
-        "width loses less far from the peak: at λ → 0 D-TRAK has 32.3 of 45.3 with k = 32768, 27.5 of 44.6 with 4096 "
-        "(validation, 100 timesteps)."
+        "The peaks are broad, and at the same λ for both widths, for TRAK fifty to a hundred times that of "
+        "D-TRAK. The larger width loses less far from the peak: at λ → 0 D-TRAK has 32.3 of 45.3 with k = "
+        "32768, 27.5 of 44.6 with 4096 (validation, 100 timesteps)."
     ),
 }
 

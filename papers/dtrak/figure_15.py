@@ -1,7 +1,8 @@
 """Figure 15: proponents and opponents found by TRAK and D-TRAK with 10 and 100 timesteps
 
-For every picture the five training images with the highest scores and the three with the lowest, each with its score. The damping
-is the best on validation. The paper has this figure for each of its data sets (15 to 19).
+For every picture the five training images with the highest scores and the three with the lowest, each with
+its score. The damping is the best on validation. The paper has this figure for each of its data sets (15 to
+19).
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
 """Figure 20: training images of high and of low self-influence
 
-Of every class the five training images with the highest τ(i, i) of D-TRAK and the three with the lowest, each with its score, over
-100 timesteps evenly spaced, one noise each; k = 4096. The damping is the best on validation.
+Of every class the five training images with the highest τ(i, i) of D-TRAK and the three with the lowest, each
+with its score, over 100 timesteps evenly spaced, one noise each; k = 4096. The damping is the best on
+validation.
 """
 
 import numpy as np

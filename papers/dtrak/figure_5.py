@@ -11,8 +11,8 @@ from papers._shared.session import Session
 PAPER = "LDS rises with k and saturates."
 HERE = {
     "digits": (
-        "It holds. With 100 timesteps LDS rises with k from 39.9 to 47.1 (TRAK) and from 40.1 to 45.1 (D-TRAK) on "
-        "validation, and hardly beyond k = 4096; with 10 from 15.0 to 20.3 and from 19.1 to 23.9."
+        "It holds. With 100 timesteps LDS rises with k from 39.9 to 47.1 (TRAK) and from 40.1 to 45.1 "
+        "(D-TRAK) on validation, and hardly beyond k = 4096; with 10 from 15.0 to 20.3 and from 19.1 to 23.9."
     ),
 }
 

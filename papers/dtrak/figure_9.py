@@ -1,8 +1,8 @@
 """Figure 9: LDS (%) under different λ
 
-Above, λ of (ΦᵀΦ + λI)⁻¹ in the paper's units and on its grid; below, λ over the mean squared feature norm, which is comparable
-between models and data. Timesteps evenly spaced, their number in parentheses; one noise each; k = 4096. Every point is measured on
-all queries of a split, so the best of a curve is an oracle.
+Above, λ of (ΦᵀΦ + λI)⁻¹ in the paper's units and on its grid; below, λ over the mean squared feature norm,
+which is comparable between models and data. Timesteps evenly spaced, their number in parentheses; one noise
+each; k = 4096. Every point is measured on all queries of a split, so the best of a curve is an oracle.
 """
 
 from papers._shared.command import main
@@ -13,8 +13,9 @@ from papers._shared.session import Session
 PAPER = "λ decides: LDS has a peak, at other λ for TRAK and for D-TRAK."
 HERE = {
     "digits": (
-        "There is a peak, at λ near 0.01 of the mean squared feature norm for D-TRAK and near 0.5 for TRAK (validation, "
-        "100 timesteps). Towards λ = 0 LDS falls by more than a third, but not to 0: here are fewer images than features."
+        "There is a peak, at λ near 0.01 of the mean squared feature norm for D-TRAK and near 0.5 for TRAK "
+        "(validation, 100 timesteps). Towards λ = 0 LDS falls by more than a third, but not to 0: here are "
+        "fewer images than features."
     ),
 }
 

@@ -1,11 +1,12 @@
 """Table 2: LDS (%) of retraining-free methods
 
-Similarities of pictures; gradients without a kernel and with one, as in appendix A.3 of the paper, over 10 and 100 timesteps
-evenly spaced, one noise each; k = 4096. Journey TRAK takes a query's gradients along the path that made it, so only generated
-queries have scores; the timesteps are those of the training images. The damping is chosen on one half of a split's queries and
-reported on the other; in the last row of D-TRAK the function of φ is chosen with it. Influence functions, which the paper has not,
-take 10 draws of every training image for their curvature; NDA sees pictures alone. The paper has this table for each of its data
-sets (2, 3, 6).
+Similarities of pictures; gradients without a kernel and with one, as in appendix A.3 of the paper, over 10
+and 100 timesteps evenly spaced, one noise each; k = 4096. Journey TRAK takes a query's gradients along the
+path that made it, so only generated queries have scores; the timesteps are those of the training images. The
+damping is chosen on one half of a split's queries and reported on the other; in the last row of D-TRAK the
+function of φ is chosen with it. Influence functions, which the paper has not, take 10 draws of every training
+image for their curvature; NDA sees pictures alone. The paper has this table for each of its data sets (2, 3,
+6).
 """
 
 from headwater.families.embedding import name_of
@@ -19,18 +20,19 @@ PAPER = (
 )
 HERE = {
     "digits": (
-        "D-TRAK as published (`square`) is about equal to TRAK; with `avg` in φ, and so DAS, it is far above all others. Ten of"
-        " its timesteps do not reach TRAK's hundred on validation (40.7 against 45.9), on generation they do. Similarity of "
-        "pixels is strong here, for digits are small. Influence functions with 100 timesteps and nothing chosen are above all "
-        "others (`k-fac` 64.1 and 34.7); with 10 they are below TRAK. NDA without a model has 59.5 and 29.7, more than anything"
-        " with 10 timesteps."
+        "D-TRAK as published (`square`) is about equal to TRAK; with `avg` in φ, and so DAS, it is far above "
+        "all others. Ten of its timesteps do not reach TRAK's hundred on validation (40.7 against 45.9), on "
+        "generation they do. Similarity of pixels is strong here, for digits are small. Influence functions "
+        "with 100 timesteps and nothing chosen are above all others (`k-fac` 64.1 and 34.7); with 10 they "
+        "are below TRAK. NDA without a model has 59.5 and 29.7, more than anything with 10 timesteps."
     ),
     "cifar2-small": (
-        "With 10 timesteps D-TRAK is not clearly above TRAK (+1.2 [-2.4, 4.7] on validation); it is above pixels there by 7.7 "
-        "[3.1, 12.1], and DAS above D-TRAK by 2.8 [0.5, 5.0]. On generation nothing is above 7.5, and few intervals are clear "
-        "of zero. With 10 timesteps influence functions are about equal to TRAK. NDA, which sees pictures alone, is as good as "
-        "D-TRAK on validation, where its rule for sizes comes from; on generation it has the highest figure, 9.0, within a wide"
-        " interval [2.3, 14.6]."
+        "With 10 timesteps D-TRAK is not clearly above TRAK (+1.2 [-2.4, 4.7] on validation); it is above "
+        "pixels there by 7.7 [3.1, 12.1], and DAS above D-TRAK by 2.8 [0.5, 5.0]. On generation nothing is "
+        "above 7.5, and few intervals are clear of zero. With 10 timesteps influence functions are about "
+        "equal to TRAK. NDA, which sees pictures alone, is as good as D-TRAK on validation, where its rule "
+        "for sizes comes from; on generation it has the highest figure, 9.0, within a wide interval [2.3, "
+        "14.6]."
     ),
 }
 

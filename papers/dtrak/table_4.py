@@ -1,7 +1,8 @@
 """Table 4: LDS (%) with different outcomes F and different constructions of φ
 
-Down, the function of φ. Across, F, the function of the output that was measured on retrained models and that scores are to predict:
-those that the bank has outcomes of. 100 timesteps evenly spaced, one noise each; k = 4096. The damping is chosen by cross-fitting.
+Down, the function of φ. Across, F, the function of the output that was measured on retrained models and that
+scores are to predict: those that the bank has outcomes of. 100 timesteps evenly spaced, one noise each; k =
+4096. The damping is chosen by cross-fitting.
 """
 
 from papers._shared.command import main
@@ -9,12 +10,16 @@ from papers._shared.exhibit import Exhibit
 from papers._shared.line import Line, kernel
 from papers._shared.session import Session
 
-PAPER = "`simple` and `elbo` can be predicted, and rank the functions of φ alike; `square`, `l1`, `linf` cannot be predicted."
+PAPER = (
+    "`simple` and `elbo` can be predicted, and rank the functions of φ alike; `square`, `l1`, `linf` cannot "
+    "be predicted."
+)
 HERE = {
     "digits-mini": (
-        "It holds for predicting: `simple` is predicted best by every function of φ, `elbo` second, and both rank the "
-        "functions of φ alike. `square`, `l1` and `linf` can be predicted too, 5 to 26 on validation, though one seed "
-        "hardly predicts the other there (8 to 11). But the loss itself is the best φ here."
+        "It holds for predicting: `simple` is predicted best by every function of φ, `elbo` second, and both "
+        "rank the functions of φ alike. `square`, `l1` and `linf` can be predicted too, 5 to 26 on "
+        "validation, though one seed hardly predicts the other there (8 to 11). But the loss itself is the "
+        "best φ here."
     ),
 }
 

@@ -1,7 +1,7 @@
 """Table 5: LDS (%) under a budget of 100 gradients
 
-(timesteps, noises at each); timesteps are the first ones (cumulative) or evenly spaced (uniform). The damping is chosen by
-cross-fitting.
+(timesteps, noises at each); timesteps are the first ones (cumulative) or evenly spaced (uniform). The damping
+is chosen by cross-fitting.
 """
 
 from papers._shared.command import main
@@ -9,12 +9,15 @@ from papers._shared.exhibit import Exhibit
 from papers._shared.line import Line, kernel
 from papers._shared.session import Session
 
-PAPER = "Many timesteps are worth more than many noises; evenly spaced ones help TRAK, and make little difference to D-TRAK."
+PAPER = (
+    "Many timesteps are worth more than many noises; evenly spaced ones help TRAK, and make little "
+    "difference to D-TRAK."
+)
 HERE = {
     "digits": (
-        "It holds: many timesteps are worth more than many noises, and evenly spaced ones help TRAK, by 4.6 [1.9, 7.1] on "
-        "validation and 7.0 [3.4, 10.3] on generation. D-TRAK is even better with the first hundred on validation, by 8.2 "
-        "[5.8, 10.4], and as good on generation."
+        "It holds: many timesteps are worth more than many noises, and evenly spaced ones help TRAK, by 4.6 "
+        "[1.9, 7.1] on validation and 7.0 [3.4, 10.3] on generation. D-TRAK is even better with the first "
+        "hundred on validation, by 8.2 [5.8, 10.4], and as good on generation."
     ),
 }
 

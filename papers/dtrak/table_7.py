@@ -1,8 +1,9 @@
 """Table 7: LDS (%) of retraining-based methods
 
-S models, each trained on half of the data, subsets that no figure here is measured on. TRAK and D-TRAK: the mean of the scores of S
-models, over 10 and 100 timesteps evenly spaced, one noise each; k = 4096; the damping is chosen by cross-fitting. Empirical
-influence and datamodels look only at what the S models made of the queries. The paper has this table for all its data sets (7, 8).
+S models, each trained on half of the data, subsets that no figure here is measured on. TRAK and D-TRAK: the
+mean of the scores of S models, over 10 and 100 timesteps evenly spaced, one noise each; k = 4096; the damping
+is chosen by cross-fitting. Empirical influence and datamodels look only at what the S models made of the
+queries. The paper has this table for all its data sets (7, 8).
 """
 
 from papers._shared.command import main
@@ -10,13 +11,16 @@ from papers._shared.exhibit import Exhibit
 from papers._shared.line import REFERENCES, Line, kernel
 from papers._shared.session import Session
 
-PAPER = "More models help TRAK and D-TRAK alike; empirical influence and datamodels of 512 models stay below a single D-TRAK model."
+PAPER = (
+    "More models help TRAK and D-TRAK alike; empirical influence and datamodels of 512 models stay below a "
+    "single D-TRAK model."
+)
 HERE = {
     "digits-mini": (
-        "More models help both alike, most with 10 timesteps (TRAK 26.1 to 51.9 on validation for S = 1 to 8, D-TRAK 20.8 "
-        "to 45.1). But 256 retrained models say 53 to 55, as much as a single TRAK model with 100 timesteps (52.7) and "
-        "more than a D-TRAK one (42.0); on generation (31 to 35) more than eight models of either. With 200 images a "
-        "subset says much about each."
+        "More models help both alike, most with 10 timesteps (TRAK 26.1 to 51.9 on validation for S = 1 to "
+        "8, D-TRAK 20.8 to 45.1). But 256 retrained models say 53 to 55, as much as a single TRAK model with "
+        "100 timesteps (52.7) and more than a D-TRAK one (42.0); on generation (31 to 35) more than eight "
+        "models of either. With 200 images a subset says much about each."
     ),
 }
 

@@ -1,4 +1,5 @@
-"""EK-FAC of a bank with every training image's whole gradient in memory: one pass over them answers many questions."""
+"""EK-FAC of a bank with every training image's whole gradient in memory: one pass over them answers many
+questions."""
 
 from dataclasses import dataclass
 from typing import Any

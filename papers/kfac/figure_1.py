@@ -1,7 +1,7 @@
 """Figure 1: the training images of most positive, most negative and least influence by EK-FAC
 
-For every picture the five with the highest scores, the five with the lowest, and the five whose scores are nearest to zero, each
-with its score. 100 timesteps evenly spaced, one noise each; λ = 1e-8.
+For every picture the five with the highest scores, the five with the lowest, and the five whose scores are
+nearest to zero, each with its score. 100 timesteps evenly spaced, one noise each; λ = 1e-8.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ from papers._shared.session import Session
 PAPER = "Positive influences look like the picture, and so do negative ones; neutral ones do not."
 HERE = {
     "digits": (
-        "It holds: digits of most positive influence look like the query; so do, less, those of most negative, often of a "
-        "class that is easily taken for it; the neutral ones do not."
+        "It holds: digits of most positive influence look like the query; so do, less, those of most "
+        "negative, often of a class that is easily taken for it; the neutral ones do not."
     ),
 }
 

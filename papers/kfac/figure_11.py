@@ -1,9 +1,10 @@
 """Figures 11 and 12: do losses at some timesteps tell of those at others?
 
-Above, the rank correlation over subsets between what EK-FAC predicts for a query's loss within one stretch of 50 timesteps and
-that loss after retraining within another. Below, between retrained models' losses within two stretches, one of each of two seeds:
-on the diagonal, what one retraining says of another. Means over queries, in percent; a stretch is called by its first timestep.
-Random scores have 0 within 1 or 2. EK-FAC: 100 timesteps of the training images, ten of every stretch of the queries, λ = 1e-8.
+Above, the rank correlation over subsets between what EK-FAC predicts for a query's loss within one stretch of
+50 timesteps and that loss after retraining within another. Below, between retrained models' losses within two
+stretches, one of each of two seeds: on the diagonal, what one retraining says of another. Means over queries,
+in percent; a stretch is called by its first timestep. Random scores have 0 within 1 or 2. EK-FAC: 100
+timesteps of the training images, ten of every stretch of the queries, λ = 1e-8.
 """
 
 import numpy as np
@@ -17,12 +18,16 @@ from papers._shared.keeping import SPLITS
 from papers._shared.session import Session
 from papers.kfac._whole import whole_gradients
 
-PAPER = "The loss at one timestep is predicted better by the influence on the loss at a higher timestep than by that on itself."
+PAPER = (
+    "The loss at one timestep is predicted better by the influence on the loss at a higher timestep than by "
+    "that on itself."
+)
 HERE = {
     "digits": (
-        "It holds weakly. On validation the loss below timestep 50 is predicted a little better by the influence on the loss from "
-        "50 (29 against 26), that from 100 as well by 150 as by itself, and from 250 a little better by 150. Losses from 400 are "
-        "predicted best on both splits (58 and 52), those above 700 not at all, which another seed does not tell either."
+        "It holds weakly. On validation the loss below timestep 50 is predicted a little better by the "
+        "influence on the loss from 50 (29 against 26), that from 100 as well by 150 as by itself, and from "
+        "250 a little better by 150. Losses from 400 are predicted best on both splits (58 and 52), those "
+        "above 700 not at all, which another seed does not tell either."
     ),
 }
 

@@ -1,8 +1,8 @@
 """Figures 13 and 14: how a picture's loss changes when half of the data is left out, predicted and actual
 
-Across, the sum of EK-FAC's scores of the images left out; upwards, the loss of the model retrained without them less that of the
-model of all data, the mean over seeds. A point is a query and a subset, for fifty queries of each split. EK-FAC: 100 timesteps,
-one noise each, λ = 1e-8.
+Across, the sum of EK-FAC's scores of the images left out; upwards, the loss of the model retrained without
+them less that of the model of all data, the mean over seeds. A point is a query and a subset, for fifty
+queries of each split. EK-FAC: 100 timesteps, one noise each, λ = 1e-8.
 """
 
 import numpy as np
@@ -15,15 +15,25 @@ from papers._shared.keeping import SPLITS
 from papers._shared.line import Line, influence
 from papers._shared.session import Session
 
-PAPER = "Influence functions predict about as many falls of the loss as rises; really it almost always rises, and by more."
+PAPER = (
+    "Influence functions predict about as many falls of the loss as rises; really it almost always rises, "
+    "and by more."
+)
 HERE = {
     "digits": (
-        "Predictions fall and rise alike, as in the paper (on generation 39 % rise, really 86 %), on validation less so "
-        "(84 and 57 %). And they spread 34 to 38 times too far: at λ = 1e-8 the sum over half of the data is far beyond "
-        "where a linear extrapolation holds. Their order is right, their size is not."
+        "Predictions fall and rise alike, as in the paper (on generation 39 % rise, really 86 %), on "
+        "validation less so (84 and 57 %). And they spread 34 to 38 times too far: at λ = 1e-8 the sum over "
+        "half of the data is far beyond where a linear extrapolation holds. Their order is right, their size "
+        "is not."
     ),
-    "digits-mini": "The order is right on validation alone (0.37, generation 0.08), and predictions spread 60 to 71 times too far.",
-    "cifar2-small": "Ten timesteps are too few: the order is 0.09 and -0.19, and predictions spread hundreds of times too far.",
+    "digits-mini": (
+        "The order is right on validation alone (0.37, generation 0.08), and predictions spread 60 to 71 "
+        "times too far."
+    ),
+    "cifar2-small": (
+        "Ten timesteps are too few: the order is 0.09 and -0.19, and predictions spread hundreds of times "
+        "too far."
+    ),
 }
 
 QUERIES = 50

@@ -1,9 +1,10 @@
 """Figure 15: how constant is a measurement over retrained models?
 
-The correlation over queries of a measurement under two models of different halves of the data, and of a half and all of the data:
-means over pairs, Pearson's and Spearman's. Near 1, which queries are likely hardly depends on the data left out. Beside it, how
-far the halves move a query's value against how far queries differ: the median over queries of the standard deviation over subsets,
-over the standard deviation over queries of the mean.
+The correlation over queries of a measurement under two models of different halves of the data, and of a half
+and all of the data: means over pairs, Pearson's and Spearman's. Near 1, which queries are likely hardly
+depends on the data left out. Beside it, how far the halves move a query's value against how far queries
+differ: the median over queries of the standard deviation over subsets, over the standard deviation over
+queries of the mean.
 """
 
 from itertools import pairwise
@@ -17,12 +18,15 @@ from papers._shared.exhibit import Exhibit
 from papers._shared.keeping import SPLITS
 from papers._shared.session import Session
 
-PAPER = "The ELBO of generated pictures is nearly the same under models of other data (r above 0.99): it hardly tells them apart."
+PAPER = (
+    "The ELBO of generated pictures is nearly the same under models of other data (r above 0.99): it hardly "
+    "tells them apart."
+)
 HERE = {
     "digits-mini": (
-        "It holds, on validation and generation: under other halves of the data the ELBO of pictures correlates with "
-        "0.997, the loss with 0.94 to 0.95. The data moves a picture's ELBO by 3 % of what pictures differ by, its loss "
-        "by a quarter."
+        "It holds, on validation and generation: under other halves of the data the ELBO of pictures "
+        "correlates with 0.997, the loss with 0.94 to 0.95. The data moves a picture's ELBO by 3 % of what "
+        "pictures differ by, its loss by a quarter."
     ),
 }
 
@@ -33,8 +37,10 @@ def page(session: Session, exhibit: Exhibit) -> None:
     names = list(dict.fromkeys(("simple", *bank.info["recipe"]["measurements"])))
     split, rows, seed = np.array(bank.queries.split), bank.rows(), bank.seeds()[0]
     full = np.load(bank.folder / "full.npy")[seed]
-    head = "| | split | Pearson, two halves | Spearman, two halves | Spearman, a half and all | moved by the data |"
-    lines = [head, "|---|---|---|---|---|---|"]
+    heads = (
+        "split | Pearson, two halves | Spearman, two halves | Spearman, a half and all | moved by the data"
+    )
+    lines = [f"| | {heads} |", "|---|---|---|---|---|---|"]
     for name in names:
         values = bank.outcomes(name)[rows][:, seed].astype(np.float64)
         for part in dict.fromkeys(split):

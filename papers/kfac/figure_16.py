@@ -1,7 +1,8 @@
 """Figure 16: what a timestep's squared error counts for in the ELBO, and in the training loss
 
-Both are Σ_t w_t E‖ε − ε̂‖²: w_t = 1 in the loss, β_t/(2α_t(1−ᾱ_t)) in the variational bound with σ_t² = β_t. Each scaled to a mean
-of 1 over the bank's schedule. Below, how much of the whole weight lies before a timestep.
+Both are Σ_t w_t E‖ε − ε̂‖²: w_t = 1 in the loss, β_t/(2α_t(1−ᾱ_t)) in the variational bound with σ_t² = β_t.
+Each scaled to a mean of 1 over the bank's schedule. Below, how much of the whole weight lies before a
+timestep.
 """
 
 import numpy as np
@@ -14,7 +15,8 @@ from papers._shared.session import Session
 PAPER = "The ELBO is the loss with other weights on its timesteps: more on the first."
 HERE = {
     "digits": (
-        "37 % of the ELBO's weight lies before t = 100, where 10 % of the loss's does; the first timestep counts 51 times the mean."
+        "37 % of the ELBO's weight lies before t = 100, where 10 % of the loss's does; the first timestep "
+        "counts 51 times the mean."
     ),
 }
 

@@ -1,9 +1,10 @@
 """Figure 17: LDS (%) for the probability of the path that a sampler went
 
-Pictures that the bank's model makes by DDPM, one step for each timestep, and m = −log p(path) of the path each came by, as models
-retrained on halves of the data have it. K-FAC and EK-FAC: m of the query, λ = 1e-8, nothing chosen, or with * the damping chosen
-by cross-fitting; TRAK*: m in φ. Rows with (m. loss) differentiate the loss in place of m. 100 timesteps evenly spaced where the
-loss is differentiated, one noise each; k = 4096.
+Pictures that the bank's model makes by DDPM, one step for each timestep, and m = −log p(path) of the path
+each came by, as models retrained on halves of the data have it. K-FAC and EK-FAC: m of the query, λ = 1e-8,
+nothing chosen, or with * the damping chosen by cross-fitting; TRAK*: m in φ. Rows with (m. loss)
+differentiate the loss in place of m. 100 timesteps evenly spaced where the loss is differentiated, one noise
+each; k = 4096.
 """
 
 import sys
@@ -35,13 +36,13 @@ from papers._shared.line import REFERENCES, Line, influence, kernel
 from papers._shared.session import Session
 
 PAPER = (
-    "The loss in its place predicts the path's probability better than the path itself does (CIFAR-2), and on larger data even "
-    "retrained models hardly agree about it."
+    "The loss in its place predicts the path's probability better than the path itself does (CIFAR-2), and "
+    "on larger data even retrained models hardly agree about it."
 )
 HERE = {
     "digits-mini": (
-        "It holds: EK-FAC with the loss in its place has 13.1 [8.7, 17.1], with the path's probability 9.6 [4.5, 14.1]; two "
-        "retrainings agree by 9.7. TRAK has 0.2 and 5.2."
+        "It holds: EK-FAC with the loss in its place has 13.1 [8.7, 17.1], with the path's probability 9.6 "
+        "[4.5, 14.1]; two retrainings agree by 9.7. TRAK has 0.2 and 5.2."
     ),
 }
 
@@ -64,7 +65,9 @@ class OnPaths(Bank):
 
 
 def on_paths(session: Session, model: Denoiser) -> OnPaths:
-    """Pictures made by the bank's model, measured by all of its retrained models: those in the cache, else trained again."""
+    """Pictures made by the bank's model, measured by all of its retrained models: those in the cache, else
+    trained again.
+    """
     bank, recipe = session.bank, from_fields(session.bank.info["recipe"])
     labels = None if model.classes is None else np.arange(PICTURES) % model.classes
     shown = {} if labels is None else {"class_labels": torch.as_tensor(labels)}

@@ -1,8 +1,8 @@
 """Figure 18: LDS (%) of TRAK with features kept in half precision
 
-TRAK under different λ with features kept as float32 and as float16, 100 timesteps evenly spaced, one noise each, k = 4096; the
-kernel is computed in float64 from either. Here a float16 row has an exponent of its own, so that no entry under- or overflows.
-Every point is measured on all queries of a split.
+TRAK under different λ with features kept as float32 and as float16, 100 timesteps evenly spaced, one noise
+each, k = 4096; the kernel is computed in float64 from either. Here a float16 row has an exponent of its own,
+so that no entry under- or overflows. Every point is measured on all queries of a split.
 """
 
 from papers._shared.command import main
@@ -13,8 +13,8 @@ from papers._shared.session import Session
 PAPER = "float16 features, as traker keeps them by default, lose most of TRAK's LDS."
 HERE = {
     "digits": (
-        "It does not hold where a row has an exponent of its own: float16 changes nothing at any λ. So float16's precision "
-        "is enough for TRAK here; its range alone was not tried."
+        "It does not hold where a row has an exponent of its own: float16 changes nothing at any λ. So "
+        "float16's precision is enough for TRAK here; its range alone was not tried."
     ),
 }
 

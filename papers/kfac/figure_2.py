@@ -1,9 +1,9 @@
 """Figure 2: LDS (%) of influence functions for what a picture's loss and its ELBO do
 
-Across, the measurement that retraining is asked about, of those that the bank has outcomes of. K-FAC and EK-FAC: that measurement
-m of the query, λ = 1e-8, nothing chosen, or with * the damping chosen by cross-fitting. TRAK*: m in φ; D-TRAK*: `square` in φ.
-Rows with (m. loss) differentiate the loss in place of m. 100 timesteps evenly spaced, one noise each; curvature over 10 draws of
-every training image; k = 4096.
+Across, the measurement that retraining is asked about, of those that the bank has outcomes of. K-FAC and
+EK-FAC: that measurement m of the query, λ = 1e-8, nothing chosen, or with * the damping chosen by
+cross-fitting. TRAK*: m in φ; D-TRAK*: `square` in φ. Rows with (m. loss) differentiate the loss in place of
+m. 100 timesteps evenly spaced, one noise each; curvature over 10 draws of every training image; k = 4096.
 """
 
 from papers._shared.command import main
@@ -12,19 +12,20 @@ from papers._shared.line import REFERENCES, Line, influence, kernel
 from papers._shared.session import Session
 
 PAPER = (
-    "For the loss K-FAC is above TRAK and about equal to D-TRAK, without tuning; the ELBO is predicted better by the loss in its "
-    "place than by itself."
+    "For the loss K-FAC is above TRAK and about equal to D-TRAK, without tuning; the ELBO is predicted "
+    "better by the loss in its place than by itself."
 )
 HERE = {
     "digits": (
-        "For the loss K-FAC and EK-FAC with nothing chosen are far above tuned TRAK, by 18.2 [16.2, 19.9] and 17.4 [15.4, "
-        "19.2] on validation and 17.0 [13.7, 19.9] and 16.0 [12.6, 19.1] on generation, and above D-TRAK with its best "
-        "function. They predict the mean of two retrainings better than one retraining predicts the other. The first "
-        "observation holds: the ELBO is predicted better by the loss in its place (41.5, against 15.7) than by itself."
+        "For the loss K-FAC and EK-FAC with nothing chosen are far above tuned TRAK, by 18.2 [16.2, 19.9] "
+        "and 17.4 [15.4, 19.2] on validation and 17.0 [13.7, 19.9] and 16.0 [12.6, 19.1] on generation, and "
+        "above D-TRAK with its best function. They predict the mean of two retrainings better than one "
+        "retraining predicts the other. The first observation holds: the ELBO is predicted better by the "
+        "loss in its place (41.5, against 15.7) than by itself."
     ),
     "digits-mini": (
-        "The same: EK-FAC has 63.8 and 25.1 for the loss, tuned TRAK 52.0 and 17.4; for the ELBO 25.0 by itself and 47.7 "
-        "with the loss in its place (validation)."
+        "The same: EK-FAC has 63.8 and 25.1 for the loss, tuned TRAK 52.0 and 17.4; for the ELBO 25.0 by "
+        "itself and 47.7 with the loss in its place (validation)."
     ),
 }
 

@@ -1,7 +1,9 @@
-"""Figure 3: how much the loss of a picture rises when its top influences are removed and the model is trained again
+"""Figure 3: how much the loss of a picture rises when its top influences are removed and the model is trained
+again
 
-Median over generated pictures [quartiles], and against removing as many at random, paired over pictures: mean difference [95 %
-interval]. EK-FAC with 100 timesteps and nothing chosen; TRAK and D-TRAK with fields chosen on validation.
+Median over generated pictures [quartiles], and against removing as many at random, paired over pictures: mean
+difference [95 % interval]. EK-FAC with 100 timesteps and nothing chosen; TRAK and D-TRAK with fields chosen
+on validation.
 """
 
 import json
@@ -16,8 +18,9 @@ from papers._shared.session import Session
 PAPER = "K-FAC's top influences raise the loss more than those of TRAK and D-TRAK, with 2 % and 10 % removed."
 HERE = {
     "digits": (
-        "With 10 % removed EK-FAC's raise the loss by 0.0146, TRAK's by 0.0082, D-TRAK's by 0.0116 (medians; at random 0.0040); "
-        "with 2 % EK-FAC and D-TRAK are about equal and TRAK is below. The nearest by pixels raise it most, 0.0168."
+        "With 10 % removed EK-FAC's raise the loss by 0.0146, TRAK's by 0.0082, D-TRAK's by 0.0116 (medians; "
+        "at random 0.0040); with 2 % EK-FAC and D-TRAK are about equal and TRAK is below. The nearest by "
+        "pixels raise it most, 0.0168."
     ),
 }
 

@@ -1,8 +1,9 @@
 """Figure 6: what compression of the queries' gradients does to the scores of EK-FAC
 
-Correlations of a query's compressed scores with those of whole gradients: the mean over queries, Pearson's and Spearman's, and
-bytes a query. Left, compressed in eigen-coordinates over √(Λ + λ), as `ek-fac` does; right, the preconditioned gradient of each
-parameter tensor, as the paper does. λ = 1e-8; 10 timesteps, one noise each.
+Correlations of a query's compressed scores with those of whole gradients: the mean over queries, Pearson's
+and Spearman's, and bytes a query. Left, compressed in eigen-coordinates over √(Λ + λ), as `ek-fac` does;
+right, the preconditioned gradient of each parameter tensor, as the paper does. λ = 1e-8; 10 timesteps, one
+noise each.
 """
 
 import numpy as np
@@ -19,8 +20,9 @@ from papers.kfac._whole import whole_gradients
 PAPER = "Eight bits change almost nothing; low ranks lose much, for these gradients are not of low rank."
 HERE = {
     "digits": (
-        "Eight bits change nothing, as in the paper. In whitened eigen-coordinates four bits do not either (0.9999 and "
-        "0.9999, in the paper's way 0.965 and 0.957), and low ranks lose less, though more than bits."
+        "Eight bits change nothing, as in the paper. In whitened eigen-coordinates four bits do not either "
+        "(0.9999 and 0.9999, in the paper's way 0.965 and 0.957), and low ranks lose less, though more than "
+        "bits."
     ),
 }
 

@@ -1,8 +1,8 @@
 """Figures 7 to 10: LDS (%) of influence functions, TRAK and D-TRAK under different λ, on one axis
 
-λ in the units of the mean training loss: what TRAK and D-TRAK add to ΦᵀΦ is divided by the number of training images. 100
-timesteps evenly spaced, one noise each; k = 4096. Every point is measured on all queries of a split, so the best of a curve is an
-oracle.
+λ in the units of the mean training loss: what TRAK and D-TRAK add to ΦᵀΦ is divided by the number of training
+images. 100 timesteps evenly spaced, one noise each; k = 4096. Every point is measured on all queries of a
+split, so the best of a curve is an oracle.
 """
 
 from papers._shared.command import main
@@ -13,8 +13,9 @@ from papers._shared.session import Session
 PAPER = "K-FAC has a wide plateau below 1e-8; TRAK and D-TRAK have a peak, and fail left of it."
 HERE = {
     "digits": (
-        "It holds. K-FAC and EK-FAC have a plateau below 1e-7 that is their best; TRAK and D-TRAK have a peak near 1e-4, "
-        "and left of it about three fifths of it on validation: more than nothing, for here are fewer images than features."
+        "It holds. K-FAC and EK-FAC have a plateau below 1e-7 that is their best; TRAK and D-TRAK have a "
+        "peak near 1e-4, and left of it about three fifths of it on validation: more than nothing, for here "
+        "are fewer images than features."
     ),
 }
 

@@ -1,8 +1,9 @@
 """Beyond the paper: LDS (%) of EK-FAC refined by conjugate gradients on the exact Gauss–Newton matrix
 
-Influence with (G + λI)⁻¹ in place of EK-FAC's inverse, G the Gauss–Newton matrix of two fixed draws of every training image, after
-so many steps from EK-FAC's solution with EK-FAC as preconditioner (`refine`). The first queries of each split, for a step costs
-two products with Jacobians a query and draw. λ over each block's mean eigenvalue as said; 100 timesteps of gradients.
+Influence with (G + λI)⁻¹ in place of EK-FAC's inverse, G the Gauss–Newton matrix of two fixed draws of every
+training image, after so many steps from EK-FAC's solution with EK-FAC as preconditioner (`refine`). The first
+queries of each split, for a step costs two products with Jacobians a query and draw. λ over each block's mean
+eigenvalue as said; 100 timesteps of gradients.
 """
 
 import sys
@@ -21,11 +22,14 @@ from papers._shared.keeping import SPLITS
 from papers._shared.session import Session
 from papers.kfac._whole import whole_gradients
 
-PAPER = "Not in the paper. On classifiers, better curvature makes better influence scores (Hong et al. 2025, arXiv:2509.23437)."
+PAPER = (
+    "Not in the paper. On classifiers, better curvature makes better influence scores (Hong et al. 2025, "
+    "arXiv:2509.23437)."
+)
 HERE = {
     "digits": (
-        "On ten queries of each split eight steps lift LDS by 9.1 [4.4, 14.0] and 12.5 [4.3, 19.8], to 73.1 and 39.3 (λ = "
-        "0.01 of the mean eigenvalue)."
+        "On ten queries of each split eight steps lift LDS by 9.1 [4.4, 14.0] and 12.5 [4.3, 19.8], to 73.1 "
+        "and 39.3 (λ = 0.01 of the mean eigenvalue)."
     ),
 }
 

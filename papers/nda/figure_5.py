@@ -1,7 +1,8 @@
 """Figures 5, 9 and 10: LDS (%) of NDA at a single timestep, by the size of its patches
 
-Upwards, the timestep; across, the size of patches at full resolution, and below at half of it. One noise a query, the 100 heaviest
-patches of each training image. Every cell is measured on all queries of a split, so the best of a row is an oracle.
+Upwards, the timestep; across, the size of patches at full resolution, and below at half of it. One noise a
+query, the 100 heaviest patches of each training image. Every cell is measured on all queries of a split, so
+the best of a row is an oracle.
 """
 
 from collections.abc import Sequence
@@ -19,20 +20,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAPER = (
-    "The best size grows with the timestep; at half resolution it is somewhat larger at the first timesteps; at high noise all "
-    "fall off."
+    "The best size grows with the timestep; at half resolution it is somewhat larger at the first timesteps; "
+    "at high noise all fall off."
 )
 
 HERE = {
     "digits": (
-        "Large patches are best at every timestep, for a picture has but 8 pixels: 7 at full resolution, 6 or 8 at half of it, "
-        "46.7 and 49.1 at t = 100. All fall off from t = 300 and predict nothing at 700."
+        "Large patches are best at every timestep, for a picture has but 8 pixels: 7 at full resolution, 6 "
+        "or 8 at half of it, 46.7 and 49.1 at t = 100. All fall off from t = 300 and predict nothing at 700."
     ),
     "cifar2-small": (
-        "On validation small patches are best and the best size grows with the timestep, as in the paper: 3 pixels at t = 50 "
-        "and 100, 5 at 200; single pixels, which know colours alone, are as good as any from t = 300 on. On generation single "
-        "pixels predict the wrong way round, and 7 to 13 pixels are best; the sizes that are taken where none are given lie "
-        "between."
+        "On validation small patches are best and the best size grows with the timestep, as in the paper: 3 "
+        "pixels at t = 50 and 100, 5 at 200; single pixels, which know colours alone, are as good as any "
+        "from t = 300 on. On generation single pixels predict the wrong way round, and 7 to 13 pixels are "
+        "best; the sizes that are taken where none are given lie between."
     ),
 }
 

@@ -1,7 +1,8 @@
 """Figure 6: LDS (%) of NDA at a single timestep, by the weight α of the original resolution
 
-α·original + (1−α)·low resolution, with patches of the sizes that NDA takes where none are given. One noise a query, the 100
-heaviest patches of each training image. Every point is measured on all queries of a split, so the best of a curve is an oracle.
+α·original + (1−α)·low resolution, with patches of the sizes that NDA takes where none are given. One noise a
+query, the 100 heaviest patches of each training image. Every point is measured on all queries of a split, so
+the best of a curve is an oracle.
 """
 
 from papers._shared.command import main
@@ -13,12 +14,12 @@ PAPER = "Combining the scales is better than either alone at every timestep, mos
 
 HERE = {
     "digits": (
-        "It holds at low noise: at t = 100 and 200 α = 0.3 is 3 to 7 points above either scale alone. From t = 400 on α does "
-        "not matter."
+        "It holds at low noise: at t = 100 and 200 α = 0.3 is 3 to 7 points above either scale alone. From t "
+        "= 400 on α does not matter."
     ),
     "cifar2-small": (
-        "It holds on validation at t = 100 and 200, by about half a point over the better scale. Beyond, half resolution alone "
-        "is as good."
+        "It holds on validation at t = 100 and 200, by about half a point over the better scale. Beyond, "
+        "half resolution alone is as good."
     ),
 }
 

@@ -1,8 +1,8 @@
 """Figure 7: LDS (%) of NDA at a single timestep, by how many patches of a training image count
 
-Of each training image the heaviest patches count, for each patch of the query. Sizes of patches and α are those that NDA takes
-where none are given, with one noise a query. Every point is measured on all queries of a split, so the best of a curve is an
-oracle.
+Of each training image the heaviest patches count, for each patch of the query. Sizes of patches and α are
+those that NDA takes where none are given, with one noise a query. Every point is measured on all queries of a
+split, so the best of a curve is an oracle.
 """
 
 from papers._shared.command import main
@@ -14,7 +14,8 @@ PAPER = "An intermediate number is best at every timestep, and is so for validat
 
 HERE = {
     "digits": (
-        "It does not hold: at 8 pixels a picture has 4 to 16 such patches inside, and one or all of them predict alike."
+        "It does not hold: at 8 pixels a picture has 4 to 16 such patches inside, and one or all of them "
+        "predict alike."
     ),
     "cifar2-small": (
         "It does not hold: from 1 patch to all of them, nothing changes by more than half a point."

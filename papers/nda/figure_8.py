@@ -1,7 +1,8 @@
 """Figure 8: LDS (%) of NDA by the largest timestep of its mean
 
-The timesteps are 100, 200, … up to the largest; sizes of patches and α are those that NDA takes where none are given, with one
-noise a query and the 100 heaviest patches of each training image. Every point is measured on all queries of a split.
+The timesteps are 100, 200, … up to the largest; sizes of patches and α are those that NDA takes where none
+are given, with one noise a query and the 100 heaviest patches of each training image. Every point is measured
+on all queries of a split.
 """
 
 from papers._shared.command import main

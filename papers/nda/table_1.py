@@ -1,7 +1,8 @@
 """Table 1: LDS (%) of methods that see only pictures, beside those that need the model's gradients
 
-Gradients over 10 timesteps, k = 4096, dampings chosen on one half of a split's queries and reported on the other; so are the rows
-that say so. NDA's sizes of patches, where none are given, are a rule made on validation queries of the banks of digits and CIFAR-2.
+Gradients over 10 timesteps, k = 4096, dampings chosen on one half of a split's queries and reported on the
+other; so are the rows that say so. NDA's sizes of patches, where none are given, are a rule made on
+validation queries of the banks of digits and CIFAR-2.
 """
 
 from headwater.families.embedding import name_of
@@ -14,24 +15,25 @@ PAPER = "NDA is far above all other methods without a model, and above all gradi
 
 HERE = {
     "digits": (
-        "It holds, and more: NDA is above all gradients of 10 timesteps, D-TRAK's by 37 points on validation and 23 on "
-        "generation. Four noises, or none, add 7 to 8 and 5 to 6. But on pictures of 8 pixels patches are not what does it: "
-        "without noise and at a timestep that is chosen, the posterior over whole training images has 68.3 and 37.5, more than "
-        "any other row. Mirror images, which the model never saw, cost 3 and 5 points. Embeddings are worse than pixels, whole "
-        "or in patches."
+        "It holds, and more: NDA is above all gradients of 10 timesteps, D-TRAK's by 37 points on validation "
+        "and 23 on generation. Four noises, or none, add 7 to 8 and 5 to 6. But on pictures of 8 pixels "
+        "patches are not what does it: without noise and at a timestep that is chosen, the posterior over "
+        "whole training images has 68.3 and 37.5, more than any other row. Mirror images, which the model "
+        "never saw, cost 3 and 5 points. Embeddings are worse than pixels, whole or in patches."
     ),
     "digits-mini": (
-        "It holds: NDA is above all gradients, and above pixels on validation. Four noises are best of what chooses nothing "
-        "(61.0 and 26.5)."
+        "It holds: NDA is above all gradients, and above pixels on validation. Four noises are best of what "
+        "chooses nothing (61.0 and 26.5)."
     ),
     "digits-mini-attention": (
-        "As for the network without attention, from the same scores on validation: 45.5 here, with one seed a half, 55.4 there,"
-        " with two."
+        "As for the network without attention, from the same scores on validation: 45.5 here, with one seed "
+        "a half, 55.4 there, with two."
     ),
     "cifar2-small": (
-        "It holds on validation: NDA is above pixels by 7.9 [3.0, 12.4], as far above as D-TRAK, and with four noises above all "
-        "others (18.8). On generation it is above all gradients (9.0 against 3.9 and less), but not surely above pixels "
-        "(+3.2 [-5.0, 10.8]). Here patches are what does it: whole images, at a chosen timestep or not, have 5.8 to 9.8 on validation."
+        "It holds on validation: NDA is above pixels by 7.9 [3.0, 12.4], as far above as D-TRAK, and with "
+        "four noises above all others (18.8). On generation it is above all gradients (9.0 against 3.9 and "
+        "less), but not surely above pixels (+3.2 [-5.0, 10.8]). Here patches are what does it: whole "
+        "images, at a chosen timestep or not, have 5.8 to 9.8 on validation."
     ),
 }
 

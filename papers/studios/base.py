@@ -1,7 +1,9 @@
-"""The base model of the two studios: a small Stable Diffusion that has seen photographs and game tiles, and no emoji.
+"""The base model of the two studios: a small Stable Diffusion that has seen photographs and game tiles, and
+no emoji.
 
-It is trained on CIFAR-10 and Dungeon Crawl's tiles, resized to 64 pixels. The auto-encoder TAESD and CLIP's tokenizer
-are used as they are; the text encoder is random and stays so (it only has to tell words apart); the UNet is trained here.
+It is trained on CIFAR-10 and Dungeon Crawl's tiles, resized to 64 pixels. The auto-encoder TAESD and CLIP's
+tokenizer are used as they are; the text encoder is random and stays so (it only has to tell words apart); the
+UNet is trained here.
 """
 
 from dataclasses import dataclass

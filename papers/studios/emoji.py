@@ -42,7 +42,10 @@ def concepts(train: Examples) -> np.ndarray:
 
 
 def query_concepts(train: Examples, count: int) -> list[str]:
-    """Concepts drawn at random, half of them with skin tones if there are enough: a studio drew those more than once."""
+    """Concepts drawn at random, half of them (as far as there are any) with skin tones.
+
+    A studio drew those more than once.
+    """
     names, drawn = np.unique(concepts(train), return_counts=True)
     plain, toned = (sorted(names[drawn <= len(STUDIOS)]), sorted(names[drawn > len(STUDIOS)]))
     some = min(count // 2, len(toned))

@@ -16,7 +16,7 @@ FIRST = 10  # training images of the highest score
 
 
 class Judge(NamedTuple):
-    """Studios and concepts of the training images, and the queries, whose prompts name a concept and a studio."""
+    """Studios and concepts of the training images, and the queries, whose prompts name one of each."""
 
     studios: Sequence[str]
     concepts: np.ndarray
@@ -43,7 +43,7 @@ class Judge(NamedTuple):
     def crossed(
         self, scores: Float32[np.ndarray, "λ q n"]
     ) -> tuple[Float32[np.ndarray, "q n"], tuple[int, int]]:
-        """Each half's scores at the damping with which the other half is most often right; and these dampings' places."""
+        """Each half's scores at the damping with which the other half is most often right, and its places."""
         one, two = self.halves()
 
         def best(rows: Int64[np.ndarray, " _"]) -> int:
@@ -55,7 +55,7 @@ class Judge(NamedTuple):
         return values, (first, second)
 
     def row(self, values: Float32[np.ndarray, "q n"]) -> dict[str, Any]:
-        """The figures of a method: credit, the image of the highest score, and the concept among the first ten."""
+        """A method's figures: credit, the image of the highest score, the concept among the first ten."""
         rows, n = np.arange(len(values)), len(self.concepts)
         first = top([values], min(FIRST, n)).rows
         studios, of = np.array(self.studios), np.array(self.queries.groups)

@@ -1,9 +1,10 @@
 """Two studios drew the same emoji: which one is credited for a picture in the style of one of them?
 
-Google and Twitter drew the same 3,786 emoji. Adapters (LoRA) of a small Stable Diffusion that had seen neither are trained on both,
-with prompts "a {concept} emoji in {studio} style". Pictures are made for concepts drawn at random, half of them with skin
-tones, each in both styles; every method credits them. The credited studio is that with the larger share of all positive score.
-What a method chooses (λ) is chosen on one half of the concepts and counted on the other, both ways.
+Google and Twitter drew the same 3,786 emoji. Adapters (LoRA) of a small Stable Diffusion that had seen
+neither are trained on both, with prompts "a {concept} emoji in {studio} style". Pictures are made for
+concepts drawn at random, half of them with skin tones, each in both styles; every method credits them. The
+credited studio is that with the larger share of all positive score. What a method chooses (λ) is chosen on
+one half of the concepts and counted on the other, both ways.
 """
 
 import argparse
@@ -46,18 +47,21 @@ PLAIN = (
     Sampling()
 )  # 50 steps of DDIM without guidance: prompts were never dropped while adapters were trained
 FINDINGS = """\
-**What was found.** The pictures are blobs, of a UNet that two cores trained in an hour, and show little of a studio: methods
-that see pictures alone credit by chance. D-TRAK credits the studio that was asked for in 95 of 100 pictures, and the concept
-that was asked for leads in 20 to 27 where chance has less than one. But it is told the prompt. Told that the same pictures
-were asked of the other studio, it credits that one, in 88 of 100, though λ is chosen there for being right. Here credit
-follows the words of the prompt, not the picture: whoever credits by a text-conditioned model's gradients should ask what
-another prompt would have credited. TRAK is right in 66 of 100; plain inner products of gradients are at chance."""
+**What was found.** The pictures are blobs, of a UNet that two cores trained in an hour, and show little of a
+studio: methods that see pictures alone credit by chance. D-TRAK credits the studio that was asked for in 95
+of 100 pictures, and the concept that was asked for leads in 20 to 27 where chance has less than one. But it
+is told the prompt. Told that the same pictures were asked of the other studio, it credits that one, in 88 of
+100, though λ is chosen there for being right. Here credit follows the words of the prompt, not the picture:
+whoever credits by a text-conditioned model's gradients should ask what another prompt would have credited.
+TRAK is right in 66 of 100; plain inner products of gradients are at chance."""
 DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 class Line(NamedTuple):
-    """A method at one setting of its fields; one of the `dampings` is chosen. `swapped`: the prompts it sees name the
-    other studio."""
+    """A method at one setting of its fields; one of the `dampings` is chosen.
+
+    `swapped`: the prompts that it sees name the other studio.
+    """
 
     row: str
     method: str
@@ -70,7 +74,7 @@ class Line(NamedTuple):
 class Study:
     """Everything that the figures depend on, except the code.
 
-    `images`: the first of each studio's images and the one after the last (None: all); `also`: more rows of the table.
+    `images`: where each studio's images begin and end (None: all of them); `also`: more rows of the table.
     """
 
     base: Base = field(default_factory=Base)
@@ -115,7 +119,7 @@ def adapters(study: Study, base_folder: Path, train: Examples, out: Path, store:
 
 
 def queries_of(study: Study, model: Denoiser, train: Examples, path: Path) -> Examples:
-    """The queries, read from `path` or made: every concept in the style of both studios, each from its own noise."""
+    """The queries, read from `path` or made: each concept in both styles, each picture from its own noise."""
     if path.exists():
         return read_examples(path)
     pairs = [(name, studio) for name in query_concepts(train, study.concepts) for studio in STUDIOS]
@@ -174,8 +178,10 @@ def page(config: Study, rows: Sequence[Mapping[str, Any]], folder: Path) -> None
     """The table, and all in numbers beside it."""
     title, _, caption = (__doc__ or "").strip().partition("\n\n")
     note = (
-        f"{2 * config.concepts} pictures; percent with 95 % Wilson intervals. *Leads*: has the highest score of all training images. "
-        "*Concept*: an image of what was asked for, of either studio; with skin tones each studio drew six or more. "
+        f"{2 * config.concepts} pictures; percent with 95 % Wilson intervals. "
+        "*Leads*: has the highest score of all training images. "
+        "*Concept*: an image of what was asked for, of either studio; "
+        "with skin tones each studio drew six or more. "
         f"*Of ten*: percent of the {FIRST} of highest score that are of such a concept."
     )
     link = "All in numbers: [studios.json](studios.json)."
