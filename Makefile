@@ -43,7 +43,7 @@ check: install
 	$(BIN)/pytest tests/test_docs.py
 
 results: install
-	$(BIN)/python recipes/all.py --bank $(or $(BANK),digits) --embedder $(or $(EMBEDDER),efficientnet:EMBEDDER)
+	$(BIN)/python -m papers.all --bank $(or $(BANK),digits) --embedder $(or $(EMBEDDER),papers.efficientnet:EMBEDDER)
 
 bench: install
 	for what in account features lora projection kernel peers lds training curvature patches; do $(BIN)/python benchmarks/$$what.py || exit 1; done

@@ -1,11 +1,12 @@
 """The figures on the digits bank, explained: scores from pictures alone, and the repeatability of gradients.
 
-Run: .venv/bin/python benchmarks/account.py [--bank digits], after recipes/table_1.py. Writes benchmarks/results/account.json.
+Run: .venv/bin/python benchmarks/account.py [--bank digits], after papers.dtrak.table_1. Writes
+benchmarks/results/account.json.
 
-1. Scores without a model: same label; a Gaussian of the pixel distance, exp(−‖x_q − x_i‖²/2h²), with h chosen on one half of a
-   split's queries and reported on the other.
-2. Repeatability: the rank correlation, over training images, of a query's scores from two seeds (other noise, other projection),
-   for each measurement at the damping that Table 1 found best for it on validation.
+1. Scores without a model: same label; a Gaussian of the pixel distance, exp(−‖x_q − x_i‖²/2h²), with h chosen
+   on one half of a split's queries and reported on the other.
+2. Repeatability: the rank correlation, over training images, of a query's scores from two seeds (other noise,
+   other projection), for each measurement at the damping that Table 1 found best for it on validation.
 """
 
 import argparse
@@ -16,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from environment import environment
 from headwater.attribution.attribute import attribute
 from headwater.bank import Bank, open_bank
-from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore
 from headwater.evaluate.lds import against
 from headwater.evaluate.tune import tuned
@@ -44,7 +45,9 @@ def main() -> None:
         "environment": environment(),
         "model_free": [entry for split in ("val", "gen") for entry in model_free(bank, split)],
         "repeatability": [
-            repeated(bank, timesteps, name) for timesteps in options.timesteps for name in ("simple", "square", "avg", "l2")
+            repeated(bank, timesteps, name)
+            for timesteps in options.timesteps
+            for name in ("simple", "square", "avg", "l2")
         ],
     }
     (RESULTS / "account.json").write_text(json.dumps(result, indent=1))
@@ -63,9 +66,19 @@ def model_free(bank: Bank, split: str) -> list[dict[str, Any]]:
     scores["gaussian of pixel distance"] = {(("h", h),): np.exp(-distance / (2 * h**2)) for h in WIDTHS}
     rows = []
     for name, settings in scores.items():
-        best = tuned({setting: against(bank, values.astype(np.float32)) for setting, values in settings.items()}, queries)
+        best = tuned(
+            {setting: against(bank, values.astype(np.float32)) for setting, values in settings.items()},
+            queries,
+        )
         mean = best.mean(queries)
-        rows.append({"score": name, "split": split, **mean._asdict(), "chosen": [dict(setting) for setting in best.chosen]})
+        rows.append(
+            {
+                "score": name,
+                "split": split,
+                **mean._asdict(),
+                "chosen": [dict(setting) for setting in best.chosen],
+            }
+        )
         print(rows[-1], flush=True)
     return rows
 
@@ -96,7 +109,10 @@ def best_damping(bank: Bank, timesteps: int, measurement: str) -> float:
     """The damping with the highest validation LDS in Table 1."""
     table = json.loads((TABLES / bank.folder.name / "table_1.json").read_text())
     row_key = ("val", timesteps, measurement)
-    places = {(row["split"], row["fields"].get("timesteps"), row["fields"].get("measurement")): row for row in table["rows"]}
+    places = {
+        (row["split"], row["fields"].get("timesteps"), row["fields"].get("measurement")): row
+        for row in table["rows"]
+    }
     return max(places[row_key]["all"], key=lambda entry: entry["lds"])["setting"]["damping"]
 
 

@@ -1,19 +1,18 @@
-"""Does removing the images that a method ranks highest change the picture? 12 pictures, 20 and 100 of 1,000 images removed.
+"""Does removing the images that a method ranks highest change the picture? 12 pictures, 20 and 100 of 1,000
+images removed.
 
-Run: .venv/bin/python benchmarks/counterfactual.py --out FOLDER [--bank digits --queries 12 --remove 2% 10%]. A second run resumes
-the first.
-Writes benchmarks/results/counterfactual-BANK.json; FOLDER holds the report with the pictures.
-Fields were chosen on the bank's validation queries; the 12 pictures are generated.
-"""
+Run: .venv/bin/python benchmarks/counterfactual.py --out FOLDER [--bank digits --queries 12 --remove 2% 10%].
+A second run resumes the first. Writes benchmarks/results/counterfactual-BANK.json; FOLDER holds the report
+with the pictures. Fields were chosen on the bank's validation queries; the 12 pictures are generated."""
 
 import argparse
 import json
 import os
 from pathlib import Path
 
+from environment import environment
 from headwater.attribution.experiment import Experiment, run
 from headwater.bank import open_bank
-from headwater.cli.environment import environment
 from headwater.disk.store import FeatureStore, default_root
 from headwater.evaluate.counterfactual import removal_counts
 from headwater.models import loading
@@ -50,7 +49,12 @@ def main() -> None:
     name, store = bank.folder.name, FeatureStore(default_root())
     for method, fields in METHODS[name].items():
         models = [] if method in ("pixel", "nda") else [loading.load(bank.folder / "model")]
-        run(Experiment(method, fields, bank.train, bank.queries, models), options.out / method, store, force=True)
+        run(
+            Experiment(method, fields, bank.train, bank.queries, models),
+            options.out / method,
+            store,
+            force=True,
+        )
     place = Workplace(Pool(options.workers), models=default_root() / "models")
     runs = [open_run(options.out / method) for method in METHODS[name]]
     removals = plan_removals(bank, runs, options.queries, removal_counts(options.remove, len(bank.train)))
@@ -58,7 +62,9 @@ def main() -> None:
         print(count, total, flush=True)
     outcome = collect_results(removals, options.out, place)
     result = {"fields": METHODS[name], "environment": environment(), **outcome}
-    (Path(__file__).parent / "results" / f"counterfactual-{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
+    (Path(__file__).parent / "results" / f"counterfactual-{name}.json").write_text(
+        json.dumps(result, indent=1, ensure_ascii=False)
+    )
     print(as_text(outcome), page(options.out), sep="\n")
 
 

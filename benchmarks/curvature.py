@@ -1,11 +1,10 @@
 """The cost of K-FAC's and EK-FAC's estimates and scores, and the noise of the estimates.
 
-Run: .venv/bin/python benchmarks/curvature.py [--models digits 4.4M]. On one thread and one batch of (image, draw) rows, in turns
-within one run: a plain forward and backward pass with weight gradients; our factors and squares for several groups; curvlinops'
-factors and corrected eigenvalues; eigendecompositions separately; scoring, for one damping and for twenty. Then, on the digits
-bank's model, the distance of eigenvalues from groups of gradients to eigenvalues from many more gradients. Writes
-benchmarks/results/curvature.json.
-"""
+Run: .venv/bin/python benchmarks/curvature.py [--models digits 4.4M]. On one thread and one batch of (image,
+draw) rows, in turns within one run: a plain forward and backward pass with weight gradients; our factors and
+squares for several groups; curvlinops' factors and corrected eigenvalues; eigendecompositions separately;
+scoring, for one damping and for twenty. Then, on the digits bank's model, the distance of eigenvalues from
+groups of gradients to eigenvalues from many more gradients. Writes benchmarks/results/curvature.json."""
 
 import argparse
 import json
@@ -21,10 +20,10 @@ import torch
 from curvlinops import EKFACLinearOperator
 from torch import nn
 
+from environment import environment
 from features import MIDDLE
 from headwater import seeds
 from headwater.bank import open_bank
-from headwater.cli.environment import environment
 from headwater.curvature.ekfac import ekfac, squares
 from headwater.curvature.factors import factors
 from headwater.curvature.fisher import Fisher
@@ -40,9 +39,27 @@ from headwater.models import loading, unet
 GROUPS = (1, 2, 4, 8, 16, 32)
 PLAIN = "forward and backward"
 MODELS: dict[str, dict[str, Any]] = {
-    "digits": {"configuration": unet.configuration("digits"), "images": 64, "draws": 8, "queries": 50, "repeats": 5},
-    "4.4M": {"configuration": unet.configuration("cifar", **MIDDLE), "images": 8, "draws": 4, "queries": 50, "repeats": 3},
-    "35.7M": {"configuration": unet.configuration("cifar"), "images": 4, "draws": 4, "queries": 10, "repeats": 2},
+    "digits": {
+        "configuration": unet.configuration("digits"),
+        "images": 64,
+        "draws": 8,
+        "queries": 50,
+        "repeats": 5,
+    },
+    "4.4M": {
+        "configuration": unet.configuration("cifar", **MIDDLE),
+        "images": 8,
+        "draws": 4,
+        "queries": 50,
+        "repeats": 3,
+    },
+    "35.7M": {
+        "configuration": unet.configuration("cifar"),
+        "images": 4,
+        "draws": 4,
+        "queries": 10,
+        "repeats": 2,
+    },
 }
 
 
@@ -50,7 +67,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--models", nargs="*", default=list(MODELS))
     arguments.add_argument("--variance-images", type=int, default=200, help="0: leave the noise out")
-    arguments.add_argument("--print-only", action="store_true", help="write no file, as on a machine that is busy")
+    arguments.add_argument(
+        "--print-only", action="store_true", help="write no file, as on a machine that is busy"
+    )
     options = arguments.parse_args()
     torch.set_num_threads(1)
     path = Path(__file__).parent / "results" / "curvature.json"
@@ -65,8 +84,11 @@ def main() -> None:
         path.write_text(json.dumps(results, indent=1))
 
 
-def costs(configuration: dict[str, Any], images: int, draws: int, queries: int, repeats: int) -> dict[str, Any]:
-    """Seconds of each step, the least of `repeats` turns, and the ratios to a plain forward and backward pass."""
+def costs(
+    configuration: dict[str, Any], images: int, draws: int, queries: int, repeats: int
+) -> dict[str, Any]:
+    """Seconds of each step, the least of `repeats` turns, and the ratios to a plain forward and backward
+    pass."""
     model = unet.new(configuration, seed=0)
     c, h, w = model.shape
     pixels = seeds.generator(0, "benchmark pictures").integers(0, 256, (images, h, w, c), dtype=np.uint8)
@@ -81,11 +103,15 @@ def costs(configuration: dict[str, Any], images: int, draws: int, queries: int, 
         "factors, expand": lambda: factors(model, examples, fisher, rows=rows),
         "factors, reduce": lambda: factors(model, examples, fisher, rows=rows, variant="reduce"),
         **{
-            f"squares, group {group}": lambda group=group: squares(model, examples, fisher, basis, group=group, rows=rows)
+            f"squares, group {group}": lambda group=group: squares(
+                model, examples, fisher, basis, group=group, rows=rows
+            )
             for group in (1, 8, 16)
         },
         **{
-            f"scores of {queries} queries, dampings: {len(grid)}": scoring(model, examples, fisher.draws, basis, queries, grid)
+            f"scores of {queries} queries, dampings: {len(grid)}": scoring(
+                model, examples, fisher.draws, basis, queries, grid
+            )
             for grid in ([0.1], list(np.geomspace(1e-6, 10, 20)))
         },
         **theirs(model, examples, fisher),
@@ -160,7 +186,8 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def noise(images: int) -> dict[str, Any]:
-    """‖Λ_group − Λ‖/‖Λ‖ with Λ from other η and 8 times the draws, also for damped inverses, on the digits bank."""
+    """‖Λ_group − Λ‖/‖Λ‖ with Λ from other η and 8 times the draws, also for damped inverses, on the digits
+    bank."""
     bank = open_bank("digits")
     model, examples = loading.load(bank.folder / "model"), bank.train.take(np.arange(images))
     basis = kfac(model, factors(model, examples, Fisher(draws=Draws(10, "antithetic"))))
@@ -172,7 +199,9 @@ def noise(images: int) -> dict[str, Any]:
         operator = ekfac(basis, squares(model, examples, fisher, basis, group=group))
         errors = {"values": relative(operator.values, truth.values)}
         for damping in (0.1, 0.001):
-            errors[f"inverse at {damping}"] = relative(operator.inverse(Damping(damping)), truth.inverse(damping))
+            errors[f"inverse at {damping}"] = relative(
+                operator.inverse(Damping(damping)), truth.inverse(Damping(damping))
+            )
         results[f"group {group}"] = errors
     return results
 

@@ -1,9 +1,9 @@
 """The cost of per-example gradients, in units of an ordinary forward and backward pass over the same batch.
 
-Run: .venv/bin/python benchmarks/features.py [--device cpu]. Writes benchmarks/results/features.json (features-cuda.json on a GPU).
-Every engine runs in a process of its own, on one thread, alternating with the training step that is its unit; memory is the
-growth of the process's peak over the loaded model, again in processes of their own.
-"""
+Run: .venv/bin/python benchmarks/features.py [--device cpu]. Writes benchmarks/results/features.json
+(features-cuda.json on a GPU). Every engine runs in a process of its own, on one thread, alternating with the
+training step that is its unit; memory is the growth of the process's peak over the loaded model, again in
+processes of their own."""
 
 import argparse
 import json
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from environment import environment
 from headwater import seeds
-from headwater.cli.environment import environment
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
@@ -48,7 +48,14 @@ MODELS: dict[str, dict[str, Any]] = {  # examples at once, K draws each
         "k": 4096,
         "engines": ["vmap", "exact", "sparse", "two-sided"],
     },
-    "35.7M": {"changes": {}, "examples": 2, "batches": 2, "repeats": 2, "k": 32768, "engines": ["sparse", "two-sided"]},
+    "35.7M": {
+        "changes": {},
+        "examples": 2,
+        "batches": 2,
+        "repeats": 2,
+        "k": 32768,
+        "engines": ["sparse", "two-sided"],
+    },
 }
 
 
@@ -67,7 +74,9 @@ def main() -> None:
     for model in options.models:
         results[model] = {"environment": environment() | {"threads": 1}}
         training = apart(model, "training", "memory", options.device)
-        results[model]["engines"] = [against(training, model, engine, options.device) for engine in MODELS[model]["engines"]]
+        results[model]["engines"] = [
+            against(training, model, engine, options.device) for engine in MODELS[model]["engines"]
+        ]
         path.write_text(json.dumps(results, indent=1))
 
 
@@ -84,7 +93,9 @@ def apart(*arguments: str) -> dict[str, Any]:
     """`one` of these arguments, the device last, in a process of its own."""
     *one, device = arguments
     words = [sys.executable, __file__, "--device", device, "--one", *one]
-    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return json.loads(
+        subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    )
 
 
 def one(name: str, engine: str, quantity: str, device: str) -> dict[str, Any]:
@@ -97,10 +108,16 @@ def one(name: str, engine: str, quantity: str, device: str) -> dict[str, Any]:
     train = steps(model, Examples(images), size["examples"])
     if quantity == "memory":
         before = peak(device)
-        (train if engine == "training" else rows(model, Examples(images), engine, size["k"], size["examples"]))()
+        (
+            train
+            if engine == "training"
+            else rows(model, Examples(images), engine, size["k"], size["examples"])
+        )()
         return {"bytes": peak(device) - before}
     ours = rows(model, Examples(images), engine, size["k"], size["examples"])
-    pairs = [(seconds(train, device), seconds(ours, device)) for _ in range(size["repeats"] + 1)][1:]  # the first warms up
+    pairs = [(seconds(train, device), seconds(ours, device)) for _ in range(size["repeats"] + 1)][
+        1:
+    ]  # the first warms up
     draws = count * K
     return {
         "parameters": sum(p.numel() for p in model.module.parameters()),

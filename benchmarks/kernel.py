@@ -1,9 +1,9 @@
 """The cost of the kernel, of a sweep of dampings and of the scores.
 
-Run: .venv/bin/python benchmarks/kernel.py. Writes benchmarks/results/kernel.json. Random features of n images and q queries, k
-wide; every part in a process of its own for its peak memory. `gemm_fraction`: the scores' arithmetic rate over the rate of one
-large float64 product of the same library on the same threads, measured beside it.
-"""
+Run: .venv/bin/python benchmarks/kernel.py. Writes benchmarks/results/kernel.json. Random features of n images
+and q queries, k wide; every part in a process of its own for its peak memory. `gemm_fraction`: the scores'
+arithmetic rate over the rate of one large float64 product of the same library on the same threads, measured
+beside it."""
 
 import argparse
 import json
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from environment import environment
 from headwater import seeds
-from headwater.cli.environment import environment
 from headwater.curvature.gram import Gram
 from headwater.scores import ends
 
@@ -36,7 +36,9 @@ def main() -> None:
     result: dict[str, Any] = {"n": N, "k": K, "q": Q, "environment": environment()}
     for part in ("fit", "sweep", "scores", "ends"):
         words = [sys.executable, __file__, "--one", part]
-        result[part] = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        result[part] = json.loads(
+            subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        )
         print(part, result[part], flush=True)
     path = Path(__file__).parent / "results" / "kernel.json"
     path.write_text(json.dumps(result, indent=1))
@@ -55,7 +57,8 @@ def fit() -> dict[str, Any]:
 
 
 def sweep() -> dict[str, Any]:
-    """27 dampings against one, with the eigenbasis, for 200 queries; in turn, the median of three ratios (one at full size)."""
+    """27 dampings against one, with the eigenbasis, for 200 queries; in turn, the median of three ratios (one
+    at full size)."""
     return {f"n={n}, k={k}": swept(n, k, repeats) for n, k, repeats in ((2000, 4096, 3), (N, K, 1))}
 
 
@@ -66,7 +69,10 @@ def swept(n: int, k: int, repeats: int) -> dict[str, float]:
         return seconds(lambda: [None for _ in Gram(phi).scores(queries, dampings)])
 
     pairs = [(of([float(k)]), of([d * k for d in DAMPINGS])) for _ in range(repeats)]
-    return {"one": round(min(a for a, _ in pairs), 3), "ratio_27_to_1": round(float(np.median([b / a for a, b in pairs])), 3)}
+    return {
+        "one": round(min(a for a, _ in pairs), 3),
+        "ratio_27_to_1": round(float(np.median([b / a for a, b in pairs])), 3),
+    }
 
 
 def scores() -> dict[str, Any]:
@@ -81,11 +87,16 @@ def scores() -> dict[str, Any]:
     ours = min(seconds(blocks) for _ in range(3))
     a, b = np.ones((4096, 4096)), np.ones((4096, 4096))
     rate = 2 * 4096**3 / min(seconds(lambda: a @ b) for _ in range(3))
-    return {"seconds": round(ours, 3), "gemm_GFLOPS": round(rate / 1e9, 1), "gemm_fraction": round(flops / ours / rate, 3)}
+    return {
+        "seconds": round(ours, 3),
+        "gemm_GFLOPS": round(rate / 1e9, 1),
+        "gemm_fraction": round(flops / ours / rate, 3),
+    }
 
 
 def top() -> dict[str, Any]:
-    """Top and bottom 50 of 1,000 queries over a million training rows, in blocks; the time to make the blocks is subtracted."""
+    """Top and bottom 50 of 1,000 queries over a million training rows, in blocks; the time to make the blocks
+    is subtracted."""
     block = np.empty((1000, 20_000), np.float32)
     spent = 0.0
 

@@ -1,12 +1,13 @@
-"""The cost of adapters' features, in units of an ordinary training step of the same adapters on the same rows.
+"""The cost of adapters' features, in units of an ordinary training step of the same adapters on the same
+rows.
 
-Run: .venv/bin/python benchmarks/lora.py [--real] [--device cpu]. Writes benchmarks/results/lora.json (lora-cuda.json on a GPU). A
-Stable Diffusion UNet of random weights, a fifth of the real one's width; with --real Stable Diffusion 1.5's own configuration
-(860 M parameters) for pictures of 256 × 256, adapters of rank 128. A training step is forward, backward and AdamW, over as many
-(t, ε) rows at once as features take by default. Both alternate in one process, on one thread; one-time work (checking the
-layers) is separated from the cost of every further row. Memory is the growth of the process's peak over the loaded model, in
-processes of their own, beside the bytes of the frozen weights and of their gradients.
-"""
+Run: .venv/bin/python benchmarks/lora.py [--real] [--device cpu]. Writes benchmarks/results/lora.json
+(lora-cuda.json on a GPU). A Stable Diffusion UNet of random weights, a fifth of the real one's width; with
+--real Stable Diffusion 1.5's own configuration (860 M parameters) for pictures of 256 × 256, adapters of rank
+128. A training step is forward, backward and AdamW, over as many (t, ε) rows at once as features take by
+default. Both alternate in one process, on one thread; one-time work (checking the layers) is separated from
+the cost of every further row. Memory is the growth of the process's peak over the loaded model, in processes
+of their own, beside the bytes of the frozen weights and of their gradients."""
 
 import argparse
 import json
@@ -22,9 +23,9 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
+from environment import environment
 from features import peak, seconds
 from headwater import seeds
-from headwater.cli.environment import environment
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import simple
@@ -59,8 +60,16 @@ def main() -> None:
         print(json.dumps((memory if quantity == "memory" else times)(size, who, options.device)))
         return
     name = "sd-1.5" if options.real else "fifth"
-    path = Path(__file__).parent / "results" / ("lora.json" if options.device == "cpu" else f"lora-{options.device}.json")
-    results = json.loads(path.read_text()) if path.exists() else {"timesteps": K, "latents": SIDE, "device": options.device}
+    path = (
+        Path(__file__).parent
+        / "results"
+        / ("lora.json" if options.device == "cpu" else f"lora-{options.device}.json")
+    )
+    results = (
+        json.loads(path.read_text())
+        if path.exists()
+        else {"timesteps": K, "latents": SIDE, "device": options.device}
+    )
     results[name] = {"environment": environment() | {"threads": 1}, "rank": SIZES[name]["rank"]}
     results[name]["training"] = apart(name, "training", "memory", options.device)
     for who in PROJECTORS:
@@ -75,7 +84,9 @@ def apart(*arguments: str) -> dict[str, Any]:
     """`one` of these arguments, the device last, in a process of its own."""
     *one, device = arguments
     words = [sys.executable, __file__, "--device", device, "--one", *one]
-    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return json.loads(
+        subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    )
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,10 @@ def opened(name: str, device: str) -> tuple[Denoiser, Examples]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         module = UNet2DConditionModel(
-            sample_size=SIDE, block_out_channels=size["widths"], cross_attention_dim=size["prompt_width"], attention_head_dim=8
+            sample_size=SIDE,
+            block_out_channels=size["widths"],
+            cross_attention_dim=size["prompt_width"],
+            attention_head_dim=8,
         )
         lora.add(module, size["rank"], seed=0)
         for layer, p in module.named_parameters():
@@ -103,9 +117,13 @@ def opened(name: str, device: str) -> tuple[Denoiser, Examples]:
                 torch.nn.init.normal_(p.data, std=0.02)
     torch.nn.Module.to(module, torch.device(device))
     random, n = seeds.generator(0, "benchmark"), size["images"]
-    tables = {"encoder_hidden_states": random.standard_normal((n, WORDS, size["prompt_width"]), dtype=np.float32)}
+    tables = {
+        "encoder_hidden_states": random.standard_normal((n, WORDS, size["prompt_width"]), dtype=np.float32)
+    }
     latents = random.standard_normal((n, 4, SIDE, SIDE), dtype=np.float32)
-    images = random.integers(0, 256, size=(n, 8, 8, 3), dtype=np.uint8)  # in place of the pictures: they seed the noise
+    images = random.integers(
+        0, 256, size=(n, 8, 8, 3), dtype=np.uint8
+    )  # in place of the pictures: they seed the noise
     model = Denoiser(module, linear(), (4, SIDE, SIDE), "benchmark", text=Words())
     return model, Examples(images, latents=latents, text=Text(np.arange(n), tables))
 
@@ -118,7 +136,9 @@ def rows_at_once(model: Denoiser, examples: Examples) -> int:
 
 def training(model: Denoiser, examples: Examples, rows: int) -> Callable[[], None]:
     """A step for every `rows` rows of all examples, one image after the other."""
-    optimizer = torch.optim.AdamW([p for p in model.module.parameters() if p.requires_grad], LORA.learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.module.parameters() if p.requires_grad], LORA.learning_rate, fused=True
+    )
 
     def run() -> None:
         for piece in _pieces(model, examples, rows):
@@ -147,10 +167,15 @@ def features(model: Denoiser, examples: Examples, who: str, rows: int) -> Callab
 
 
 def times(name: str, who: str, device: str) -> dict[str, Any]:
-    """Seconds per row of training and of features after the first image, whose extra time is one-time work."""
+    """Seconds per row of training and of features after the first image, whose extra time is one-time
+    work."""
     model, examples = opened(name, device)
     rows, first, n = rows_at_once(model, examples), examples.take(range(1)), len(examples)
-    step, one, every = training(model, examples, rows), features(model, first, who, rows), features(model, examples, who, rows)
+    step, one, every = (
+        training(model, examples, rows),
+        features(model, first, who, rows),
+        features(model, examples, who, rows),
+    )
     warm, turns = seconds(one, device), []
     for _ in range(SIZES[name]["repeats"]):
         trained, once, full = (seconds(work, device) for work in (step, one, every))
@@ -170,7 +195,8 @@ def times(name: str, who: str, device: str) -> dict[str, Any]:
 
 
 def memory(name: str, who: str, device: str) -> dict[str, Any]:
-    """The growth of the peak over the loaded model, and the bytes of frozen weights and of their gradients."""
+    """The growth of the peak over the loaded model, and the bytes of frozen weights and of their
+    gradients."""
     model, examples = opened(name, device)
     rows = rows_at_once(model, examples)
     before = peak(device)

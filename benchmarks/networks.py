@@ -1,8 +1,9 @@
-"""Do two networks' losses rank the halves in the same order? Two banks with equal halves and held-out queries.
+"""Do two networks' losses rank the halves in the same order? Two banks with equal halves and held-out
+queries.
 
-Run: .venv/bin/python benchmarks/networks.py [BANK BANK]. Writes benchmarks/results/networks.json: Spearman's correlation over the
-halves, the mean over held-out queries, between single models that differ in the seed, in the network, or in both.
-"""
+Run: .venv/bin/python benchmarks/networks.py [BANK BANK]. Writes benchmarks/results/networks.json: Spearman's
+correlation over the halves, the mean over held-out queries, between single models that differ in the seed, in
+the network, or in both."""
 
 import argparse
 import json
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from environment import environment
 from headwater.bank import Bank, open_bank
-from headwater.cli.environment import environment
 from headwater.linalg.rank import spearman
 
 BANKS = ("banks/digits-mini", "banks/digits-mini-attention")
@@ -31,7 +32,8 @@ def main() -> None:
         "another network and seed": [(one[:, seed], two[:, 0]) for seed in range(1, one.shape[1])],
     }
     correlation = {
-        name: round(float(np.mean([spearman(a.T, b.T).mean() for a, b in seed_pairs])), 4) for name, seed_pairs in pairs.items()
+        name: round(float(np.mean([spearman(a.T, b.T).mean() for a, b in seed_pairs])), 4)
+        for name, seed_pairs in pairs.items()
     }
     banks = [first.folder.name, second.folder.name]
     result = {"banks": banks, "halves": m, "environment": environment(), "correlation": correlation}

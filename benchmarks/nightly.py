@@ -1,7 +1,7 @@
 """Run the tests marked slow, which a push does not wait for, and write down what came of each.
 
-Run: .venv/bin/python benchmarks/nightly.py. Writes benchmarks/results/nightly.json; exits with pytest's own code.
-"""
+Run: .venv/bin/python benchmarks/nightly.py. Writes benchmarks/results/nightly.json; exits with pytest's own
+code."""
 
 import json
 import subprocess
@@ -27,7 +27,9 @@ def main() -> None:
     started = datetime.now(UTC)
     with TemporaryDirectory() as folder:
         report = Path(folder) / "nightly.xml"
-        code = subprocess.call([sys.executable, "-m", "pytest", "-m", "slow", f"--junitxml={report}"], cwd=ROOT)
+        code = subprocess.call(
+            [sys.executable, "-m", "pytest", "-m", "slow", f"--junitxml={report}"], cwd=ROOT
+        )
         cases = list(ElementTree.parse(report).iter("testcase"))
     tests = {
         f"{case.get('classname')}::{case.get('name')}": {

@@ -1,13 +1,13 @@
 """Seconds and memory of the weights of all patches, beside the convolutional form in which NDA was published.
 
-Run: .venv/bin/python benchmarks/patches.py [--data cifar10]. Writes benchmarks/results/patches.json.
-One noisy query against N images, one timestep, one thread, no flips, the 100 heaviest patches of each image. `against`: in turn
-with the convolutional form (float32; all distances of 64 patches by one convolution, a softmax over all images, the largest of
-each) where it fits; `error` is the relative one of scores above 1e-6 of the largest, against float64. `growth`: over N, in
-processes of their own; bytes are the growth of the peak over the images. 32² are pictures of --data, larger ones parts of the
-photographs that come with scikit-learn.
-Ours compares up to 32 images at once, the last ones in 8, 16 or 32 lanes: in `ours_32_at_a_time` no lane is empty.
-"""
+Run: .venv/bin/python benchmarks/patches.py [--data cifar10]. Writes benchmarks/results/patches.json. One
+noisy query against N images, one timestep, one thread, no flips, the 100 heaviest patches of each image.
+`against`: in turn with the convolutional form (float32; all distances of 64 patches by one convolution, a
+softmax over all images, the largest of each) where it fits; `error` is the relative one of scores above 1e-6
+of the largest, against float64. `growth`: over N, in processes of their own; bytes are the growth of the peak
+over the images. 32² are pictures of --data, larger ones parts of the photographs that come with scikit-learn.
+Ours compares up to 32 images at once, the last ones in 8, 16 or 32 lanes: in `ours_32_at_a_time` no lane is
+empty."""
 
 import argparse
 import json
@@ -26,8 +26,8 @@ from jaxtyping import Float, UInt8
 from sklearn.datasets import load_sample_images
 from torch.nn import functional
 
+from environment import environment
 from headwater import seeds
-from headwater.cli.environment import environment
 from headwater.data import open_examples
 from headwater.diffusion.schedule import linear
 from headwater.patches.compiled.displaced import LANES
@@ -55,13 +55,20 @@ def main() -> None:
     if options.one:
         print(json.dumps(growth(options.data, *options.one)))
         return
-    results: dict[str, Any] = {"data": options.data, "environment": environment() | {"threads": 1}, "against": [], "growth": []}
+    results: dict[str, Any] = {
+        "data": options.data,
+        "environment": environment() | {"threads": 1},
+        "against": [],
+        "growth": [],
+    }
     path = Path(__file__).parent / "results" / "patches.json"
     for side, n in SIDES.items():
         if side == max(SIDES):  # takes longest
             grown(options.data, results, path)
         for patch, t in SETTINGS:
-            results["against"].append(against(pictures(options.data, side, n + 1), patch, t, options.repeats if side == 32 else 1))
+            results["against"].append(
+                against(pictures(options.data, side, n + 1), patch, t, options.repeats if side == 32 else 1)
+            )
             print(results["against"][-1], flush=True)
             path.write_text(json.dumps(results, indent=1))
 
@@ -94,13 +101,19 @@ def asked(query: UInt8[np.ndarray, "h w c"], t: int) -> Noisy:
     alpha_bar = float(linear().alpha_bar[t])
     x = query.transpose(2, 0, 1) / 127.5 - 1
     noise = seeds.normal(x.shape, 0, "benchmark", t)
-    return Noisy((alpha_bar**0.5 * x + (1 - alpha_bar) ** 0.5 * noise).astype(np.float32), alpha_bar**0.5, 1 - alpha_bar)
+    return Noisy(
+        (alpha_bar**0.5 * x + (1 - alpha_bar) ** 0.5 * noise).astype(np.float32),
+        alpha_bar**0.5,
+        1 - alpha_bar,
+    )
 
 
 def against(images: UInt8[np.ndarray, "n h w c"], patch: int, t: int, repeats: int) -> dict[str, Any]:
     """Seconds of either form, in turn, and how far apart their scores are. The last picture is the query."""
     train, noisy = images[:-1], asked(images[-1], t)
-    comparisons = {negligible: Comparison(Patches(patch), TOP, negligible=negligible) for negligible in NEGLIGIBLE}
+    comparisons = {
+        negligible: Comparison(Patches(patch), TOP, negligible=negligible) for negligible in NEGLIGIBLE
+    }
     times: dict[Any, list[float]] = {name: [] for name in ["convolutional", *comparisons]}
     scores: dict[Any, np.ndarray] = {}
     with Threads(1) as threads:
@@ -134,7 +147,10 @@ def against(images: UInt8[np.ndarray, "n h w c"], patch: int, t: int, repeats: i
                 "negligible": name,
                 "ms_per_image": round(1000 * middle[name] / len(train), 3),
                 "times_faster": round(
-                    statistics.median(a / b for a, b in zip(times["convolutional"], times[name], strict=True)), 1
+                    statistics.median(
+                        a / b for a, b in zip(times["convolutional"], times[name], strict=True)
+                    ),
+                    1,
                 ),
                 "error": error.get(name),
             }
@@ -143,7 +159,9 @@ def against(images: UInt8[np.ndarray, "n h w c"], patch: int, t: int, repeats: i
     }
 
 
-def time_of(comparison: Comparison, noisy: Noisy, images: UInt8[np.ndarray, "n h w c"], threads: Threads) -> float:
+def time_of(
+    comparison: Comparison, noisy: Noisy, images: UInt8[np.ndarray, "n h w c"], threads: Threads
+) -> float:
     """Seconds per image where no lane is empty."""
     lanes = np.concatenate([images] * -(-LANES // len(images)))
     lanes = lanes[: len(lanes) // LANES * LANES]
@@ -153,13 +171,20 @@ def time_of(comparison: Comparison, noisy: Noisy, images: UInt8[np.ndarray, "n h
 
 
 def errors(
-    noisy: Noisy, train: UInt8[np.ndarray, "n h w c"], comparison: Comparison, scores: dict[Any, np.ndarray], threads: Threads
+    noisy: Noisy,
+    train: UInt8[np.ndarray, "n h w c"],
+    comparison: Comparison,
+    scores: dict[Any, np.ndarray],
+    threads: Threads,
 ) -> dict[Any, float]:
     """The largest relative error, against float64, of scores above 1e-6 of the largest."""
     exactly = noisy._replace(x_t=noisy.x_t.astype(np.float64))
     exact = Posterior(comparison, exactly, Views(train), threads).explained().scores
     large = exact > 1e-6 * exact.max()
-    return {name: float(f"{np.abs(values[large] / exact[large] - 1).max():.1e}") for name, values in scores.items()}
+    return {
+        name: float(f"{np.abs(values[large] / exact[large] - 1).max():.1e}")
+        for name, values in scores.items()
+    }
 
 
 def convolutional(noisy: Noisy, images: UInt8[np.ndarray, "n h w c"], patch: int) -> Float[np.ndarray, " n"]:

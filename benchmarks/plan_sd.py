@@ -1,9 +1,10 @@
-"""The output of `headwater plan` for Stable Diffusion 1.5 at 256 pixels with adapters of rank 128: 5,000 images × 10 timesteps.
+"""The output of `headwater plan` for Stable Diffusion 1.5 at 256 pixels with adapters of rank 128: 5,000
+images × 10 timesteps.
 
-Run: .venv/bin/python benchmarks/plan_sd.py FOLDER --tokenizer CLIP. Writes benchmarks/results/plan-sd.json. The pipeline has the
-real one's configuration and random weights, and is built in FOLDER (4.3 GB); pictures are CIFAR-2's at 256 pixels. `plan` times a
-few real gradients, encodings and prompts on this machine and extrapolates to the whole.
-"""
+Run: .venv/bin/python benchmarks/plan_sd.py FOLDER --tokenizer CLIP. Writes benchmarks/results/plan-sd.json.
+The pipeline has the real one's configuration and random weights, and is built in FOLDER (4.3 GB); pictures
+are CIFAR-2's at 256 pixels. `plan` times a few real gradients, encodings and prompts on this machine and
+extrapolates to the whole."""
 
 import argparse
 import json
@@ -16,7 +17,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from headwater.cli.environment import environment
+from environment import environment
 from headwater.data import open_examples
 from headwater.disk.npz import write_examples
 from headwater.models import lora
@@ -56,11 +57,23 @@ def main() -> None:
     options = arguments.parse_args()
     if not (options.folder / "adapters").exists():
         build(options.folder, options.tokenizer)
-    words = ["plan", "--method", "d-trak", "--set", "timesteps=10", "--set", "k=4096", "--caption", "a {group}"]
+    words = [
+        "plan",
+        "--method",
+        "d-trak",
+        "--set",
+        "timesteps=10",
+        "--set",
+        "k=4096",
+        "--caption",
+        "a {group}",
+    ]
     places = {"model": "model", "lora": "adapters", "train": "train.npz", "query": "query.npz"}
     words += [part for name, place in places.items() for part in (f"--{name}", str(options.folder / place))]
     before = environment() | {"threads": 1}
-    run = subprocess.run([str(Path(sys.executable).with_name("headwater")), *words], check=True, capture_output=True, text=True)
+    run = subprocess.run(
+        [str(Path(sys.executable).with_name("headwater")), *words], check=True, capture_output=True, text=True
+    )
     lines = [line.replace(str(options.folder), "FOLDER") for line in run.stdout.splitlines()]
     path = Path(__file__).parent / "results" / "plan-sd.json"
     path.write_text(json.dumps({"environment": before, "plan": lines}, indent=1, ensure_ascii=False) + "\n")

