@@ -5,9 +5,9 @@ Run: .venv/bin/python benchmarks/lds.py. Writes benchmarks/results/lds.json. Eve
 own for its peak memory:
 
 - `lds`: one method, from its scores to both intervals and the standard error;
-- `bootstrap`: the one over subsets alone; `ranked_anew`: the slow obvious form that it must equal, from 1 resample
-  in 100;
-- `run`: the work of `headwater lds` after the files are read, with the random row, and the ceiling and the oracle
+- `bootstrap`: the one over subsets alone; `ranked_anew`: the slow obvious form that it must equal, from 1
+  resample in 100;
+- `run`: the work of `headwater lds` after the files are read, with the random row, the ceiling and the oracle
   of three seeds;
 - `coverage`: how often an interval holds the expected LDS, in each of WORLDS random Gaussian worlds.
 """

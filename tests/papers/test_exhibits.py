@@ -13,8 +13,8 @@ from headwater.diffusion.draws import Draws
 from headwater.disk.store import FeatureStore
 from headwater.evaluate.lds import LDS
 from headwater.models.train import Recipe
-from headwater.retraining.build import Place, build
-from headwater.retraining.recipe import BankRecipe, Source
+from headwater.retraining.build import Workplace, build
+from headwater.retraining.recipe import BankRecipe, DataSource
 from papers._shared import bench, pages
 from papers._shared.command import run
 from papers._shared.exhibit import EXHIBITS, PAPERS, Exhibit
@@ -32,8 +32,8 @@ def session(tmp_path_factory, smallest):
     """A bank that takes seconds: 30 digits, 6 halves × 2 seeds and 4 to learn from."""
     folder = tmp_path_factory.mktemp("bank") / "tiny"
     recipe = BankRecipe(
-        data=Source(name="digits", count=30),
-        held_out=Source(name="digits:val", count=4),
+        data=DataSource(name="digits", count=30),
+        held_out=DataSource(name="digits:val", count=4),
         model=smallest,
         training=Recipe(steps=4, batch=8, checkpoints=2, dropout=0.0, flips=False),
         subsets=6,
@@ -43,7 +43,9 @@ def session(tmp_path_factory, smallest):
         measurements=("simple", "square"),
         outcome_draws=Draws(4, "stratified", seed=5),
     )
-    for _ in build(folder, recipe, recipe.data.open(), recipe.held_out.open(), Place(models=folder / "kept")):
+    for _ in build(
+        folder, recipe, recipe.data.open(), recipe.held_out.open(), Workplace(models=folder / "kept")
+    ):
         pass
     return Session(
         bank=open_bank(folder),
@@ -154,10 +156,10 @@ def test_what_another_recipe_has_measured_is_taken_from_there(session, monkeypat
 def test_figures_are_cross_fitted(session):
     """Each half prefers the setting that is worthless for the other: the honest figure is 0, the oracle's is
     not."""
-    from headwater.evaluate.tune import halves
+    from headwater.evaluate.tune import query_halves
 
     split = np.array(session.bank.queries.split) == "val"
-    first, second = halves(split)
+    first, second = query_halves(split)
     found = {
         (("damping", value),): LDS(
             half.astype(float), lambda half=half: np.tile(half.astype(float), (1000, 1))
