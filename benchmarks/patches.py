@@ -33,7 +33,7 @@ from headwater.diffusion.schedule import linear
 from headwater.patches.compiled.displaced import LANES
 from headwater.patches.geometry import Patches
 from headwater.patches.noise import Noisy
-from headwater.patches.posterior import Comparison, Posterior
+from headwater.patches.posterior import Comparison, PatchPosterior
 from headwater.patches.threads import Threads
 from headwater.patches.views import Views
 
@@ -123,7 +123,7 @@ def against(images: UInt8[np.ndarray, "n h w c"], patch: int, t: int, repeats: i
                 scores[name] = (
                     convolutional(noisy, train, patch)
                     if name == "convolutional"
-                    else Posterior(comparisons[name], noisy, Views(train), threads).explained().scores
+                    else PatchPosterior(comparisons[name], noisy, Views(train), threads).explained().scores
                 )
                 times[name] += [time.perf_counter() - start] * bool(turn)
         full = time_of(comparisons[1e-15], noisy, images, threads)
@@ -166,7 +166,7 @@ def time_of(
     lanes = np.concatenate([images] * -(-LANES // len(images)))
     lanes = lanes[: len(lanes) // LANES * LANES]
     start = time.perf_counter()
-    Posterior(comparison, noisy, Views(lanes), threads).explained()
+    PatchPosterior(comparison, noisy, Views(lanes), threads).explained()
     return (time.perf_counter() - start) / len(lanes)
 
 
@@ -179,7 +179,7 @@ def errors(
 ) -> dict[Any, float]:
     """The largest relative error, against float64, of scores above 1e-6 of the largest."""
     exactly = noisy._replace(x_t=noisy.x_t.astype(np.float64))
-    exact = Posterior(comparison, exactly, Views(train), threads).explained().scores
+    exact = PatchPosterior(comparison, exactly, Views(train), threads).explained().scores
     large = exact > 1e-6 * exact.max()
     return {
         name: float(f"{np.abs(values[large] / exact[large] - 1).max():.1e}")
@@ -210,14 +210,14 @@ def growth(data: str, n: int, patch: int, t: int) -> dict[str, Any]:
     images = open_examples(data).images
     train, noisy, comparison = images[:n].copy(), asked(images[-1], t), Comparison(Patches(patch), TOP)
     with Threads(1) as threads:
-        Posterior(comparison, noisy, Views(train[:64]), threads).explained()  # compiled
+        PatchPosterior(comparison, noisy, Views(train[:64]), threads).explained()  # compiled
         before, start = peak(), time.perf_counter()
-        Posterior(comparison, noisy, Views(train), threads).explained()
+        PatchPosterior(comparison, noisy, Views(train), threads).explained()
         seconds = time.perf_counter() - start
         held = peak()
         comparison = replace(comparison, memory=0)
         start = time.perf_counter()
-        Posterior(comparison, noisy, Views(train), threads).explained()
+        PatchPosterior(comparison, noisy, Views(train), threads).explained()
         again = time.perf_counter() - start
     return {
         "n": n,

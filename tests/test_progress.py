@@ -8,7 +8,7 @@ from headwater.cli import progress
 def test_on_a_terminal_it_shows_count_rate_and_time_left(monkeypatch):
     console = Console(stderr=True, force_terminal=True, width=120, record=True)
     monkeypatch.setattr(progress, "Console", lambda **_: console)
-    with progress.bar("features") as tick:
+    with progress.progress_bar("features") as tick:
         for done in range(1, 6):
             tick(done, 10)
     text = console.export_text()
@@ -16,6 +16,6 @@ def test_on_a_terminal_it_shows_count_rate_and_time_left(monkeypatch):
 
 
 def test_elsewhere_it_is_silent(capsys):
-    with progress.bar("features") as tick:
+    with progress.progress_bar("features") as tick:
         tick(1, 2)
     assert capsys.readouterr() == ("", "")

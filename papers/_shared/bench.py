@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.environment import environment
 from headwater.attribution.sweep import cross_fitted, learned_from, settings
 from headwater.bank import Bank
-from headwater.cli.progress import bar
+from headwater.cli.progress import progress_bar
 from headwater.evaluate.ground_truth import Yardstick
 from headwater.evaluate.lds import LDS, against, difference
 from headwater.evaluate.tune import Setting, tuned
@@ -133,7 +133,7 @@ class Bench:
     def _measured(self, line: Line) -> tuple[Result, dict[str, Any]]:
         computed: list[int] = []
         start = time.perf_counter()
-        with bar(f"{line.row} {line.column}") as tick:
+        with progress_bar(f"{line.row} {line.column}") as tick:
 
             def progress(done: int, total: int) -> None:
                 tick(done, total)

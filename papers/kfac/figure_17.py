@@ -17,7 +17,7 @@ import torch
 from headwater.attribution.experiment import Experiment
 from headwater.attribution.sweep import settings
 from headwater.bank import Bank
-from headwater.cli.progress import bar
+from headwater.cli.progress import progress_bar
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.sample import conditioned, sample
@@ -92,7 +92,7 @@ def on_paths(session: Session, model: Denoiser) -> OnPaths:
     outcomes = np.full((*bank.outcomes().shape[:2], PICTURES), np.nan)
     network = trainable(recipe, bank.train.shape[1:], session.store)
     jobs = [(subset, seed) for seed in bank.seeds() for subset in bank.rows()]
-    with bar("Retrained models") as tick:
+    with progress_bar("Retrained models") as tick:
         for done, job in enumerate(jobs, 1):
             retrained = trained(training_of(network, recipe, bank.subsets, job), bank.train, session.models)
             blocks = values(retrained, queries, ["trajectory"], Draws(1))

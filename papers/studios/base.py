@@ -16,7 +16,7 @@ from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, U
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from headwater import load, seeds
-from headwater.cli.progress import bar
+from headwater.cli.progress import progress_bar
 from headwater.data.cifar import cifar10
 from headwater.data.decode import resized
 from headwater.disk.npz import arrays
@@ -60,7 +60,7 @@ def base(config: Base, data: Path, weights: Path, out: Path, store: FeatureStore
         _save(network(config), config, weights, untrained)
     seen, state = pictures(config, data), out.with_name(out.name + ".state.safetensors")
     model = load(untrained, size=seen.shape[1:])
-    with bar("train the base") as tick:
+    with progress_bar("train the base") as tick:
         trained = train(Tuning(model, store), seen, config.recipe, 0, watch=Watch(state, tick))
     _save(trained.module, config, weights, out)
     state.unlink()

@@ -20,7 +20,7 @@ from jaxtyping import Float32
 
 from benchmarks.environment import environment
 from headwater import load
-from headwater.cli.progress import bar
+from headwater.cli.progress import progress_bar
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.encoding import encoded
 from headwater.disk.npz import read_examples, write_examples
@@ -112,7 +112,7 @@ class Study:
 
 def adapters(study: Study, base_folder: Path, train: Examples, out: Path, store: FeatureStore) -> Path:
     """The folder of the adapters trained on both studios."""
-    with bar("train adapters") as tick:
+    with progress_bar("train adapters") as tick:
         network = tuning.lora_tuning(base_folder, study.rank, train.shape[1:], store)
         train_model(network, train, study.training, out, study.seed, tick=tick)
     return out
@@ -124,7 +124,7 @@ def queries_of(study: Study, model: Denoiser, train: Examples, path: Path) -> Ex
         return read_examples(path)
     pairs = [(name, studio) for name in query_concepts(train, study.concepts) for studio in STUDIOS]
     prompts = [PROMPT.format(concept=name, studio=studio) for name, studio in pairs]
-    with bar("sample") as tick:
+    with progress_bar("sample") as tick:
         images = pictures(model, len(pairs), study.seed, sampling=study.sampling, prompts=prompts, tick=tick)
     ids = tuple(f"{studio} {name}" for name, studio in pairs)
     queries = replace(images, ids=ids, groups=tuple(studio for _, studio in pairs), latents=None)

@@ -13,7 +13,7 @@ from headwater.methods import make
 from headwater.patches import maps as mapping
 from headwater.patches.atlas import Atlas
 from headwater.patches.explained import Explained
-from headwater.patches.posterior import Posterior
+from headwater.patches.posterior import PatchPosterior
 from headwater.patches.regions import read_regions, write_regions
 from headwater.patches.rows import pack_explained, unpack_explained
 from headwater.patches.threads import Threads
@@ -219,10 +219,12 @@ def explained(method, train, queries, store):
         for q, (x, content) in enumerate(zip(queries.pixels(), queries.hashes, strict=True)):
             with Threads(1) as threads:
                 (noisy,) = step.noised(x, content, alpha_bar)
-                evidence = Posterior(comparison, noisy, Views(train.images), threads).explained().evidence
+                evidence = (
+                    PatchPosterior(comparison, noisy, Views(train.images), threads).explained().evidence
+                )
                 for low in range(0, len(train), 32):
                     block = Views(train.images[low : low + 32])
-                    traces = Posterior(comparison, noisy, block, threads).traces(evidence)
+                    traces = PatchPosterior(comparison, noisy, block, threads).traces(evidence)
                     full[q, low : low + 32] += weight * Atlas.of(traces, comparison.patches, 1).query_tiles
     return full
 

@@ -7,7 +7,7 @@ import pytest
 
 from headwater.patches.geometry import Patches
 from headwater.patches.noise import Noisy
-from headwater.patches.posterior import NEGLIGIBLE, Comparison, Posterior
+from headwater.patches.posterior import NEGLIGIBLE, Comparison, PatchPosterior
 from headwater.patches.threads import Threads
 from headwater.patches.views import Views
 
@@ -25,7 +25,7 @@ def noisy(variance: float = 0.3, dtype: type = np.float64) -> Noisy:
 
 def explained(comparison: Comparison, picture: Noisy, number: int = 1, images: np.ndarray = IMAGES):
     with Threads(number) as threads:
-        return Posterior(comparison, picture, Views(images), threads).explained()
+        return PatchPosterior(comparison, picture, Views(images), threads).explained()
 
 
 COMPARISONS = [
@@ -54,7 +54,8 @@ def test_latents_are_compared_as_pixels_of_the_same_values_are(comparison):
     blank = Views(values, np.zeros_like(values))
     with Threads(1) as threads:
         exact, latent, changed = (
-            Posterior(comparison, noised, views, threads).explained() for views in (pixels, latents, blank)
+            PatchPosterior(comparison, noised, views, threads).explained()
+            for views in (pixels, latents, blank)
         )
     np.testing.assert_allclose(latent.scores, exact.scores, rtol=1e-5)
     np.testing.assert_allclose(latent.evidence, exact.evidence, atol=1e-5)
@@ -105,8 +106,8 @@ def test_mirrored_copies_are_the_same_as_mirrored_images():
 def test_traces_of_an_image_sum_to_its_score_on_either_side(comparison):
     noised, rows = noisy(), [7, 3, 140, 20]
     with Threads(1) as threads:
-        scored = Posterior(comparison, noised, Views(IMAGES), threads).explained()
-        traces = Posterior(comparison, noised, Views(IMAGES[rows]), threads).traces(scored.evidence)
+        scored = PatchPosterior(comparison, noised, Views(IMAGES), threads).explained()
+        traces = PatchPosterior(comparison, noised, Views(IMAGES[rows]), threads).traces(scored.evidence)
     for side in (traces.query_map, traces.image_map):
         np.testing.assert_allclose(side.sum((1, 2)), scored.scores[rows], rtol=1e-9)
         assert (side >= 0).all()
@@ -115,8 +116,8 @@ def test_traces_of_an_image_sum_to_its_score_on_either_side(comparison):
 def test_the_nearest_patch_is_the_one_with_the_least_distance(cut_out):
     comparison, noised = Comparison(Patches(3), 4, flips=True), noisy()
     with Threads(1) as threads:
-        evidence = Posterior(comparison, noised, Views(IMAGES), threads).explained().evidence
-        traces = Posterior(comparison, noised, Views(IMAGES[7:8]), threads).traces(evidence)
+        evidence = PatchPosterior(comparison, noised, Views(IMAGES), threads).explained().evidence
+        traces = PatchPosterior(comparison, noised, Views(IMAGES[7:8]), threads).traces(evidence)
     y = noised.signal * (IMAGES[7].transpose(2, 0, 1) / 127.5 - 1)
     for a in ((0, 0), (4, 5), (9, 3)):
         distances = [cut_out(noised.x_t, picture, 3, False, a)[0] for picture in (y, y[..., ::-1])]
@@ -135,8 +136,8 @@ def test_equal_patches_share_what_counts():
     noised = Noisy(np.full((1, 8, 8), 0.1), 0.9, 0.19)
     comparison = Comparison(Patches(3), 5)
     with Threads(1) as threads:
-        scored = Posterior(comparison, noised, Views(images), threads).explained()
-        traces = Posterior(comparison, noised, Views(images), threads).traces(scored.evidence)
+        scored = PatchPosterior(comparison, noised, Views(images), threads).explained()
+        traces = PatchPosterior(comparison, noised, Views(images), threads).traces(scored.evidence)
     np.testing.assert_allclose(traces.image_map.sum((1, 2)), scored.scores, rtol=1e-9)
     inside = traces.image_map[0, 1:7, 1:7]
     np.testing.assert_allclose(inside, inside[0, 0])
@@ -151,8 +152,8 @@ def test_equal_patches_share_what_counts_where_lists_were_full():
         Comparison(Patches(3), 5),
     )
     with Threads(1) as threads:
-        scored = Posterior(comparison, noised, Views(images), threads).explained()
-        traces = Posterior(comparison, noised, Views(images), threads).traces(scored.evidence)
+        scored = PatchPosterior(comparison, noised, Views(images), threads).explained()
+        traces = PatchPosterior(comparison, noised, Views(images), threads).traces(scored.evidence)
     np.testing.assert_allclose(traces.query_map.sum((1, 2)), scored.scores, rtol=1e-6)
     np.testing.assert_allclose(traces.image_map.sum((1, 2)), scored.scores, rtol=1e-6)
 

@@ -94,6 +94,6 @@ def note(text: str) -> None:
 
 def bar(title: str) -> Any:
     """A progress bar on stderr."""
-    from headwater.cli.progress import bar as progress_bar
+    from headwater.cli.progress import progress_bar
 
     return progress_bar(title)

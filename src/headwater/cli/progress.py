@@ -26,7 +26,7 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Yields tick(finished, total). The bar appears at the first tick; a new total begins a new bar."""
     columns = (
         TextColumn("{task.description}"),

@@ -72,12 +72,12 @@ def credit(
 ) -> None:
     """Who gets the credit: each artist's, label's or other group's share of the scores, with 95 %
     intervals."""
-    from headwater.pages.credit.files import check, write
+    from headwater.pages.credit.files import check_options, write
     from headwater.pages.credit.run import credited, queries_by_option
     from headwater.pages.credit.table import as_text, credit_record
     from headwater.run import open_run
 
-    check(out, by, also)
+    check_options(out, by, also)
     opened = open_run(run)
     rows, shares = queries_by_option(opened, queries, query), credited(opened, by, also)
     record = credit_record(shares, rows)

@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from markupsafe import Markup
 
 from headwater.pages.gallery import Picture
-from headwater.pages.template import drawn
+from headwater.pages.template import svg
 from headwater.words import number
 
 BINS, STRIP = 72, 40  # of a histogram, of a strip
@@ -107,7 +107,7 @@ def histogram(
         low, high = low - max(1.0, abs(low)), high + max(1.0, abs(high))
     exact = values.astype(np.float64)  # in float32, scores close together would share a bin's edges
     counts, _ = np.histogram(exact, bins=BINS, range=(low, high))
-    return drawn(
+    return svg(
         "histogram",
         label=f"Histogram of {len(values):,} scores from {least} to {greatest}",
         grid=_grid(int(counts.max())),
@@ -123,7 +123,7 @@ def histogram(
     )
 
 
-def interval(
+def interval_bar(
     value: float,
     low: float,
     high: float,
@@ -141,7 +141,7 @@ def interval(
     if mark is not None:
         line, first, last = (_place(position, *span) for position in mark)
         band = Portion(first, round(last - first, 2), 1.0)
-    return drawn(
+    return svg(
         "interval",
         kind=kind,
         start=min(zero, end),
@@ -160,13 +160,13 @@ def portions(shares: Sequence[float]) -> Markup:
         Portion(round(100 * start, 2), round(100 * share, 2), round(0.95 * FADE**i, 2))
         for i, (start, share) in enumerate(zip(starts, shares, strict=False))
     ]
-    return drawn("portions", portions=pieces)
+    return svg("portions", portions=pieces)
 
 
 def box(values: Sequence[float], span: Span, kind: str) -> Markup:
     """A box over the quartiles with a line at the median, and a dot for each value, along `span`."""
     low, median, high = (_place(value, *span) for value in np.percentile(values, [25, 50, 75]).tolist())
-    return drawn(
+    return svg(
         "box",
         kind=kind,
         low=low,
@@ -182,7 +182,7 @@ def strip(values: Sequence[float], span: Span) -> Markup:
     counts, _ = np.histogram(values, bins=STRIP, range=span)
     median = _place(float(np.median(values)), *span)
     columns = _columns(14 * counts / counts.max())
-    return drawn("strip", bins=STRIP, columns=columns, zero=_place(0.0, *span), median=median)
+    return svg("strip", bins=STRIP, columns=columns, zero=_place(0.0, *span), median=median)
 
 
 def axis(span: Span) -> Markup:
@@ -195,7 +195,7 @@ def axis(span: Span) -> Markup:
     decimals = max(0, -power)
     words = [number(value, decimals if value else 0) for value in numbers]
     ticks = [Tick(_place(value, low, high), word) for value, word in zip(numbers, words, strict=True)]
-    return drawn("axis", ticks=ticks)
+    return svg("axis", ticks=ticks)
 
 
 def streams(sources: Sequence[tuple[Picture, float]], goal: Picture) -> Markup:
@@ -212,7 +212,7 @@ def streams(sources: Sequence[tuple[Picture, float]], goal: Picture) -> Markup:
         Stream(source, first + i * step, round(float(mouths[i]), 1), round(float(widths[i]), 2))
         for i, source in enumerate(pictures)
     ]
-    return drawn("streams", streams=rows, goal=goal, side=side, target=target, left=left, height=height)
+    return svg("streams", streams=rows, goal=goal, side=side, target=target, left=left, height=height)
 
 
 def _place(value: float, low: float, high: float) -> float:

@@ -12,7 +12,7 @@ from headwater.disk.files import written
 from headwater.disk.npz import arrays
 from headwater.errors import DataError
 from headwater.pages import charts
-from headwater.pages.effects import Effect, Removal, effect, effects
+from headwater.pages.effects import Effect, RemovalRow, effect, effects
 from headwater.pages.gallery import Gallery, Picture
 from headwater.pages.template import render
 from headwater.words import number
@@ -23,11 +23,11 @@ SMALL = 64  # pixels of a side, up to which a picture is drawn with sharp edges
 class Row(NamedTuple):
     """A method's removal in a table, and its box."""
 
-    removal: Removal
+    removal: RemovalRow
     box: Markup
 
 
-class Table(NamedTuple):
+class EffectTable(NamedTuple):
     """One effect: its rows, and the axis over their boxes."""
 
     effect: Effect
@@ -54,7 +54,7 @@ class Again(NamedTuple):
 
 def page(folder: Path) -> Path:
     """Write `report.html` into the folder; returns its path."""
-    record = read(folder)
+    record = read_record(folder)
     distances = effect(record, "l2").removals
     names = [f"{removal.method}/{removal.removed}" for removal in distances]
     images = arrays(folder / "pictures.npz", ["before", *names])
@@ -75,7 +75,7 @@ def page(folder: Path) -> Path:
     return path
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
     """The record in `counterfactual.json`."""
     path = folder / "counterfactual.json"
     try:
@@ -119,16 +119,16 @@ def _verdict(record: Mapping[str, Any], count: str) -> str:
     )
 
 
-def _table(measured: Effect) -> Table:
+def _table(measured: Effect) -> EffectTable:
     span, removals = measured.span, measured.removals
     rows = [Row(removal, charts.box(removal.per_picture, span, removal.kind)) for removal in removals]
-    return Table(measured, rows, charts.axis(span))
+    return EffectTable(measured, rows, charts.axis(span))
 
 
 def _again(
     i: int,
     query: str,
-    distances: Sequence[Removal],
+    distances: Sequence[RemovalRow],
     images: Mapping[str, np.ndarray],
     gallery: Gallery,
 ) -> Again:

@@ -25,7 +25,7 @@ EFFECTS = {
 MEASUREMENT = ("Change of {name}", "how much the measurement rose. Larger: the images mattered more.")
 
 
-class Removal(NamedTuple):
+class RemovalRow(NamedTuple):
     """One effect of one method's removal of `removed` images, on every picture and in words.
 
     `against`, `p` and `above` compare it with random removal, paired: the mean difference with its interval,
@@ -54,7 +54,7 @@ class Effect(NamedTuple):
     name: str
     title: str
     explanation: str
-    removals: list[Removal]
+    removals: list[RemovalRow]
 
     @property
     def span(self) -> tuple[float, float]:
@@ -87,14 +87,14 @@ def effect(record: Mapping[str, Any], name: str) -> Effect:
     return Effect(name, title.format(name=name), explanation.format(embedder=record["embedder"]), removals)
 
 
-def _removal(method: str, count: int, values: Mapping[str, Any], decimals: int, pictures: int) -> Removal:
+def _removal(method: str, count: int, values: Mapping[str, Any], decimals: int, pictures: int) -> RemovalRow:
     low, median, high = (number(values["quartiles"][name], decimals) for name in ("low", "median", "high"))
     against, p, above = "", "", ""
     if (paired := values.get("against_random")) is not None:
         mean, least, most = (number(paired[name], decimals, "+") for name in ("mean", "low", "high"))
         against, above = f"{mean} [{least}, {most}]", f"{paired['above']} of {pictures}"
         p = f"{paired['p']:.2g}" if paired["p"] >= 0.001 else "<0.001"
-    return Removal(method, count, values["each"], median, low, high, against, p, above)
+    return RemovalRow(method, count, values["each"], median, low, high, against, p, above)
 
 
 def _decimals(rows: list[Mapping[str, Any]]) -> int:

@@ -11,7 +11,7 @@ from PIL import Image
 from headwater.pages.gallery import Gallery, png
 from headwater.pages.places import Box, Places
 from headwater.pages.quilt import NOBODY, quilt
-from headwater.pages.template import drawn
+from headwater.pages.template import svg
 from headwater.patches.tiles import tiled
 from headwater.run import Run
 from headwater.words import percent
@@ -146,7 +146,7 @@ def _framed(places: Places, m: int, i: int, j: int) -> Markup:
     picture, match = places.picture(m), places.match(m, i, j)
     left, top = match.left + match.across, match.top + match.down
     box = Box.within(picture.width, picture.height, left, top, match.size)
-    return drawn("patch", picture=picture, box=box.mirrored(picture.width) if match.mirrored else box)
+    return svg("patch", picture=picture, box=box.mirrored(picture.width) if match.mirrored else box)
 
 
 def _lit(places: Places, m: int) -> Markup:
@@ -155,4 +155,4 @@ def _lit(places: Places, m: int) -> Markup:
     thin = explains / (explains.max() or 1)
     veil = np.round(DARKEST * (1 - np.sqrt(np.maximum(thin, 0)))).astype(np.uint8)
     image = Image.merge("LA", (Image.new("L", veil.shape[::-1], VEIL), Image.fromarray(veil)))
-    return drawn("source", picture=places.picture(m), veil=png(image))
+    return svg("source", picture=places.picture(m), veil=png(image))

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from headwater.pages.gallery import Picture
 from headwater.pages.places import Box, Places
-from headwater.pages.template import drawn
+from headwater.pages.template import svg
 
 BLEED = 1 / 200  # of a picture, by which a piece reaches under the next: else the ground shines through
 NOBODY = -1  # in place of a leading image that is not known
@@ -17,7 +17,7 @@ NOBODY = -1  # in place of a leading image that is not known
 Leaders = Int64[np.ndarray, "ty tx"]  # the image that leads in each part
 
 
-class Piece(NamedTuple):
+class QuiltPiece(NamedTuple):
     """A piece of the quilt: its place, and what it shows of which training image."""
 
     box: Box
@@ -41,7 +41,7 @@ def quilt(places: Places, best: Leaders, leaders: Leaders, letters: dict[int, st
     """The best image's patch in the place of each part, seams between territories, and their letters."""
     h, w = places.run.queries.shape[1:]
     middles = [(letters.get(int(leaders[i, j])), places.tile(i, j)) for i, j in _middles(leaders)]
-    return drawn(
+    return svg(
         "quilt",
         width=w,
         height=h,
@@ -52,14 +52,14 @@ def quilt(places: Places, best: Leaders, leaders: Leaders, letters: dict[int, st
     )
 
 
-def _piece(places: Places, m: int, i: int, j: int) -> Piece:
+def _piece(places: Places, m: int, i: int, j: int) -> QuiltPiece:
     """The tile of image m that lies to its patch as the part does to its own, kept within the image."""
     picture, match, tile = places.picture(m), places.match(m, i, j), places.tile(i, j)
     left = min(max(0, tile.left + match.across), picture.width - tile.width)
     top = min(max(0, tile.top + match.down), picture.height - tile.height)
     bleed = BLEED * max(picture.width, picture.height)
     wide, high = f"{tile.width + bleed:g}", f"{tile.height + bleed:g}"
-    return Piece(tile, picture, left, top, wide, high, match.mirrored)
+    return QuiltPiece(tile, picture, left, top, wide, high, match.mirrored)
 
 
 def _seams(places: Places, leaders: Leaders) -> Iterator[str]:

@@ -29,7 +29,7 @@ class Model(NamedTuple):
     fingerprint: str
 
 
-class Table(NamedTuple):
+class ValueTable(NamedTuple):
     """Settings or versions, by name."""
 
     title: str
@@ -49,7 +49,7 @@ class Record(NamedTuple):
     device: str
     started: str
     seconds: dict[str, float]
-    tables: list[Table]
+    tables: list[ValueTable]
     json: str
 
 
@@ -101,7 +101,7 @@ def _models(models: list[Mapping[str, Any]]) -> list[Model]:
     ]
 
 
-def _tables(info: Mapping[str, Any]) -> list[Table]:
+def _tables(info: Mapping[str, Any]) -> list[ValueTable]:
     """The tables that the record has; the first begins with the seed, which is then left out of the rest."""
     seed = _number(info.get("seed"))
     tables = []
@@ -109,7 +109,7 @@ def _tables(info: Mapping[str, Any]) -> list[Table]:
         if values := info.get(key):
             rows = [] if seed is None or tables else [("seed", str(seed))]
             rows += [(name, _word(value)) for name, value in values.items() if name != "seed" or seed is None]
-            tables.append(Table(title, rows))
+            tables.append(ValueTable(title, rows))
     return tables
 
 

@@ -14,7 +14,7 @@ def render(template: str, **values: Any) -> str:
     return ENVIRONMENT.get_template(template).render(values).lstrip()
 
 
-def drawn(chart: str, **values: Any) -> Markup:
+def svg(chart: str, **values: Any) -> Markup:
     """A chart as inline SVG, from its template in `templates/charts`."""
     return Markup(ENVIRONMENT.get_template(f"charts/{chart}.svg").render(values).strip())
 

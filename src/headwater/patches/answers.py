@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from headwater.disk.store import FeatureStore
 from headwater.patches.geometry import Patches
 from headwater.patches.noise import Noisy, noised
-from headwater.patches.posterior import Comparison, Posterior
+from headwater.patches.posterior import Comparison, PatchPosterior
 from headwater.patches.rows import pack_explained
 from headwater.patches.threads import Threads
 from headwater.patches.views import Views
@@ -72,14 +72,16 @@ def blocks(
         yield from in_order(store.crew.work(rows, inputs, parts), parts)
 
 
-def answers(inputs: StepInputs, part: slice, answer: Callable[[Posterior], Answer]) -> Iterator[list[Answer]]:
+def answers(
+    inputs: StepInputs, part: slice, answer: Callable[[PatchPosterior], Answer]
+) -> Iterator[list[Answer]]:
     """The answers for each noisy form of every query of a part."""
     comparison = inputs.step.comparison(inputs.memory)
     with Threads(torch.get_num_threads()) as threads:
         for x, content in zip(inputs.queries.part(part), inputs.queries.hashes[part], strict=True):
             noises = inputs.step.noised(x, content, inputs.alpha_bar)
-            yield [answer(Posterior(comparison, noisy, inputs.train, threads)) for noisy in noises]
+            yield [answer(PatchPosterior(comparison, noisy, inputs.train, threads)) for noisy in noises]
 
 
 def _rows(inputs: StepInputs, part: slice) -> Rows:
-    return np.array([pack_explained(noises) for noises in answers(inputs, part, Posterior.explained)])
+    return np.array([pack_explained(noises) for noises in answers(inputs, part, PatchPosterior.explained)])

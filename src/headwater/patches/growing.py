@@ -17,7 +17,7 @@ from headwater.patches.answers import TOGETHER, Rows, StepInputs, answers, block
 from headwater.patches.compiled.displaced import LANES
 from headwater.patches.explained import Explained, Tally
 from headwater.patches.geometry import Patches
-from headwater.patches.posterior import Posterior, Shares
+from headwater.patches.posterior import PatchPosterior, Shares
 from headwater.patches.rows import join_evidence, pack_explained, split_evidence
 from headwater.patches.views import Views
 
@@ -52,7 +52,7 @@ def growing_rows(
 
 
 def _shares(inputs: StepInputs, part: slice) -> Rows:
-    return np.array([pack_shares(noises) for noises in answers(inputs, part, Posterior.shares)])
+    return np.array([pack_shares(noises) for noises in answers(inputs, part, PatchPosterior.shares)])
 
 
 def part_slices(n: int, patches: int) -> list[slice]:

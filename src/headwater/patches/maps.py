@@ -16,7 +16,7 @@ from headwater.patches.answers import Step
 from headwater.patches.atlas import Atlas
 from headwater.patches.compiled.displaced import LANES
 from headwater.patches.noise import Noisy
-from headwater.patches.posterior import Comparison, Posterior
+from headwater.patches.posterior import Comparison, PatchPosterior
 from headwater.patches.regions import Regions
 from headwater.patches.rows import unpack_explained
 from headwater.patches.threads import Threads
@@ -103,7 +103,7 @@ def _mapped(inputs: MapInputs, q: int, threads: Threads) -> Row:
 
     def atlas(job: tuple[Comparison, Noisy, Float64[np.ndarray, " a"], float]) -> Atlas:
         comparison, noisy, evidence, noise_weight = job
-        traces = Posterior(comparison, noisy, drawn, threads).traces(evidence)
+        traces = PatchPosterior(comparison, noisy, drawn, threads).traces(evidence)
         return Atlas.of(traces, comparison.patches, noise_weight)
 
     total = reduce(Atlas.plus, threads.pool.map(atlas, jobs))

@@ -78,7 +78,7 @@ class Traces(NamedTuple):
     mirrored: Bool[np.ndarray, "b ny nx"]
 
 
-class Posterior(NamedTuple):
+class PatchPosterior(NamedTuple):
     """Weights of the patches of `images` for every patch of a noisy picture, in float32 or float64 as x_t
     is."""
 

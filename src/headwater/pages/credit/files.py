@@ -33,7 +33,7 @@ WRITERS: Mapping[str, Callable[[Credited, QueryShares], Iterator[str]]] = {
 }
 
 
-def check(out: Path | None, by: str | None, also: str | None) -> None:
+def check_options(out: Path | None, by: str | None, also: str | None) -> None:
     """Refuse a file that cannot be written as the options say, before anything is read."""
     if also is not None and out is None:
         fault = f"--also {also} is a column of the file that --out names, and none is named."

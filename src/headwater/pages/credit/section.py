@@ -183,7 +183,7 @@ def _row(share: Share, span: tuple[float, float]) -> GroupRow:
     mark = (100 * share.even, 100 * share.even_low, 100 * share.even_high)
     return GroupRow(
         share.group,
-        bar=charts.interval(100 * share.share, 100 * low, 100 * high, span, kind, mark=mark),
+        bar=charts.interval_bar(100 * share.share, 100 * low, 100 * high, span, kind, mark=mark),
         share=_tenths(share.share),
         interval=f"{100 * low:.1f} to {_tenths(high)}" if high > low else "",
         even=_tenths(share.even),
