@@ -8,8 +8,8 @@ from pathlib import Path
 import headwater
 
 PACKAGE = Path(headwater.__file__).parent
-WORDS = """each found what told kept made there here so it those these this that other others given them they same
-some all whole such mine theirs own done seen shown asked wanted left more less"""
+WORDS = """each found what told kept made there here so it those these this that other others given them they
+same some all whole such mine theirs own done seen shown asked wanted left more less"""
 PRONOUNS = frozenset(WORDS.split())
 COMMANDS = {
     "attribute",
