@@ -4,9 +4,9 @@ Similarities of pictures; gradients without a kernel and with one, as in appendi
 and 100 timesteps evenly spaced, one noise each; k = 4096. Journey TRAK takes a query's gradients along the
 path that made it, so only generated queries have scores; the timesteps are those of the training images. The
 damping is chosen on one half of a split's queries and reported on the other; in the last row of D-TRAK the
-function of φ is chosen with it. Influence functions, which the paper has not, take 10 draws of every training
-image for their curvature; NDA sees pictures alone. The paper has this table for each of its data sets (2, 3,
-6).
+function of φ is chosen with it. Influence functions, which are not in the paper, take 10 draws of every
+training image for their curvature; NDA sees pictures alone. The paper has this table for each of its data
+sets (2, 3, 6).
 """
 
 from headwater.families.embedding import name_of
@@ -24,7 +24,7 @@ HERE = {
         "all others. Ten of its timesteps do not reach TRAK's hundred on validation (40.7 against 45.9), on "
         "generation they do. Similarity of pixels is strong here, for digits are small. Influence functions "
         "with 100 timesteps and nothing chosen are above all others (`k-fac` 64.1 and 34.7); with 10 they "
-        "are below TRAK. NDA without a model has 59.5 and 29.7, more than anything with 10 timesteps."
+        "are below TRAK. NDA without a model scores 59.5 and 29.7, more than anything with 10 timesteps."
     ),
     "cifar2-small": (
         "With 10 timesteps D-TRAK is not clearly above TRAK (+1.2 [-2.4, 4.7] on validation); it is above "
