@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
 from headwater.methods import make
 from headwater.scores import dense
@@ -58,14 +59,15 @@ def test_the_example_in_small(tmp_path, monkeypatch):
 
 
 @needs_data
-def test_a_training_image_as_a_query_is_its_studios_and_its_concepts():
+def test_a_training_image_as_a_query_is_its_studios_and_its_concepts(tmp_path):
     """What every method must find: with distinct pictures, pixels name studio and concept of all of them."""
     train = emoji(DATA, (0, 150))
     _, first = np.unique(np.array(train.hashes), return_index=True)
     train = train.take(np.sort(first))
     queries = replace(train.take(range(0, len(train), 7)), ids=tuple(f"{g} {c}" for g, c in _names(train, 7)))
     method = make("optimal-score", {"timesteps": (1,), "noises": 0})
-    values = dense(method.score(method.fit(None, train, None), queries, None))
+    store = FeatureStore(tmp_path)
+    values = dense(method.score(method.fit(None, train, store), queries, store))
     row = Judge(train.groups, concepts(train), queries).row(values)
     assert row["credited"]["rate"] == row["leader's studio"]["rate"] == 1.0
     assert row["plain concept leads"]["rate"] == 1.0
