@@ -17,9 +17,10 @@ import networks
 import numpy as np
 import torch
 from report import Report, Stage, machine, peak_gib
-from stepping import How, Trainer
+from stepping import How, Tables, Trainer
 from torch import nn
 
+from headwater.bank import read_info
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement, simple
@@ -34,12 +35,14 @@ from headwater.retraining.build import _begun
 from headwater.retraining.jobs import jobs_of, size_of, subsets_of
 from headwater.retraining.outcomes import binned
 from headwater.retraining.queries import queries_of
-from headwater.retraining.recipe import OUTCOMES, BankRecipe, Source
+from headwater.retraining.recipe import OUTCOMES, BankRecipe, Source, from_fields
 
 MARGIN = 1.1  # of the longest group so far: what must be left for another to begin
 TOGETHER = 1000  # draws that are measured at once
 TINY = {"network": "tiny", "steps": "4", "slots": "2", "batch": "5", "models": "8"}
-REAL = {"network": "wide-64", "steps": "1200", "slots": "2", "batch": "125", "models": "64"}
+REAL = {"network": "short-64", "steps": "1600", "slots": "2", "batch": "125", "models": "64", "compiled": "yes"}
+OVERHEAD = 40.0  # seconds of a build that are no training: noise, files, queries, their outcomes
+MEASURING = 2.0  # seconds that a model's outcomes may take
 
 
 def run(stage: Stage) -> Report:
@@ -89,7 +92,6 @@ class Building:
 
     def __init__(self, stage: Stage, report: Report) -> None:
         self.stage, self.report, self.folder = stage, report, stage.out / "bank"
-        self.recipe = recipe_of(stage)
         told = (TINY if stage.tiny else REAL) | stage.options
         self.how = How(
             slots=int(told["slots"]),
@@ -101,13 +103,47 @@ class Building:
         self.training, self.held_out = (read_examples(stage.data / f"{side}.npz") for side in ("train", "val"))
         if stage.tiny:
             self.training, self.held_out = self.training.take(range(40)), self.held_out.take(range(6))
+        self.recipe = self._recipe()
         self.network = unet.Network(self.recipe.model)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.kept = _begun(self.folder, self.recipe, self.network, self.training, self.held_out, print)
         self._note()
         self.longest, self.done = 0.0, list[tuple[int, int]]()
         self.trainer: Trainer | None = None
+        self.tables: Tables | None = None
         self.measuring: Measuring | None = None
+
+    def _recipe(self) -> BankRecipe:
+        """That of the bank that is there; else what was told, with as many steps as `--set halves=… within=SECONDS` leave."""
+        if (self.folder / "bank.json").exists():
+            return from_fields(read_info(self.folder)["recipe"])
+        recipe, told = recipe_of(self.stage), self.stage.options
+        if "within" not in told:
+            return recipe
+        ms = self._fastest(unet.Network(recipe.model), recipe.training)
+        left = float(told["within"]) - 60 * self.stage.minutes + self.stage.seconds_left() - OVERHEAD * (not self.stage.tiny)
+        most = (left / (int(told["halves"]) + 2) - MEASURING * (not self.stage.tiny)) / ms * 1000
+        unit = 2 if self.stage.tiny else 50
+        steps = int(min(float(told.get("most", "3000")), most) // unit * unit)
+        print(f"bank    a step takes {ms:.2f} ms a model, {left:.0f} s are for training: {steps} steps a half", flush=True)
+        return replace(recipe, training=replace(recipe.training, steps=2 * steps), subset_steps=steps)
+
+    def _fastest(self, network: unet.Network, recipe: Recipe) -> float:
+        """Milliseconds a step and model, of as many at once as is fastest; without compilation where that fails."""
+        times: dict[int, float] = {}
+        for slots in [int(word) for word in self.stage.options.get("try", str(self.how.slots)).split("+")]:
+            try:
+                how = replace(self.how, slots=slots)
+                times[slots] = Trainer(network, self.training, recipe, how, self.stage.device, 48).timed(30)
+            except Exception as error:
+                print(f"bank    {slots} at once failed: {type(error).__name__} {str(error)[:300]}", flush=True)
+                if not times and self.how.compiled:
+                    self.how = replace(self.how, compiled=False)
+                    times[slots] = Trainer(network, self.training, recipe, self.how, self.stage.device, 48).timed(30)
+            print(f"bank    {slots} at once: {times.get(slots)} ms a step and model, {self.stage.seconds_left():.0f} s left", flush=True)
+        best = min(times, key=lambda slots: times[slots] * (1 + 0.01 * slots))
+        self.how = replace(self.how, slots=best)
+        return times[best]
 
     def _note(self) -> None:
         """How the models are made, beside the recipe in bank.json: what the recipe has no word for."""
@@ -127,8 +163,10 @@ class Building:
         if self.trainer is None or self.trainer.how.slots != slots:
             self.trainer = None
             steps = self.total if slots == 1 else self.total // 2
-            how = replace(self.how, slots=slots)
-            self.trainer = Trainer(self.network, self.training, self.recipe.training, how, self.stage.device, max(steps, 8))
+            how, tables = replace(self.how, slots=slots), self.tables
+            recipe, device = self.recipe.training, self.stage.device
+            self.trainer = Trainer(self.network, self.training, recipe, how, device, max(steps, 8), tables=tables)
+            self.tables = self.trainer.tables
         return self.trainer
 
     def full(self) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The networks that the kit measures: the D-TRAK paper's, and smaller ones a bank of many models can afford."""
 
+import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,8 +10,10 @@ from torch import nn
 
 from headwater import seeds
 from headwater.diffusion.denoiser import Denoiser
+from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
 from headwater.models import unet
+from headwater.scores import dense
 
 CIFAR: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -54,3 +58,12 @@ def pictures(count: int, seed: int = 0) -> Examples:
     coarse = random.integers(0, 224, size=(count, 8, 8, 3)).repeat(4, 1).repeat(4, 2)
     noise = random.integers(0, 32, size=(count, 32, 32, 3))
     return Examples((coarse + noise).astype(np.uint8), labels=np.arange(count) % 2)
+
+
+def scored(
+    method: Any, model: Denoiser, index: Any, queries: Examples, store: FeatureStore, damping: Sequence[float] | None = None
+) -> np.ndarray:
+    """All scores, `[λ, q, n]` where there are several dampings; of indices that know their model, and of those that do not."""
+    first = (model, index) if "model" in inspect.signature(method.score).parameters else (index,)
+    more = {} if damping is None else {"damping": list(damping)}
+    return dense(method.score(*first, queries, store, **more))

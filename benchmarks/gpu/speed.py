@@ -274,8 +274,7 @@ def influence(stage: Stage, name: str) -> dict[str, Any]:
         index = method.fit(model, shown, store)
         synchronised(stage)
         fitted = time.perf_counter()
-        for _ in method.score(model, index, shown.take(range(asked)), store):
-            pass
+        networks.scored(method, model, index, shown.take(range(asked)), store)
         scored = time.perf_counter()
     return {
         "fit_s": round(fitted - start, 2),

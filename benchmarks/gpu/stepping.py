@@ -89,7 +89,17 @@ class Slot:
 class Trainer:
     """Trains groups of at most `how.slots` models on subsets of the images, one group after the other."""
 
-    def __init__(self, network: Network, examples: Examples, recipe: Recipe, how: How, device: str, steps: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        network: Network,
+        examples: Examples,
+        recipe: Recipe,
+        how: How,
+        device: str,
+        steps: int,
+        seed: int = 0,
+        tables: Tables | None = None,
+    ) -> None:
         if recipe.flips or recipe.dropout:
             raise OptionError(f"flips is {recipe.flips} and dropout {recipe.dropout}; the kit trains without either.")
         self.network, self.examples, self.recipe, self.how, self.device, self.seed = network, examples, recipe, how, device, seed
@@ -97,7 +107,7 @@ class Trainer:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = how.tf32
         torch.backends.cudnn.benchmark = True  # shapes never change
         self.images = torch.as_tensor(examples.pixels(), device=device)
-        self.tables = Tables.of(network, examples.shape, seed, steps, recipe.batch, device)
+        self.tables = tables or Tables.of(network, examples.shape, seed, steps, recipe.batch, device)
         like = self.images.new_empty(0)
         self.signal, self.sigma = (
             torch.as_tensor(values, dtype=like.dtype, device=device)[:, None, None, None]
