@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check results bench clean
+.PHONY: install demo test check results bench gpu-pack clean
 
 install: .venv/.installed
 
@@ -29,6 +29,9 @@ results: install
 
 bench: install
 	for what in account features lora projection kernel peers lds training curvature patches; do $(BIN)/python benchmarks/$$what.py || exit 1; done
+
+gpu-pack: install
+	$(BIN)/python benchmarks/gpu/pack.py
 
 clean:
 	rm -rf .venv headwater-demo

@@ -13,13 +13,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import networks
 import numpy as np
 import torch
+from pictures import unpacked
 from report import Report, Stage, machine, peak_gib
 from stepping import How, Tables, Trainer
 from torch import nn
 
+import networks
 from headwater.bank import read_info
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
@@ -32,7 +33,7 @@ from headwater.models import loading, unet
 from headwater.models.train import Recipe
 from headwater.retraining import ledger
 from headwater.retraining.build import _begun
-from headwater.retraining.jobs import jobs_of, size_of, subsets_of
+from headwater.retraining.jobs import jobs_of, size_of
 from headwater.retraining.outcomes import binned
 from headwater.retraining.queries import queries_of
 from headwater.retraining.recipe import OUTCOMES, BankRecipe, Source, from_fields
@@ -100,7 +101,7 @@ class Building:
             compiled=told.get("compiled", "no") == "yes",
         )
         assert stage.data is not None
-        self.training, self.held_out = (read_examples(stage.data / f"{side}.npz") for side in ("train", "val"))
+        self.training, self.held_out = (unpacked(stage.data / f"{side}.npz") for side in ("train", "val"))
         if stage.tiny:
             self.training, self.held_out = self.training.take(range(40)), self.held_out.take(range(6))
         self.recipe = self._recipe()
@@ -140,7 +141,11 @@ class Building:
                 if not times and self.how.compiled:
                     self.how = replace(self.how, compiled=False)
                     times[slots] = Trainer(network, self.training, recipe, self.how, self.stage.device, 48).timed(30)
-            print(f"bank    {slots} at once: {times.get(slots)} ms a step and model, {self.stage.seconds_left():.0f} s left", flush=True)
+            print(
+                f"bank    {slots} at once: {times.get(slots)} ms a step and model, {self.stage.seconds_left():.0f} s left",
+                flush=True,
+            )
+        self.report.items["models at once"] = {"ms_a_step_and_model": {str(slots): round(ms, 3) for slots, ms in times.items()}}
         best = min(times, key=lambda slots: times[slots] * (1 + 0.01 * slots))
         self.how = replace(self.how, slots=best)
         return times[best]

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import networks
 import numpy as np
 import torch
 from report import Report, Stage, peak_gib
 from stepping import How, Trainer
 from torch import nn
 
+import networks
 from headwater.bank import SHIPPED
 from headwater.curvature.gram import Gram
 from headwater.diffusion.denoiser import Denoiser

@@ -1,17 +1,18 @@
 """Everything that a machine without internet lacks, in one ignored folder: the package, the kit, wheels, pictures.
 
-    make gpu-pack [DATA=folder with cifar10_jpeg.npz]        writes .gpu/
+    HEADWATER_DATA=FOLDER make gpu-pack        writes .gpu/; FOLDER holds cifar10_jpeg.npz (docs/data.md)
 
 Prints what the folder and the tracked files weigh, and fails above what can be sent.
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+
+import pictures
 
 from headwater.data import open_examples
 from headwater.disk.npz import write_examples
@@ -36,6 +37,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--out", type=Path, default=ROOT / ".gpu")
     arguments.add_argument("--bank", type=Path, help="a folder `bank` that a stage goes on from, or scores")
+    arguments.add_argument("--pixels", action="store_true", help="pictures as pixels, 12 MiB more")
     given = arguments.parse_args()
     out: Path = given.out
     for name in ("site", "kit", "bank"):
@@ -43,17 +45,18 @@ def main() -> int:
     package(out / "site")
     shutil.copytree(Path(__file__).parent, out / "kit", ignore=shutil.ignore_patterns("__pycache__", "*.md"))
     wheels(out / "wheels")
-    pictures(out / "kit" / "data")
+    data(out / "kit" / "data", pixels=given.pixels)
     if given.bank is not None:
-        shutil.copytree(given.bank, out / "bank", ignore=shutil.ignore_patterns("train.npz", "parts"))
+        shutil.copytree(given.bank, out / "bank", ignore=shutil.ignore_patterns("parts"))
     (out / "start.sh").write_text(START)
     return weighed(out)
 
 
 def package(site: Path) -> None:
-    """The package's source, and enough of an installation that it knows its version."""
-    leave = shutil.ignore_patterns("__pycache__", *(f"{name}" for name in os.listdir(ROOT / "src/headwater/banks") if name not in BANKS))
-    shutil.copytree(ROOT / "src" / "headwater", site / "headwater", ignore=leave)
+    """The package's source with the banks in BANKS, less their checkpoints, and enough to tell its version by."""
+    source = ROOT / "src" / "headwater"
+    others = {path.name for path in (source / "banks").iterdir()} - set(BANKS)
+    shutil.copytree(source, site / "headwater", ignore=shutil.ignore_patterns("__pycache__", "step-*", *others))
     about = site / f"headwater-{version('headwater')}.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: headwater\nVersion: {version('headwater')}\n")
@@ -71,11 +74,12 @@ def wheels(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "pip", *words, *platforms, "--dest", str(folder), *names], check=True)
 
 
-def pictures(folder: Path) -> None:
+def data(folder: Path, *, pixels: bool) -> None:
     """CIFAR-2: the 5,000 images that models are trained on, and 100 held-out ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_examples(folder / "train.npz", open_examples("cifar2"))
-    write_examples(folder / "val.npz", first(open_examples("cifar2:val"), 100))
+    write = write_examples if pixels else pictures.pack
+    write(folder / "train.npz", open_examples("cifar2"))
+    write(folder / "val.npz", first(open_examples("cifar2:val"), 100))
 
 
 def weighed(out: Path) -> int:
@@ -83,7 +87,8 @@ def weighed(out: Path) -> int:
     pack = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     tree = sum((ROOT / name).stat().st_size for name in names if name and (ROOT / name).is_file()) / 2**20
-    print(f"{out.name}: {pack:.1f} MiB (at most {PACK_MIB}); with {tree:.1f} MiB of tracked files {pack + tree:.1f} (at most {SENT_MIB})")
+    print(f"{out.name}: {pack:.1f} MiB, at most {PACK_MIB}")
+    print(f"with {tree:.1f} MiB of tracked files: {pack + tree:.1f} MiB, at most {SENT_MIB}")
     if pack > PACK_MIB or pack + tree > SENT_MIB:
         print("Too large to be sent. Leave out pictures or a bank.", file=sys.stderr)
         return 1

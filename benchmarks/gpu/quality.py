@@ -1,24 +1,27 @@
 """Which method predicts the retraining of a bank that a GPU made? Scores on the card, LDS with intervals from them.
 
-Of scores only what LDS needs is kept: −Σ_{i∈A} τ[q, i] for every subset A of the bank, in DIR/quality. Products are TF32. Fields with
-several values are chosen on one half of a split's queries and reported on the other. A stage goes on: what one machine has not
+Of scores only what LDS needs is kept: −Σ_{i∈A} τ[q, i] for every subset A of the bank, in DIR/quality. Products are TF32. Dampings
+are chosen on one half of a split's queries and reported on the other. A stage goes on: what one machine has not
 done, such as methods that need no card, another adds, and the table is of all that is there.
 """
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import networks
 import numpy as np
 import torch
+from pictures import unpacked
 from report import Report, Stage, peak_gib
 
+import networks
 from headwater.bank import Bank, open_bank
+from headwater.disk.npz import write_examples
 from headwater.disk.store import FeatureStore
 from headwater.evaluate.lds import LDS, correlated, predicted
 from headwater.evaluate.tune import tuned
@@ -35,7 +38,7 @@ class Row(NamedTuple):
 
     name: str
     method: str
-    fields: dict[str, Any] = {}
+    fields: Mapping[str, Any] = MappingProxyType({})
     dampings: Sequence[float] = ()
     needs: float = 30.0
 
@@ -70,6 +73,8 @@ def run(stage: Stage) -> Report:
     report = Report(stage, "quality")
     only = stage.options["only"].split("+") if "only" in stage.options else None
     folder = Path(stage.options.get("bank", str(stage.out / "bank")))
+    if not (folder / "train.npz").exists() and stage.data is not None:  # a bank travels without its pictures
+        write_examples(folder / "train.npz", unpacked(stage.data / "train.npz"))
     bank = open_bank(folder)
     if stage.cuda:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -102,7 +107,7 @@ def score(stage: Stage, bank: Bank, row: Row) -> dict[str, Any]:
         "fit_s": round(fitted - start, 2),
         "score_s": round(scored - fitted, 2),
         "passes": passes,
-        "fields": row.fields,
+        "fields": dict(row.fields),
         "dampings": list(row.dampings),
         "peak_gib": peak_gib(stage),
         "card": torch.cuda.get_device_name() if stage.cuda else None,

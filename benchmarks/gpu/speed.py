@@ -13,13 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import networks
-import numpy as np
 import torch
 from report import Report, Stage, peak_gib, seconds, synchronised
 from stepping import How, Trainer
 from torch import nn
 
+import networks
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement, simple
@@ -32,7 +31,7 @@ from headwater.linalg.project import Sparse, TwoSided, project
 from headwater.methods import make
 from headwater.models.train import Recipe, train
 
-K = 10
+K = 10  # timesteps
 CIFAR = 50_000
 PRECISIONS = ("float32", "tf32", "bf16")
 RECIPE = Recipe(batch=125, learning_rate=5e-4, dropout=0.0, flips=False, ema=0.995)
@@ -49,14 +48,16 @@ def run(stage: Stage) -> Report:
 
 def items(stage: Stage) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]], float]]:
     """Group, name, measurement and about how many seconds it takes, the most wanted first."""
-    paper, middle = ("tiny", "tiny") if stage.tiny else ("paper", "wide-64")
-    smaller = () if stage.tiny else ("wide-48", "short-64")
+    if stage.tiny:
+        yield from rehearsed(stage)
+        return
+    paper, middle, smaller = "paper", "wide-64", ("wide-48", "short-64")
     for precision in PRECISIONS:
         yield "passes", f"passes, {paper}, {precision}", partial(passes, stage, paper, precision), 5
     for how in (How(graph=False), How(), How(last=True)):
         yield "steps", f"steps, {paper}, {how.name}", partial(steps, stage, paper, how), 10
     for how in (How(graph=False), How(), How(last=True), How(slots=3), How(slots=3, last=True)):
-        yield "steps", f"steps, {middle}, {how.name} ", partial(steps, stage, middle, how), 10
+        yield "steps", f"steps, {middle}, {how.name}", partial(steps, stage, middle, how), 10
     for name in smaller:
         for how in (How(), How(slots=4)):
             yield "steps", f"steps, {name}, {how.name}", partial(steps, stage, name, how), 10
@@ -66,9 +67,8 @@ def items(stage: Stage) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]
             yield "features", name, partial(rows, stage, paper, kind, 4096, precision), 10
     yield "profile", f"profile of features, {paper}, sparse, tf32", partial(profiled, stage, paper, "sparse"), 15
     yield "profile", f"profile of features, {paper}, two-sided, tf32", partial(profiled, stage, paper, "two-sided"), 15
-    if not stage.tiny:
-        how = How(compiled=True)
-        yield "compiled", f"steps, {middle}, {how.name}", partial(steps, stage, middle, how), 60
+    for how in (How(compiled=True), How(slots=4, compiled=True)):
+        yield "compiled", f"steps, {middle}, {how.name}", partial(steps, stage, middle, how), 120
     yield "parts", f"weight gradients an example, one convolution of {paper}", partial(convolution, stage), 5
     yield "parts", "a sparse projection of one gradient", partial(projection, stage), 10
     yield "parts", "noise drawn on the processor", partial(noise, stage), 5
@@ -78,6 +78,22 @@ def items(stage: Stage) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]
     for kind in ("sparse", "two-sided"):
         yield "features", f"features, {paper}, {kind}, k=32768, tf32", partial(rows, stage, paper, kind, 32768, "tf32"), 15
     yield "package", f"steps of the package, {middle}, float32 and TF32", partial(package_steps, stage, middle), 15
+
+
+def rehearsed(stage: Stage) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]], float]]:
+    """Each kind of item once, of the smallest network, without compilation."""
+    yield "passes", "passes", partial(passes, stage, "tiny", "bf16"), 0
+    yield "steps", "steps", partial(steps, stage, "tiny", How(slots=2)), 0
+    for kind in ("sparse", "two-sided"):
+        yield "features", f"features, {kind}", partial(rows, stage, "tiny", kind, 64, "tf32"), 0
+    yield "profile", "profile", partial(profiled, stage, "tiny", "two-sided"), 0
+    yield "parts", "convolution", partial(convolution, stage), 0
+    yield "parts", "projection", partial(projection, stage), 0
+    yield "parts", "noise", partial(noise, stage), 0
+    yield "parts", "sampling", partial(sampling, stage, "tiny"), 0
+    yield "influence", "influence", partial(influence, stage, "tiny"), 0
+    yield "vmap", "torch.func", partial(by_vmap, stage, "tiny"), 0
+    yield "package", "steps of the package", partial(package_steps, stage, "tiny"), 0
 
 
 @contextmanager
@@ -322,8 +338,3 @@ def profiled(stage: Stage, name: str, kind: str) -> dict[str, Any]:
         "kernels_ms": [[key, round(ms, 2), times] for key, ms, times in heaviest[:16]],
         "host_ms": [[key, round(ms, 2), times] for key, ms, times in on_host[:16]],
     }
-
-
-def finite(values: dict[str, Any]) -> bool:
-    """Whether every number of an item is one."""
-    return all(np.isfinite(value) for value in values.values() if isinstance(value, int | float))

@@ -216,9 +216,7 @@ class Trainer:
                     for value in state.values():
                         value.zero_()
 
-    def train(
-        self, subsets: Sequence[np.ndarray], total: int, watch: Callable[[int], None] = lambda step: None
-    ) -> list[nn.Module]:
+    def train(self, subsets: Sequence[np.ndarray], total: int, watch: Callable[[int], None] = lambda step: None) -> list[nn.Module]:
         """The models of these subsets after `total` steps, with averaged weights, in eval mode; one may be read before the next."""
         step = self._ready()
         self._begin(subsets, total)
@@ -227,7 +225,9 @@ class Trainer:
             watch(number + 1)
         losses = [float(slot.loss) for slot in self.slots[: len(subsets)]]
         if not np.isfinite(losses).all():
-            raise OptionError(f"The training losses are {losses} after {total} steps; expected finite ones: a smaller rate, or float32.")
+            raise OptionError(
+                f"The training losses are {losses} after {total} steps; expected finite ones: a smaller rate, or float32."
+            )
         return [self.finished(slot) for slot in self.slots[: len(subsets)]]
 
     def finished(self, slot: Slot) -> nn.Module:
