@@ -137,6 +137,7 @@ def _begun(
     else:
         check_grows(folder, there, info)
         info["versions"] = there.get("versions")
+        info |= {name: there[name] for name in there.keys() - info.keys()}  # what others wrote there, such as how models were made
         if recipe.adapters is not None:  # the base may lie elsewhere now
             base = lora.Base(loading.named(recipe.adapters.base), training.shape[1:])
             for path in folder.rglob(lora.TOLD):
