@@ -2,7 +2,7 @@ PYTHON ?= python3
 NEWEST ?= $(lastword python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13))
 BIN := .venv/bin
 
-.PHONY: install demo test nightly newest check architecture examples results bench clean
+.PHONY: install demo test nightly newest check architecture examples results bench gpu-pack clean
 
 install: .venv/.installed
 
@@ -47,6 +47,9 @@ results: install
 
 bench: install
 	for what in account features lora projection kernel peers lds training curvature patches; do $(BIN)/python benchmarks/$$what.py || exit 1; done
+
+gpu-pack: install
+	$(BIN)/python benchmarks/gpu/pack.py
 
 clean:
 	rm -rf .venv headwater-demo

@@ -96,6 +96,9 @@ class Sparse:
     def add(self, out: Float[Tensor, "b k"], piece: Float[Tensor, "b w"], start: int) -> None:
         edges = [self.k * s // self.nonzeros for s in range(self.nonzeros + 1)]
         for s, (low, high) in enumerate(pairwise(edges)):
+            if piece.is_cuda:
+                self._fold_at_once(out[:, low:high], piece, start, s)
+                continue
             signs = torch.as_tensor(self.signs(s, start, start + piece.shape[1]), device=piece.device)
             self._fold(out[:, low:high], piece * signs / self.nonzeros**0.5, start, s)
 
@@ -110,6 +113,19 @@ class Sparse:
             out[:, to : to + before] += part[:, :before]
             out[:, : high - low - before] += part[:, before:]
 
+    def _fold_at_once(
+        self, out: Float[Tensor, "b k"], piece: Float[Tensor, "b w"], start: int, s: int
+    ) -> None:
+        """The same with a few large kernels, for a card on which each small one costs as much as a large one:
+        coordinates are gathered, stretch by stretch, from where each place of `out` gets them, and added up.
+        Signs and places stay on the card."""
+        k, width = out.shape[1], piece.shape[1]
+        signs, first, places = _card_fold(self, s, k, start, width, piece.device)
+        padded = piece.new_zeros(len(piece), places.numel())
+        torch.mul(piece, signs, out=padded[:, first : first + width])
+        turned = padded.view(len(piece), *places.shape).gather(2, places.expand(len(piece), -1, -1))
+        out += turned.sum(1) / self.nonzeros**0.5
+
     def offsets(self, s: int, k: int, count: int) -> Int64[np.ndarray, " count"]:
         """The offset by which each stretch of k coordinates is rotated."""
         return _offsets(self.seed, self.k, self.nonzeros, s, k, 2 ** ceil(log2(count)))[:count]
@@ -121,6 +137,18 @@ class Sparse:
             for block in range(start // SIGNS, ceil(stop / SIGNS))
         ]
         return np.concatenate(blocks)[start % SIGNS :][: stop - start]
+
+
+@lru_cache(maxsize=4096)
+def _card_fold(
+    sparse: Sparse, s: int, k: int, start: int, width: int, device: torch.device
+) -> tuple[Int8[Tensor, " w"], int, Int64[Tensor, "stretches k"]]:
+    """A piece's signs, its place in its first stretch, and for each stretch which coordinate each place of
+    the sketch gets."""
+    low, high = start // k, ceil((start + width) / k)
+    offsets = torch.as_tensor(sparse.offsets(s, k, high)[low:], device=device)
+    places = (torch.arange(k, device=device) - offsets[:, None]) % k
+    return torch.as_tensor(sparse.signs(s, start, start + width), device=device), start - low * k, places
 
 
 @lru_cache(maxsize=64)
