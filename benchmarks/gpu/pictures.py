@@ -52,7 +52,7 @@ def unpacked(path: Path) -> Examples:
     if examples.fingerprint != str(have["fingerprint"]):
         raise DataError(
             f"The pictures in {path} have the fingerprint {examples.fingerprint}; expected "
-            f"{have['fingerprint']}. This machine "
-            "opens JPEG files otherwise than the one that packed them: pack pixels, with `pack.py --pixels`."
+            f"{have['fingerprint']}. This machine opens JPEG files otherwise than the one that packed them: "
+            "pack pixels, with `pack.py --pixels`."
         )
     return examples

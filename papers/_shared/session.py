@@ -13,9 +13,8 @@ from headwater.gradients import features
 from papers._shared.keeping import RESULTS
 from papers._shared.line import REFERENCES, Line
 
-NUMERICS = (
-    1  # the version of a row's figures: raised where they change and neither a field nor a feature does
-)
+# the version of a row's figures: raised where they change and neither a field nor a feature does
+NUMERICS = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -178,11 +178,10 @@ def page(config: Study, rows: Sequence[Mapping[str, Any]], folder: Path) -> None
     """The table, and all in numbers beside it."""
     title, _, caption = (__doc__ or "").strip().partition("\n\n")
     note = (
-        f"{2 * config.concepts} pictures; percent with 95 % Wilson intervals. "
-        "*Leads*: has the highest score of all training images. "
-        "*Concept*: an image of what was asked for, of either studio; "
-        "with skin tones each studio drew six or more. "
-        f"*Of ten*: percent of the {FIRST} of highest score that are of such a concept."
+        f"{2 * config.concepts} pictures; percent with 95 % Wilson intervals. *Leads*: has the highest score "
+        "of all training images. *Concept*: an image of what was asked for, of either studio; with skin "
+        f"tones each studio drew six or more. *Of ten*: percent of the {FIRST} of highest score that are of "
+        "such a concept."
     )
     link = "All in numbers: [studios.json](studios.json)."
     save_paragraphs(folder / "README.md", [f"# {title}", caption, note, table(rows), FINDINGS, link])

@@ -79,8 +79,8 @@ def open_run(folder: Path) -> Run:
     if values.shape != (q, n) or self_scores.shape != (n,) or not (unknown or np.isfinite(self_scores).all()):
         raise DataError(
             f"The run in {folder} has scores {list(values.shape)} and self-influence "
-            f"{list(self_scores.shape)} for {q} queries "
-            f"and {n} training images; expected [{q}, {n}] and [{n}], all finite.",
+            f"{list(self_scores.shape)} for {q} queries and {n} training images; expected [{q}, {n}] and "
+            f"[{n}], all finite.",
             hint=AGAIN,
         )
     title, method = str(info.get("title") or "").rstrip("."), str(info.get("method") or folder.name)
@@ -182,9 +182,8 @@ def check_same(a: Run, b: Run) -> None:
         if not equal or (prints[0] != prints[1] and "unknown" not in prints):
             raise DataError(
                 f"The run {b.folder} has other {images} than {a.folder}: {shapes[1][axis]:,} (fingerprint "
-                f"{prints[1]}) against "
-                f"{shapes[0][axis]:,} (fingerprint {prints[0]}). Expected the same, in the same order. "
-                "Report them one by one."
+                f"{prints[1]}) against {shapes[0][axis]:,} (fingerprint {prints[0]}). Expected the same, in "
+                "the same order. Report them one by one."
             )
 
 

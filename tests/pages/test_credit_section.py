@@ -142,9 +142,8 @@ def test_a_picture_tells_its_strongest_groups_and_one_without_positive_scores_do
     )
     page = report([run]).read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert re.findall("Credit by [^<]*", page) == [
-        "Credit by label: 50 % to 0 (even: 12 %), 25 % to 1 (even: 12 %), 12 % to 2 (even: 12 %), 6.2 % to 3 "
-        "(even: 12 %) "
-        "and 6.2 % to the other 4."
+        "Credit by label: 50 % to 0 (even: 12 %), 25 % to 1 (even: 12 %), 12 % to 2 (even: 12 %), 6.2 % to "
+        "3 (even: 12 %) and 6.2 % to the other 4."
     ]
     (strip,) = re.findall(r'<svg class="bar portions".*?</svg>', page, re.DOTALL)
     assert re.findall(r'<rect x="([\d.]+)%" width="([\d.]+)%"', strip) == [

@@ -139,8 +139,7 @@ def _check_bank_paths(experiment: Experiment, method: Method) -> None:
     if experiment.bank.queries.trajectory is None:
         raise OptionError(
             f"The bank's queries have no sampler's path, which {experiment.method} with these fields needs: "
-            "it cannot be "
-            "compared with retraining.",
+            "it cannot be compared with retraining.",
             hint="Leave --bank out.",
         )
 

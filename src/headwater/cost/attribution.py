@@ -238,9 +238,8 @@ def as_text(run: Experiment, plan: AttributionPlan) -> str:
         f"measured    {gradient} a gradient, {latents} to encode a picture, {prompt} a prompt",
         f"time        encoding {hours_in_words(seconds['encoding'] / 3600)}, features "
         f"{hours_in_words(seconds['features'] / 3600)}",
-        f"memory      {sized(counts.bytes_of_weights)} of weights, {sized(plan.activations)} for {plan.rows} "
-        "rows at "
-        f"once; {sized(plan.rates.peak)} the process, as measured",
+        f"memory      {sized(counts.bytes_of_weights)} of weights, {sized(plan.activations)} for "
+        f"{plan.rows} rows at once; {sized(plan.rates.peak)} the process, as measured",
         f"disk        {sized(sizes['latents'])} latents, {sized(sizes['prompts'])} prompts, "
         f"{sized(sizes['features'])} of the method",
     ]

@@ -47,8 +47,7 @@ def squares(
     if basis.about["model"] != model.fingerprint:
         raise ModelError(
             f"The eigenvectors were made with the model {basis.about['model'][:12]}; this model is "
-            f"{model.fingerprint[:12]}. "
-            "Compute them for this model."
+            f"{model.fingerprint[:12]}. Compute them for this model."
         )
     layers = factored(model, basis.pattern).layers
     fit = gradients_that_fit(model, examples, fisher, layers, as_it_is, group)
@@ -89,8 +88,8 @@ def ekfac(basis: Curvature, squares: Sums) -> Curvature:
     if squares.about.get("basis") != basis.basis:
         raise ModelError(
             f"These eigenvalues belong to the eigenvectors {str(squares.about.get('basis'))[:12]}, not to "
-            f"{basis.basis[:12]}. "
-            "Compute them for these eigenvectors: an eigendecomposition repeated may come out differently."
+            f"{basis.basis[:12]}. Compute them for these eigenvectors: an eigendecomposition repeated may "
+            "come out differently."
         )
     blocks = tuple(replace(block, values=squares.mean(block.name).to(block.values)) for block in basis.blocks)
     return Curvature(blocks, {**squares.about, "what": "ek-fac"})

@@ -41,8 +41,7 @@ class Fisher:
         if self.average and self.kind == "model":
             raise OptionError(
                 "average is true for the kind 'model'; pseudo-gradients have mean zero, and averaging them "
-                "shrinks the curvature. "
-                "Use kind 'loss', or average false."
+                "shrinks the curvature. Use kind 'loss', or average false."
             )
 
     @property

@@ -63,8 +63,7 @@ class Gram:
         if values[0] <= rounding and damping <= rounding:
             raise OptionError(
                 f"The kernel of these features is singular and the damping is {damping:g}: the inverse does "
-                "not exist. "
-                "Use a larger damping."
+                "not exist. Use a larger damping."
             )
         return 1.0 / (values + damping)
 

@@ -108,8 +108,7 @@ def kfac(model: Denoiser, factors: Sums) -> Curvature:
     if factors.about["model"] != model.fingerprint:
         raise ModelError(
             f"The factors were made with the model {factors.about['model'][:12]}; this model is "
-            f"{model.fingerprint[:12]}. "
-            "Compute them for this model."
+            f"{model.fingerprint[:12]}. Compute them for this model."
         )
     chosen = factored(model, factors.about["parameters"])
     like = torch.empty(0, device=model.device, dtype=torch.promote_types(model.dtype, torch.float32))

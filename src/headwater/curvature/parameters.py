@@ -55,16 +55,14 @@ def factored(model: Denoiser, pattern: str = "*") -> Factored:
             if isinstance(module, nn.Conv2d) and module.groups > 1 and matching:
                 raise ModelError(
                     f"The convolution '{name}' has {module.groups} groups; K-FAC here expects convolutions "
-                    "with one. "
-                    "Choose `parameters` without it.",
+                    "with one. Choose `parameters` without it.",
                     hint="Use --set parameters=PATTERN.",
                 )
     if not chosen:
         first = ", ".join(list(parameters)[:3])
         raise ModelError(
             f"No Linear or Conv2d layer has parameters that match '{pattern}' (seen: {first}): K-FAC has "
-            "nothing to factor. "
-            "Choose other `parameters`.",
+            "nothing to factor. Choose other `parameters`.",
             hint="Use --set parameters=PATTERN.",
         )
     exact = "|".join(chosen)

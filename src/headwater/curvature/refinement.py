@@ -51,8 +51,8 @@ class ExactSolver:
         passes = (steps + 1) * len(v) * len(self.examples) * self.draws.count
         store.warn(
             f"Conjugate gradients: {steps} steps for {len(v)} queries over {len(self.examples):,} images × "
-            f"{self.draws.count} "
-            f"draws take {passes:,} products with a Jacobian and as many with its transpose."
+            f"{self.draws.count} draws take {passes:,} products with a Jacobian and as many with its "
+            "transpose."
         )
         products, batch = 0, self._together()
 
@@ -68,7 +68,6 @@ class ExactSolver:
             row = int(torch.isfinite(x).all(1).int().argmin())
             raise NonFiniteError(
                 f"Conjugate gradients gave a NaN or an infinity for query {row}: {self.model.dtype} may be "
-                "too narrow for products "
-                "with the Gauss–Newton matrix. Use float32, or refine 0."
+                "too narrow for products with the Gauss–Newton matrix. Use float32, or refine 0."
             )
         return x

@@ -102,8 +102,7 @@ def read_tensors(path: Path, model: Denoiser | None = None) -> tuple[dict[str, T
     if model is not None and made_with != model.fingerprint:
         raise ModelError(
             f"The curvature in {path} was made with the model {made_with[:12]}; this model is "
-            f"{model.fingerprint[:12]}. "
-            "Compute it for this model."
+            f"{model.fingerprint[:12]}. Compute it for this model."
         )
     return tensors, manifest
 

@@ -64,8 +64,7 @@ def _check(examples: Examples, name: str, template: str) -> None:
         )
         raise OptionError(
             f"The caption '{template}' asks for {{{name}}}, but the images have no {PLACEHOLDERS[name]}; "
-            "they "
-            f"have {present}. Use these, or give the images {PLACEHOLDERS[name]}."
+            f"they have {present}. Use these, or give the images {PLACEHOLDERS[name]}."
         )
     blank = (
         np.flatnonzero(column < 0)

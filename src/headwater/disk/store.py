@@ -48,9 +48,8 @@ class FeatureStore:
     """
 
     root: Path
-    progress: Callable[[int, int], None] = (
-        unheard  # named functions, so that the store can be pickled for other processes
-    )
+    # named functions, so that the store can be pickled for other processes
+    progress: Callable[[int, int], None] = unheard
     warn: Callable[[str], None] = to_stderr
     dtype: str = "float32"
     crew: Crew | None = None

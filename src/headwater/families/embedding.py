@@ -180,15 +180,14 @@ def _parts(source: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"The weights of CLIP {source} could not be read ({_one_line(error)}). Expected a complete "
-            "model.safetensors "
-            "that fits its config.json; pickled weights (.bin) are never loaded, convert them first."
+            "model.safetensors that fits its config.json; pickled weights (.bin) are never loaded, convert "
+            "them first."
         ) from error
     model, report = loaded
     if report["missing_keys"]:
         raise ModelError(
             f"The weights of CLIP {source} lack {len(report['missing_keys'])} tensors, such as "
-            f"{min(report['missing_keys'])}. "
-            "Copy or download it again."
+            f"{min(report['missing_keys'])}. Copy or download it again."
         )
     return model.vision_model, model.visual_projection
 
@@ -247,8 +246,7 @@ def _preparation(source: str) -> _Preparation:
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"The preparation of CLIP {source} cannot be used ({type(error).__name__}: {error}); expected "
-            "size (shortest_edge), "
-            "crop_size, image_mean and image_std in its preprocessor_config.json."
+            "size (shortest_edge), crop_size, image_mean and image_std in its preprocessor_config.json."
         ) from error
 
 
@@ -261,8 +259,7 @@ def _config(source: str, name: str) -> dict[str, Any]:
     except OSError as error:
         raise ModelError(
             f"There is no {name} of CLIP {source} ({_one_line(error)}). Expected a CLIP's folder, or its "
-            "name on the hub, such as "
-            f"{EXAMPLE}."
+            f"name on the hub, such as {EXAMPLE}."
         ) from error
     except ValueError as error:
         raise ModelError(f"{name} of CLIP {source} is not valid JSON: the file is damaged.") from error

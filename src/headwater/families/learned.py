@@ -47,8 +47,7 @@ class RetrainedMethod:
         if bank.compared and len(remaining) < LEAST:
             raise OptionError(
                 f"subsets names all but {len(remaining)} of the bank's subsets to compare with; expected at "
-                f"least {LEAST} to "
-                "remain: LDS is measured on them."
+                f"least {LEAST} to remain: LDS is measured on them."
             )
         return LearningSubsets(rows, bank.subsets[list(rows)])
 
@@ -62,9 +61,8 @@ class RetrainedMethod:
         if missing:
             raise DataError(
                 f"The retrained models of the bank {bank.folder.name} have not seen {len(missing)} of the "
-                f"{len(queries)} queries, "
-                f"such as {missing[0]}. Add them to the bank: models that are still cached are not trained "
-                "again.",
+                f"{len(queries)} queries, such as {missing[0]}. Add them to the bank: models that are still "
+                "cached are not trained again.",
                 hint=f"Use `headwater bank build {bank.folder} --add-queries FILE`.",
             )
         outcomes = bank.outcomes(self.measurement)[list(index.rows)].astype(np.float64)
@@ -104,9 +102,8 @@ def learning_rows(bank: Bank, subsets: int | Sequence[int] | None) -> tuple[int,
             raise OptionError(
                 f"The bank {bank.folder.name} has {len(further)} trained subsets to learn from; expected "
                 f"{'2 or more' if subsets is None else f'the {count} that subsets asks for (2 or more)'}. "
-                "Train more of them, "
-                "or name subsets to compare with, such as subsets=(0, 1, 2): LDS is then measured on all "
-                "other subsets.",
+                "Train more of them, or name subsets to compare with, such as subsets=(0, 1, 2): LDS is "
+                "then measured on all other subsets.",
                 hint=f"Use `headwater bank build {bank.folder} --learning N`, or --set subsets=0,1,2.",
             )
         return tuple(further[:count])

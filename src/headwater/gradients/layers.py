@@ -257,8 +257,7 @@ def unseen_parameters(names: list[str]) -> ModelError:
     kinds = ", ".join(kind.__name__ for kind in KINDS)
     return ModelError(
         f"Per-example gradients of {first} cannot be computed: expected parameters of {kinds}, each used by "
-        "its own layer alone. "
-        "Choose other parameters by a name pattern.",
+        "its own layer alone. Choose other parameters by a name pattern.",
         hint="On the command line: --set parameters=PATTERN.",
     )
 
@@ -268,6 +267,5 @@ def _refuse_checkpointing(module: nn.Module) -> None:
         if getattr(part, "gradient_checkpointing", False):
             raise ModelError(
                 f"The model's part '{name or type(part).__name__}' uses gradient checkpointing, which runs "
-                "layers twice. "
-                "Switch it off: model.module.disable_gradient_checkpointing()."
+                "layers twice. Switch it off: model.module.disable_gradient_checkpointing()."
             )

@@ -79,9 +79,8 @@ def non_finite(
             if not torch.isfinite(of_draws(model, measurement, *one, parameters)).all():
                 return NonFiniteError(
                     f"The gradient is not finite for image {name} at timestep {t}, of weights in "
-                    f"{str(model.dtype)[6:]}. "
-                    "Usual causes: half precision near t = 0, or weights that have diverged. "
-                    "Use float32, or leave that timestep out."
+                    f"{str(model.dtype)[6:]}. Usual causes: half precision near t = 0, or weights that have "
+                    "diverged. Use float32, or leave that timestep out."
                 )
     return NonFiniteError(
         "A gradient is not finite, although each timestep's own is: the sum over timesteps overflows."

@@ -37,8 +37,7 @@ def damping_of(relative: float | None, absolute: float | None, default: Damping)
     if relative is not None and absolute is not None:
         raise OptionError(
             f"Both damping ({relative}) and absolute_damping ({absolute}) are given; expected one: damping "
-            "is a multiple of "
-            "the operator's own size, absolute_damping is λ in the papers' units."
+            "is a multiple of the operator's own size, absolute_damping is λ in the papers' units."
         )
     if absolute is not None:
         return Damping(absolute, absolute=True)

@@ -116,8 +116,7 @@ class Kronecker:
             if float(block.values.min()) <= rounding and shift <= rounding:
                 raise OptionError(
                     f"The curvature of {block.name} is singular and the damping is {damping.value:g}: the "
-                    "inverse does not exist. "
-                    "Use a larger damping."
+                    "inverse does not exist. Use a larger damping."
                 )
             return 1.0 / (block.values + shift)
 

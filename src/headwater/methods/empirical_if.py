@@ -34,8 +34,7 @@ class EmpiricalIF(RetrainedMethod):
                 image = columns.start + int(np.argmin((count > 0) & (count < m)))
                 raise DataError(
                     f"Training image {image} is in all or in none of the {m} subsets to learn from: its "
-                    "effect cannot be seen. "
-                    "Train more subsets.",
+                    "effect cannot be seen. Train more subsets.",
                     hint="Use `headwater bank build BANK --learning N`.",
                 )
             yield (total - inside) / (m - count) - inside / count

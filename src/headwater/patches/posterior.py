@@ -21,9 +21,8 @@ from headwater.patches.threads import Threads
 from headwater.patches.views import Views
 
 NEGLIGIBLE = 1e-15  # of a patch's evidence: too little to show in a float32 sum
-WAVE = (
-    8  # blocks of LANES images between two updates of the evidence that decides which weights are negligible
-)
+# blocks of LANES images between two updates of the evidence that decides which weights are negligible
+WAVE = 8
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,9 @@ class Comparison:
         needed = bytes_of_lists(*self.patches.windows(height, width), 1 + self.flips, self.top)
         if needed > max(self.memory, ROOM):
             raise OptionError(
-                f"topk is {self.top}; lists for {height}×{width} pixels would take "
-                f"{needed / 2**30:.1f} GiB a thread; expected at most {max(self.memory, ROOM) / 2**30:.1f} "
-                "GiB: "
-                "lower it, or allow more memory.",
+                f"topk is {self.top}; lists for {height}×{width} pixels would take {needed / 2**30:.1f} GiB "
+                f"a thread; expected at most {max(self.memory, ROOM) / 2**30:.1f} GiB: lower it, or allow "
+                "more memory.",
                 hint="Use --memory.",
             )
 

@@ -139,9 +139,8 @@ def _begin(
     else:
         check_grows(folder, existing, info)
         info["versions"] = existing.get("versions")
-        info |= {
-            name: existing[name] for name in existing.keys() - info.keys()
-        }  # such as how the models were made
+        # Further keys stay, such as how the models were made.
+        info |= {name: existing[name] for name in existing.keys() - info.keys()}
         _move_base(folder, recipe, training)
     if not (folder / "train.npz").exists():
         write_examples(folder / "train.npz", training)
