@@ -75,9 +75,8 @@ def tiny():
     def make(dtype=torch.float64, classes=None, prediction="epsilon", seed=0, **changes):
         labelled = {} if classes is None else {"num_class_embeds": classes}
         model = unet.new(CONFIG | labelled | changes, seed, linear(prediction=prediction))
-        return unet.of_module(
-            torch.nn.Module.to(model.module, dtype), model.schedule
-        )  # diffusers' own .to() warns
+        # diffusers' own .to() warns
+        return unet.of_module(torch.nn.Module.to(model.module, dtype), model.schedule)
 
     return make
 

@@ -11,6 +11,7 @@ PACKAGE = Path(headwater.__file__).parent
 WORDS = """each found what told kept made there here so it those these this that other others given them they
 same some all whole such mine theirs own done seen shown asked wanted left more less"""
 PRONOUNS = frozenset(WORDS.split())
+# a command is named like the function that it calls
 COMMANDS = {
     "attribute",
     "demo",
@@ -18,7 +19,7 @@ COMMANDS = {
     "report",
     "sample",
     "train",
-}  # a command is named like the function that it calls
+}
 ENGINES = {"gradients"}  # two engines behind one signature
 TEXTS = {"as_text"}  # a record in words
 

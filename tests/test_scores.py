@@ -25,9 +25,8 @@ def by_sorting(values, k):
 @pytest.mark.parametrize("sizes", [(40,), (1, 2, 37), (10, 10, 10, 10), (39, 1)])
 @pytest.mark.parametrize("k", [1, 5, 40, 60])
 def test_both_ends_of_blocks_are_those_of_a_stable_sort(levels, sizes, k):
-    values = (
-        seeds.generator(0, "scores").integers(0, levels, size=(4, 40)).astype(np.float32)
-    )  # few levels: many ties
+    # few levels: many ties
+    values = seeds.generator(0, "scores").integers(0, levels, size=(4, 40)).astype(np.float32)
     best, worst = ends(cut(values, sizes), k)
     rows, expected = by_sorting(values, k)
     assert np.array_equal(best.rows, rows) and np.array_equal(best.values, expected)

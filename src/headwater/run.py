@@ -22,9 +22,8 @@ from headwater.examples import Examples
 from headwater.patches.regions import Regions, read_regions, write_regions
 from headwater.scores import Scores, top
 
-PICTURES = (
-    2**26
-)  # bytes of training pictures that a run folder keeps whole; of larger sets only those that a page shows
+# bytes of training pictures that a run folder keeps whole; of larger sets only those that a page shows
+PICTURES = 2**26
 AGAIN = "Make the run again with --force."
 WORDS = (
     "train_ids",

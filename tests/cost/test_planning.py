@@ -147,9 +147,8 @@ def test_the_size_of_other_sources_is_looked_up(tmp_path, pictures):
 
 def test_queries_that_do_not_fit_the_memory_send_the_training_images_past_again():
     rates = Rates(step=1.0, forward=0.25, gradient=0.5, draw=0.0, peak=0)
-    large = replace(
-        bank_counts(recipe("digits"), 1000, 100, 2**26), n=10, queries=9
-    )  # four queries' gradients are 1 GiB
+    # four queries' gradients are 1 GiB
+    large = replace(bank_counts(recipe("digits"), 1000, 100, 2**26), n=10, queries=9)
     method = make("ek-fac", {"timesteps": 100, "curvature_timesteps": 7})
     assert cost(method, large, rates).train == 3 * 100 + 2 * 7
     assert cost(replace(method, compression="int8"), large, rates).train == 100 + 2 * 7

@@ -122,9 +122,8 @@ def test_fewer_noises_of_a_timestep_are_the_first_of_more(pictures):
 
 @pytest.mark.parametrize("strategy", ["uniform", "random"])
 def test_no_draw_is_a_copy_of_another(pictures, strategy):
-    draws = Draws(
-        60, strategy, 2
-    )  # 60 of 100 at random surely repeat a timestep; a repeated pair (t, ε) would be wasted work
+    # 60 of 100 at random surely repeat a timestep; a repeated pair (t, ε) would be wasted work
+    draws = Draws(60, strategy, 2)
     noise = draws.of(pictures(1), slice(None), linear(T=100), LIKE).noise[0]
     assert len({draw.numpy().tobytes() for draw in noise}) == 120
 

@@ -219,9 +219,8 @@ def test_the_matrix_of_a_seed_is_frozen(name):
     if isinstance(drawn, Sparse):
         numbers = drawn.offsets(0, 10, 100).tobytes() + drawn.signs(0, 3, SIGNS + 5).tobytes()
     elif isinstance(drawn, TwoSided):
-        numbers = (
-            np.rint(1000 * drawn.matrix(3, 20, "layer", "left")).astype(np.int64).tobytes()
-        )  # QR rounds as it likes
+        # QR rounds as it likes
+        numbers = np.rint(1000 * drawn.matrix(3, 20, "layer", "left")).astype(np.int64).tobytes()
     else:
         numbers = drawn.rows(0, BLOCK).tobytes() + drawn.rows(1, 5).tobytes()
     assert hashlib.blake2b(numbers, digest_size=8).hexdigest() == FROZEN[name]

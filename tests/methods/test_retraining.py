@@ -71,9 +71,8 @@ def test_empirical_influence_finds_a_planted_linear_truth_as_subsets_grow_in_num
     for m in (200, 3200):
         bank, τ = planted(m)
         values = scores(EmpiricalIF(bank=bank), bank)
-        expected = (
-            about_its_mean(τ) * 24 / 23
-        )  # with i in a half, every other image is in it slightly less often
+        # with i in a half, every other image is in it slightly less often
+        expected = about_its_mean(τ) * 24 / 23
         errors.append(np.abs(values - expected).mean())
     assert errors[1] < 0.35 * errors[0]  # as 1/√m: a quarter
     assert errors[1] < 0.15

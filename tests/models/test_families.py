@@ -610,9 +610,8 @@ def test_a_plan_counts_exactly_and_times_the_runs_own_images(pipelines, tmp_path
     """Gradients and stored bytes equal those of the attribution itself."""
     monkeypatch.chdir(tmp_path)
     np.savez("train.npz", images=images(6).images, prompts=np.array(["a cat", "a dog"] * 3))
-    np.savez(
-        "query.npz", images=images(2).images[1:], prompts=np.array(["a cow"])
-    )  # its picture is among the training images
+    # its picture is among the training images
+    np.savez("query.npz", images=images(2).images[1:], prompts=np.array(["a cow"]))
     words = [
         "--model",
         str(pipelines / "stable"),

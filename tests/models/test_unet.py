@@ -383,9 +383,8 @@ def test_checkpoints_within_a_model_are_its_own_and_those_beside_it_only_if_the_
     assert loading.load(tmp_path / "three", checkpoints=4).checkpoints == ()
     for step, model in ((5, one), (10, two)):
         unet.save_pipeline(model, tmp_path / "three" / "checkpoints" / f"step-{step}")
-    inside = loading.load(
-        tmp_path / "three", checkpoints=4
-    )  # as of averaged weights, which no checkpoint has
+    # as of averaged weights, which no checkpoint has
+    inside = loading.load(tmp_path / "three", checkpoints=4)
     assert [checkpoint.fingerprint for checkpoint in inside.checkpoints] == [
         one.fingerprint,
         three.fingerprint,

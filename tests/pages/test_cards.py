@@ -44,9 +44,8 @@ def test_as_many_proponents_and_opponents_as_are_asked_for(make):
 
 
 def test_an_image_that_would_lower_no_loss_is_no_opponent(make):
-    scores = (
-        np.arange(80, dtype=np.float32).reshape(2, 40) - 2
-    )  # the first query has two scores below 0, the second none
+    # the first query has two scores below 0, the second none
+    scores = np.arange(80, dtype=np.float32).reshape(2, 40) - 2
     page = report([make(q=2, scores=scores, signed=True)]).read_text()
     (_, two), (_, none) = cards(page)
     assert two == ["image-000", "image-001"] and none == []

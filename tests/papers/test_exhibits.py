@@ -99,9 +99,8 @@ def test_a_table_from_a_bank_is_measured_once(session, monkeypatch, tmp_path):
 
     run(Exhibit("dtrak", "table_1"), session, again=["random"])
     assert len(measured_lines) == 5
-    run(
-        Exhibit("dtrak", "table_1"), replace(session, timesteps=(2,))
-    )  # another column: beside the first, not in its place
+    # another column: beside the first, not in its place
+    run(Exhibit("dtrak", "table_1"), replace(session, timesteps=(2,)))
     assert (
         len(measured_lines) == 7
         and len(json.loads((tmp_path / "tiny" / "table_1.json").read_text())["rows"]) == 12

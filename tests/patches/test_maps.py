@@ -105,9 +105,8 @@ def test_maps_sum_to_scores(fields, tmp_path):
     scores, regions = mapped(FeatureStore(tmp_path), train, query, **fields)
     expected = scores[0, regions.images[0]]
     np.testing.assert_allclose(regions.there[0].sum((1, 2)), expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        regions.here[0].sum((1, 2)) * 4, expected, rtol=1e-5, atol=1e-6
-    )  # tiles of 2 × 2 pixels
+    # tiles of 2 × 2 pixels
+    np.testing.assert_allclose(regions.here[0].sum((1, 2)) * 4, expected, rtol=1e-5, atol=1e-6)
     assert np.all(np.diff(expected) <= 1e-5)
 
 

@@ -79,10 +79,11 @@ def test_lists_that_are_full_and_rows_that_do_not_fit_change_nothing(
 
 
 def test_equal_distances_share_the_last_places():
+    # every patch is as far as every other
     x, y = (
         np.zeros((1, 6, 6)),
         side_by_side(np.ones((1, 1, 6, 6)))[None],
-    )  # every patch is as far as every other
+    )
     side = windows(6, 3)
     result = weighed(PatchSoftmax(x, y, side, side, 0.3, 7))
     inside = result.top[:, 0].reshape(6, 6)[1:5, 1:5]
@@ -123,9 +124,8 @@ def test_a_distance_of_an_empty_place_counts_nowhere():
     x, side = np.zeros((1, 6, 6), np.float32), windows(6, 3)
     result = weighed(PatchSoftmax(x, side_by_side(pictures)[None], side, side, 1.0, 100), np.ones(36))
     inside = np.add.outer(6 * np.arange(1, 5), np.arange(1, 5)).ravel()
-    np.testing.assert_allclose(
-        result.top[inside, :2], [[16, 7]] * 16
-    )  # 9 of the 16 patches inside have the pixel
+    # 9 of the 16 patches inside have the pixel
+    np.testing.assert_allclose(result.top[inside, :2], [[16, 7]] * 16)
     np.testing.assert_allclose(result.total[inside], 23)
     assert not result.least[inside].any() and (result.top[:, 2:] < 1e-30).all()
 

@@ -118,9 +118,8 @@ def _is_new(out: Path, method: Method, settings: Mapping[str, Any], drawn: bool,
     `force`."""
     existing = existing_info(out)
     repeated = existing is not None and existing.get("settings") == settings
-    known = (
-        not isinstance(method, Embedding) or method.fingerprint is not None
-    )  # an unknown embedder may have changed
+    # an unknown embedder may have changed
+    known = not isinstance(method, Embedding) or method.fingerprint is not None
     if repeated and known and holds_run(out, maps=drawn) and not force:
         return False
     if existing is not None and not repeated and not force:

@@ -182,9 +182,8 @@ def _images(sources: Sources, bank: Bank | None, warn: Warn) -> tuple[Examples, 
     if sources.query is None:
         assert bank is not None
         return train, bank.queries
-    queries = labelled_like(
-        open_examples(sources.query, resize=resize), train
-    )  # a template may read the labels
+    # a template may read the labels
+    queries = labelled_like(open_examples(sources.query, resize=resize), train)
     return train, _captioned(queries, caption, "queries", warn)
 
 

@@ -16,11 +16,12 @@ from headwater.models.train import DIGITS
 from headwater.pages.page import report
 
 COUNT = 16
+# best on the digits bank's validation queries (docs/digits-bank.md)
 FIELDS = {
     "measurement": "avg",
     "timesteps": 100,
     "damping": 0.001,
-}  # best on the digits bank's validation queries (docs/digits-bank.md)
+}
 
 
 def demo(out: Path, store: FeatureStore, *, say: Callable[[str], None], bar: Callable[[str], Any]) -> Path:

@@ -162,9 +162,8 @@ def _rates(run: Experiment, model: Denoiser, method: Any, folder: str) -> tuple[
     sample, places = run.train.take(range(min(len(run.train), FEW + 1))), count()
 
     def store() -> FeatureStore:
-        return FeatureStore(
-            Path(folder) / str(next(places))
-        )  # a new, empty one each time, so that every timing computes
+        # a new, empty one each time, so that every timing computes
+        return FeatureStore(Path(folder) / str(next(places)))
 
     latents = prompt = gradient = forward = 0.0
     if model.latent is not None:

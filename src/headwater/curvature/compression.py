@@ -59,9 +59,8 @@ class Affine:
         """The nearest codes."""
         low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
         scale = (high - low) / (2**bits - 1)
-        scale = torch.where(
-            scale > 0, scale, torch.where(low == 0, 1.0, low.abs())
-        )  # a constant is restored exactly
+        # a constant is restored exactly
+        scale = torch.where(scale > 0, scale, torch.where(low == 0, 1.0, low.abs()))
         zero = -low / scale
         codes = (rows / scale + zero).round().clamp(0, 2**bits - 1).to(torch.uint8)
         if bits == 4:

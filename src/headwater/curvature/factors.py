@@ -95,9 +95,8 @@ class FactorSums:
     device: torch.device
     tensors: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    overlapping: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # of convolutions whose patches are not unfolded
+    # of convolutions whose patches are not unfolded
+    overlapping: dict[str, Tensor] = field(default_factory=dict)
     finite: bool = True
     weighted: dict[str, MatrixLayer] = field(init=False)
     u: int = 0
@@ -190,9 +189,8 @@ class FactorSums:
         self._put(name, _squared(rows), count)
 
     def _put(self, name: str, moment: Float[Tensor, "w w"], count: int = 0) -> None:
-        self.finite = self.finite and finite(
-            moment.diagonal()
-        )  # a NaN or infinity in a row shows in its square
+        # a NaN or infinity in a row shows in its square
+        self.finite = self.finite and finite(moment.diagonal())
         self.tensors[name] += moment
         self.counts[name] += count
 

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from headwater.gradients.layers import Layer
 
-AHEAD = [(0, dx) for dx in range(3)] + [
-    (dy, dx) for dy in (1, 2) for dx in range(-2, 3)
-]  # displacements; the rest mirror them
+# displacements; the rest mirror them
+AHEAD = [(0, dx) for dx in range(3)] + [(dy, dx) for dy in (1, 2) for dx in range(-2, 3)]
 SHIFT = torch.arange(3) - torch.arange(3)[:, None] + 2  # [u, v] → v − u, counted from −2
 UNREACHED = {0: -1, 2: 0}  # by tap of a kernel: the row that it never reaches
 EDGES = [(axis, tap) for axis in (0, 1) for tap in UNREACHED]

@@ -20,13 +20,14 @@ from headwater.errors import DataError
 from headwater.examples import Examples
 
 FOLDER, BATCHES = "artbench-10-imagefolder-split", "artbench-10-python/artbench-10-batches-py"
+# in D-TRAK's order, appendix A.1
 PAPER = (
     "post_impressionism",
     "ukiyo_e",
     "romanticism",
     "renaissance",
     "baroque",
-)  # in D-TRAK's order, appendix A.1
+)
 STYLES = tuple(sorted((*PAPER, "art_nouveau", "expressionism", "impressionism", "realism", "surrealism")))
 HALF = (0, 0.5)
 SETS = {

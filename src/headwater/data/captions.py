@@ -30,9 +30,8 @@ def captions_of(root: Path, ids: Sequence[str]) -> Metadata:
     of GROUP_COLUMNS that has words. Other names are not read. Every image needs one line, every line an
     image.
     """
-    files = [
-        root / name for name in METADATA_FILES if os.path.lexists(root / name)
-    ]  # a broken link is an error
+    # a broken link is an error
+    files = [root / name for name in METADATA_FILES if os.path.lexists(root / name)]
     if not files:
         return Metadata()
     if len(files) > 1:

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 FOLDER, ATTRIBUTES = "celeba/img_align_celeba", "celeba/list_attr_celeba.txt"
 HUB_NAME = "flwrlabs/celeba"
+# list_eval_partition.txt
 PARTS = {
     "train": range(1, 162_771),
     "val": range(162_771, 182_638),
     "all": range(1, 202_600),
-}  # list_eval_partition.txt
+}
 HUB_PARTS = {"train": "train", "val": "valid", "all": "train+valid+test"}
 COUNTS = {"train": 5_000, "val": 1_000}
 GROUPS = ("female", "male")

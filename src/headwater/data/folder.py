@@ -22,9 +22,8 @@ def folder(root: str | Path, *, resize: int | None = None) -> Examples:
     """
     root = Path(root)
     files = _images(root)
-    ids = tuple(
-        os.fsencode(file).decode(errors="replace") for file in files
-    )  # a name that is not text would not print
+    # a name that is not text would not print
+    ids = tuple(os.fsencode(file).decode(errors="replace") for file in files)
     prompts, groups = captions_of(root, ids)
     images = stacked(
         ((file, fitted(opened(root / file, str(root / file)), resize)) for file in files), len(files)

@@ -35,9 +35,10 @@ def from_hub(name: str, split: str = "train", *, resize: int | None = None) -> E
         values = [-1 if value is None else value for value in table[labels[0]]]
         columns["labels"] = np.array(values, np.int64)
         columns["groups"] = tuple(classes[value] if value >= 0 else "" for value in values)
+    # of lists, none
     prompts = [
         column for column in CAPTION_COLUMNS if getattr(table.features.get(column), "dtype", None) in TEXT
-    ]  # of lists, none
+    ]
     if prompts:
         columns["prompts"] = tuple(text or "" for text in table[prompts[0]])
     return Examples(_images(table, name, _image_column(kinds, name), resize), **columns)

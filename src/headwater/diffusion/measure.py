@@ -80,9 +80,8 @@ def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule
     x̂₀, and μ_θ here is not clipped: where it was, mostly near t = 0, the value is somewhat too large.
     """
     _of_a_diffusion(schedule, "trajectory")
-    alpha_bar = torch.as_tensor(
-        schedule.alpha_bar, device=output.device
-    )  # in double: 1 − α is tiny near t = 0
+    # in double: 1 − α is tiny near t = 0
+    alpha_bar = torch.as_tensor(schedule.alpha_bar, device=output.device)
     now, then = alpha_bar[draw.t], alpha_bar[draw.then]
     alpha = now / then
     variance = (1 - then) / (1 - now) * (1 - alpha)

@@ -22,12 +22,13 @@ from headwater.errors import NonFiniteError, StorageError
 
 Rows = Float32[np.ndarray, "n k"]
 ENCODINGS = {"float32": "<f4", "float16": "<f2"}
+# any other failure may be temporary: the file is left alone
 LOST = (
     errno.ENOENT,
     errno.EACCES,
     errno.EIO,
     errno.EBADMSG,
-)  # any other failure may be temporary: the file is left alone
+)
 TOP = 15  # the largest entry of a float16 row stays below 2^15; float16 ends at 65,504
 
 

@@ -106,9 +106,8 @@ def projected(
     `spec.normalize`, φ(x) = mean over timesteps of φ_t(x)/‖φ_t(x)‖, each φ_t the sum over the noises of one
     timestep."""
     layers = layers_of(model, spec.pattern)
-    height = min(
-        BLOCK, power_of_two(SLAB / sum(layer.size for layer in layers))
-    )  # unprojected rows held together
+    # unprojected rows held together
+    height = min(BLOCK, power_of_two(SLAB / sum(layer.size for layer in layers)))
     if (
         isinstance(projector, Dense) and not spec.normalize
     ):  # its entries are costly to draw: many examples share them

@@ -44,9 +44,8 @@ def spearman_resampled(
     These are whole numbers, sums at most m³."""
     r, m = picks.shape
     counts = np.bincount((picks + m * np.arange(r)[:, None]).ravel(), minlength=r * m).reshape(r, m)
-    counts = counts.astype(
-        np.float32 if m**3 <= 2**24 else np.float64
-    )  # float32 holds whole numbers up to 2²⁴
+    # float32 holds whole numbers up to 2²⁴
+    counts = counts.astype(np.float32 if m**3 <= 2**24 else np.float64)
     step = max(1, block // (r * m))
     blocks = [_weighted(a[i : i + step], b[i : i + step], counts) for i in range(0, len(a), step)]
     return np.concatenate(blocks, axis=1)

@@ -58,6 +58,5 @@ class Pixel:
 
     def _vectors(self, examples: Examples) -> Float[np.ndarray, "n p"]:
         vectors = examples.in_space(self.space).reshape(len(examples), -1)
-        return (
-            vectors if self.similarity == "dot" else unit(vectors)
-        )  # mid-grey has no direction, and stays 0
+        # mid-grey has no direction, and stays 0
+        return vectors if self.similarity == "dot" else unit(vectors)

@@ -62,9 +62,8 @@ def trained(
         state.unlink()  # damaged: start again
         model = _trained(training, examples, state, device)
     with written(path) as file:
-        weights = {
-            name: value.contiguous().cpu() for name, value in model.parameters().items()
-        }  # frozen weights are the base's
+        # frozen weights are the base's
+        weights = {name: value.contiguous().cpu() for name, value in model.parameters().items()}
         file.write(serialized(weights, metadata={"fingerprint": model.fingerprint}))
     state.unlink(missing_ok=True)
     return model

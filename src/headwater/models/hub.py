@@ -11,10 +11,11 @@ from headwater.errors import ModelError
 EXAMPLE_MODEL = "hf:stable-diffusion-v1-5/stable-diffusion-v1-5"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NETWORK = re.compile(r"unet|transformer|v(q)?ae|text_encoder(_\d)?")
+# of components without weights
 CONFIGS = {
     "scheduler": "scheduler_config.json",
     "tokenizer": "tokenizer_config.json",
-}  # of components without weights
+}
 ROOT = ("model_index.json", "config.json", "scheduler_config.json")
 ADAPTERS = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "adapter_config.json")
 WEIGHTS = r"(diffusion_pytorch_model|model)"

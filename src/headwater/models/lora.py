@@ -18,12 +18,13 @@ from headwater.disk.files import written
 from headwater.errors import ModelError
 from headwater.models.folders import json_of, libraries
 
+# Zheng et al. 2023 (D-TRAK), appendix A.1: every attention of the UNet
 TARGETS = (
     "to_q",
     "to_k",
     "to_v",
     "to_out.0",
-)  # Zheng et al. 2023 (D-TRAK), appendix A.1: every attention of the UNet
+)
 DIFFUSERS_FILE, PEFT_FILE = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 ADAPTER = "default"
 METADATA = "lora_adapter_metadata"  # diffusers' entry of a file's header, with rank and α
@@ -89,9 +90,8 @@ def save_adapters(module: nn.Module, folder: Path, prefix: str) -> None:
     metadata[f"{prefix}.target_modules"] = sorted(config.target_modules)
     tensors = {f"{prefix}.{name}": weight.detach().contiguous().cpu() for name, weight in weights.items()}
     with written(folder / DIFFUSERS_FILE) as file:
-        file.write(
-            serialized(tensors, metadata={METADATA: json.dumps(metadata)})
-        )  # one entry: the order of several varies
+        # one entry: the order of several varies
+        file.write(serialized(tensors, metadata={METADATA: json.dumps(metadata)}))
 
 
 def write_base(folder: Path, base: Base) -> None:

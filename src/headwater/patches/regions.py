@@ -10,12 +10,13 @@ from headwater.disk.files import written
 from headwater.disk.npz import arrays
 from headwater.errors import DataError
 
+# of dtypes; all other columns are integers
 KINDS = {
     "here": "f",
     "others": "f",
     "there": "f",
     "mirrored": "b",
-}  # of dtypes; all other columns are integers
+}
 AXES = {"queries": 1, "sides": 1, "images": 2, "others": 3}  # all other columns have four
 
 

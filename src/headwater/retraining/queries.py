@@ -144,9 +144,8 @@ def with_new(folder: Path, training: Examples, new: Examples | None) -> Examples
     if not waiting:
         return queries
     added = waiting[0] if len(waiting) == 1 else _joined(*waiting)
-    first = dict(
-        zip(reversed(added.hashes), reversed(range(len(added))), strict=True)
-    )  # the first of equal pictures
+    # the first of equal pictures
+    first = dict(zip(reversed(added.hashes), reversed(range(len(added))), strict=True))
     rows = sorted(row for content, row in first.items() if content not in set(queries.hashes))
     if not rows:
         path.unlink(missing_ok=True)

@@ -61,9 +61,8 @@ def as_text(record: Mapping[str, Any]) -> str:
             text += _right(split["right"])
     for query in record["queries"]:
         text += ["", *_table(f"{query['query']} ({query['split']})", "95 % over images", query["groups"])]
-    return "\n".join(
-        line.encode(errors="replace").decode() for line in text
-    )  # names of files need not be text
+    # names of files need not be text
+    return "\n".join(line.encode(errors="replace").decode() for line in text)
 
 
 def _table(title: str, interval: str, groups: Sequence[Mapping[str, Any]]) -> list[str]:
