@@ -2,7 +2,7 @@ PYTHON ?= python3
 NEWEST ?= $(lastword python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13))
 BIN := .venv/bin
 
-.PHONY: install demo test nightly newest check architecture examples results bench gpu-pack clean
+.PHONY: install demo test nightly newest coverage check architecture examples results bench gpu-pack clean
 
 install: .venv/.installed
 
@@ -27,6 +27,13 @@ newest:
 	@if $(NEWEST) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null; then \
 		$(NEWEST) -m compileall -q src && sh tests/without_torch.sh $(NEWEST); \
 	else echo "$(NEWEST) is not here: nothing is tested with it"; fi
+
+# How much of the package the tests run through; what runs in processes of its own is not counted.
+coverage: install
+	$(BIN)/pip install --quiet --constraint constraints.txt coverage
+	$(BIN)/coverage run --source src/headwater -m pytest -m "not slow"
+	$(BIN)/coverage json -q -o .coverage.json
+	$(BIN)/python benchmarks/coverage_figure.py .coverage.json
 
 architecture: install
 	$(BIN)/python docs/architecture.py
