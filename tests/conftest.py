@@ -4,6 +4,7 @@ slow core."""
 import hashlib
 import os
 import resource
+import signal
 import sys
 import types
 from contextlib import contextmanager
@@ -92,6 +93,29 @@ def pictures():
         return Examples(images, **labels, **columns)
 
     return make
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs `headwater` in this process, in the test's folder: (exit code, stdout, stderr)."""
+    from headwater.cli import commands as cli
+
+    monkeypatch.setenv("HEADWATER_STORE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["headwater", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    yield run
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

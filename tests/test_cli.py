@@ -15,34 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from headwater.attribution.open import Models, Sources, open_experiment, read
 from headwater.bank import open_bank
-from headwater.cli import commands as cli
 from headwater.disk.npz import write_examples
 from headwater.examples import Examples
 from headwater.models import loading, unet
 
 SMALL = {"block_out_channels": (8, 16), "norm_num_groups": 4}
 FAST = ("--set", "timesteps=2", "--set", "k=32")
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Runs `headwater` in this process: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("HEADWATER_STORE", str(tmp_path / "store"))
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGINT)
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headwater", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    yield run
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

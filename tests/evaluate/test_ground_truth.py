@@ -1,14 +1,12 @@
 """Runs against a bank whose outcomes are linear in the subset but for noise that seeds do not share."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
 from headwater.bank import open_bank
-from headwater.cli import commands as cli
 from headwater.disk.npz import write_examples
 from headwater.errors import DataError, NonFiniteError, OptionError
 from headwater.evaluate.ground_truth import chance, ground_truth, of_run, of_runs
@@ -229,15 +227,12 @@ def test_the_page_of_two_runs_says_which_leads_by_the_paired_difference(planted,
 
 
 @pytest.fixture
-def printed(monkeypatch, capsys):
-    """What `headwater lds` prints."""
+def printed(command):
+    """The text that `headwater lds` prints."""
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["headwater", "lds", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert stop.value.code in (0, None), err
+        code, out, err = command("lds", *words)
+        assert code == 0, err
         return out
 
     return run

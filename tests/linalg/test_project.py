@@ -236,3 +236,18 @@ def test_projectors_are_called_by_their_names():
 def test_another_seed_gives_another_matrix():
     for name in FLAT:
         assert not torch.equal(matrix(projector(name, K, 0)), matrix(projector(name, K, 1)))
+
+
+@pytest.mark.parametrize("nonzeros", [1, 3])
+@pytest.mark.parametrize("edges", [(0, 100), (0, 7, 61, 100), (0, 64, 65, 100)], ids=str)
+def test_a_fold_by_gathering_is_the_fold_by_stretches(nonzeros, edges):
+    """Cards fold with `_fold_at_once`; here both run on the processor, also from the middle of a stretch."""
+    sparse, g = Sparse(16, seed=3, nonzeros=nonzeros), vectors(4, 100)
+    parts = [16 * s // nonzeros for s in range(nonzeros + 1)]
+    by_stretches, gathered = torch.zeros(4, 16, dtype=g.dtype), torch.zeros(4, 16, dtype=g.dtype)
+    for start, stop in itertools.pairwise(edges):
+        piece = g[:, start:stop]
+        sparse.add(by_stretches, piece, start)
+        for s, (low, high) in enumerate(itertools.pairwise(parts)):
+            sparse._fold_at_once(gathered[:, low:high], piece, start, s)
+    torch.testing.assert_close(gathered, by_stretches, rtol=1e-12, atol=1e-12)

@@ -131,19 +131,6 @@ def run_folder(tmp_path, values):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def run_credit(command):
     """Runs `headwater credit` in this process: (exit code, stdout, stderr)."""
-    from headwater.cli import commands as cli
-
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["headwater", "credit", *map(str, words)])
-        monkeypatch.setattr("signal.signal", lambda *_: None)
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+    return lambda *words: command("credit", *words)

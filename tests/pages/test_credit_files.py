@@ -16,11 +16,11 @@ from headwater.examples import Examples
 from toy_credit import NAMES, SPLIT
 
 
-def test_a_csv_gives_names_and_takes_all_rows(command, run_folder, values, tmp_path):
+def test_a_csv_gives_names_and_takes_all_rows(run_credit, run_folder, values, tmp_path):
     names = tmp_path / "names.csv"
     names.write_text("id,artist\n" + "".join(f"image-{i},{name}\n" for i, name in enumerate(NAMES)))
     values[5] = -1
-    code, out, _ = command(run_folder(), "--by", names, "--out", tmp_path / "all.csv")
+    code, out, _ = run_credit(run_folder(), "--by", names, "--out", tmp_path / "all.csv")
     assert code == 0 and "all, 7 queries" in out
     with (tmp_path / "all.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -41,7 +41,7 @@ def test_a_csv_gives_names_and_takes_all_rows(command, run_folder, values, tmp_p
 
 
 @pytest.fixture
-def document(command, run_folder, written, tmp_path):
+def document(run_credit, run_folder, written, tmp_path):
     """The JSON-LD that the command writes for a run with splits, of the queries asked for; names are artists
     with licences."""
     rows = [f"image-{i},{name},{'CC-BY' if i % 2 else 'all rights'}" for i, name in enumerate(NAMES)]
@@ -52,7 +52,7 @@ def document(command, run_folder, written, tmp_path):
             json.dumps({"method": "d-trak", "title": "D-TRAK", "signed": True} | (info or {}))
         )
         path = written("\n".join(["id,artist,licence", *rows]), "who.csv")
-        code, _, err = command(folder, "--by", f"{path}:artist", *words, "--out", tmp_path / "out.jsonld")
+        code, _, err = run_credit(folder, "--by", f"{path}:artist", *words, "--out", tmp_path / "out.jsonld")
         assert (code, err) == (0, "")
         return json.loads((tmp_path / "out.jsonld").read_text(), parse_constant=pytest.fail)
 
@@ -169,7 +169,7 @@ def test_a_file_has_the_queries_asked_for_and_all_if_none_are(document):
     assert [picture["identifier"] for picture in document("--query", "query-4")["about"]] == ["query-4"]
 
 
-def test_another_column_tells_each_groups_distinct_names(command, document, tmp_path):
+def test_another_column_tells_each_groups_distinct_names(run_credit, document, tmp_path):
     second = {
         group["group"]: group["also"]
         for group in document("--also", "licence", "--query", "query-0")["about"][0]["contributions"]
@@ -179,7 +179,7 @@ def test_another_column_tells_each_groups_distinct_names(command, document, tmp_
         group: [{"@type": "PropertyValue", "name": "licence", "value": names}]
         for group, names in (("a", both), ("b", both), ("c", ["all rights"]))
     }
-    command(
+    run_credit(
         tmp_path / "run",
         "--by",
         f"{tmp_path / 'who.csv'}:artist",
@@ -193,17 +193,17 @@ def test_another_column_tells_each_groups_distinct_names(command, document, tmp_
     assert licences == ["CC-BY; all rights", "CC-BY; all rights", "all rights"] * 7
 
 
-def test_licences_are_groups_like_any_other(command, document, values, tmp_path):
+def test_licences_are_groups_like_any_other(run_credit, document, values, tmp_path):
     document()
-    _, out, _ = command(tmp_path / "run", "--by", f"{tmp_path / 'who.csv'}:licence", "--json")
+    _, out, _ = run_credit(tmp_path / "run", "--by", f"{tmp_path / 'who.csv'}:licence", "--json")
     expected = by_group(values, ["CC-BY" if i % 2 else "all rights" for i in range(10)]).mean([0, 1, 2])
     assert json.loads(out)["splits"]["val"]["groups"] == [row._asdict() for row in expected]
 
 
-def test_names_that_are_no_text_are_written_without_what_is_not(command, run_folder, tmp_path):
+def test_names_that_are_no_text_are_written_without_what_is_not(run_credit, run_folder, tmp_path):
     folder = run_folder(train_groups=np.array([f"a\udc80{name}" for name in NAMES]))
     for name in ("out.csv", "out.JSON-LD"):
-        assert command(folder, "--queries", 1, "--out", tmp_path / name)[0] == 0
+        assert run_credit(folder, "--queries", 1, "--out", tmp_path / name)[0] == 0
         assert "a?b" in (tmp_path / name).read_text()
 
 
@@ -230,13 +230,13 @@ def test_names_that_are_no_text_are_written_without_what_is_not(command, run_fol
     ],
 )
 def test_files_that_cannot_be_are_refused_in_a_paragraph(
-    command, run_folder, written, tmp_path, monkeypatch, words, expected
+    run_credit, run_folder, written, tmp_path, monkeypatch, words, expected
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.csv").mkdir()
     written("id,artist,licence\n" + "".join(f"image-{i},x,y\n" for i in range(10)), "who.csv")
     before = {*tmp_path.iterdir()}
-    code, out, err = command(
+    code, out, err = run_credit(
         run_folder(train_prompts=np.array(NAMES)), *(() if "--by" in words else ("--by", "prompt")), *words
     )
     assert (code, out) == (2, "") and "Traceback" not in err and len(err) < 600

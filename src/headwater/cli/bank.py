@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli.options import Caption, Device, Gpus, Ray, Store, bar, feature_store, model_cache, say
+from headwater.cli.options import (
+    Caption,
+    Device,
+    Gpus,
+    ModelCache,
+    Processes,
+    Ray,
+    Store,
+    bar,
+    feature_store,
+    model_cache,
+    say,
+)
 
 app = typer.Typer()
 bank_app = typer.Typer(
@@ -49,15 +61,11 @@ def bank_build(
         bool | None, typer.Option(help="Same initial weights and noise for all subsets of a seed.")
     ] = None,
     add_queries: Annotated[str | None, typer.Option(help="Pictures to add to the bank's queries.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes [default: one for each core].")
-    ] = None,
+    workers: Processes = None,
     ray: Ray = None,
     gpus: Gpus = 0.0,
     device: Device = "cpu",
-    models: Annotated[
-        Path | None, typer.Option(help="Where trained models are kept [default: beside the features].")
-    ] = None,
+    models: ModelCache = None,
     keep: Annotated[
         bool, typer.Option(help="Keep the trained models: queries can then be added without training.")
     ] = True,
@@ -118,15 +126,11 @@ def counterfactual(
     embedder: Annotated[
         str | None, typer.Option(help="Also compare by a CLIP folder or name, or package.module:function.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes [default: one for each core].")
-    ] = None,
+    workers: Processes = None,
     ray: Ray = None,
     gpus: Gpus = 0.0,
     device: Device = "cpu",
-    models: Annotated[
-        Path | None, typer.Option(help="Where trained models are kept [default: beside the features].")
-    ] = None,
+    models: ModelCache = None,
     keep: Annotated[bool, typer.Option(help="Keep the trained models.")] = True,
     store: Store = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -53,6 +53,11 @@ Ray = Annotated[
     str | None, typer.Option(help="Address of a Ray cluster that does the jobs (`auto` finds a local one).")
 ]
 Gpus = Annotated[float, typer.Option(min=0, help="On a cluster: GPUs for each job, may be a fraction.")]
+Processes = Annotated[int | None, typer.Option(min=1, help="Processes [default: one for each core].")]
+ModelCache = Annotated[
+    Path | None,
+    typer.Option("--models", help="Where trained models are kept [default: beside the features]."),
+]
 Ensemble = Annotated[
     int | None,
     typer.Option(

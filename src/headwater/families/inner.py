@@ -25,8 +25,9 @@ class Checkpoint(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class InnerProduct(GradientFeatures):
-    """τ(q, i) = mean over checkpoints c of ⟨φ_c(q), φ_c(i)⟩, or of their cosine;   φ_c(x) = R ∇_θ m(x;
-    θ_c)."""
+    """τ(q, i) = mean over checkpoints c of ⟨φ_c(q), φ_c(i)⟩, or of their cosine;
+
+    φ_c(x) = R ∇_θ m(x; θ_c)."""
 
     signed: ClassVar[bool] = True
     cosine: ClassVar[bool] = False

@@ -116,9 +116,10 @@ class Sparse:
     def _fold_at_once(
         self, out: Float[Tensor, "b k"], piece: Float[Tensor, "b w"], start: int, s: int
     ) -> None:
-        """The same with a few large kernels, for a card on which each small one costs as much as a large one:
-        coordinates are gathered, stretch by stretch, from where each place of `out` gets them, and added up.
-        Signs and places stay on the card."""
+        """`_fold` with a few large kernels, for a card, on which a small kernel costs as much as a large one.
+
+        Each place of `out` gathers its coordinate of every stretch, and these are added up. Signs and places
+        stay on the card: 9 bytes a coordinate."""
         k, width = out.shape[1], piece.shape[1]
         signs, first, places = _card_fold(self, s, k, start, width, piece.device)
         padded = piece.new_zeros(len(piece), places.numel())
@@ -143,8 +144,8 @@ class Sparse:
 def _card_fold(
     sparse: Sparse, s: int, k: int, start: int, width: int, device: torch.device
 ) -> tuple[Int8[Tensor, " w"], int, Int64[Tensor, "stretches k"]]:
-    """A piece's signs, its place in its first stretch, and for each stretch which coordinate each place of
-    the sketch gets."""
+    """A piece's signs, its place in its first stretch, and the coordinate of each stretch that each place of
+    the sketch gathers."""
     low, high = start // k, ceil((start + width) / k)
     offsets = torch.as_tensor(sparse.offsets(s, k, high)[low:], device=device)
     places = (torch.arange(k, device=device) - offsets[:, None]) % k

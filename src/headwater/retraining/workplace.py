@@ -4,9 +4,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from headwater.disk.store import FeatureStore, default_root
+from headwater.models.device import is_available
 from headwater.workers import Crew, Here, Pool
 
 
@@ -25,11 +24,7 @@ class Workplace:
     @property
     def local_device(self) -> str:
         """The device for work of this process: the jobs' device, where this machine has it."""
-        try:
-            torch.zeros(1, device=self.device)
-        except (RuntimeError, AssertionError):
-            return "cpu"
-        return self.device
+        return self.device if is_available(self.device) else "cpu"
 
 
 def workplace(
