@@ -59,7 +59,8 @@ def attribute(
     query's loss.
 
     Several models are an ensemble: the mean of their scores, member s with its own projection and draws (seed
-    + s). Images are Examples or a source's name; a model is a Denoiser or a folder."""
+    + s). Images are Examples or a source's name; a model is a Denoiser or a folder. `store` keeps the
+    features, and its `memory` is the budget of a pass."""
     train = _examples(train)
     queries = labelled_like(_examples(queries), train)
     models = [None] if model is None else [model] if isinstance(model, Model) else list(model)
@@ -97,7 +98,8 @@ def scores_of_sets(
     blocks: list[list[np.ndarray]] = []
     self_scores: list[np.ndarray] = []
     resolved: dict[str, Any] = {}
-    for (model, member), (examples, *query_sets) in zip(members(models, method), inputs, strict=True):
+    ensemble = members(models, method, store.memory)
+    for (model, member), (examples, *query_sets) in zip(ensemble, inputs, strict=True):
         with clock.stage("fit"):
             index = member.fit(model, examples, store)
         with clock.stage("score"):
@@ -115,11 +117,15 @@ def check_paths(method: Method, models: Sequence[Denoiser], queries: Examples) -
         stored_path(queries, min((model.schedule.T for model in models), default=None))
 
 
-def members(models: Sequence[Denoiser | None], method: Method) -> Iterator[tuple[Denoiser | None, Method]]:
-    """Each model of an ensemble with its method: member s draws and projects by seed + s."""
+def members(
+    models: Sequence[Denoiser | None], method: Method, memory: int
+) -> Iterator[tuple[Denoiser | None, Method]]:
+    """Each model of an ensemble, within `memory` bytes, with its method: member s draws and projects by
+    seed + s."""
     for s, model in enumerate(models):
         seeded = s > 0 and "seed" in settings_of(method)
-        yield model, replace(method, seed=method.seed + s) if seeded else method  # pyright: ignore
+        member = replace(method, seed=method.seed + s) if seeded else method  # pyright: ignore
+        yield None if model is None else model.within(memory), member
 
 
 def _examples(source: Examples | str) -> Examples:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from headwater.attribution.attribute import Clock, scores_of_sets
+from headwater.attribution.attribute import Clock, members, scores_of_sets
 from headwater.bank import Bank
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.encoding import encoded
@@ -152,13 +152,14 @@ def _truth(experiment: Experiment, method: Method, of_bank: Any, learned: Sequen
 
 
 def _regions(experiment: Experiment, method: Method, store: FeatureStore, clock: Clock) -> Regions:
-    assert isinstance(method, Mapped)
     with clock.stage("regions"):
-        model, rows = next(iter(experiment.models), None), first_queries(experiment.queries, REGIONS)
+        model, first = next(members(list(experiment.models) or [None], method, store.memory))
+        assert isinstance(first, Mapped)
+        rows = first_queries(experiment.queries, REGIONS)
         train, queries = (
             encoded(model, examples, store) for examples in (experiment.train, experiment.queries)
         )
-        return method.regions(method.fit(model, train, store), queries, store, rows)
+        return first.regions(first.fit(model, train, store), queries, store, rows)
 
 
 def describe(experiment: Experiment, method: Method, settings: Mapping[str, Any]) -> dict[str, Any]:

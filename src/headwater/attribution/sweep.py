@@ -75,7 +75,7 @@ def _at_dampings(
     method = make(experiment.method, {**experiment.fields, **dict(setting), kind: values[0]}, experiment.bank)
     dampings = [Damping(float(value), absolute=kind == "absolute_damping") for value in values]
     blocks = []
-    for model, member in members(list(experiment.models) or [None], method):
+    for model, member in members(list(experiment.models) or [None], method, store.memory):
         assert isinstance(member, Damped)
         train, queries = (
             encoded(model, examples, store) for examples in (experiment.train, experiment.bank.queries)

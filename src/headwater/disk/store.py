@@ -43,8 +43,8 @@ class FeatureStore:
     """Feature rows under one root folder, stored as float32, or as float16 in half the space.
 
     `progress` is called with (rows done, rows to do) while rows are computed, `warn` with one line for each
-    damaged shard. `crew` computes missing rows (None: this process). `memory`: bytes that a method without a
-    model may hold.
+    damaged shard. `crew` computes missing rows (None: this process). `memory` is the budget of an attribution
+    in bytes: what the activations of one pass through a model, or a method without one, may hold.
     """
 
     root: Path

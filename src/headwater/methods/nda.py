@@ -109,8 +109,7 @@ class NDA:
         schedule = linear() if model is None else model.schedule
         images = views(model, train, self.space, store, mirrored=self.flips)
         order = np.argsort(np.array(images.hashes), kind="stable")
-        memory = store.memory if model is None else model.memory
-        index = PatchIndex(model, images.take(order), np.argsort(order), schedule.alpha_bar, memory)
+        index = PatchIndex(model, images.take(order), np.argsort(order), schedule.alpha_bar, store.memory)
         self.steps(index)
         return index
 
