@@ -26,7 +26,7 @@ from headwater.workers import in_order
 
 PART = 256  # images in a part, whose sums one process estimates
 PATIENCE = 20.0  # seconds between saves of the sums so far
-VERSION = 2  # of the numbers behind equal settings, and of their files
+VERSION = 3  # of the numbers behind equal settings, and of their files
 
 Loaded = TypeVar("Loaded")
 

@@ -36,6 +36,11 @@ class Block:
         """Whether all eigenvalues are zero, as for a layer that never reaches the output."""
         return not bool(self.values.any())
 
+    @property
+    def bias(self) -> bool:
+        """Whether the block is a bias alone."""
+        return self.name.endswith("bias") and self.values.shape[1] == 1
+
     def matrix(self, v: Float[Tensor, "q p"]) -> Float[Tensor, "q o i"]:
         """This block's share of each vector."""
         o = len(self.left)
@@ -60,8 +65,8 @@ class Kronecker:
     in float64.
 
     A rotation costs o²i + oi² per block and vector, every step after it p. A block whose eigenvalues are all
-    zero has the inverse 0 under any damping: no training gradient lies in it, and 0/0 would spoil all other
-    blocks."""
+    zero has no size for a relative damping to be a multiple of: its inverse is 0, for 1/0 would spoil all
+    other blocks."""
 
     blocks: tuple[Block, ...]
 
@@ -109,9 +114,9 @@ class Kronecker:
         eigenvalues."""
 
         def of(block: Block) -> Float64[Tensor, "o i"]:
-            if block.dead:
-                return torch.zeros_like(block.values)
             shift = _shift(block, damping)
+            if block.dead and not shift:
+                return torch.zeros_like(block.values)
             rounding = float(block.values.max()) * sum(block.values.shape) * torch.finfo(torch.float64).eps
             if float(block.values.min()) <= rounding and shift <= rounding:
                 raise OptionError(
