@@ -17,6 +17,7 @@ from headwater.curvature.ekfac import ekfac, squares
 from headwater.curvature.factors import factors
 from headwater.curvature.fisher import Fisher
 from headwater.curvature.kfac import Curvature, kfac, load_curvature
+from headwater.curvature.rounding import precision, with_loose
 from headwater.curvature.sums import Sums, load_sums, merged
 from headwater.diffusion.denoiser import Denoiser
 from headwater.disk.store import FeatureStore
@@ -112,7 +113,8 @@ def kfac_of(estimate: Factors, store: FeatureStore) -> Curvature:
         if known is None:
             known = kfac(estimate.model, _summed(estimate, folder, store))
             known.save(path)
-        return known
+        eps = precision(known.about)
+        return replace(known, blocks=tuple(with_loose(block, eps) for block in known.blocks))
 
 
 def ekfac_of(estimate: Squares, store: FeatureStore) -> Curvature:
