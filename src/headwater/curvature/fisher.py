@@ -9,7 +9,7 @@ from torch import Tensor
 
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draw, Draws, PseudoTargets
-from headwater.diffusion.measure import Measurement, pseudo, summed
+from headwater.diffusion.measure import Measurement, pseudo, simple_sum
 from headwater.errors import NonFiniteError, OptionError, unknown
 from headwater.examples import Examples
 from headwater.gradients.hooks import Keep, check
@@ -49,7 +49,7 @@ class Fisher:
     @property
     def measurement(self) -> Measurement:
         """The function whose gradients are taken."""
-        return pseudo if self.kind == "model" else summed
+        return pseudo if self.kind == "model" else simple_sum
 
     @property
     def rows(self) -> int:
