@@ -1,9 +1,12 @@
 from dataclasses import replace
 
+import pytest
+
 from headwater.attribution.attribute import attribute
 from headwater.disk.store import FeatureStore
 from headwater.gradients import projected
 from headwater.methods.tracin import TracIn
+from headwater.methods.trak import TRAK
 
 
 def test_the_store_s_memory_is_the_budget_of_every_model_and_checkpoint(
@@ -28,3 +31,13 @@ def test_a_model_that_is_within_its_budget_stays_itself(tiny):
     model = tiny()
     assert model.within(model.memory) is model
     assert model.within(7).memory == 7
+
+
+@pytest.mark.parametrize("damping", [1e300, 0.1])
+def test_scores_that_are_all_zero_are_said(tiny, pictures, tmp_path, damping):
+    notes = []
+    store = FeatureStore(tmp_path, warn=notes.append)
+    method = TRAK(timesteps=1, k=8, damping=damping)
+    scores = attribute(tiny(), pictures(3), pictures(2, seed=1), method=method, store=store)
+    assert scores.values.any() == (damping == 0.1)
+    assert notes == [] if damping == 0.1 else "Every score of 2 of 2 queries is 0" in notes[0]

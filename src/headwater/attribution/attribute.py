@@ -107,7 +107,22 @@ def scores_of_sets(
             self_scores.append(np.asarray(member.self_scores(index), np.float32))
         resolved = resolved or dict(member.resolved(index))
     means = [np.mean(scores, axis=0) for scores in zip(*blocks, strict=True)]
+    _warn_of_zeros(means, sets, store)
     return SetScores(means, np.mean(self_scores, axis=0), resolved)
+
+
+def _warn_of_zeros(
+    means: Sequence[Float32[np.ndarray, "q n"]], sets: Sequence[Examples], store: FeatureStore
+) -> None:
+    """Say which queries have no score but 0: nothing reached them, or the damping left nothing."""
+    for scores, queries in zip(means, sets, strict=True):
+        rows = np.flatnonzero(~scores.any(axis=1))
+        if len(rows):
+            store.warn(
+                f"Every score of {len(rows)} of {len(queries)} queries is 0, the first "
+                f"{queries.ids[rows[0]]}: their gradients are zero, or the damping is so large that scores "
+                "are below the smallest number."
+            )
 
 
 def check_paths(method: Method, models: Sequence[Denoiser], queries: Examples) -> None:

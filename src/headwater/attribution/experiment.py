@@ -44,6 +44,7 @@ class Experiment:
             model.check(self.queries)
         if self.bank is not None:
             self.bank.check_made_from(self.train)
+            check_draws(self.built(), self.bank, len(self.models))
 
     def built(self) -> Method:
         """The method with its fields."""
@@ -111,6 +112,19 @@ def run(
     }
     write_run(out, experiment.train, experiment.queries, scores, regions, info)
     return True
+
+
+def check_draws(method: Method, bank: Bank, models: int) -> None:
+    """Refuse a seed under which the method sees the very noise that the bank's outcomes were measured with;
+    member s of an ensemble draws by seed + s."""
+    first = field_values(method).get("seed")
+    outcomes = bank.info["recipe"].get("outcome_draws", {}).get("seed")
+    if first is not None and outcomes in range(first, first + max(1, models)):
+        raise OptionError(
+            f"seed is {first}; the outcomes of the bank {bank.folder.name} were measured with the noise of "
+            f"seed {outcomes}, and a method that sees the same noise would look better than it is. Choose "
+            "another seed."
+        )
 
 
 def _is_new(out: Path, method: Method, settings: Mapping[str, Any], drawn: bool, force: bool) -> bool:

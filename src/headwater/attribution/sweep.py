@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from headwater.attribution.attribute import attribute, check_paths, members
-from headwater.attribution.experiment import Experiment
+from headwater.attribution.experiment import Experiment, check_draws
 from headwater.bank import Bank
 from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore
@@ -55,6 +55,7 @@ def settings(
     for setting in setting_grid(fields):  # a wrong setting is refused before the first is computed
         method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
         check_paths(method, experiment.models, queries)
+        check_draws(method, experiment.bank, len(experiment.models))
     for setting in setting_grid(grid_fields):
         if kind is None:
             method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
