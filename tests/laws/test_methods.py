@@ -20,8 +20,8 @@ from headwater.models import unet
 from headwater.scores import dense, top
 
 SMALL = {"timesteps": 2, "k": 32}
-# With λ = 1e-8, half a unit in the last place of the weights moves these scores by 7e-5 of the largest, and two
-# fits on a busy machine may differ by that much; with this damping by 3e-6.
+# With λ = 1e-8, half a unit in the last place of the weights moves these scores by 7e-5 of the largest, and
+# two fits on a busy machine may differ by that much; with this damping by 3e-6.
 INFLUENCE = {"timesteps": 2, "damping": 0.1}
 COLOURS = Embedder(
     "colours", lambda images: images.reshape(len(images), -1)[:, :7].astype(np.float32) + 1, fingerprint="1"
