@@ -82,9 +82,9 @@ def feature_store(
     return FeatureStore(root or default_root(), tick, dtype=dtype, crew=crew, memory=int(memory * 2**30))
 
 
-def model_cache(root: Path | None) -> Path:
-    """The folder that keeps retrained models."""
-    return root or default_root() / "models"
+def model_cache(root: Path | None, store: FeatureStore) -> Path:
+    """The folder that keeps retrained models, else one beside the features of the store."""
+    return root or store.root / "models"
 
 
 def say(text: str) -> None:

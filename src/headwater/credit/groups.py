@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from headwater.errors import DataError, OptionError, unknown
+from headwater.words import Names
 
 COLUMNS = {"group": "groups", "label": "labels", "prompt": "prompts"}
 
@@ -91,6 +92,8 @@ def _rows(path: Path) -> list[list[str]]:
 
 def _matched(path: Path, pairs: Sequence[tuple[str, str]], ids: Sequence[str]) -> tuple[str, ...]:
     """The names in the order of `ids`, each of which must have exactly one; other ids are ignored."""
+    own = Names(ids)
+    pairs = [(own.find(identity) or identity, name) for identity, name in pairs]
     names = dict(pairs)
     counts = Counter(identity for identity, _ in pairs)
     twice = [identity for identity in ids if counts[identity] > 1]
