@@ -118,7 +118,7 @@ def _of_csv(path: Path, rows: "csv.DictReader[str]") -> Iterator[tuple[int, dict
     head = rows.fieldnames or []
     _check_distinct(f"{path}, line 1,", "column", head)
     for row in rows:
-        if None in row:
+        if any(row.pop(None, ())):  # pyright: ignore[reportArgumentType,reportCallIssue]
             raise DataError(
                 f"{path}, line {rows.line_num}, has more cells than the {len(head)} columns; expected one "
                 'for each. Put a text with commas in quotes: "a cat, asleep".'
