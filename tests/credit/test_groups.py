@@ -26,6 +26,14 @@ def test_a_csv_names_images_in_any_order_and_may_know_others(written):
     assert from_csv(path, ("a", "b", "c")) == ("Bo, Jr", "Ann", "Ann")
 
 
+def test_ids_are_found_in_another_unicode_form(written):
+    path = written("id,artist\nCaf\u00e9.png,Ann\nTe\u0301.png,Bo\n")
+    assert from_csv(path, ("Cafe\u0301.png", "T\u00e9.png")) == ("Ann", "Bo")
+    twice = written("id,artist\nCaf\u00e9.png,Ann\nCafe\u0301.png,Bo\n")
+    with pytest.raises(DataError, match="more than one row for 1 of the 1"):
+        from_csv(twice, ("Cafe\u0301.png",))
+
+
 def test_one_of_several_columns_is_picked_by_name(written):
     path = written("artist,id,licence\nAnn,a,CC\nBo,b,none\n")
     assert from_csv(f"{path}:licence", ("a", "b")) == ("CC", "none")
