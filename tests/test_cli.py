@@ -19,7 +19,8 @@ from headwater import seeds
 from headwater.attribution.open import Models, Sources, open_experiment
 from headwater.bank import open_bank
 from headwater.disk.npz import write_examples
-from headwater.examples import Examples
+from headwater.errors import DataError
+from headwater.examples import Examples, with_channels
 from headwater.models import loading, unet
 
 SMALL = {"block_out_channels": (8, 16), "norm_num_groups": 4}
@@ -623,6 +624,13 @@ def test_colour_with_a_grey_model_is_refused_and_rgb_that_is_grey_is_not(
         assert code == 0, err
         scores.append(np.load(tmp_path / name / "scores.npy"))
     assert np.array_equal(*scores)
+
+
+def test_rgb_copies_of_a_banks_grey_images_are_its_images(files):
+    bank = open_bank("digits")
+    bank.check_made_from(with_channels(bank.train, 3))
+    with pytest.raises(DataError, match="other training images"):
+        bank.check_made_from(with_channels(bank.train.take(range(999)), 3))
 
 
 def test_numbers_of_class_folders_beside_a_conditional_model_are_said_to_be_a_guess(files, tmp_path):

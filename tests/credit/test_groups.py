@@ -14,6 +14,8 @@ def test_columns_are_found_by_name():
     examples = Examples(images, labels=np.array([4, -1, 4]), groups=("x", "y", "x"))
     assert column(examples, "label") == ("4", "none", "4")
     assert column(examples, "group") == ("x", "y", "x")
+    forms = Examples(images, groups=("Caf\u00e9", "Cafe\u0301", "Bar"))
+    assert column(forms, "group") == ("Caf\u00e9", "Caf\u00e9", "Bar")
     assert default(examples) == "group" and default(Examples(images)) is None
     with pytest.raises(DataError, match="have no prompts; they have group and label"):
         column(examples, "prompt")

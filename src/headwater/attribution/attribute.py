@@ -15,7 +15,7 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import stored_path
 from headwater.diffusion.encoding import encoded, notes_on_prompts
 from headwater.disk.store import FeatureStore, default_root
-from headwater.errors import to_warnings
+from headwater.errors import Warn, to_warnings
 from headwater.examples import Examples, alike, label_of_group, labelled_like, places
 from headwater.families.protocol import Method, PathBound, Staged
 from headwater.methods import field_values, settings_of
@@ -55,14 +55,16 @@ def attribute(
     *,
     method: Method,
     store: FeatureStore | None = None,
+    warn: Warn = to_warnings,
 ) -> Scores:
     """Scores of every training image for every query: positive where removing the image should raise the
     query's loss.
 
     Several models are an ensemble: the mean of their scores, member s with its own projection and draws (seed
-    + s). Images are Examples or a source's name; a model is a Denoiser or a folder."""
-    train = _examples(train, "training images")
-    queries = labelled_like(_examples(queries, "queries"), train)
+    + s). Images are Examples or a source's name; a model is a Denoiser or a folder. `warn` hears of what is
+    not an error, such as captions that are cut off."""
+    train = _examples(train, "training images", warn)
+    queries = labelled_like(_examples(queries, "queries", warn), train, warn)
     models = [None] if model is None else [model] if isinstance(model, Model) else list(model)
     checkpoints = method.checkpoints if isinstance(method, Staged) else 0
     denoisers = [
@@ -71,7 +73,7 @@ def attribute(
     ]
     for denoiser in denoisers:
         for note in [] if denoiser is None else notes_on_conditions(denoiser, train, queries):
-            to_warnings(note)
+            warn(note)
     if denoisers == [None]:
         train, queries = alike(train, queries)
     clock = Clock()
@@ -147,5 +149,5 @@ def notes_on_conditions(model: Denoiser, train: Examples, queries: Examples) -> 
     ]
 
 
-def _examples(source: Examples | str, kind: str) -> Examples:
-    return open_examples(source, kind=kind) if isinstance(source, str) else source
+def _examples(source: Examples | str, kind: str, warn: Warn) -> Examples:
+    return open_examples(source, kind=kind, warn=warn) if isinstance(source, str) else source

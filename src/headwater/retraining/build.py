@@ -83,7 +83,7 @@ def build(
         is_new = on_one_thread(
             _full_model, folder, recipe, network, training, held_out, workplace.local_device, warn
         )
-        queries = with_new(folder, training, new_queries)
+        queries = with_new(folder, training, new_queries, warn)
         arrays = recover_outcomes(folder, outcome_shape(recipe, len(queries)), warn)
         if is_new:
             on_one_thread(_check_full_outcomes, folder, recipe, queries, workplace, arrays["full"][0], warn)

@@ -14,7 +14,7 @@ from headwater.diffusion.encoding import condition, decoded, encoded
 from headwater.diffusion.sample import Samples, conditioned, sample
 from headwater.disk.npz import read_examples, write_examples
 from headwater.disk.store import FeatureStore
-from headwater.errors import DataError
+from headwater.errors import DataError, Warn, to_warnings
 from headwater.examples import Examples, labelled_like, to_uint8
 from headwater.models import loading
 from headwater.retraining.outcomes import outcomes
@@ -135,12 +135,12 @@ def on_paths(bank: Bank, device: str = "cpu") -> Bank:
     return replace(bank, queries=queries, chosen=tuple(chosen.tolist()))
 
 
-def with_new(folder: Path, training: Examples, new: Examples | None) -> Examples:
+def with_new(folder: Path, training: Examples, new: Examples | None, warn: Warn = to_warnings) -> Examples:
     """The bank's queries and those being added to it, now or by a build that was stopped; none twice."""
     queries, path = read_examples(folder / "queries.npz"), folder / "parts" / "added.npz"
     waiting = [read_examples(path)] if path.exists() else []
     if new is not None:
-        waiting.append(labelled_like(new, training))
+        waiting.append(labelled_like(new, training, warn))
     if not waiting:
         return queries
     added = waiting[0] if len(waiting) == 1 else _joined(*waiting)
