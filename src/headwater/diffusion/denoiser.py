@@ -174,7 +174,8 @@ class Denoiser:
         if self.text is not None and examples.prompts is None:
             raise DataError(
                 "The model is conditioned on prompts and the images have none. Give an .npz with `prompts`, "
-                "a folder with captions in its metadata.jsonl, or a template as `caption`.",
+                "a folder with captions in its metadata.jsonl or in texts beside the images, or a template "
+                "as `caption`.",
                 hint="The template is --caption.",
             )
         if self.classes is not None:
@@ -190,12 +191,14 @@ class Denoiser:
                 )
 
 
-def check_shape(shape: tuple[int, int, int], expected: tuple[int, int, int]) -> None:
+def check_shape(
+    shape: tuple[int, int, int], expected: tuple[int, int, int], model: str = "the model"
+) -> None:
     """Raise a DataError for images of another shape (channels, height, width) than a model takes."""
     (c, h, w), (mc, mh, mw) = shape, expected
     if shape == expected:
         return
-    seen = f"The images are {h}×{w} with {c} channel{'s' * (c > 1)}; the model takes {mh}×{mw} with {mc}."
+    seen = f"The images are {h}×{w} with {c} channel{'s' * (c > 1)}; {model} takes {mh}×{mw} with {mc}."
     if (h, w) != (mh, mw):
         raise DataError(f"{seen} Resize them.", hint="For a folder of images use --resize.")
     if (c, mc) == (COLOUR, GREY):

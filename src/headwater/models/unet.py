@@ -107,7 +107,7 @@ class Network:
         )
         height, width = (side, side) if isinstance(side, int) else tuple(side or examples.shape[1:])
         examples = with_channels(examples, channels or COLOUR)
-        check_shape(examples.shape, (channels or COLOUR, height, width))
+        check_shape(examples.shape, (channels or COLOUR, height, width), "the recipe's network")
         labels = examples.labels
         if classes is not None and (labels is None or not 0 <= labels.min() <= labels.max() < classes):
             span = "none" if labels is None else f"{labels.min()} … {labels.max()}"
