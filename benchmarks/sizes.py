@@ -2,7 +2,7 @@
 
 Run: .venv/bin/python benchmarks/sizes.py [--bank digits]. Writes benchmarks/results/sizes-BANK.json. For each
 method with 10 timesteps: over the bank's subsets, the standard deviation of a query's predicted outcome (the
-sum of the scores of the images left out) over that of its actual outcome; the median of all queries, and where
+sum of the scores of the images left out) over that of its actual outcome; the median over queries, and where
 80 % of them lie. A method that predicted losses would have 1, or less for what it does not know."""
 
 import argparse

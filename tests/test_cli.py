@@ -2,6 +2,7 @@
 nothing half-written."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from headwater.attribution.open import Models, Sources, open_experiment, read
+import headwater
+from headwater import seeds
+from headwater.attribution.open import Models, Sources, open_experiment
 from headwater.bank import open_bank
 from headwater.disk.npz import write_examples
-from headwater.examples import Examples
+from headwater.errors import DataError
+from headwater.examples import Examples, with_channels
 from headwater.models import loading, unet
 
 SMALL = {"block_out_channels": (8, 16), "norm_num_groups": 4}
@@ -515,12 +519,188 @@ def test_another_bank_of_the_same_name_is_another_bank(tmp_path):
     assert states[0] != states[1]
 
 
-def test_a_caption_beside_prompts_says_that_it_changes_nothing(tmp_path, capsys):
+def test_what_is_not_an_error_is_printed_and_kept_in_the_run(command, tmp_path):
     pictures = np.zeros((2, 4, 4, 3), np.uint8)
     write_examples(tmp_path / "x.npz", Examples(pictures, prompts=("a b", "c d")))
-    found = read(str(tmp_path / "x.npz"), "queries", caption="an {id}")
-    assert found.prompts == ("a b", "c d")
-    assert (
-        "The queries have prompts of their own, such as 'a b': the caption changes none"
-        in capsys.readouterr().err
+    folder_of(tmp_path / "f", {"1.png": "RGB", "2.png": "RGB"}, side=4)
+    (tmp_path / "f" / "film.mov").write_text("x")
+    (tmp_path / "f" / "1.txt").write_text("one")
+    (tmp_path / "f" / "2.txt").write_text("two")
+    words = "attribute", "--train", "f", "--query", "x.npz", "--method", "pixel", "--out", "run"
+    code, _, err = command(*words, "--caption", "an {id}")
+    notes = [
+        "In f, passed over 1 file (.mov).",
+        "The training images have prompts of their own, such as 'one': the caption changes none of them.",
+        "The queries have prompts of their own, such as 'a b': the caption changes none of them.",
+    ]
+    assert code == 0 and [line for line in err.splitlines() if "Note" in line] == [
+        f"Note: {note}" for note in notes
+    ]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["notes"] == notes
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("attribute", "--method", "d-trak", "--out", "r", "--set", "k=1", "--set", "k=2"),
+        ("attribute", "--method", "d-trak", "--out", "r", "--set", "k=1", "--set", " k =1"),
+        ("tune", "--method", "d-trak", "--bank", "digits", *("--field", "k", "--values", "1,2") * 2),
+    ],
+)
+def test_a_field_that_is_given_twice_is_refused(refused, words):
+    assert "gives k twice" in refused(*words)
+
+
+def test_two_queries_of_one_id_are_refused(refused, attribute, tmp_path):
+    np.savez(tmp_path / "twins.npz", images=np.zeros((2, 8, 8), np.uint8), ids=np.array(["a", "a"]))
+    assert "twins.npz has 2 images with the id 'a'" in refused(*attribute(query="twins.npz"))
+
+
+def folder_of(folder: Path, modes: dict[str, str], side: int = 8) -> Path:
+    """Random pictures in a folder, by their names and modes."""
+    from PIL import Image
+
+    for name, mode in modes.items():
+        values = seeds.generator(0, name).integers(0, 256, (side, side, 3)).astype(np.uint8)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).convert(mode).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def colour(tmp_path):
+    """A model of colour pictures of 8×8."""
+    config = unet.configuration("digits", **SMALL, in_channels=3, out_channels=3)
+    unet.save_pipeline(unet.new(config, seed=0), tmp_path / "colour")
+    return tmp_path / "colour"
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA"])
+def test_grey_pictures_score_as_their_rgb_copies_with_a_model_of_colour(colour, tmp_path, mode):
+    from PIL import Image
+
+    grey = folder_of(tmp_path / "grey", {f"{i}.png": mode for i in range(3)})
+    query = folder_of(tmp_path / "query", {"q.png": "L"})
+    for side in (grey, query):
+        for path in side.glob("*.png"):
+            (tmp_path / "rgb" / side.name).mkdir(parents=True, exist_ok=True)
+            Image.open(path).convert("RGB").save(tmp_path / "rgb" / side.name / path.name)
+    scores = [
+        headwater.attribute(
+            str(colour),
+            str(where / "grey"),
+            str(where / "query"),
+            method=headwater.DTRAK(timesteps=2, k=32),
+            store=headwater.FeatureStore(tmp_path / "store"),
+        ).values
+        for where in (tmp_path, tmp_path / "rgb")
+    ]
+    assert np.array_equal(*scores)
+
+
+@pytest.mark.parametrize("method", ["pixel", "nda", "random"])
+@pytest.mark.parametrize(("train", "query"), [("RGB", "L"), ("L", "RGB")])
+def test_grey_beside_colour_without_a_model_is_shown_as_rgb(command, tmp_path, method, train, query):
+    folder_of(tmp_path / "train", {f"{i}.png": train for i in range(3)})
+    folder_of(tmp_path / "query", {"q.png": query})
+    fields = ("--set", "timesteps=[100]", "--set", "patches=[3]") if method == "nda" else ()
+    words = "--train", "train", "--query", "query", "--method", method, "--out", "run"
+    code, _, err = command("attribute", *words, *fields)
+    assert code == 0, err
+
+
+def test_colour_with_a_grey_model_is_refused_and_rgb_that_is_grey_is_not(
+    command, attribute, refused, tmp_path
+):
+    folder_of(tmp_path / "photos", {"0.png": "RGB"})
+    message = refused(*attribute(train="photos"))
+    assert "8×8 with 3 channels; the model takes 8×8 with 1" in message and "convert them to grey" in message
+    grey = np.repeat(seeds.generator(0, "grey").integers(0, 256, (3, 8, 8, 1)).astype(np.uint8), 3, axis=3)
+    np.savez(tmp_path / "rgb.npz", images=grey)
+    np.savez(tmp_path / "grey.npz", images=grey[..., 0])
+    scores = []
+    for name in ("rgb", "grey"):
+        code, _, err = command(*attribute(train=f"{name}.npz", out=name))
+        assert code == 0, err
+        scores.append(np.load(tmp_path / name / "scores.npy"))
+    assert np.array_equal(*scores)
+
+
+def test_rgb_copies_of_a_banks_grey_images_are_its_images(files):
+    bank = open_bank("digits")
+    bank.check_made_from(with_channels(bank.train, 3))
+    with pytest.raises(DataError, match="other training images"):
+        bank.check_made_from(with_channels(bank.train.take(range(999)), 3))
+
+
+def test_numbers_of_class_folders_beside_a_conditional_model_are_said_to_be_a_guess(files, tmp_path):
+    folder_of(tmp_path / "train", {"dog/1.png": "L", "cat/2.png": "L"})
+    folder_of(tmp_path / "query", {"dog/3.png": "L"})
+    notes: list[str] = []
+    sources = Sources(str(tmp_path / "train"), str(tmp_path / "query"))
+    experiment = open_experiment(
+        "d-trak", {}, sources, Models([str(files / "conditional")]), warn=notes.append
     )
+    assert experiment.queries.labels.tolist() == [1] and list(experiment.notes) == notes
+    assert "2 classes of the training images are numbered" in notes[-1] and "(0 cat, 1 dog)" in notes[-1]
+    assert "the model has 3" in notes[-1]
+    open_experiment("d-trak", {}, sources, Models([str(files / "model")]), warn=pytest.fail)
+
+
+def test_labels_of_a_table_are_the_models_own_numbers_and_need_no_note(files, tmp_path):
+    folder_of(tmp_path / "train", {"dog/1.png": "L", "cat/2.png": "L"})
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\ndog/1.png,2\ncat/2.png,0\n")
+    sources, models = Sources(*[str(tmp_path / "train")] * 2), Models([str(files / "conditional")])
+    experiment = open_experiment("d-trak", {}, sources, models, warn=pytest.fail)
+    assert experiment.train.labels.tolist() == experiment.queries.labels.tolist() == [0, 2]
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    """A user without a home folder: a number that no list of users has, as in many containers."""
+    import pwd
+
+    def no_entry(uid):
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CACHE_HOME", "HEADWATER_STORE", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+
+
+def test_a_user_without_a_home_is_told_to_name_a_store(command, refused, attribute, nobody, monkeypatch):
+    monkeypatch.delenv("HEADWATER_STORE", raising=False)
+    message = refused(*attribute())
+    assert "no home folder" in message and "--store FOLDER" in message and "HEADWATER_STORE" in message
+    code, _, err = command(*attribute(store="features"))
+    assert code == 0, err
+
+
+def test_a_path_in_the_home_of_nobody_is_refused(refused, attribute, nobody):
+    message = refused(*attribute(model="~/model", store="features"))
+    assert "'~/model' begins in a home folder, and there is none" in message
+
+
+def test_the_hubs_cache_is_never_a_folder_called_tilde(monkeypatch):
+    from headwater.disk.files import check_hub_cache
+    from headwater.errors import StorageError
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    with pytest.raises(StorageError, match=r"this user has no home folder .* HF_HOME"):
+        check_hub_cache()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can become another user")
+def test_patches_are_compared_for_a_user_without_a_home():
+    code = (
+        "import os; from headwater.patches.compiled.displaced import met; print(met((3, 1, 2, 0, 1, 1), 0))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH")}
+    process = subprocess.run(
+        ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", sys.executable, "-c", code],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+    )
+    assert process.stdout == "(0, 3)\n", process.stderr[-500:]

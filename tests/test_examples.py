@@ -1,10 +1,21 @@
 """Examples: hashes by content, rows by place, exact pixels; errors that name what was seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from headwater.errors import DataError, NonFiniteError, unknown
-from headwater.examples import Examples, to_uint8
+from headwater.errors import DataError, DataWarning, NonFiniteError, unknown
+from headwater.examples import (
+    Examples,
+    alike,
+    are_numbers,
+    labelled_like,
+    labels_of,
+    to_uint8,
+    with_channels,
+)
+from headwater.words import Names
 
 
 def test_equal_pixels_have_equal_hashes_and_others_do_not(pictures):
@@ -130,3 +141,76 @@ def test_a_picture_with_nan_is_named():
         to_uint8(pixels)
     pixels[1, 0, 0, 1] = np.inf
     assert to_uint8(pixels)[1, 0, 1, 0] == 255
+
+
+@pytest.mark.parametrize(
+    "values", [[7, 0, -1], ["7", "0", "-1"], [7.0, "0.0", None], ["7.", "+0", ""], [7, False, float("nan")]]
+)
+def test_whole_numbers_are_labels_in_any_spelling(values):
+    assert are_numbers(values) and labels_of(values, "it").tolist() == [7, 0, -1]
+
+
+@pytest.mark.parametrize(
+    "value", [0.5, "7.5", -2, 2**63, "1" * 50, "1e400", float("inf"), "seven", "1_0", [1]]
+)
+def test_other_values_are_no_labels(value):
+    with pytest.raises(DataError, match=r"^`label` in x holds .*; expected whole numbers from 0 to"):
+        labels_of([0, value], "`label` in x")
+
+
+@pytest.mark.parametrize("values", [[None, ""], ["cat", "7"], ["1_0"], [[1]], [], ["nan"]])
+def test_words_and_blanks_are_no_numbers(values):
+    assert not are_numbers(values)
+
+
+def grouped(pictures, groups, labels):
+    return replace(pictures(len(groups)), groups=tuple(groups), labels=np.array(labels))
+
+
+def test_queries_get_the_labels_of_the_training_images_of_their_group(pictures):
+    train = grouped(pictures, ("cat", "dog"), (0, 1))
+    assert labelled_like(grouped(pictures, ("dog",), (0,)), train).labels.tolist() == [1]
+    assert labelled_like(grouped(pictures, ("owl",), (0,)), train).labels.tolist() == [-1]
+
+
+def test_a_group_is_found_in_another_unicode_form(pictures):
+    train = grouped(pictures, ("Cafe\u0301", "Bar"), (1, 0))
+    assert labelled_like(grouped(pictures, ("Caf\u00e9",), (0,)), train).labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("side", ["train", "queries"])
+def test_labels_that_groups_do_not_decide_are_left_as_they_are(pictures, side):
+    mixed, plain = grouped(pictures, ("x", "x"), (7, 3)), grouped(pictures, ("x", "y"), (0, 1))
+    train, queries = (mixed, plain) if side == "train" else (plain, mixed)
+    assert labelled_like(queries, train, pytest.fail) is queries
+
+
+def test_labels_of_the_queries_own_that_change_are_said(pictures):
+    train = grouped(pictures, ("cat", "dog"), (4, 2))
+    with pytest.warns(DataWarning, match=r"those of 'dog' 2, and not 9"):
+        queries = labelled_like(grouped(pictures, ("dog", "cat"), (9, 4)), train)
+    assert queries.labels.tolist() == [2, 4]
+
+
+def test_grey_becomes_rgb_and_back_and_colour_stays(pictures):
+    grey, colour = pictures(2), pictures(2, channels=3)
+    rgb = with_channels(grey, 3)
+    assert rgb.shape == (3, 8, 8) and (rgb.images == grey.images).all()
+    assert with_channels(rgb, 1).hashes == grey.hashes
+    assert with_channels(colour, 1) is colour and with_channels(grey, 1) is grey
+    assert [side.shape[0] for side in alike(grey, colour)] == [3, 3]
+    assert [side.shape[0] for side in alike(grey, rgb)] == [1, 1]
+    assert [side.shape[0] for side in alike(colour, grey)] == [3, 3]
+    pair = pictures(2, channels=2)
+    assert with_channels(pair, 3) is pair
+
+
+def test_names_are_found_as_written_or_else_in_another_unicode_form():
+    composed, apart = "Caf\u00e9", "Cafe\u0301"
+    assert Names([apart, "Tea"]).find(composed) == apart and Names([composed]).find(apart) == composed
+    assert Names(["Tea"]).find(composed) is None
+    both = Names([composed, apart])
+    assert (both.find(composed), both.find(apart)) == (composed, apart)
+    ohm = Names(["\u00c5", "A\u030a"])  # a third form of Å, the Ångström sign
+    with pytest.raises(DataError, match="stands for 2 names that differ only in the Unicode form"):
+        ohm.find("\u212b")

@@ -17,7 +17,15 @@ from diffusers import (
     UNet2DModel,
     VQModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
 
 WORDS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 
@@ -107,7 +115,15 @@ def dit():
     return DiTPipeline(transformer, kl(), DDIMScheduler(clip_sample=False))
 
 
-def sd3(words):
+def t5():
+    """A T5 encoder of width 16 and its tokenizer of single letters."""
+    marks = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("▁", -1.0)]
+    token = T5TokenizerFast(vocab=[*marks, *((letter, -2.0) for letter in WORDS)], extra_ids=0)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    return T5EncoderModel(T5Config(vocab_size=len(token), **sizes)), token
+
+
+def sd3(words, encoder=None, encoders_tokenizer=None):
     transformer = SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
@@ -125,5 +141,5 @@ def sd3(words):
     token = tokenizer(words)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     return StableDiffusion3Pipeline(
-        transformer, scheduler, kl(), texts[0], token, texts[1], token, None, None
+        transformer, scheduler, kl(), texts[0], token, texts[1], token, encoder, encoders_tokenizer
     )

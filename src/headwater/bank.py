@@ -20,7 +20,7 @@ from headwater.disk.npy import read_npy, write_npy
 from headwater.disk.npz import read_examples
 from headwater.disk.outcomes import damaged_at_rest, measurements_in, model_in_words, outcome_path
 from headwater.errors import DataError
-from headwater.examples import Examples
+from headwater.examples import Examples, with_channels
 
 SHIPPED = Path(__file__).parent / "banks"
 
@@ -43,7 +43,7 @@ class Bank:
 
     def check_made_from(self, train: Examples) -> None:
         """Raise a DataError unless these are the bank's training images, in its order."""
-        if self.train.hashes != train.hashes:
+        if self.train.hashes != with_channels(train, self.train.shape[0]).hashes:
             raise DataError(
                 f"The bank {self.folder.name} was made from {len(self.train)} other training images than "
                 f"these {len(train)} (or the same in another order).",

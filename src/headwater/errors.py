@@ -1,8 +1,12 @@
-"""Failures that a user can cause, in one short paragraph: value seen, value expected, what to do."""
+"""Failures that a user can cause, in one short paragraph (seen, expected, what to do); warnings."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any
+
+Warn = Callable[[str], None]
 
 
 class UserError(Exception):
@@ -48,12 +52,24 @@ class WorkerError(UserError):
     """A process that did a part of the work died."""
 
 
+class DataWarning(UserWarning):
+    """Something about images, labels or captions that is not an error."""
+
+
 class Stopped(BaseException):
     """Ctrl-C. Not an Exception: nothing on the way may swallow it."""
 
 
 def _rebuilt(error: type[UserError], message: str, hint: str) -> UserError:
     return error(message, hint=hint)
+
+
+def to_warnings(text: str) -> None:
+    """Warn a user of Python, at the line that called the package; the command line prints a note instead."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("headwater."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, DataWarning, stacklevel=level)
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> OptionError:

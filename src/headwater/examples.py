@@ -1,6 +1,9 @@
 """Examples: images with their ids, labels, groups and prompts; numpy only."""
 
 import hashlib
+import math
+import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,9 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from headwater.errors import DataError, NonFiniteError
+from headwater.errors import DataError, NonFiniteError, Warn, to_warnings
+from headwater.words import composed
 
 SPACES = ("pixels", "latents")  # in which two images can be compared
+GREY, COLOUR = 1, 3  # channels
+NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,16 +155,115 @@ class Examples:
         return replace(self, **pick)
 
 
-def labelled_like(queries: Examples, train: Examples) -> Examples:
+def labelled_like(queries: Examples, train: Examples, warn: Warn = to_warnings) -> Examples:
     """The queries, each labelled as the training images of its group.
 
     Every folder numbers its own classes: `dog` is 1 beside `cat` and 0 alone. A group without training images
-    gets −1, which a class-conditional model refuses. Queries without groups are unchanged.
+    gets −1, which a class-conditional model refuses. Queries without groups are unchanged, as are all where
+    images of one group differ in label, on either side. `warn` hears of labels that were not just the places
+    of the sorted groups and change.
     """
-    if queries.groups is None or train.groups is None or train.labels is None:
+    numbers, before = label_of_group(train), label_of_group(queries)
+    if numbers is None or queries.groups is None or (before is None and queries.labels is not None):
         return queries
-    labels = dict(zip(train.groups, train.labels.tolist(), strict=True))
-    return replace(queries, labels=np.array([labels.get(group, -1) for group in queries.groups], np.int64))
+    labels = np.array([numbers.get(composed(group), -1) for group in queries.groups], np.int64)
+    if queries.labels is not None and (labels != queries.labels).any():
+        row = int(np.argmax(labels != queries.labels))
+        if (queries.labels != places(queries.groups)).any():
+            warn(
+                f"The queries are labelled as the training images of their groups: those of "
+                f"'{queries.groups[row]}' {labels[row]}, and not {queries.labels[row]}."
+            )
+    return replace(queries, labels=labels)
+
+
+def label_of_group(examples: Examples) -> dict[str, int] | None:
+    """The label of each group; None without groups or labels, or where a group has several labels."""
+    if examples.groups is None or examples.labels is None:
+        return None
+    labels: dict[str, set[int]] = defaultdict(set)
+    for group, label in zip(examples.groups, examples.labels.tolist(), strict=True):
+        labels[composed(group)].add(label)
+    if any(len(numbers) > 1 for numbers in labels.values()):
+        return None
+    return {group: numbers.pop() for group, numbers in labels.items()}
+
+
+def places(groups: Sequence[str]) -> Int64[np.ndarray, " n"]:
+    """Labels of groups: their places among the sorted names, −1 for an image without one ("")."""
+    place = {group: label for label, group in enumerate(sorted({*groups} - {""}))} | {"": -1}
+    return np.array([place[group] for group in groups], np.int64)
+
+
+def are_numbers(values: Sequence[object]) -> bool:
+    """Whether a column holds numbers, perhaps written as words, and blanks; one number at least."""
+    cells = [value for value in values if not _is_blank(value)]
+    return bool(cells) and all(_is_number(value) for value in cells)
+
+
+def labels_of(values: Sequence[object], name: str) -> Int64[np.ndarray, " n"]:
+    """Labels from whole numbers, also as words or floats (7, "7", 7.0); −1 for a blank (None, "", NaN).
+
+    Raises a DataError, which calls the column `name`, for any other value, for one below −1, and for one that
+    int64 does not hold.
+    """
+    labels = [-1 if _is_blank(value) else _whole(value) for value in values]
+    for value, label in zip(values, labels, strict=True):
+        if label is None or not -1 <= label < 2**63:
+            raise DataError(
+                f"{name} holds {value!s:.40}; expected whole numbers from 0 to 2⁶³ − 1 (−1: no label) "
+                "or words."
+            )
+    return np.array(labels, np.int64)
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _is_number(value: object) -> bool:
+    return bool(NUMBER.fullmatch(value)) if isinstance(value, str) else isinstance(value, int | float)
+
+
+def _whole(value: object) -> int | None:
+    """The whole number that a cell holds; None for another value."""
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+", value, re.ASCII):
+        return int(value) if len(value) < 40 else 2**63
+    if isinstance(value, str) and not NUMBER.fullmatch(value):
+        return None
+    number = float(value) if isinstance(value, str | float) else math.nan
+    return int(number) if number.is_integer() else None
+
+
+def with_distinct_ids(examples: Examples, name: str) -> Examples:
+    """The examples; a DataError, which calls them `name`, if two of them have one id."""
+    identity, count = Counter(examples.ids).most_common(1)[0]
+    if count > 1:
+        raise DataError(
+            f"{name} has {count} images with the id '{identity}'; expected an id of its own for each."
+        )
+    return examples
+
+
+def with_channels(examples: Examples, channels: int) -> Examples:
+    """Grey images as RGB for 3 channels, as trainers show them; RGB images that are grey as grey for 1.
+
+    Images of other channels, or of real colour, are unchanged.
+    """
+    images = examples.images
+    if images.shape[3] == GREY and channels == COLOUR:
+        return replace(examples, images=np.repeat(images, COLOUR, axis=3))
+    if images.shape[3] == COLOUR and channels == GREY and (images == images[..., :1]).all():
+        return replace(examples, images=np.ascontiguousarray(images[..., :1]))
+    return examples
+
+
+def alike(train: Examples, queries: Examples) -> tuple[Examples, Examples]:
+    """Both with equally many channels, where that loses nothing: grey beside colour becomes RGB."""
+    queries = with_channels(queries, train.shape[0])
+    return with_channels(train, queries.shape[0]), queries
 
 
 def to_uint8(pixels: Float32[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n h w c"]:

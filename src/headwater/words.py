@@ -1,4 +1,37 @@
-"""Numbers in words: shares, durations, sizes."""
+"""Numbers in words: shares, durations, sizes. Names that a reader takes for equal."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+
+from headwater.errors import DataError
+
+
+def composed(name: str) -> str:
+    """The name in composed Unicode (NFC): é may also be written as e and an accent (NFD), as a Mac does."""
+    return unicodedata.normalize("NFC", name)
+
+
+class Names:
+    """Names to look up: as they are written, else in another Unicode form of the same letters."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = set(names)
+        self._forms: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(self._names):
+            self._forms[composed(name)].append(name)
+
+    def find(self, name: str) -> str | None:
+        """The name among these that reads the same; None without one, a DataError for several."""
+        if name in self._names:
+            return name
+        forms = self._forms.get(composed(name), [])
+        if len(forms) > 1:
+            raise DataError(
+                f"'{name}' stands for {len(forms)} names that differ only in the Unicode form of their "
+                f"letters ({' and '.join(ascii(form) for form in forms)}); expected one. Rename one of them."
+            )
+        return forms[0] if forms else None
 
 
 def number(value: float, decimals: int = 2, sign: str = "-") -> str:

@@ -14,6 +14,8 @@ def test_columns_are_found_by_name():
     examples = Examples(images, labels=np.array([4, -1, 4]), groups=("x", "y", "x"))
     assert column(examples, "label") == ("4", "none", "4")
     assert column(examples, "group") == ("x", "y", "x")
+    forms = Examples(images, groups=("Caf\u00e9", "Cafe\u0301", "Bar"))
+    assert column(forms, "group") == ("Caf\u00e9", "Caf\u00e9", "Bar")
     assert default(examples) == "group" and default(Examples(images)) is None
     with pytest.raises(DataError, match="have no prompts; they have group and label"):
         column(examples, "prompt")
@@ -24,6 +26,14 @@ def test_columns_are_found_by_name():
 def test_a_csv_names_images_in_any_order_and_may_know_others(written):
     path = written('\ufeffid,artist\nc,Ann\na,"Bo, Jr"\nother,Cy\nb,Ann\n\n')
     assert from_csv(path, ("a", "b", "c")) == ("Bo, Jr", "Ann", "Ann")
+
+
+def test_ids_are_found_in_another_unicode_form(written):
+    path = written("id,artist\nCaf\u00e9.png,Ann\nTe\u0301.png,Bo\n")
+    assert from_csv(path, ("Cafe\u0301.png", "T\u00e9.png")) == ("Ann", "Bo")
+    twice = written("id,artist\nCaf\u00e9.png,Ann\nCafe\u0301.png,Bo\n")
+    with pytest.raises(DataError, match="more than one row for 1 of the 1"):
+        from_csv(twice, ("Cafe\u0301.png",))
 
 
 def test_one_of_several_columns_is_picked_by_name(written):

@@ -1,9 +1,11 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from headwater.data.folder import folder
-from headwater.errors import DataError
+from headwater.errors import DataError, DataWarning
 
 
 def test_images_come_in_the_order_of_their_relative_paths_which_are_their_ids(tmp_path, put):
@@ -27,7 +29,48 @@ def test_hidden_files_and_other_kinds_of_file_are_skipped(tmp_path, put):
     for name in ("a.png", ".b.png", ".thumbs/c.png"):
         put(name)
     (tmp_path / "notes.txt").write_text("a note")
-    assert folder(tmp_path).ids == ("a.png",)
+    with pytest.warns(DataWarning, match=r"passed over 1 file \(\.txt\)"):
+        assert folder(tmp_path).ids == ("a.png",)
+
+
+def test_files_that_are_passed_over_are_counted_with_their_suffixes(tmp_path, put):
+    put("a.png")
+    for name in ("film.MOV", "b.heic", "c.heic", "sub/LICENSE", "a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    notes = []
+    assert folder(tmp_path, warn=notes.append).prompts == ("x",)
+    assert notes == [f"In {tmp_path}, passed over 4 files (.heic, .mov, LICENSE)."]
+
+
+def test_a_drawing_that_an_interpreter_would_run_is_passed_over(tmp_path, put):
+    put("a.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.eps")
+    with pytest.warns(DataWarning, match=r"passed over 1 file \(\.eps\)"):
+        assert len(folder(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.avif", "a.jp2", "a.ppm", "a.dib", "a.apng"])
+def test_every_kind_of_picture_that_this_pillow_reads_is_one(tmp_path, put, name):
+    try:
+        image = put(name, size=(16, 16))
+    except (OSError, ValueError, KeyError):
+        pytest.skip("this Pillow writes no such file")
+    found = folder(tmp_path).images[0].astype(int)
+    assert found.shape == (16, 16, 3)
+    if not name.endswith(("jfif", "jpe", "avif", "jp2")):
+        assert np.array_equal(found, np.asarray(image))
+
+
+def test_names_that_are_not_text_and_print_alike_are_refused(tmp_path, put):
+    for byte in (b"\xff", b"\xfe"):
+        put("a.png")
+        try:
+            os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/" + byte + b".png")  # noqa: PTH104
+        except OSError:
+            pytest.skip("names on this disk are text")
+    with pytest.raises(DataError, match="not text and differ only in what cannot be printed"):
+        folder(tmp_path)
 
 
 def test_links_are_followed_and_a_link_to_its_own_parent_ends(tmp_path, put):

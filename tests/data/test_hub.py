@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from headwater.data.hub import from_hub
-from headwater.errors import DataError
+from headwater.errors import DataError, DataWarning
 
 
 def test_images_labels_and_class_names_come_from_the_columns_of_those_types(hub_folder, pictures):
@@ -17,7 +17,8 @@ def test_images_labels_and_class_names_come_from_the_columns_of_those_types(hub_
 
 
 def test_a_text_column_called_caption_becomes_the_prompts(hub_folder):
-    examples = from_hub(str(hub_folder(["a", "a"], caption=["a red car", None], note=["x", "y"])))
+    with pytest.warns(DataWarning, match=r"1 of the 2 captions of hf:.* are missing: left empty"):
+        examples = from_hub(str(hub_folder(["a", "a"], caption=["a red car", None], note=["x", "y"])))
     assert examples.prompts == ("a red car", "")
 
 
@@ -29,6 +30,36 @@ def test_an_image_without_label_gets_minus_one(hub_folder):
     examples = from_hub(str(hub_folder(["dog", None])))
     assert examples.labels is not None and examples.labels.tolist() == [0, -1]
     assert examples.groups == ("dog", "")
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels", "groups"),
+    [
+        ([7, 3, None], [7, 3, -1], None),
+        ([7.0, 3.0, 0.0], [7, 3, 0], None),
+        (["7", "3", "12"], [7, 3, 12], None),
+        (["dog", "cat", None], [1, 0, -1], ("dog", "cat", "")),
+    ],
+)
+def test_a_column_label_that_is_no_class_is_read_too(hub_folder, tmp_path, cells, labels, groups):
+    datasets = pytest.importorskip("datasets")
+    hub_folder(["a"])
+    table = datasets.Dataset.from_dict({"image": [png((4, 4))] * 3, "label": cells})
+    (tmp_path / "rows").mkdir()
+    table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "rows" / "train.parquet")
+    examples = from_hub(str(tmp_path / "rows"))
+    assert examples.labels.tolist() == labels and examples.groups == groups
+
+
+def test_a_label_beyond_int64_is_refused(hub_folder, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    hub_folder(["a"])
+    label = np.array([2**64 - 1], np.uint64)
+    table = datasets.Dataset.from_dict({"image": [png((4, 4))], "label": label})
+    (tmp_path / "rows").mkdir()
+    table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "rows" / "train.parquet")
+    with pytest.raises(DataError, match=r"of hf:.* holds 18446744073709551615; expected whole numbers"):
+        from_hub(str(tmp_path / "rows"))
 
 
 def test_a_slice_of_a_split_is_a_split(hub_folder):

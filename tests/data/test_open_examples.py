@@ -55,6 +55,27 @@ def test_resize_to_the_size_there_is_changes_nothing():
     assert open_examples("digits:val", resize=8).fingerprint == digits("val").fingerprint
 
 
+@pytest.mark.parametrize("ids", [("x", "x"), (7, 7)])
+def test_two_images_of_one_id_are_refused(tmp_path, pictures, ids):
+    np.savez(tmp_path / "it.npz", images=pictures(2).images, ids=np.array(ids))
+    with pytest.raises(
+        DataError, match=rf"it\.npz has 2 images with the id '{ids[0]}'; expected an id of its own"
+    ):
+        open_examples(tmp_path / "it.npz")
+
+
+def test_a_warning_points_at_the_line_that_called_the_package(tmp_path, put):
+    put("a.png")
+    (tmp_path / "film.mov").write_text("x")
+    (tmp_path / "mine.py").write_text("import headwater, sys\nheadwater.open_examples(sys.argv[1])\n")
+    command = [sys.executable, str(tmp_path / "mine.py"), str(tmp_path)]
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert (
+        f"{tmp_path / 'mine.py'}:2: DataWarning: In {tmp_path}, passed over 2 files (.mov, .py)"
+        in process.stderr
+    )
+
+
 def test_trajectories_are_not_resized(tmp_path, pictures):
     walked = replace(
         pictures(2), trajectory=np.zeros((2, 1, 1, 8, 8), np.float32), trajectory_timesteps=np.array([0])

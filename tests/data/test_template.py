@@ -6,7 +6,7 @@ import pytest
 from headwater.data import open_examples
 from headwater.data.template import captioned
 from headwater.disk.npz import write_examples
-from headwater.errors import DataError, OptionError
+from headwater.errors import DataError, DataWarning, OptionError
 
 
 @pytest.fixture
@@ -38,7 +38,11 @@ def test_braces_in_a_group_are_left_as_they_are(two):
 
 def test_prompts_of_its_own_win(two):
     prompted = replace(two, prompts=("mine", ""))
-    assert captioned(prompted, "a {group} painting").prompts == ("mine", "")
+    notes = []
+    assert captioned(prompted, "a {group} painting", "queries", notes.append).prompts == ("mine", "")
+    assert notes == [
+        "The queries have prompts of their own, such as 'mine': the caption changes none of them."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,9 @@ def test_open_examples_takes_a_template(tmp_path, put, two):
     put("cats/cat/1.png")
     assert open_examples(tmp_path / "cats", caption="a {group}").prompts == ("a cat",)
     write_examples(tmp_path / "prompted.npz", replace(two, prompts=("mine", "mine")))
-    assert open_examples(tmp_path / "prompted.npz", caption="a {group}", resize=4).prompts == ("mine", "mine")
+    with pytest.warns(DataWarning, match="prompts of their own"):
+        opened = open_examples(tmp_path / "prompted.npz", caption="a {group}", resize=4)
+    assert opened.prompts == ("mine", "mine")
 
 
 def test_a_template_is_read_before_its_source_is_looked_for():

@@ -70,7 +70,17 @@ def test_ids_of_any_type_become_text(npz, ids, expected):
     assert read_examples(npz(images=IMAGES, ids=np.array(ids))).ids == expected
 
 
-@pytest.mark.parametrize("labels", [np.array([3, 1], np.uint8), np.array(["3", "1"]), np.array([b"3", b"1"])])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([3, 1], np.uint8),
+        np.array(["3", "1"]),
+        np.array([b"3", b"1"]),
+        np.array([3.0, 1.0]),
+        np.array(["3.0", "1"]),
+        np.array([3, 1], np.uint64),
+    ],
+)
 def test_whole_numbers_are_labels_however_they_are_stored(npz, labels):
     examples = read_examples(npz(images=IMAGES, labels=labels))
     assert examples.labels is not None and examples.labels.dtype == np.int64
@@ -119,9 +129,19 @@ def test_a_half_precision_trajectory_is_widened(npz):
         ({"images": IMAGES, "labels": [1, 2, 3]}, r"`labels` in .* has shape \[3\]; expected \[2\]"),
         ({"images": IMAGES, "labels": [[1], [2]]}, r"`labels` in .* has shape \[2, 1\]; expected \[2\]"),
         (
-            {"images": IMAGES, "labels": [0.0, 1.0]},
-            "`labels` in .* are float64; expected whole numbers or words",
+            {"images": IMAGES, "labels": [0.5, 1.0]},
+            r"`labels` in .* holds 0\.5; expected whole numbers from 0 to .* or words",
         ),
+        (
+            {"images": IMAGES, "labels": [1j, 2j]},
+            "`labels` in .* are complex128; expected whole numbers or words",
+        ),
+        (
+            {"images": IMAGES, "labels": np.array([0, 2**64 - 1], np.uint64)},
+            "holds 18446744073709551615; expected",
+        ),
+        ({"images": IMAGES, "labels": ["0", str(2**63)]}, "holds 9223372036854775808; expected"),
+        ({"images": IMAGES, "labels": [0, -2]}, "holds -2; expected whole numbers from 0 to .* no label"),
         ({"images": IMAGES, "ids": "one"}, r"`ids` in .* has shape \[\]; expected \[2\]"),
         (
             {"images": IMAGES, "trajectory": np.zeros((2, 1, 3, 4, 4))},

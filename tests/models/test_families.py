@@ -2,6 +2,7 @@
 engine's gradients."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,20 +22,23 @@ from diffusers import (
 )
 
 import tiny_pipelines
+from headwater.attribution.attribute import attribute
 from headwater.cli.commands import main
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.encoding import encoded, posteriors
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import conditioned, sample
+from headwater.disk.npz import write_examples
 from headwater.disk.store import FeatureStore
-from headwater.errors import DataError, ModelError, OptionError
+from headwater.errors import DataError, DataWarning, ModelError, OptionError
 from headwater.examples import Examples
 from headwater.gradients import hooks, vmap
 from headwater.methods import make
+from headwater.methods.dtrak import DTRAK
 from headwater.models import lora
-from headwater.models.adapters import Tuning
+from headwater.models.adapters import Tuning, lora_tuning
 from headwater.models.loading import load
-from headwater.models.train import Recipe, train
+from headwater.models.train import LORA, Recipe, train
 from headwater.scores import dense
 
 WORDS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -467,6 +471,70 @@ def test_from_captions_to_credit_by_the_command_line(pipelines, tmp_path, monkey
     assert "belong together" in refused(capsys, "train", "--data", "train.npz", "--lora", "--out", "no")
     bare = ["--model", base, "--train", "train.npz", "--query", "q.npz", "--method", "d-trak", "--out", "no"]
     assert "none" in refused(capsys, "attribute", *bare)
+
+
+LENGTHS = ("a cat", "a " * 6, "a " * 7, "b " * 7, "a " * 300)  # 6, 8, 9, 9 and 302 tokens of CLIP
+
+
+@pytest.mark.parametrize("family", ["stable", "sd3"])
+def test_captions_that_are_longer_than_clip_sees_are_counted(pipelines, family):
+    text = load(pipelines / family).text
+    assert text.cuts((*LENGTHS, "b " * 7)) == [("CLIP", 8, 4)]
+    assert text.cuts(["a cat"]) == [("CLIP", 8, 0)] and text.cuts([]) == [("CLIP", 8, 0)]
+    long, cut = (
+        text.embed(["a " * 7])["encoder_hidden_states"],
+        text.embed(["a " * 9])["encoder_hidden_states"],
+    )
+    torch.testing.assert_close(long, cut, rtol=0, atol=0)
+
+
+def test_of_stable_diffusion_3_with_t5_both_ends_are_counted(tmp_path):
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        tiny_pipelines.sd3(tmp_path / "words", *tiny_pipelines.t5()).save_pretrained(tmp_path / "sd3")
+    text = load(tmp_path / "sd3").text
+    assert text.cuts(LENGTHS) == [("CLIP", 8, 3), ("T5", 256, 1)]
+    tables = text.embed(["a " * 300, "a " * 299])["encoder_hidden_states"]
+    torch.testing.assert_close(tables[0], tables[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("side", ["training images", "queries"])
+def test_captions_that_are_cut_are_said_in_python_and_by_every_command(
+    pipelines, store, tmp_path, monkeypatch, capsys, side
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADWATER_STORE", str(tmp_path / "store"))
+    base, long, short = str(pipelines / "stable"), ("a " * 40,) * 3, PROMPTS
+    train, queries = (
+        images(prompts=long if side == kind else short) for kind in ("training images", "queries")
+    )
+    note = (
+        rf"3 of the 3 captions of the {side} are longer than the 8 tokens that CLIP sees: the rest is cut off"
+    )
+    with pytest.warns(DataWarning, match=note):
+        attribute(base, train, queries, method=DTRAK(timesteps=1, k=8), store=store)
+    write_examples(tmp_path / "train.npz", train)
+    write_examples(tmp_path / "q.npz", queries)
+    words = ["--model", base, "--method", "d-trak", "--set", "timesteps=1", "--set", "k=8", "--out", "run"]
+    ran("attribute", "--train", "train.npz", "--query", "q.npz", *words)
+    assert re.search(note, capsys.readouterr().err)
+    assert re.search(note, json.loads(Path("run/run.json").read_text())["notes"][0])
+    name = "train.npz" if side == "training images" else "q.npz"
+    ran("train", "--data", name, "--model", base, "--lora", "--rank", "1", "--steps", "1", "--out", "lora")
+    assert "3 of the 3 captions of the images are longer" in capsys.readouterr().err
+    ran("sample", base, "--count", "1", "--steps", "1", "--prompt", long[0], "--out", "s.npz")
+    assert "1 of the 1 captions of the pictures are longer" in capsys.readouterr().err
+
+
+def test_adapters_of_a_model_of_colour_are_trained_on_grey_pictures_as_on_their_rgb(pipelines, store):
+    grey = images(prompts=PROMPTS)
+    grey = replace(grey, images=grey.images[..., :1])
+    tuning = lora_tuning(pipelines / "stable", 1, (16, 16), store)
+    one, three = (
+        train(tuning, pictures, replace(LORA, steps=2, batch=2, checkpoints=1), 0)
+        for pictures in (grey, replace(grey, images=np.repeat(grey.images, 3, axis=3)))
+    )
+    assert one.fingerprint == three.fingerprint
 
 
 def ran(*words):

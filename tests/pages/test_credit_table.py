@@ -122,3 +122,12 @@ def test_what_cannot_be_credited_is_refused_in_a_paragraph(
     assert "Traceback" not in err and len(err) < 600
     assert re.search(expected, err.replace("\n", " "))
     assert not (tmp_path / "all.csv").exists()
+
+
+def test_a_query_is_found_in_another_unicode_form(run_folder, run_credit):
+    folder = run_folder(train_groups=np.array(NAMES))
+    columns = dict(np.load(folder / "pictures.npz"))
+    columns["query_ids"] = np.array(["Cafe\u0301.png", *columns["query_ids"][1:]])
+    np.savez(folder / "pictures.npz", **columns)
+    code, out, err = run_credit(folder, "--query", "Caf\u00e9.png")
+    assert code == 0 and "Cafe\u0301.png" in out, err

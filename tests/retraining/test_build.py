@@ -386,7 +386,7 @@ def test_queries_added_later_are_measured_without_training(
 
 
 def test_queries_of_another_size_are_refused(copy, recipe, sides, pictures):
-    with pytest.raises(DataError, match=r"Images are 4×4 with 1 channels; the recipe.s network takes 8×8"):
+    with pytest.raises(DataError, match=r"The images are 4×4 with 1 channel; the recipe.s network takes 8×8"):
         next(build(copy, recipe, *sides, HERE, new_queries=pictures(1, side=4)))
 
 

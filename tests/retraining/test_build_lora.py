@@ -22,7 +22,7 @@ from headwater.disk.npy import read_npy
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, ModelError, OptionError
 from headwater.evaluate.ground_truth import of_run
-from headwater.examples import Examples, to_uint8
+from headwater.examples import Examples, to_uint8, with_channels
 from headwater.models import cache as keeping
 from headwater.models import loading, lora
 from headwater.models.adapters import Tuning
@@ -397,3 +397,17 @@ def test_generated_queries_come_again_with_their_paths_in_latents(built):
     model = loading.load(built / "model")
     last = decoded(model, torch.as_tensor(bank.queries.trajectory[:, -1]))
     assert np.abs(to_uint8(last.numpy()).astype(int) - bank.queries.images).max() <= 1
+
+
+def test_a_bank_of_grey_pictures_is_that_of_their_rgb_copies(recipe, sides, workplace, tmp_path):
+    grey = [replace(side, images=side.images[..., :1]) for side in sides]
+    banks = []
+    for name, (training, held_out) in (("grey", grey), ("rgb", [with_channels(side, 3) for side in grey])):
+        few = replace(recipe, subsets=1, generated=2)
+        added = with_channels(grey[0].take([0]), training.shape[0])
+        list(build(tmp_path / name, few, training, held_out, workplace))
+        list(build(tmp_path / name, few, training, held_out, workplace, new_queries=added))
+        banks.append(open_bank(tmp_path / name))
+    assert banks[0].queries.hashes == banks[1].queries.hashes and len(banks[0].queries) == 5
+    assert np.array_equal(banks[0].outcomes(), banks[1].outcomes())
+    banks[0].check_made_from(banks[1].train)

@@ -13,9 +13,10 @@ from jaxtyping import Float32
 from headwater.data import open_examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import stored_path
-from headwater.diffusion.encoding import encoded
+from headwater.diffusion.encoding import encoded, notes_on_prompts
 from headwater.disk.store import FeatureStore, default_root
-from headwater.examples import Examples, labelled_like
+from headwater.errors import Warn, to_warnings
+from headwater.examples import Examples, alike, label_of_group, labelled_like, places
 from headwater.families.protocol import Method, PathBound, Staged
 from headwater.methods import field_values, settings_of
 from headwater.models import loading
@@ -54,21 +55,28 @@ def attribute(
     *,
     method: Method,
     store: FeatureStore | None = None,
+    warn: Warn = to_warnings,
 ) -> Scores:
     """Scores of every training image for every query: positive where removing the image should raise the
     query's loss.
 
     Several models are an ensemble: the mean of their scores, member s with its own projection and draws (seed
     + s). Images are Examples or a source's name; a model is a Denoiser or a folder. `store` keeps the
-    features, and its `memory` is the budget of a pass."""
-    train = _examples(train)
-    queries = labelled_like(_examples(queries), train)
+    features, and its `memory` is the budget of a pass. `warn` hears of what is not an error, such as captions
+    that are cut off."""
+    train = _examples(train, "training images", warn)
+    queries = labelled_like(_examples(queries, "queries", warn), train, warn)
     models = [None] if model is None else [model] if isinstance(model, Model) else list(model)
     checkpoints = method.checkpoints if isinstance(method, Staged) else 0
     denoisers = [
         loading.load(source, checkpoints=checkpoints) if isinstance(source, str | Path) else source
         for source in models
     ]
+    for denoiser in denoisers:
+        for note in [] if denoiser is None else notes_on_conditions(denoiser, train, queries):
+            warn(note)
+    if denoisers == [None]:
+        train, queries = alike(train, queries)
     clock = Clock()
     (values,), self_scores, _ = scores_of_sets(
         denoisers, train, [queries], method, store or FeatureStore(default_root()), clock
@@ -143,5 +151,24 @@ def members(
         yield None if model is None else model.within(memory), member
 
 
-def _examples(source: Examples | str) -> Examples:
-    return open_examples(source) if isinstance(source, str) else source
+def notes_on_conditions(model: Denoiser, train: Examples, queries: Examples) -> list[str]:
+    """Notes on what the model is shown beside the pictures, where that is a guess or only a part."""
+    notes = notes_on_prompts(model.text, train.prompts, "training images")
+    notes += notes_on_prompts(model.text, queries.prompts, "queries")
+    numbers = label_of_group(train)
+    if model.classes is None or not numbers or (train.labels != places(train.groups or ())).any():
+        return notes
+    classes = sorted(((label, group) for group, label in numbers.items() if label >= 0))
+    listed = ", ".join(f"{label} {group}" for label, group in classes[:4]) + (
+        " …" if len(classes) > 4 else ""
+    )
+    return [
+        *notes,
+        f"The {len(classes)} classes of the training images are numbered in the order of their names "
+        f"({listed}); the model has {model.classes}, and may number them otherwise. If so, give its numbers "
+        "as `label` in a metadata.csv, or as `labels` in an .npz.",
+    ]
+
+
+def _examples(source: Examples | str, kind: str, warn: Warn) -> Examples:
+    return open_examples(source, kind=kind, warn=warn) if isinstance(source, str) else source

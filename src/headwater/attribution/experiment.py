@@ -15,7 +15,7 @@ from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.evaluate.ground_truth import ground_truth
-from headwater.examples import Examples
+from headwater.examples import Examples, alike, with_channels
 from headwater.families.protocol import Embedding, Mapped, Method, PathBound
 from headwater.methods import field_values, make
 from headwater.patches.regions import Regions
@@ -42,9 +42,20 @@ class Experiment:
         for model in self.models:
             model.check(self.train)
             model.check(self.queries)
+        if not self.models:
+            self._show_alike()
         if self.bank is not None:
             self.bank.check_made_from(self.train)
             check_draws(self.built(), self.bank, len(self.models))
+
+    def _show_alike(self) -> None:
+        """Compare images without a model with equally many channels; those of a bank stay as they are."""
+        if self.bank is None:
+            train, queries = alike(self.train, self.queries)
+        else:
+            train, queries = self.train, with_channels(self.queries, self.train.shape[0])
+        object.__setattr__(self, "train", train)
+        object.__setattr__(self, "queries", queries)
 
     def built(self) -> Method:
         """The method with its fields."""

@@ -1,17 +1,18 @@
 """Names to objects: sources opened, models loaded, a method made, everything checked before the first
 gradient."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from headwater.attribution.attribute import notes_on_conditions
 from headwater.attribution.experiment import Experiment
 from headwater.bank import Bank, open_bank
 from headwater.data import open_examples
 from headwater.data.template import captioned, names_in
 from headwater.diffusion.denoiser import Denoiser
-from headwater.disk.store import FeatureStore, default_root, to_stderr
-from headwater.errors import OptionError
+from headwater.disk.store import FeatureStore, default_root
+from headwater.errors import OptionError, Warn, to_warnings
 from headwater.examples import Examples, labelled_like
 from headwater.families.protocol import Method, PathBound, Staged
 from headwater.methods import make
@@ -21,8 +22,6 @@ from headwater.models.device import available
 from headwater.retraining.jobs import trainable, training_of
 from headwater.retraining.queries import on_paths
 from headwater.retraining.recipe import from_fields
-
-Warn = Callable[[str], None]
 
 
 class Machine(NamedTuple):
@@ -73,35 +72,34 @@ def open_experiment(
     models: Models,
     bank: str | None = None,
     machine: Machine | None = None,
-    warn: Warn = to_stderr,
+    warn: Warn = to_warnings,
 ) -> Experiment:
     """Everything that a run needs, opened and checked. What is not named comes from the bank, if there is
-    one."""
+    one. `warn` hears of what is not an error, and the experiment keeps it as its notes."""
     machine = machine or Machine()
     available(machine.device)
     opened = open_bank(bank) if bank else None
     built = make(method, fields, opened)
     if opened is not None and reachable_paths(built, opened):
         opened = on_paths(opened, machine.device)
-    train, queries = _images(sources, opened, warn)
+    notes: list[str] = []
+
+    def heard(note: str) -> None:
+        if note not in notes:  # of two models, or of one folder on both sides
+            notes.append(note)
+            warn(note)
+
+    train, queries = _images(sources, opened, heard)
     loaded = _loaded(models, sources, built, opened, train, machine)
-    for note in loaded.notes:
-        warn(note)
+    of_models = [note for model in loaded.models for note in notes_on_conditions(model, train, queries)]
+    for note in (*loaded.notes, *of_models):
+        heard(note)
     names = {
         "train": sources.train or f"{bank}/train.npz",
         "query": sources.query or f"{bank}/queries.npz",
         "models": loaded.names,
     }
-    return Experiment(method, fields, train, queries, loaded.models, opened, names, loaded.notes)
-
-
-def read(
-    source: str, kind: str, *, resize: int | None = None, caption: str | None = None, warn: Warn = to_stderr
-) -> Examples:
-    """The images that `source` names, with prompts by the template `caption` if they have none."""
-    if caption is not None:
-        names_in(caption)  # before anything is opened
-    return _captioned(open_examples(source, resize=resize), caption, kind, warn)
+    return Experiment(method, fields, train, queries, loaded.models, opened, names, notes)
 
 
 def reachable_paths(method: Method, bank: Bank) -> bool:
@@ -167,8 +165,12 @@ def _images(sources: Sources, bank: Bank | None, warn: Warn) -> tuple[Examples, 
             hint="--caption goes with --train or --query.",
         )
     resize, caption = sources.resize, sources.caption
+    if caption is not None:
+        names_in(caption)  # before anything is opened
     if sources.train is not None:
-        train = read(sources.train, "training images", resize=resize, caption=caption, warn=warn)
+        train = open_examples(
+            sources.train, resize=resize, caption=caption, kind="training images", warn=warn
+        )
     else:
         assert bank is not None
         train = bank.train
@@ -176,19 +178,10 @@ def _images(sources: Sources, bank: Bank | None, warn: Warn) -> tuple[Examples, 
         assert bank is not None
         return train, bank.queries
     # a template may read the labels
-    queries = labelled_like(open_examples(sources.query, resize=resize), train)
-    return train, _captioned(queries, caption, "queries", warn)
-
-
-def _captioned(examples: Examples, caption: str | None, kind: str, warn: Warn) -> Examples:
-    if caption is None:
-        return examples
-    if examples.prompts is not None:
-        warn(
-            f"The {kind} have prompts of their own, such as '{examples.prompts[0]}': the caption changes "
-            "none of them."
-        )
-    return captioned(examples, caption)
+    queries = labelled_like(
+        open_examples(sources.query, resize=resize, kind="queries", warn=warn), train, warn
+    )
+    return train, queries if caption is None else captioned(queries, caption, "queries", warn)
 
 
 def _loaded(

@@ -59,13 +59,19 @@ def settings(
     for setting in setting_grid(grid_fields):
         if kind is None:
             method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
-            scores[setting] = attribute(model, experiment.train, queries, method=method, store=store).values
+            scores[setting] = attribute(
+                model, experiment.train, queries, method=method, store=store, warn=_heard_before
+            ).values
         else:
             blocks = _at_dampings(experiment, setting, kind, fields[kind], store)
             scores |= {
                 (*setting, (kind, value)): block for value, block in zip(fields[kind], blocks, strict=True)
             }
     return scores
+
+
+def _heard_before(note: str) -> None:
+    """Ignore a note: the experiment has it already."""
 
 
 def _at_dampings(

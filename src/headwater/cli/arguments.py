@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,24 @@ def as_list(text: str) -> list[Any]:
 
 def parsed_fields(method: str, settings: list[str], seed: int | None) -> dict[str, Any]:
     """The fields that `--set` and `--seed` give, checked. A method that draws nothing takes any seed."""
-    fields = dict(_assignment(text) for text in settings)
+    fields = distinct([_assignment(text) for text in settings], "--set")
     if seed is not None and fields.get("seed", seed) != seed:
         raise OptionError(f"--seed is {seed} and --set seed={fields['seed']}; expected one of them.")
     if seed is not None and "seed" in method_class(method).__dataclass_fields__:
         fields["seed"] = seed
     make(method, fields)
+    return fields
+
+
+def distinct(pairs: Sequence[tuple[str, Any]], option: str) -> dict[str, Any]:
+    """The fields with their values; an OptionError for a field that the option gives twice."""
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise OptionError(
+                f"{option} gives {name} twice, {fields[name]} and {value}; expected one of them."
+            )
+        fields[name] = value
     return fields
 
 

@@ -89,7 +89,8 @@ def attribute(
     from headwater.pages.page import report as page
 
     fields = parsed_fields(method, set_ or [], seed)
-    models = Models(model or [], ensemble, model_cache(None), lora, feature_store(store))
+    plain = feature_store(store)
+    models = Models(model or [], ensemble, model_cache(None, plain), lora, plain)
     sources, machine = Sources(train, query, resize, caption), Machine(device, dtype)
     experiment = open_experiment(method, fields, sources, models, bank, machine, note)
     with bar("features") as tick:
@@ -130,18 +131,19 @@ def tune(
     """Sweep fields of a method against a bank: chosen on one half of the queries, reported on the other."""
     from headwater.attribution.open import Machine, Models, Sources, open_experiment
     from headwater.attribution.sweep import as_text, sweep
-    from headwater.cli.arguments import as_list, crew, parsed_fields
+    from headwater.cli.arguments import as_list, crew, distinct, parsed_fields
 
     if len(field) != len(values):
         raise OptionError(
             f"There are {len(field)} --field and {len(values)} --values; expected one list of values for "
             "each field."
         )
-    swept = {name: as_list(text) for name, text in zip(field, values, strict=True)}
+    swept = distinct([(name, as_list(text)) for name, text in zip(field, values, strict=True)], "--field")
     if "checkpoints" in swept:  # as many are loaded as any setting asks for
         set_ = [*(set_ or []), f"checkpoints={max(swept['checkpoints'])}"]
     fields = parsed_fields(method, set_ or [], seed)
-    models = Models(model or [], ensemble, model_cache(None), store=feature_store(store))
+    plain = feature_store(store)
+    models = Models(model or [], ensemble, model_cache(None, plain), store=plain)
     sources, machine = Sources(train, query, caption=caption), Machine(device, dtype)
     experiment = open_experiment(method, fields, sources, models, bank, machine, note)
     with bar("features") as tick:

@@ -18,6 +18,7 @@ from headwater.cli.options import (
     bar,
     feature_store,
     model_cache,
+    note,
     say,
 )
 
@@ -92,13 +93,14 @@ def bank_build(
         "common": common,
     }
     plan = changed(recipe_of(bank, recipe), changes | {"base": base, "rank": rank, "caption": caption})
+    features = feature_store(store)
     place = bank_workplace(
-        workers, ray, gpus, device, model_cache(models) if keep else None, feature_store(store)
+        workers, ray, gpus, device, model_cache(models, features) if keep else None, features
     )
-    added = None if add_queries is None else replace(plan.held_out, name=add_queries, count=None).open()
+    added = None if add_queries is None else replace(plan.held_out, name=add_queries, count=None).open(note)
     with bar("models") as tick:
         for finished, total in build(
-            bank, plan, plan.data.open(), plan.held_out.open(), place, new_queries=added, warn=say
+            bank, plan, plan.data.open(note), plan.held_out.open(note), place, new_queries=added, warn=say
         ):
             tick(finished, total)
     print(bank)
@@ -148,8 +150,9 @@ def counterfactual(
     opened = open_bank(bank)
     counts = removal_counts(remove.split(","), len(opened.train))
     plan = plan_removals(opened, [open_run(run) for run in runs], queries, counts)
+    features = feature_store(store)
     place = bank_workplace(
-        workers, ray, gpus, device, model_cache(models) if keep else None, feature_store(store)
+        workers, ray, gpus, device, model_cache(models, features) if keep else None, features
     )
     embed = embedding(embedder, device)
     with bar("retraining") as tick:

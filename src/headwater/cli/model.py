@@ -56,7 +56,7 @@ def train(
 
     Run again, it goes on from its last checkpoint.
     """
-    from headwater.attribution.open import read
+    from headwater.data import open_examples
     from headwater.models.adapters import lora_tuning
     from headwater.models.create import network, train_model
     from headwater.models.device import available
@@ -73,7 +73,7 @@ def train(
     changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     changes |= {"dropout": dropout, "flips": flips, "ema": ema, "checkpoints": checkpoints}
     recipe = replace(LORA if lora else Recipe(), **changes)
-    examples = read(data, "images", resize=resize, caption=caption, warn=note)
+    examples = open_examples(data, resize=resize, caption=caption, warn=note)
     with bar("training") as tick:
         if model is not None:
             trainable = lora_tuning(
@@ -81,7 +81,7 @@ def train(
             )
         else:
             trainable = network(config, examples, prediction=prediction, conditional=conditional)
-        train_model(trainable, examples, recipe, out, seed, device=available(device), tick=tick)
+        train_model(trainable, examples, recipe, out, seed, device=available(device), tick=tick, warn=note)
     print(out)
 
 
@@ -114,12 +114,15 @@ def sample(
     """Generate pictures, each from its own named noise, as 8-bit queries."""
     import numpy as np
 
+    from headwater.diffusion.encoding import notes_on_prompts
     from headwater.disk.npz import write_examples
     from headwater.models import loading
     from headwater.models.device import available
     from headwater.models.generate import Sampling, pictures
 
     loaded = loading.load(model, available(device), lora=lora, dtype=dtype)
+    for text in notes_on_prompts(loaded.text, prompt, "pictures"):
+        note(text)
     with bar("sampling") as tick:
         sampling = Sampling(sampler=sampler, steps=steps, guidance=guidance, keep_path=trajectory)
         examples = pictures(loaded, count, seed, sampling=sampling, label=label, prompts=prompt, tick=tick)

@@ -87,9 +87,9 @@ def gibibytes(count: float) -> int:
     return int(count * 2**30)
 
 
-def model_cache(root: Path | None) -> Path:
-    """The folder that keeps retrained models."""
-    return root or default_root() / "models"
+def model_cache(root: Path | None, store: FeatureStore) -> Path:
+    """The folder that keeps retrained models, else one beside the features of the store."""
+    return root or store.root / "models"
 
 
 def say(text: str) -> None:

@@ -78,6 +78,9 @@ def plan(
     is_bank = (folder / "bank.json").exists()
     chosen = changed(recipe_of(folder, None if is_bank else recipe), {"subsets": subsets, "seeds": seeds})
     costs = plan_bank(
-        chosen, {"data": chosen.data.size(), "held_out": chosen.held_out.size()}, available(device), workers
+        chosen,
+        {"data": chosen.data.size(note), "held_out": chosen.held_out.size(note)},
+        available(device),
+        workers,
     )
     print(json.dumps(costs.as_json()) if as_json else as_text(recipe or "", chosen, costs))

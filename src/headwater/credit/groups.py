@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from headwater.errors import DataError, OptionError, unknown
+from headwater.words import Names, composed
 
 COLUMNS = {"group": "groups", "label": "labels", "prompt": "prompts"}
 
@@ -45,7 +46,7 @@ def column(images: Grouped, name: str) -> tuple[str, ...]:
         )
     if name == "label":
         return tuple("none" if label < 0 else str(label) for label in values.tolist())
-    return tuple(map(str, values))
+    return tuple(map(composed, values))  # one artist in two Unicode forms is one
 
 
 def from_csv(source: str, ids: Sequence[str]) -> tuple[str, ...]:
@@ -91,6 +92,8 @@ def _rows(path: Path) -> list[list[str]]:
 
 def _matched(path: Path, pairs: Sequence[tuple[str, str]], ids: Sequence[str]) -> tuple[str, ...]:
     """The names in the order of `ids`, each of which must have exactly one; other ids are ignored."""
+    own = Names(ids)
+    pairs = [(own.find(identity) or identity, name) for identity, name in pairs]
     names = dict(pairs)
     counts = Counter(identity for identity, _ in pairs)
     twice = [identity for identity in ids if counts[identity] > 1]
@@ -110,7 +113,7 @@ def _matched(path: Path, pairs: Sequence[tuple[str, str]], ids: Sequence[str]) -
                 f"{path} has {fault} {len(faulty):,} of the {len(ids):,} training images, the first with id "
                 f"'{faulty[0]}'; expected exactly one name each. {advice}"
             )
-    return tuple(names[identity] for identity in ids)
+    return tuple(composed(names[identity]) for identity in ids)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -4,29 +4,37 @@ import re
 from pathlib import Path
 
 from headwater.data.template import captioned, names_in
-from headwater.errors import DataError, OptionError, unknown
-from headwater.examples import Examples
+from headwater.errors import DataError, OptionError, Warn, to_warnings, unknown
+from headwater.examples import Examples, with_distinct_ids
 
 ARTBENCH = ("artbench2", "artbench5", "artbench10", "artbench2-32", "artbench5-32", "artbench10-32")
 BUILT_IN = ("digits", "cifar10", "cifar2", "celeba", *ARTBENCH)
 
 
-def open_examples(source: str | Path, *, resize: int | None = None, caption: str | None = None) -> Examples:
+def open_examples(
+    source: str | Path,
+    *,
+    resize: int | None = None,
+    caption: str | None = None,
+    kind: str = "images",
+    warn: Warn = to_warnings,
+) -> Examples:
     """The images that `source` names.
 
     One of BUILT_IN, also with a split (`digits:val`); `hf:name` or `hf:name:split`, a data set of the hub; an
     `.npz` file; a folder of images. A built-in name wins over a folder of the same name: write `./digits` for
     the folder. `resize` scales the shorter side to this many pixels (bicubic, antialiased) and keeps the
     central square; for `celeba` it is the side of the paper's crop. `caption`, such as "a {group} painting",
-    makes the prompts of a source that has none (`headwater.data.template`). Raises DataError for a source
-    that cannot be used.
+    makes the prompts of a source that has none (`headwater.data.template`). `warn` hears of what is not an
+    error, such as files that were passed over; `kind` is what it calls the images. Raises DataError for a
+    source that cannot be used.
     """
     if resize is not None and resize < 1:
         raise OptionError(f"resize is {resize}; expected a number of pixels, 1 or more.")
     if caption is not None:
         names_in(caption)
-    examples = _resized(_opened(str(source), resize), source, resize)
-    return examples if caption is None else captioned(examples, caption)
+    examples = with_distinct_ids(_resized(_opened(str(source), resize, warn), source, resize), str(source))
+    return examples if caption is None else captioned(examples, caption, kind, warn)
 
 
 def _resized(examples: Examples, source: str | Path, resize: int | None) -> Examples:
@@ -44,7 +52,7 @@ def _resized(examples: Examples, source: str | Path, resize: int | None) -> Exam
     return replace(examples, images=resized(examples.images, resize))
 
 
-def _opened(source: str, resize: int | None) -> Examples:
+def _opened(source: str, resize: int | None, warn: Warn) -> Examples:
     """The source's images. A source whose images may differ in size, or are large, resizes while it reads."""
     name, _, split = source.partition(":")
     if name in BUILT_IN:
@@ -58,12 +66,12 @@ def _opened(source: str, resize: int | None) -> Examples:
                 f"'{source}' names no data set; expected hf:NAME or hf:NAME:SPLIT, such as "
                 "hf:uoft-cs/cifar10:train."
             )
-        return from_hub(name, split or "train", resize=resize)
+        return from_hub(name, split or "train", resize=resize, warn=warn)
     path = _existing(source)
     if path.is_dir():
         from headwater.data.folder import folder
 
-        return folder(path, resize=resize)
+        return folder(path, resize=resize, warn=warn)
     from headwater.disk.npz import read_examples
 
     return read_examples(path)

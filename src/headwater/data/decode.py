@@ -1,6 +1,7 @@
 """Pictures decoded to 8-bit grey or RGB: alpha on white, upright, resized; shared by all sources of files."""
 
 from collections.abc import Iterable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -11,14 +12,28 @@ from PIL import Image, ImageOps
 from headwater.errors import DataError, UserError
 
 # A list, so that any other format is refused: Pillow hands PostScript to an interpreter, for instance.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "JPEG2000", "PPM")
 GREY = ("1", "L", "LA")
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow reads."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@cache
+def suffixes() -> tuple[str, ...]:
+    """The suffixes of files in these formats."""
+    registered = Image.registered_extensions().items()
+    return tuple(end for kind in FORMATS for end, name in registered if name == kind)
 
 
 def opened(file: Path | BytesIO, name: str) -> Image.Image:
     """The (first) picture in a file, converted by `eight_bit`; errors call it `name`."""
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=formats()) as image:
             return eight_bit(image, name)
     except UserError:
         raise
@@ -26,8 +41,8 @@ def opened(file: Path | BytesIO, name: str) -> Image.Image:
         Exception
     ) as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error and more
         raise DataError(
-            f"Could not read {name} as a picture ({first_line(error)}). Expected a whole PNG, JPEG, WebP, "
-            "BMP, GIF or TIFF: replace or remove it."
+            f"Could not read {name} as a picture ({first_line(error)}). Expected a whole "
+            f"{', '.join(formats())} file: replace or remove it."
         ) from error
 
 

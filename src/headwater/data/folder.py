@@ -1,58 +1,77 @@
 """A folder of image files. Subfolders, where every image is in one, are the classes."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from headwater.data.captions import captions_of
-from headwater.data.decode import fitted, opened, stacked
-from headwater.errors import DataError
-from headwater.examples import Examples
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+from headwater.data.captions import metadata_of
+from headwater.data.decode import fitted, opened, stacked, suffixes
+from headwater.errors import DataError, Warn, to_warnings
+from headwater.examples import Examples, places
+from headwater.words import composed
 
 
-def folder(root: str | Path, *, resize: int | None = None) -> Examples:
+def folder(root: str | Path, *, resize: int | None = None, warn: Warn = to_warnings) -> Examples:
     """Every image below `root`, in the order of their relative paths, which are their ids.
 
     The outermost subfolder is the image's group, its place among the sorted names the label; if any image is
     outside the subfolders, there are neither. Hidden files and folders are skipped, links followed. Prompts
-    are the captions of a `metadata.jsonl` in `root`, whose groups, if it has any, replace the subfolders.
+    are the captions of `metadata.jsonl`, `.csv` or `.parquet`, in `root` or in subfolders, whose groups or
+    labels, if there are any, replace the subfolders; else the text files beside the images. `warn` hears of
+    files that were passed over.
     """
     root = Path(root)
-    files = _images(root)
-    # a name that is not text would not print
-    ids = tuple(os.fsencode(file).decode(errors="replace") for file in files)
-    prompts, groups = captions_of(root, ids)
-    images = stacked(
-        ((file, fitted(opened(root / file, str(root / file)), resize)) for file in files), len(files)
-    )
-    if groups is None and all("/" in name for name in ids):
-        groups = tuple(name.partition("/")[0] for name in ids)
-    if groups is None:
-        return Examples(images, ids=ids, prompts=prompts)
-    place = {group: label for label, group in enumerate(sorted({*groups} - {""}))} | {"": -1}
-    labels = np.array([place[group] for group in groups], np.int64)
-    return Examples(images, ids=ids, labels=labels, groups=groups, prompts=prompts)
-
-
-def _images(root: Path) -> list[str]:
-    """The relative posix paths of the image files below `root`, sorted."""
     files = _files(root)
+    images = {_printable(file): file for file in _images(root, files)}
+    ids = tuple(images)
+    metadata = metadata_of(root, files, images, warn)
+    _note_passed_over(root, {*files} - {*images.values()} - metadata.files, warn)
+    pixels = stacked(
+        ((file, fitted(opened(root / file, str(root / file)), resize)) for file in images.values()), len(ids)
+    )
+    examples = Examples(
+        pixels, ids=ids, prompts=metadata.prompts, groups=metadata.groups, labels=metadata.labels
+    )
+    if metadata.labels is not None or not all("/" in name for name in ids):
+        return examples
+    groups = tuple(composed(name.partition("/")[0]) for name in ids)
+    return replace(examples, groups=groups, labels=places(groups))
+
+
+def _printable(file: str) -> str:
+    """The name as an id: one that is not text would not print."""
+    return os.fsencode(file).decode(errors="replace")
+
+
+def _images(root: Path, files: Sequence[str]) -> list[str]:
+    """The files that are images by their names, sorted."""
+    expected = f"expected images ({' '.join(suffixes())})"
     if not files:
-        raise DataError(f"The folder {root} is empty; expected images ({' '.join(SUFFIXES)}).")
-    images = sorted(file for file in files if file.lower().endswith(SUFFIXES))
+        raise DataError(f"The folder {root} is empty; {expected}.")
+    images = sorted(file for file in files if file.lower().endswith(suffixes()))
     if not images:
         raise DataError(
             f"None of the {len(files)} files in the folder {root} is an image by its name (e.g. "
-            f"{min(files)}); expected {' '.join(SUFFIXES)}. For an .npz file, give its own path."
+            f"{min(files)}); {expected}. For an .npz file, give its own path."
+        )
+    if len({_printable(file) for file in images}) < len(images):
+        raise DataError(
+            f"Names in the folder {root} are not text and differ only in what cannot be printed; expected "
+            "names in UTF-8. Rename the files."
         )
     return images
 
 
+def _note_passed_over(root: Path, files: set[str], warn: Warn) -> None:
+    if files:
+        kinds = sorted({Path(file).suffix.lower() or Path(file).name for file in files})
+        listed = ", ".join(kinds[:8]) + (" …" if len(kinds) > 8 else "")
+        warn(f"In {root}, passed over {len(files):,} file{'s' * (len(files) > 1)} ({listed}).")
+
+
 def _files(root: Path) -> list[str]:
-    """The relative posix paths of all files below `root` that are not hidden."""
+    """The relative posix paths of all files below `root` that are not hidden, sorted."""
     paths: list[str] = []
     try:
         for parent, folders, files in os.walk(root, onerror=_raise, followlinks=True):
@@ -64,7 +83,7 @@ def _files(root: Path) -> list[str]:
             ]
     except OSError as error:
         raise DataError(f"Could not list the folder {error.filename}: {error.strerror}.") from error
-    return paths
+    return sorted(paths)
 
 
 def _loops(path: Path) -> bool:

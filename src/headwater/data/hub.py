@@ -1,6 +1,6 @@
 """A data set of the Hugging Face hub, or a folder the `datasets` library reads (parquet, imagefolder)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,8 +8,9 @@ from PIL import Image
 
 from headwater.data.captions import CAPTION_COLUMNS
 from headwater.data.decode import eight_bit, first_line, fitted, stacked
-from headwater.errors import DataError, UserError
-from headwater.examples import Examples
+from headwater.disk.files import check_hub_cache
+from headwater.errors import DataError, UserError, Warn, to_warnings
+from headwater.examples import Examples, are_numbers, labels_of, places
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 TEXT = ("string", "large_string")
 
 
-def from_hub(name: str, split: str = "train", *, resize: int | None = None) -> Examples:
+def from_hub(
+    name: str, split: str = "train", *, resize: int | None = None, warn: Warn = to_warnings
+) -> Examples:
     """One split of the data set `name`; a slice such as `train[:1000]` works too.
 
     Images are its one column of type Image. Labels are the column of type ClassLabel (of several, `label` or
-    else the first), groups the names of its classes; a missing label is -1 and "". Prompts are the first text
-    column called caption, prompt or text. Ids are positions in the split.
+    else the first), groups the names of its classes; else a column `label` of whole numbers, or of words,
+    which are groups. A missing label is -1 and "". Prompts are the first text column called caption, prompt
+    or text; `warn` hears of missing ones. Ids are positions in the split.
     """
     table = opened_table(name, split)
     kinds = {column: type(feature).__name__ for column, feature in table.features.items()}
@@ -35,13 +39,31 @@ def from_hub(name: str, split: str = "train", *, resize: int | None = None) -> E
         values = [-1 if value is None else value for value in table[labels[0]]]
         columns["labels"] = np.array(values, np.int64)
         columns["groups"] = tuple(classes[value] if value >= 0 else "" for value in values)
+    elif kinds.get("label") == "Value":
+        columns |= _labels(table["label"], name)
     # of lists, none
     prompts = [
         column for column in CAPTION_COLUMNS if getattr(table.features.get(column), "dtype", None) in TEXT
     ]
     if prompts:
-        columns["prompts"] = tuple(text or "" for text in table[prompts[0]])
+        texts = list(table[prompts[0]])
+        columns["prompts"] = tuple(text or "" for text in texts)
+        if None in texts:
+            warn(
+                f"{texts.count(None):,} of the {len(texts):,} captions of hf:{name} are missing: left empty."
+            )
     return Examples(_images(table, name, _image_column(kinds, name), resize), **columns)
+
+
+def _labels(values: Iterable[Any], name: str) -> dict[str, Any]:
+    """The labels, and for words the groups, in a column that is no ClassLabel."""
+    cells = list(values)
+    if are_numbers(cells):
+        return {"labels": labels_of(cells, f"`label` of hf:{name}")}
+    if not all(cell is None or isinstance(cell, str) for cell in cells):
+        return {}
+    groups = tuple(cell or "" for cell in cells)
+    return {"labels": places(groups), "groups": groups}
 
 
 def opened_table(name: str, split: str) -> "Dataset":
@@ -53,6 +75,7 @@ def opened_table(name: str, split: str) -> "Dataset":
             f"Opening hf:{name} needs the `datasets` library, which is not installed: pip install "
             "'headwater[hub]'."
         ) from error
+    check_hub_cache()  # tables of a local folder are copied there too
     try:
         table = datasets.load_dataset(name, split=split)
     except Exception as error:  # every builder, file system and HTTP client of the library raises its own

@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
+from headwater.disk.files import expanded
+
 
 def local(name: str) -> Path | None:
     """The file or folder `name` under `$HEADWATER_DATA`; None where there is none."""
     folder = os.environ.get("HEADWATER_DATA")
-    path = Path(folder).expanduser() / name if folder else None
+    path = expanded(folder) / name if folder else None
     return path if path and path.exists() else None
 
 

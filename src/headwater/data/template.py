@@ -5,22 +5,26 @@ from string import Formatter
 
 import numpy as np
 
-from headwater.errors import DataError, OptionError, unknown
+from headwater.errors import DataError, OptionError, Warn, to_warnings, unknown
 from headwater.examples import Examples
 
 PLACEHOLDERS = {"group": "groups", "label": "labels", "id": "ids"}
 KNOWN = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
 
 
-def captioned(examples: Examples, template: str) -> Examples:
+def captioned(examples: Examples, template: str, kind: str = "images", warn: Warn = to_warnings) -> Examples:
     """The examples, with the template as their prompts, filled in with each one's {group}, {label} and {id}.
 
-    Examples that have prompts keep them. Groups are inserted unchanged, `ukiyo_e` too; `{{` is a brace.
-    Raises OptionError for an unreadable template or a column that the examples lack, DataError for an image
-    without a group or label (−1).
+    Examples that have prompts keep them, and `warn` hears of it, where they are called `kind`. Groups are
+    inserted unchanged, `ukiyo_e` too; `{{` is a brace. Raises OptionError for an unreadable template or a
+    column that the examples lack, DataError for an image without a group or label (−1).
     """
     names = names_in(template)
     if examples.prompts is not None:
+        warn(
+            f"The {kind} have prompts of their own, such as '{examples.prompts[0]}': the caption changes "
+            "none of them."
+        )
         return examples
     for name in names:
         _check(examples, name, template)

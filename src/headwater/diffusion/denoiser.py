@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from headwater.diffusion.schedule import Schedule
 from headwater.errors import DataError, OptionError
-from headwater.examples import Examples
+from headwater.examples import COLOUR, GREY, Examples, with_channels
 
 Parameters = Mapping[str, Tensor]
 Condition = Mapping[str, Tensor]  # a network's further arguments by name; empty for an unconditional one
@@ -41,14 +41,24 @@ class AutoEncoder(Protocol):
     def decode(self, latents: Float[Tensor, "b z y x"]) -> Float[Tensor, "b c h w"]: ...
 
 
+class Cut(NamedTuple):
+    """How many prompts are longer than the tokens that an encoder sees."""
+
+    encoder: str
+    tokens: int
+    prompts: int
+
+
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Prompts to the arguments that condition a network, by name."""
+    """Prompts to the arguments that condition a network, by name; `cuts` counts prompts that are too long."""
 
     @property
     def fingerprint(self) -> str: ...
 
     def embed(self, prompts: Sequence[str]) -> dict[str, Tensor]: ...
+
+    def cuts(self, prompts: Sequence[str]) -> list["Cut"]: ...
 
 
 class Family:
@@ -163,18 +173,17 @@ class Denoiser:
         return x.clamp(-1, 1) if self.latent is None else x
 
     def check(self, examples: Examples) -> None:
-        """Raise a DataError for images of another shape or without the model's prompts or labels."""
-        if examples.shape != self.pictures:
-            (c, h, w), (mc, mh, mw) = examples.shape, self.pictures
-            raise DataError(
-                f"The images are {h}×{w} with {c} channel{'s' * (c > 1)}; the model takes {mh}×{mw} with "
-                f"{mc}. Convert or resize them.",
-                hint="For a folder of images use --resize.",
-            )
+        """Raise a DataError for images of another shape or without the model's prompts or labels.
+
+        Grey images fit a model of colour: `encoded` shows them as RGB.
+        """
+        examples = with_channels(examples, self.pictures[0])
+        check_shape(examples.shape, self.pictures)
         if self.text is not None and examples.prompts is None:
             raise DataError(
                 "The model is conditioned on prompts and the images have none. Give an .npz with `prompts`, "
-                "a folder with captions in its metadata.jsonl, or a template as `caption`.",
+                "a folder with captions in its metadata.jsonl or in texts beside the images, or a template "
+                "as `caption`.",
                 hint="The template is --caption.",
             )
         if self.classes is not None:
@@ -188,6 +197,23 @@ class Denoiser:
                     f"Labels run from {examples.labels.min()} to {examples.labels.max()}; "
                     f"the model has classes 0 … {self.classes - 1}."
                 )
+
+
+def check_shape(
+    shape: tuple[int, int, int], expected: tuple[int, int, int], model: str = "the model"
+) -> None:
+    """Raise a DataError for images of another shape (channels, height, width) than a model takes."""
+    (c, h, w), (mc, mh, mw) = shape, expected
+    if shape == expected:
+        return
+    seen = f"The images are {h}×{w} with {c} channel{'s' * (c > 1)}; {model} takes {mh}×{mw} with {mc}."
+    if (h, w) != (mh, mw):
+        raise DataError(f"{seen} Resize them.", hint="For a folder of images use --resize.")
+    if (c, mc) == (COLOUR, GREY):
+        raise DataError(
+            f"{seen} They have colours that it cannot show: convert them to grey, or take another model."
+        )
+    raise DataError(f"{seen} Convert them.")
 
 
 def evenly(checkpoints: Sequence[T], count: int) -> list[T]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from headwater.diffusion.denoiser import Condition, Denoiser, TextEncoder
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, NonFiniteError
-from headwater.examples import Examples, Text
+from headwater.examples import Examples, Text, with_channels
 
 TOGETHER = 32  # pictures, or prompts, encoded at once
 DECODED = 16  # pictures decoded at once
@@ -20,8 +20,11 @@ VERSION = 1  # of the numbers stored under given settings
 
 
 def encoded(model: Denoiser | None, examples: Examples, store: FeatureStore) -> Examples:
-    """The examples with the `latents` (their mode) and `text` that the model takes."""
-    if model is None or (model.latent is None and model.text is None):
+    """The examples with the channels, `latents` (their mode) and `text` that the model takes."""
+    if model is None:
+        return examples
+    examples = with_channels(examples, model.pictures[0])
+    if model.latent is None and model.text is None:
         return examples
     latents = None if model.latent is None else posteriors(model, examples, store)[:, 0]
     text = None if model.text is None else embedded_prompts(model.text, _prompts(examples), store)
@@ -35,6 +38,7 @@ def posteriors(
     latent = model.latent
     if latent is None:
         raise DataError("The model has no auto-encoder: it takes pixels.")
+    examples = with_channels(examples, model.pictures[0])
     settings = {"latents": latent.fingerprint, "mirrored": mirrored, "version": VERSION}
 
     def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
@@ -76,6 +80,18 @@ def embedded_prompts(encoder: TextEncoder, prompts: Sequence[str], store: Featur
         name: part.reshape(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
     }
     return Text(np.array([distinct[prompt] for prompt in prompts], np.int64), tables)
+
+
+def notes_on_prompts(encoder: TextEncoder | None, prompts: Sequence[str] | None, kind: str) -> list[str]:
+    """Notes on prompts of the `kind` of images that are longer than the encoder sees."""
+    if encoder is None or prompts is None:
+        return []
+    return [
+        f"{cut.prompts:,} of the {len(prompts):,} captions of the {kind} are longer than the {cut.tokens} "
+        f"tokens that {cut.encoder} sees: the rest is cut off, as in training."
+        for cut in encoder.cuts(prompts)
+        if cut.prompts
+    ]
 
 
 def condition(

@@ -13,6 +13,37 @@ from headwater.errors import StorageError
 FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.ENOTDIR)
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` as the user's home folder; a StorageError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise StorageError(
+            f"'{path}' begins in a home folder, and there is none: HOME is not set, or nobody is called so. "
+            "Write the whole path."
+        ) from error
+
+
+def cache_home() -> Path | None:
+    """The folder of the user's caches; None for a user without a home folder (HOME is not set)."""
+    folder = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(folder) if folder else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+
+
+def check_hub_cache() -> None:
+    """Raise a StorageError where the hub's cache would be a folder called `~`: of a user without a home."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if str(HF_HUB_CACHE).startswith("~"):
+        raise StorageError(
+            f"The hub's cache would be {HF_HUB_CACHE}: this user has no home folder (HOME is not set). Name "
+            "a folder for it in HF_HOME."
+        )
+
+
 @contextlib.contextmanager
 def written(path: Path, mode: str = "w+b") -> Iterator[IO]:
     """A file that appears under `path` only when complete: `.part` → fsync → rename.

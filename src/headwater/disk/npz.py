@@ -11,7 +11,7 @@ from jaxtyping import Int64, UInt8
 
 from headwater.disk.files import written
 from headwater.errors import DataError
-from headwater.examples import Examples
+from headwater.examples import Examples, are_numbers, labels_of, places
 
 TEXT_COLUMNS = ("ids", "groups", "prompts", "split")
 PATH_COLUMNS = ("trajectory", "trajectory_timesteps")
@@ -137,19 +137,15 @@ def _words(column: np.ndarray) -> tuple[str, ...]:
 
 def _labels(path: Path, column: np.ndarray) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...] | None]:
     """Labels, and the words they stand for where the file holds words."""
-    if column.dtype.kind in "biu":
-        return column.astype(np.int64), None
-    if column.dtype.kind not in "US":
+    if column.dtype.kind not in "biufUS":
         raise DataError(
             f"`labels` in {path} are {column.dtype}; expected whole numbers or words. Save them with "
             ".astype(int)."
         )
-    words = _words(column)
-    try:
-        return np.array([int(word) for word in words], np.int64), None
-    except (ValueError, OverflowError):
-        place = {word: i for i, word in enumerate(sorted(set(words)))}
-        return np.array([place[word] for word in words], np.int64), words
+    values = _words(column) if column.dtype.kind in "US" else column.tolist()
+    if column.dtype.kind in "US" and not are_numbers(values):
+        return places(values), values
+    return labels_of(values, f"`labels` in {path}"), None
 
 
 def _trajectory(path: Path, columns: dict[str, np.ndarray], n: int) -> dict[str, Any]:

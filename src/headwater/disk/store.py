@@ -15,18 +15,25 @@ from pathlib import Path
 
 import numpy as np
 
-from headwater.disk.files import locked, written
+from headwater.disk.files import cache_home, expanded, locked, written
 from headwater.disk.shards import ENCODINGS, Damaged, Rows, delete_shard, open_shard, shards, write_shard
-from headwater.errors import unknown
+from headwater.errors import StorageError, unknown
 from headwater.workers import Crew
 
 
 def default_root() -> Path:
-    """`$HEADWATER_STORE`, else `headwater` in the user's cache folder."""
+    """`$HEADWATER_STORE`, else `headwater` in the user's cache folder; a StorageError where there is none."""
     folder = os.environ.get("HEADWATER_STORE")
     if folder:
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headwater"
+        return expanded(folder)
+    home = cache_home()
+    if home is None:
+        raise StorageError(
+            "There is no folder to keep features in: this user has no home folder (HOME is not set). Name "
+            "one, as store=FeatureStore(Path(FOLDER)) or in HEADWATER_STORE.",
+            hint="Here: --store FOLDER.",
+        )
+    return home / "headwater"
 
 
 def to_stderr(line: str) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
+from headwater.disk.files import check_hub_cache, expanded
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, ModelError, NonFiniteError, OptionError, UserError
 from headwater.examples import Examples
@@ -71,7 +72,7 @@ def embedder(name: str, device: str = "cpu") -> Embedder:
 
     CLIP gives its projected image features, not normalised, in float32. Its weights are read from safetensors
     only."""
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         return _clip(name_of(name), str(folder), device)
     if ":" in name:
@@ -81,6 +82,7 @@ def embedder(name: str, device: str = "cpu") -> Embedder:
         raise ModelError(
             f"There is no folder {name}. Expected a CLIP's folder, or its name on the hub, such as {EXAMPLE}."
         )
+    check_hub_cache()
     return _clip(name_of(name), name, device)
 
 
@@ -92,7 +94,7 @@ def loaded(name: str, device: str) -> Embedder:
 
 def name_of(name: str) -> str:
     """The embedder's name in tables; no weights are read."""
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         return f"CLIP {folder.resolve().name}"
     if ":" in name:

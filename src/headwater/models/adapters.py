@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from headwater.diffusion.denoiser import Denoiser, Family
-from headwater.diffusion.encoding import encoded, posteriors
+from headwater.diffusion.encoding import encoded, notes_on_prompts, posteriors
 from headwater.diffusion.schedule import Schedule
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError
@@ -68,6 +68,10 @@ class Tuning:
                 "trained from scratch."
             )
         self.base.check(examples)
+
+    def notes(self, examples: Examples) -> list[str]:
+        """Notes on captions that the base's text encoder does not see to their end."""
+        return notes_on_prompts(self.base.text, examples.prompts, "images")
 
     def settings(self, examples: Examples) -> dict[str, Any]:
         """The base's fingerprint, the rank, and the prompts."""

@@ -10,7 +10,7 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import linear
 from headwater.disk.files import written
 from headwater.disk.store import unheard
-from headwater.errors import DataError, OptionError, unknown
+from headwater.errors import DataError, OptionError, Warn, to_warnings, unknown
 from headwater.examples import Examples
 from headwater.models import folders, loading, unet
 from headwater.models.train import Recipe, Trainable, Watch, train
@@ -55,6 +55,7 @@ def train_model(
     *,
     device: str = "cpu",
     tick: Callable[[int, int], None] = unheard,
+    warn: Warn = to_warnings,
 ) -> None:
     """Train the network, or adapters, on `examples` and write it to `out`, with `out/checkpoints/step-*`.
 
@@ -62,6 +63,8 @@ def train_model(
     unchanged; one with other settings is an OptionError.
     """
     network.check(examples)
+    for note in network.notes(examples):
+        warn(note)
     settings = network.settings(examples) | {
         "recipe": asdict(recipe),
         "seed": seed,

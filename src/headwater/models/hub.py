@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from headwater.disk.files import check_hub_cache, expanded
 from headwater.errors import ModelError
 
 EXAMPLE_MODEL = "hf:stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -26,7 +27,7 @@ def place(source: str | Path, needed: Callable[[Iterable[str]], list[str]]) -> P
     """The folder that `source` names. An existing folder is returned unchanged; for a name on the hub,
     hf:owner/name or owner/name, its folder in the hub's cache, with its `needed` files downloaded; else the
     missing path itself."""
-    word, path = str(source), Path(source).expanduser()
+    word, path = str(source), expanded(source)
     if path.is_dir():
         return path
     name = word.removeprefix("hf:")
@@ -118,6 +119,7 @@ def _fetched(name: str, needed: Callable[[Iterable[str]], list[str]]) -> Path:
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    check_hub_cache()
     try:
         files = needed(HfApi().list_repo_files(name))
         if files:

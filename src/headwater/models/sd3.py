@@ -10,13 +10,16 @@ from torch import Tensor
 from headwater.diffusion.denoiser import Condition, TextEncoder
 from headwater.models.architecture import Kind, height_and_width
 from headwater.models.folders import EXPECTED, Pipeline, fingerprint, json_of, of_transformers
-from headwater.models.text import MARK, TEST, Prompts, tokenizer
+from headwater.models.text import MARK, TEST, Prompts, Reader, tokenizer
 
 ENCODERS = {  # component: its tokenizer, and the classes of both
     "text_encoder": ("tokenizer", "CLIPTextModelWithProjection", "CLIPTokenizer"),
     "text_encoder_2": ("tokenizer_2", "CLIPTextModelWithProjection", "CLIPTokenizer"),
     "text_encoder_3": ("tokenizer_3", "T5EncoderModel", "T5TokenizerFast"),
 }
+
+
+T5_TOKENS = 256  # of the pipeline's `max_sequence_length`
 
 
 @dataclass
@@ -55,13 +58,25 @@ class StableDiffusion3(Kind):
         encoders: Any = StableDiffusion3Pipeline(transformer=width, scheduler=None, vae=None, **parts)  # pyright: ignore[reportArgumentType]
 
         def encode(prompts: list[str]) -> dict[str, Tensor]:
-            options = {"device": torch.device(device), "do_classifier_free_guidance": False}
+            options = {
+                "device": torch.device(device),
+                "do_classifier_free_guidance": False,
+                "max_sequence_length": T5_TOKENS,
+            }
             hidden, _, pooled, _ = encoders.encode_prompt(prompts, prompts, prompts, **options)
             return {"encoder_hidden_states": hidden, "pooled_projections": pooled}
 
         marks = [fingerprint(parts[name]) for name in ENCODERS if parts[name] is not None]
         tokenizers = [parts[words] for words, *_ in ENCODERS.values() if parts[words] is not None]
+        readers = [
+            Reader(parts[words], "T5", T5_TOKENS)
+            if words == "tokenizer_3"
+            # the pipeline cuts for both at the first one's end
+            else Reader(parts[words], "CLIP", parts["tokenizer"].model_max_length)
+            for words, *_ in ENCODERS.values()
+            if parts[words] is not None
+        ]
         words = [
             MARK.format(tokens([TEST], truncation=True, max_length=4).input_ids) for tokens in tokenizers
         ]
-        return Prompts(encode, fingerprint(torch.nn.Module(), None, *marks, *words))
+        return Prompts(encode, fingerprint(torch.nn.Module(), None, *marks, *words), readers)

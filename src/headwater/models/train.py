@@ -91,8 +91,8 @@ class Trainable(Protocol):
     `fresh` gives the network with the initial weights of a seed; parameters that require a gradient are
     trained. `finished` wraps a trained network in a Denoiser, which `save` writes to a folder that `load`
     opens. `dropouts` is the name pattern of the dropout layers. `check` raises a DataError for images that do
-    not fit. `settings`, JSON-ready, determine the trained model together with the images, the recipe and the
-    seed.
+    not fit, `notes` are on what is not seen of those that do. `settings`, JSON-ready, determine the trained
+    model together with the images, the recipe and the seed.
     """
 
     @property
@@ -109,6 +109,8 @@ class Trainable(Protocol):
     def finished(self, module: nn.Module) -> Denoiser: ...
 
     def check(self, examples: Examples) -> None: ...
+
+    def notes(self, examples: Examples) -> list[str]: ...
 
     def settings(self, examples: Examples) -> dict[str, Any]: ...
 

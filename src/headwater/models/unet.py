@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from headwater import seeds
-from headwater.diffusion.denoiser import DIFFUSERS, Denoiser, Family
+from headwater.diffusion.denoiser import DIFFUSERS, Denoiser, Family, check_shape
 from headwater.diffusion.schedule import Schedule, linear
 from headwater.errors import DataError, ModelError, StorageError, unknown
-from headwater.examples import Examples
+from headwater.examples import COLOUR, Examples, with_channels
 from headwater.models.architecture import Kind, height_and_width
 from headwater.models.folders import fingerprint
 from headwater.models.training_data import Material
@@ -106,12 +106,8 @@ class Network:
             self.config.get(name) for name in ("sample_size", "in_channels", "num_class_embeds")
         )
         height, width = (side, side) if isinstance(side, int) else tuple(side or examples.shape[1:])
-        if examples.shape != (channels or 3, height, width):
-            c, h, w = examples.shape
-            raise DataError(
-                f"Images are {h}×{w} with {c} channels; the recipe's network takes {height}×{width} with "
-                f"{channels or 3}."
-            )
+        examples = with_channels(examples, channels or COLOUR)
+        check_shape(examples.shape, (channels or COLOUR, height, width), "the recipe's network")
         labels = examples.labels
         if classes is not None and (labels is None or not 0 <= labels.min() <= labels.max() < classes):
             span = "none" if labels is None else f"{labels.min()} … {labels.max()}"
@@ -119,6 +115,10 @@ class Network:
                 f"The recipe's network has {classes} classes, and the labels of the images are {span}; "
                 f"expected 0 … {classes - 1}."
             )
+
+    def notes(self, examples: Examples) -> list[str]:
+        """None: the network sees the whole pictures."""
+        return []
 
     def settings(self, examples: Examples) -> dict[str, Any]:
         """The configuration and the schedule."""
@@ -131,6 +131,7 @@ class Network:
         if conditional and examples.labels is None:
             raise DataError("The network is class-conditional and the images have no labels.")
         labels = torch.as_tensor(examples.labels, device=device) if conditional else None
+        examples = with_channels(examples, self.config.get("in_channels") or COLOUR)
         return Material(torch.as_tensor(examples.pixels(), device=device), labels=labels)
 
     def save(self, model: Denoiser, folder: Path) -> None:

@@ -6,7 +6,7 @@ it stopped. Models are kept outside the bank, so that queries added later are me
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from headwater.disk.files import locked, remove_partial
 from headwater.disk.npz import write_examples
 from headwater.disk.outcomes import Job, Outcomes, outcome_path, recover_outcomes
 from headwater.disk.store import to_stderr
+from headwater.errors import Warn
 from headwater.examples import Examples
 from headwater.models import loading, lora
 from headwater.models.cache import trained
@@ -34,8 +35,6 @@ from headwater.retraining.workplace import Workplace
 from headwater.workers import on_one_thread
 
 TOLERANCE = 0.02  # relative change of an outcome that a few differently rounded pixels may cause
-
-Warn = Callable[[str], None]
 
 
 class BuildInputs(NamedTuple):
@@ -70,6 +69,8 @@ def build(
     network = trainable(recipe, training.shape[1:], workplace.store, workplace.local_device)
     for images in (training, held_out, *([] if new_queries is None else [new_queries])):
         network.check(images)
+        for note in network.notes(images):
+            warn(note)
     if not (folder / "bank.json").exists():
         on_one_thread(
             rehearse, recipe, network.finished(network.fresh(0)), training, held_out, workplace.store
@@ -82,7 +83,7 @@ def build(
         is_new = on_one_thread(
             _full_model, folder, recipe, network, training, held_out, workplace.local_device, warn
         )
-        queries = with_new(folder, training, new_queries)
+        queries = with_new(folder, training, new_queries, warn)
         arrays = recover_outcomes(folder, outcome_shape(recipe, len(queries)), warn)
         if is_new:
             on_one_thread(_check_full_outcomes, folder, recipe, queries, workplace, arrays["full"][0], warn)

@@ -14,8 +14,8 @@ from headwater.diffusion.encoding import condition, decoded, encoded
 from headwater.diffusion.sample import Samples, conditioned, sample
 from headwater.disk.npz import read_examples, write_examples
 from headwater.disk.store import FeatureStore
-from headwater.errors import DataError
-from headwater.examples import Examples, labelled_like, to_uint8
+from headwater.errors import DataError, Warn, to_warnings
+from headwater.examples import Examples, labelled_like, to_uint8, with_channels
 from headwater.models import loading
 from headwater.retraining.outcomes import outcomes
 from headwater.retraining.recipe import BankRecipe, from_fields
@@ -52,6 +52,7 @@ def conditions_of(recipe: BankRecipe, model: Denoiser, training: Examples) -> Co
 def queries_of(recipe: BankRecipe, model: Denoiser, training: Examples, held_out: Examples) -> Examples:
     """The held-out images (`val`) and the model's own pictures (`gen`)."""
     count, conditions = recipe.generated, conditions_of(recipe, model, training)
+    held_out = with_channels(held_out, model.pictures[0])
     labels = np.full(count, -1) if conditions.labels is None else conditions.labels
     prompts = conditions.prompts
     pictures = [to_uint8(generate_queries(recipe, model, rows, conditions)) for rows in batches(count)]
@@ -135,12 +136,12 @@ def on_paths(bank: Bank, device: str = "cpu") -> Bank:
     return replace(bank, queries=queries, chosen=tuple(chosen.tolist()))
 
 
-def with_new(folder: Path, training: Examples, new: Examples | None) -> Examples:
+def with_new(folder: Path, training: Examples, new: Examples | None, warn: Warn = to_warnings) -> Examples:
     """The bank's queries and those being added to it, now or by a build that was stopped; none twice."""
     queries, path = read_examples(folder / "queries.npz"), folder / "parts" / "added.npz"
     waiting = [read_examples(path)] if path.exists() else []
     if new is not None:
-        waiting.append(labelled_like(new, training))
+        waiting.append(labelled_like(with_channels(new, queries.shape[0]), training, warn))
     if not waiting:
         return queries
     added = waiting[0] if len(waiting) == 1 else _joined(*waiting)

@@ -16,7 +16,7 @@ from headwater.data import open_examples
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import SAMPLERS
-from headwater.errors import DataError, OptionError, unknown
+from headwater.errors import DataError, OptionError, Warn, to_warnings, unknown
 from headwater.examples import Examples
 from headwater.models import unet
 from headwater.models.train import DIGITS, LORA, Recipe
@@ -52,13 +52,13 @@ class DataSource:
     count: int | None = None
     caption: str | None = None
 
-    def size(self) -> int:
+    def size(self, warn: Warn = to_warnings) -> int:
         """The number of images; known sources are not opened for it."""
-        return self.count or SIZES.get(self.name) or len(self.open())
+        return self.count or SIZES.get(self.name) or len(self.open(warn))
 
-    def open(self) -> Examples:
+    def open(self, warn: Warn = to_warnings) -> Examples:
         """The images."""
-        examples = open_examples(self.name, resize=self.resize, caption=self.caption)
+        examples = open_examples(self.name, resize=self.resize, caption=self.caption, warn=warn)
         return examples if self.count is None else first(examples, self.count)
 
 

@@ -10,6 +10,7 @@ from headwater.credit.groups import COLUMNS, column, default, from_csv, split
 from headwater.credit.shares import Credit, Share
 from headwater.errors import DataError, OptionError, unknown
 from headwater.run import Run
+from headwater.words import Names
 
 QueryShares = Iterable[tuple[int, Sequence[Share]]]  # the row of a query, and the shares of its groups
 
@@ -78,6 +79,7 @@ def queries_by_option(run: Run, count: int, query: str | None) -> list[int]:
         return list(range(min(count, len(ids))))
     if count:
         raise OptionError(f"Both --queries {count} and --query {query} are given; expected one of them.")
+    query = Names(ids).find(query) or query
     rows = [row for row, identity in enumerate(ids) if identity == query]
     if not rows:
         near = difflib.get_close_matches(query, ids, n=1, cutoff=0.5)

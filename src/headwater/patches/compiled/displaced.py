@@ -13,6 +13,8 @@ A patch that reaches beyond its picture meets only patches that reach beyond the
 counts the pixels inside."""
 
 import inspect
+import os
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +24,17 @@ from jaxtyping import Float
 from numba import njit
 from numba.core.caching import FunctionCache
 
+from headwater.disk.files import cache_home
 from headwater.patches.compiled.vectors import Lanes, fill_lanes, load_lanes, store_lanes
 
 WIDTHS = 8, 16, 32  # how many pictures may lie side by side: the fewest fill a vector
 LANES = max(WIDTHS)
+# without a home folder numba would make one called `~`
+CACHED = (
+    bool(os.environ.get("NUMBA_CACHE_DIR"))
+    or os.access(Path(__file__).parent, os.W_OK)
+    or cache_home() is not None
+)
 
 
 class Windows(NamedTuple):
@@ -86,9 +95,13 @@ class KernelCache(FunctionCache):
 
 
 def jit(function):
-    """Compile a function on its first call, and cache it; without the wrapper of a type checker."""
+    """Compile a function on its first call, and cache it; without the wrapper of a type checker.
+
+    Where there is no folder for the cache, it is compiled anew in every process."""
     compiled = njit(nogil=True, fastmath=True, error_model="numpy")(inspect.unwrap(function))
-    compiled._cache = KernelCache(compiled.py_func)  # pyright: ignore[reportAttributeAccessIssue]
+    if CACHED:
+        with suppress(RuntimeError):  # no folder that can be written
+            compiled._cache = KernelCache(compiled.py_func)  # pyright: ignore[reportAttributeAccessIssue]
     return compiled
 
 
