@@ -382,7 +382,7 @@ def test_adapters_that_diffusers_saved_load_here(pipelines, tuned, tmp_path):
 
 def test_adapters_of_another_base_are_refused(pipelines, tuned, tmp_path):
     lora.save_adapters(tuned.module, tmp_path / "lora", "unet")
-    with pytest.raises(ModelError, match="also changes unet"):
+    with pytest.raises(ModelError, match="holds weights of unet; expected those of the transformer only"):
         load(pipelines / "sd3", lora=tmp_path / "lora")
     shutil.copytree(pipelines / "stable", tmp_path / "wide")
     wide = UNet2DConditionModel.from_config(

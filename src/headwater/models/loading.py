@@ -23,6 +23,7 @@ from headwater.models.folders import (
     only_fp16,
     schedule_of,
 )
+from headwater.models.lora_files import has_lora_weights
 
 NETWORKS = {  # diffusers' class of the network: its kind
     "UNet2DModel": "headwater.models.unet:PixelUNet",
@@ -96,6 +97,7 @@ def _adapted(base: Denoiser, folder: Path) -> Denoiser:
 def _with(model: Denoiser, module: torch.nn.Module) -> Denoiser:
     """The model with `module` as its network, and the new fingerprint."""
     further = [encoder.fingerprint for encoder in (model.latent, model.text) if encoder is not None]
+    further += adapters.scales(module)
     return replace(model, module=module, fingerprint=fingerprint(module, model.schedule, *further))
 
 
@@ -176,7 +178,7 @@ def notes_on(folder: Path) -> list[str]:
 
 def has_model(folder: Path) -> bool:
     """Whether a network or adapters are saved in the folder."""
-    return (folder / "unet").is_dir() or adapters.has_adapters(folder)
+    return (folder / "unet").is_dir() or has_lora_weights(folder)
 
 
 def absolute_name(base: str | Path) -> str:
