@@ -212,12 +212,17 @@ def fingerprint(module: nn.Module, schedule: Schedule | None = None, *further: s
     """
     digest = hashlib.blake2b(b"" if schedule is None else schedule.fingerprinted(), digest_size=16)
     for name, weight in sorted(module.state_dict().items()):
-        if not torch.isfinite(weight).all():
+        if not torch.isfinite(weight.float() if weight.element_size() == 1 else weight).all():  # float8
             raise NonFiniteError(
                 f"The weight '{name}' holds NaN or infinity. The file is damaged or the training diverged."
             )
         digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(weight_bytes(weight))
     for word in further:
         digest.update(word.encode())
     return digest.hexdigest()
+
+
+def weight_bytes(weight: Tensor) -> bytes:
+    """The bytes of a weight of any shape and dtype; one of no dimension is a number."""
+    return weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
