@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from headwater.diffusion.denoiser import Denoiser, evenly
-from headwater.diffusion.schedule import linear
+from headwater.diffusion.schedule import Schedule, linear
 from headwater.errors import ModelError
 from headwater.models import hub
 from headwater.models import lora as adapters
@@ -75,15 +75,20 @@ def _without_adapters(pipeline: Pipeline, device: str, size: tuple[int, int] | N
     shape, classes = kind.shape(module.config), kind.classes(module.config)
     if size is not None and kind.any_size:
         shape = (shape[0], *_latent_size(pipeline, size))
-    folder = schedule_folder(pipeline.path)
-    schedule = (
-        linear()
-        if folder is None
-        else schedule_of(folder if folder == pipeline.path else pipeline.part("scheduler"))
-    )
+    schedule = _schedule(pipeline)
     latent, text = autoencoder(pipeline, shape[1:], device), kind.text(pipeline, device)
     model = Denoiser(module, schedule, shape, "", classes, family=kind, latent=latent, text=text)
     return _with(model, module)
+
+
+def _schedule(pipeline: Pipeline) -> Schedule:
+    """The pipeline's noise schedule; DDPM's if it names none."""
+    folder, entry = schedule_folder(pipeline.path), pipeline.index.get("scheduler")
+    if folder is None:
+        return linear()
+    if folder != pipeline.path:
+        folder = pipeline.part("scheduler")
+    return schedule_of(folder, entry[1] if isinstance(entry, list) else None)
 
 
 def _adapted(base: Denoiser, folder: Path) -> Denoiser:
