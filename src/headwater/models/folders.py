@@ -82,12 +82,16 @@ def json_of(path: Path, expected: str) -> dict[str, Any]:
         raise ModelError(f"{path} is not valid JSON: the file is damaged.") from error
 
 
+def class_of(folder: Path) -> Any:
+    """The name of diffusers' class of the network in a folder, by its config.json."""
+    return json_of(folder / "config.json", EXPECTED).get("_class_name", "UNet2DModel")
+
+
 def module_of(folder: Path, device: str = "cpu", dtype: str = "float32") -> nn.Module:
     """The network in a diffusers folder, from its config.json and all of its weights, in one of DTYPES."""
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    config = json_of(folder / "config.json", EXPECTED)
-    name = config.get("_class_name", "UNet2DModel")
+    config, name = json_of(folder / "config.json", EXPECTED), class_of(folder)
     kind = getattr(diffusers, name, None) if isinstance(name, str) else None
     if not (isinstance(kind, type) and issubclass(kind, ModelMixin)):
         raise ModelError(f"The model in {folder} is a {name}, which diffusers does not have.")

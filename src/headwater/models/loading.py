@@ -13,10 +13,11 @@ from headwater.errors import ModelError
 from headwater.models import hub
 from headwater.models import lora as adapters
 from headwater.models.architecture import Kind
-from headwater.models.autoencoder import COMPONENTS, autoencoder, factor_of
+from headwater.models.autoencoder import COMPONENTS, autoencoder, factor_of, notes_on_units
 from headwater.models.folders import (
     EXPECTED,
     Pipeline,
+    class_of,
     fingerprint,
     json_of,
     module_of,
@@ -76,7 +77,7 @@ def _without_adapters(pipeline: Pipeline, device: str, size: tuple[int, int] | N
     if size is not None and kind.any_size:
         shape = (shape[0], *_latent_size(pipeline, size))
     schedule = _schedule(pipeline)
-    latent, text = autoencoder(pipeline, shape[1:], device), kind.text(pipeline, device)
+    latent, text = autoencoder(pipeline, shape, device), kind.text(pipeline, device)
     model = Denoiser(module, schedule, shape, "", classes, family=kind, latent=latent, text=text)
     return _with(model, module)
 
@@ -123,8 +124,7 @@ def network_of(pipeline: Pipeline) -> tuple[Path, Kind]:
     """The folder of the pipeline's network, and its kind."""
     part = next((part for part in NETWORK_PARTS if (pipeline.path / part).is_dir()), None)
     place = pipeline.path if part is None else pipeline.part(part) if pipeline.index else pipeline.path / part
-    config = json_of(place / "config.json", EXPECTED)
-    name = config.get("_class_name", "UNet2DModel")
+    name = class_of(place)
     if name not in NETWORKS:
         raise ModelError(f"The model in {pipeline.path} is a {name}; expected one of {', '.join(NETWORKS)}.")
     module, _, kind = NETWORKS[name].partition(":")
@@ -172,6 +172,9 @@ def notes_on(folder: Path) -> list[str]:
         notes.append(
             f"{folder} names no noise schedule: the linear one of DDPM is assumed (β 1e-4 to 0.02, T = 1000)."
         )
+    if folder.is_dir():
+        pipeline = Pipeline.of(folder)
+        notes += notes_on_units(pipeline, class_of(network_of(pipeline)[0]))
     half = [path.name for path in (folder, *sorted(folder.glob("*/"))) if only_fp16(path)]
     if half:
         notes.append(
