@@ -33,6 +33,7 @@ from headwater.gradients import hooks, vmap
 from headwater.methods import make
 from headwater.models import lora
 from headwater.models.adapters import Tuning
+from headwater.models.generate import Sampling
 from headwater.models.loading import load
 from headwater.models.train import Recipe, train
 from headwater.scores import dense
@@ -271,6 +272,13 @@ def test_a_flow_has_no_bound_and_no_ddpm(pipelines, store):
         list(vmap.gradients(model, inputs_of(model, "sd3", store), measurement("elbo"), Draws((5,))))
     with pytest.raises(OptionError, match="'ddpm'"):
         sample(model, range(1), 0, sampler="ddpm", steps=2)
+
+
+def test_numbers_that_cannot_be_are_refused_before_anything_runs(pipelines, store):
+    with pytest.raises(OptionError, match="guidance is nan; expected a finite number"):
+        Sampling(guidance=float("nan"))
+    with pytest.raises(OptionError, match="rank is 0; expected 1 or more"):
+        Tuning(load(pipelines / "stable"), store, 0)
 
 
 def test_pictures_of_another_size_are_taken_by_networks_of_any_size(pipelines):

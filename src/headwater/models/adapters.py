@@ -32,6 +32,10 @@ class Tuning:
     rank: int | None = None
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise OptionError(f"rank is {self.rank}; expected 1 or more.")
+
     @property
     def dropouts(self) -> str:
         """All layers, or with adapters only attention, as for ArtBench in D-TRAK's code."""
