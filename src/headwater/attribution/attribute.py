@@ -1,7 +1,7 @@
 """`attribute`: models × training images × queries × method → scores."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +14,11 @@ from headwater.data import open_examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import stored_path
 from headwater.diffusion.encoding import encoded
-from headwater.disk.store import FeatureStore, default_root
+from headwater.disk.store import FeatureStore, default_root, to_stderr
 from headwater.examples import Examples, labelled_like
 from headwater.families.protocol import Method, PathBound, Staged
 from headwater.methods import field_values, settings_of
-from headwater.models import loading
+from headwater.models import hub, loading
 from headwater.scores import Scores, dense
 
 
@@ -45,6 +45,7 @@ class SetScores(NamedTuple):
 
 
 Model = Denoiser | str | Path
+Warn = Callable[[str], None]
 
 
 def attribute(
@@ -54,20 +55,19 @@ def attribute(
     *,
     method: Method,
     store: FeatureStore | None = None,
+    warn: Warn = to_stderr,
 ) -> Scores:
     """Scores of every training image for every query: positive where removing the image should raise the
     query's loss.
 
     Several models are an ensemble: the mean of their scores, member s with its own projection and draws (seed
-    + s). Images are Examples or a source's name; a model is a Denoiser or a folder."""
+    + s). Images are Examples or a source's name; a model is a Denoiser or a folder. `warn` takes notes on the
+    models."""
     train = _examples(train)
     queries = labelled_like(_examples(queries), train)
     models = [None] if model is None else [model] if isinstance(model, Model) else list(model)
     checkpoints = method.checkpoints if isinstance(method, Staged) else 0
-    denoisers = [
-        loading.load(source, checkpoints=checkpoints) if isinstance(source, str | Path) else source
-        for source in models
-    ]
+    denoisers = [_opened(source, checkpoints, warn) for source in models]
     clock = Clock()
     (values,), self_scores, _ = scores_of_sets(
         denoisers, train, [queries], method, store or FeatureStore(default_root()), clock
@@ -120,6 +120,32 @@ def members(models: Sequence[Denoiser | None], method: Method) -> Iterator[tuple
     for s, model in enumerate(models):
         seeded = s > 0 and "seed" in settings_of(method)
         yield model, replace(method, seed=method.seed + s) if seeded else method  # pyright: ignore
+
+
+def note_on_checkpoints(name: str, model: Denoiser, count: int) -> list[str]:
+    """A note on a model with fewer open checkpoints than a method asks for."""
+    available = len(model.checkpoints)
+    if available >= count:
+        return []
+    instead = "those are used" if available else "the final model alone is used"
+    return [
+        f"{name} has {available or 'no'} checkpoints of its own, in `checkpoints/step-*` in it or beside it: "
+        f"{instead}."
+    ]
+
+
+def _opened(source: Model | None, checkpoints: int, warn: Warn) -> Denoiser | None:
+    """The model with its checkpoints; notes on it go to `warn`."""
+    if source is None:
+        return None
+    name, notes = "The model", []
+    if not isinstance(source, Denoiser):
+        folder = hub.place(source, hub.pipeline_files)
+        name, notes, source = str(source), loading.notes_on(folder), loading.load(folder)
+    model = source.with_checkpoints(checkpoints)
+    for note in notes + note_on_checkpoints(name, model, checkpoints):
+        warn(note)
+    return model
 
 
 def _examples(source: Examples | str) -> Examples:

@@ -1,11 +1,12 @@
 """Names to objects: sources opened, models loaded, a method made, everything checked before the first
 gradient."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from headwater.attribution.attribute import Warn, note_on_checkpoints
 from headwater.attribution.experiment import Experiment
 from headwater.bank import Bank, open_bank
 from headwater.data import open_examples
@@ -22,8 +23,6 @@ from headwater.models.device import available
 from headwater.retraining.jobs import trainable, training_of
 from headwater.retraining.queries import on_paths
 from headwater.retraining.recipe import from_fields
-
-Warn = Callable[[str], None]
 
 
 class Machine(NamedTuple):
@@ -227,13 +226,7 @@ def _opened(models: Models, size: tuple[int, int], machine: Machine, checkpoints
     options: dict[str, Any] = {"lora": models.lora, "size": size, "dtype": machine.dtype}
     loaded = [loading.load(folder, available(machine.device), checkpoints, **options) for folder in folders]
     for name, model in zip(models.folders, loaded, strict=True):
-        if len(model.checkpoints) < checkpoints:
-            instead = "those are used" if model.checkpoints else "the final model alone is used"
-            count = len(model.checkpoints) or "no"
-            notes.append(
-                f"{name} has {count} checkpoints of its own, in `checkpoints/step-*` in it or beside it: "
-                f"{instead}."
-            )
+        notes += note_on_checkpoints(name, model, checkpoints)
     return Loaded([_within(model, machine.bytes) for model in loaded], models.folders, notes)
 
 

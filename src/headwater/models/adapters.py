@@ -62,7 +62,8 @@ class Tuning:
         further = [
             encoder.fingerprint for encoder in (self.base.latent, self.base.text) if encoder is not None
         ]
-        return replace(self.base, module=module, fingerprint=fingerprint(module, self.schedule, *further))
+        mark = fingerprint(module, self.schedule, *further)
+        return replace(self.base, module=module, fingerprint=mark, checkpoints=(), earlier=None)
 
     def check(self, examples: Examples) -> None:
         """Raise a DataError for images that do not fit the base, or a base without an auto-encoder."""

@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,9 @@ def load(
     `lora`: a folder, or a name on the hub, of LoRA weights trained on it, which are then the only parameters.
     If the LoRA folder records its base model, that is opened too. `size` sets height and width where the
     network accepts any. `dtype` of the network's weights is float32, bfloat16 or float16; adapters and
-    encoders stay in float32. `checkpoints`: also load that many earlier states, evenly spaced, ending with
-    the model itself; those in a folder beside the model (or LoRA) only if the last of them has its weights.
+    encoders stay in float32. `checkpoints`: also load that many earlier states now, evenly spaced, ending
+    with the model itself; those in a folder beside the model (or LoRA) only if the last of them has its
+    weights. Methods along training load them when they need them.
     """
     if lora is None and (record := adapters.read_base(Path(folder))) is not None:
         name = _checked(record.base, Path(folder))
@@ -59,14 +61,27 @@ def load(
     base = _without_adapters(pipeline, device, size, dtype)
     home = pipeline.path if lora is None else hub.place(lora, hub.adapter_files)
     model = base if lora is None else _adapted(base, home)
-    if not checkpoints:
-        return model
+    model = replace(model, earlier=partial(_earlier, base, home, lora is not None))
+    return model.with_checkpoints(checkpoints)
+
+
+def _earlier(base: Denoiser, home: Path, is_adapted: bool, model: Denoiser, count: int) -> list[Denoiser]:
+    """`count` checkpoints of the model in the folder `home`, the last of them the model itself; none if those
+    beside the folder are of another model. They share the base's encoders."""
     folders = checkpoint_folders(home)
-    spaced = evenly(folders, checkpoints)
-    earlier = [load(path, device, dtype=dtype) if lora is None else _adapted(base, path) for path in spaced]
-    if earlier and earlier[-1].fingerprint != model.fingerprint:
-        earlier = [*earlier[:-1], model] if folders[0].parent.parent == home else []
-    return replace(model, checkpoints=tuple(earlier))
+    states = [
+        _adapted(base, path) if is_adapted else _with(base, _network(path, base))
+        for path in evenly(folders, count)
+    ]
+    if states and states[-1].fingerprint != model.fingerprint:
+        states = [*states[:-1], model] if folders[0].parent.parent == home else []
+    return [replace(state, memory=model.memory) for state in states]
+
+
+def _network(folder: Path, like: Denoiser) -> torch.nn.Module:
+    """The network in a folder, with the device and dtype of another model's."""
+    place, _ = network_of(Pipeline.of(folder))
+    return module_of(place, str(like.device), str(like.dtype).removeprefix("torch."))
 
 
 def _without_adapters(pipeline: Pipeline, device: str, size: tuple[int, int] | None, dtype: str) -> Denoiser:

@@ -69,12 +69,9 @@ def attach(module: Any, folder: Path, prefix: str) -> None:
 
 def scales(module: nn.Module) -> list[str]:
     """The scales α/r of the adapters that are not 1: two models can have equal weights and other scales."""
-    factors = {
-        name: float(layer.scaling[ADAPTER])
-        for name, layer in module.named_modules()
-        if ADAPTER in getattr(layer, "scaling", {})
-    }
-    return [f"{name} {scale}" for name, scale in sorted(factors.items()) if scale != 1]
+    tables = ((name, getattr(layer, "scaling", None)) for name, layer in module.named_modules())
+    factors = {name: table[ADAPTER] for name, table in tables if isinstance(table, dict) and ADAPTER in table}
+    return [f"{name} {scale}" for name, scale in factors.items() if scale != 1]
 
 
 def save_adapters(module: nn.Module, folder: Path, prefix: str) -> None:

@@ -67,10 +67,7 @@ class Recipe:
         domains = {  # False for NaN
             "learning_rate": (0 <= self.learning_rate < math.inf, finite),
             "weight_decay": (0 <= self.weight_decay < math.inf, finite),
-            "betas": (
-                all(0 <= beta < 1 for beta in self.betas),
-                below_one,
-            ),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), below_one),
             "warmup": (0 <= self.warmup <= 1, "a share of the steps, from 0 to 1"),
             "clip": (self.clip > 0, "a number above 0"),
             "dropout": (0 <= self.dropout < 1, below_one),
