@@ -168,6 +168,26 @@ def test_a_description_in_the_header_without_alpha_means_pefts_default(base, une
     close(opened(base, tmp_path), adapted(unet, pairs, dict.fromkeys(pairs, 8 / 4)))
 
 
+def test_adapters_of_stable_diffusion_3_are_read_with_and_without_its_name(tmp_path):
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        pipeline = tiny_pipelines.sd3(tmp_path / "words")
+        pipeline.save_pretrained(tmp_path / "sd3")
+        config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=["to_q"], init_lora_weights=False)
+        pipeline.transformer.add_adapter(config)
+    pipeline.transformer.save_lora_adapter(tmp_path / "own")
+    layers = peft.get_peft_model_state_dict(pipeline.transformer)
+    metadata = {"transformer_lora_adapter_metadata": {"r": 2, "lora_alpha": 6, "target_modules": ["to_q"]}}
+    type(pipeline).save_lora_weights(tmp_path / "whole", transformer_lora_layers=layers, **metadata)
+    x, t = torch.ones(1, 2, 8, 8), torch.tensor([300.0])
+    text = {"encoder_hidden_states": torch.ones(1, 4, 16), "pooled_projections": torch.ones(1, 12)}
+    with torch.no_grad():
+        right = pipeline.transformer.eval()(x, timestep=t, **text).sample
+        for folder in ("own", "whole"):
+            module = load(tmp_path / "sd3", lora=tmp_path / folder).module
+            close(module(x, timestep=t, **text).sample, right)
+
+
 # files of kohya's trainer
 
 
@@ -227,6 +247,14 @@ def test_a_start_that_changes_the_base_leaves_other_models_alone(base, tmp_path,
     for _ in range(2):
         close(output(_adapted(model, tmp_path).module), trained)
     assert torch.equal(output(model.module), before)
+
+
+@pytest.mark.parametrize("start", ["olora", "pissa"])
+def test_a_start_is_taken_from_a_base_of_half_precision_too(base, tmp_path, start):
+    trained = of_peft(base, tmp_path, init_lora_weights=start)
+    model = load(base, lora=tmp_path, dtype="bfloat16")
+    assert all(p.dtype == torch.float32 for p in model.parameters().values())
+    torch.testing.assert_close(output(model.module.float()), trained, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("start", ["pissa_niter_4", "corda", "loftq", "lora_ga", "of another year"])
