@@ -37,6 +37,7 @@ from headwater.models.generate import Sampling
 from headwater.models.loading import load
 from headwater.models.train import Recipe, train
 from headwater.scores import dense
+from headwater.workers import Pool
 
 WORDS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 NONE = dict.fromkeys(("image_encoder", "feature_extractor", "text_encoder_3", "tokenizer_3"))
@@ -215,6 +216,18 @@ def test_latents_and_prompts_are_encoded_once(pipelines, store, monkeypatch):
     assert not calls
     assert np.array_equal(first.latents, again.latents)
     assert first.text.which.tolist() == [0, 1, 0] and len(first.text.tables["encoder_hidden_states"]) == 2
+
+
+@pytest.mark.parametrize("family", ["stable", "latent"])
+@pytest.mark.parametrize("name", ["trak", "das"])
+def test_other_processes_compute_the_same_features(pipelines, tmp_path, family, name):
+    """A text encoder cannot be pickled: it has done its part before."""
+    method, rows = make(name, {"timesteps": 1, "k": 8}), []
+    for crew in (None, Pool(1)):
+        store = FeatureStore(tmp_path / str(crew), crew=crew)
+        model = load(pipelines / family)
+        rows.append(method.train(model, inputs_of(model, family, store), store))
+    np.testing.assert_allclose(rows[1], rows[0], rtol=1e-5, atol=1e-7)
 
 
 def test_the_prompt_is_part_of_the_key_of_features(pipelines, store):

@@ -122,6 +122,10 @@ class Denoiser:
         """(channels, height, width) of the model's pictures."""
         return self.shape if self.latent is None else self.latent.shape
 
+    def alone(self) -> "Denoiser":
+        """The model without checkpoints and text encoder, for examples whose prompts are embedded already."""
+        return replace(self, text=None, checkpoints=(), earlier=None)
+
     def with_checkpoints(self, count: int) -> "Denoiser":
         """The model with `count` of its checkpoints open, or fewer if there are fewer; with its own if it has
         some."""
