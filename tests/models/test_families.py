@@ -218,16 +218,18 @@ def test_latents_and_prompts_are_encoded_once(pipelines, store, monkeypatch):
     assert first.text.which.tolist() == [0, 1, 0] and len(first.text.tables["encoder_hidden_states"]) == 2
 
 
-@pytest.mark.parametrize("family", ["stable", "latent"])
-@pytest.mark.parametrize("name", ["trak", "das"])
-def test_other_processes_compute_the_same_features(pipelines, tmp_path, family, name):
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["trak", "ek-fac"])
+def test_other_processes_compute_the_same_scores(pipelines, tmp_path, method):
     """A text encoder cannot be pickled: it has done its part before."""
-    method, rows = make(name, {"timesteps": 1, "k": 8}), []
+    method, scores = make(method, {"timesteps": 1} | ({} if "fac" in method else {"k": 8})), []
     for crew in (None, Pool(1)):
         store = FeatureStore(tmp_path / str(crew), crew=crew)
-        model = load(pipelines / family)
-        rows.append(method.train(model, inputs_of(model, family, store), store))
-    np.testing.assert_allclose(rows[1], rows[0], rtol=1e-5, atol=1e-7)
+        model = load(pipelines / "stable")
+        examples = inputs_of(model, "stable", store)
+        index = method.fit(model, examples, store)
+        scores.append(dense(method.score(index, examples, store)))
+    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-3, atol=1e-5 * np.abs(scores[0]).max())
 
 
 def test_the_prompt_is_part_of_the_key_of_features(pipelines, store):
