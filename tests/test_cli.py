@@ -277,6 +277,11 @@ def test_a_caption_that_no_image_can_fill(refused, attribute, tmp_path):
     sweep = "tune", "--method", "random", "--bank", "digits", "--field", "seed", "--values", "1,2"
     assert "a bank has its own" in refused(*sweep, "--caption", "a {label}")
     assert "cannot be read" in refused("train", "--data", "digits", "--out", "m", "--caption", "a {label")
+    for word in ("--ema", "--dropout"):
+        assert f"{word[2:]} is 1.5; expected" in refused("train", "--data", "digits", "--out", "m", word, 1.5)
+    assert "learning_rate is nan" in refused(
+        "train", "--data", "digits", "--out", "m", "--learning-rate", "nan"
+    )
     assert not (tmp_path / "run").exists() and not (tmp_path / "m").exists()
 
 

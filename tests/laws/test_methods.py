@@ -67,13 +67,7 @@ def method(name: str, store: FeatureStore, train: Examples, queries: Examples):
     if name == "clip":
         return make(name, {"embedder": COLOURS})
     kind = method_class(name)
-    fields = (
-        SMALL
-        if issubclass(kind, GradientFeatures)
-        else INFLUENCE
-        if issubclass(kind, Gradients)
-        else {}
-    )
+    fields = SMALL if issubclass(kind, GradientFeatures) else INFLUENCE if issubclass(kind, Gradients) else {}
     return make(
         name, fields, bank_of(store.root / "bank", train, queries) if needs_bank(method_class(name)) else None
     )

@@ -218,7 +218,7 @@ def test_lists_are_taken_as_tuples():
 
 @pytest.mark.parametrize("kind", [NDA, OptimalScore])
 def test_a_step_without_noise_is_refused(kind, store, smallest):
-    model = unet.new(smallest, 0, linear(start=0.0))
+    model = unet.new(smallest, 0, linear(start=1e-17))
     with pytest.raises(OptionError, match=r"timesteps has 0, where the schedule adds no noise .*: 1 or more"):
         kind(timesteps=(0, 100)).fit(model, examples(2), store)
     kind(timesteps=(1, 100)).fit(model, examples(2), store)

@@ -37,9 +37,11 @@ from headwater.methods import make
 from headwater.methods.dtrak import DTRAK
 from headwater.models import lora
 from headwater.models.adapters import Tuning, lora_tuning
+from headwater.models.generate import Sampling
 from headwater.models.loading import load
 from headwater.models.train import LORA, Recipe, train
 from headwater.scores import dense
+from headwater.workers import Pool
 
 WORDS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 NONE = dict.fromkeys(("image_encoder", "feature_extractor", "text_encoder_3", "tokenizer_3"))
@@ -220,6 +222,20 @@ def test_latents_and_prompts_are_encoded_once(pipelines, store, monkeypatch):
     assert first.text.which.tolist() == [0, 1, 0] and len(first.text.tables["encoder_hidden_states"]) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["trak", "ek-fac"])
+def test_other_processes_compute_the_same_scores(pipelines, tmp_path, method):
+    """A text encoder cannot be pickled: it has done its part before."""
+    method, scores = make(method, {"timesteps": 1} | ({} if "fac" in method else {"k": 8})), []
+    for crew in (None, Pool(1)):
+        store = FeatureStore(tmp_path / str(crew), crew=crew)
+        model = load(pipelines / "stable")
+        examples = inputs_of(model, "stable", store)
+        index = method.fit(model, examples, store)
+        scores.append(dense(method.score(index, examples, store)))
+    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-3, atol=1e-5 * np.abs(scores[0]).max())
+
+
 def test_the_prompt_is_part_of_the_key_of_features(pipelines, store):
     model = load(pipelines / "stable")
     one, two = (encoded(model, images(1, prompts=(prompt,)), store) for prompt in ("a cat", "a dog"))
@@ -275,6 +291,13 @@ def test_a_flow_has_no_bound_and_no_ddpm(pipelines, store):
         list(vmap.gradients(model, inputs_of(model, "sd3", store), measurement("elbo"), Draws((5,))))
     with pytest.raises(OptionError, match="'ddpm'"):
         sample(model, range(1), 0, sampler="ddpm", steps=2)
+
+
+def test_numbers_that_cannot_be_are_refused_before_anything_runs(pipelines, store):
+    with pytest.raises(OptionError, match="guidance is nan; expected a finite number"):
+        Sampling(guidance=float("nan"))
+    with pytest.raises(OptionError, match="rank is 0; expected 1 or more"):
+        Tuning(load(pipelines / "stable"), store, 0)
 
 
 def test_pictures_of_another_size_are_taken_by_networks_of_any_size(pipelines):
@@ -386,7 +409,7 @@ def test_adapters_that_diffusers_saved_load_here(pipelines, tuned, tmp_path):
 
 def test_adapters_of_another_base_are_refused(pipelines, tuned, tmp_path):
     lora.save_adapters(tuned.module, tmp_path / "lora", "unet")
-    with pytest.raises(ModelError, match="also changes unet"):
+    with pytest.raises(ModelError, match="holds weights of unet; expected those of the transformer only"):
         load(pipelines / "sd3", lora=tmp_path / "lora")
     shutil.copytree(pipelines / "stable", tmp_path / "wide")
     wide = UNet2DConditionModel.from_config(

@@ -1,6 +1,7 @@
 """Training: a function of (network, images, recipe, seed), also when it is interrupted."""
 
 import itertools
+import re
 import signal
 
 import numpy as np
@@ -332,14 +333,27 @@ def test_a_diverged_training_is_reported(network, pictures):
         train(network, pictures(4), Recipe(**PLAIN | {"learning_rate": 1e30, "warmup": 0.0}), 0)
 
 
+NAN, INFINITY = float("nan"), float("inf")
+
+
 @pytest.mark.parametrize(
     "fields",
-    [{"epochs": 0}, {"batch": 0}, {"steps": 0}, {"checkpoints": 0}, {"dropout": 1.0}, {"dropout": -0.1}],
+    [
+        *({name: value} for name in ("epochs", "batch", "steps", "checkpoints") for value in (0, -1)),
+        *({"ema": value} for value in (1.0, 1.5, -0.1, NAN)),
+        *({"dropout": value} for value in (1.0, -0.1, NAN)),
+        *({"learning_rate": value} for value in (-1e-4, INFINITY, NAN)),
+        *({"weight_decay": value} for value in (-1e-6, INFINITY, NAN)),
+        *({"warmup": value} for value in (-0.1, 1.1, 100, NAN)),
+        *({"clip": value} for value in (0.0, -1.0, NAN)),
+        *({"ema_power": value} for value in (0.0, -0.75, INFINITY, NAN)),
+        *({"betas": value} for value in ((0.9, 1.0), (-0.1, 0.999), (0.9, NAN))),
+    ],
     ids=str,
 )
 def test_impossible_recipes_are_refused(fields):
     ((name, value),) = fields.items()
-    with pytest.raises(OptionError, match=f"{name} is {value}"):
+    with pytest.raises(OptionError, match=re.escape(f"{name} is {value}; expected")):
         Recipe(**fields)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from headwater.diffusion.schedule import linear
 from headwater.errors import ModelError, NonFiniteError, OptionError
 from headwater.models import loading, unet
+from headwater.models.folders import fingerprint
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -64,6 +65,35 @@ def test_the_fingerprint_sees_every_weight_the_schedule_and_the_prediction(confi
         model.module.conv_out.bias[0] += 1e-6
     prints.add(unet.of_module(model.module, linear()).fingerprint)
     assert len(prints) == 4
+
+
+WEIGHTS_OF_ALL_KINDS = {
+    "a number": (torch.tensor(1.0), torch.tensor(2.0)),
+    "a truth": (torch.tensor([True]), torch.tensor([False])),
+    "a count": (torch.tensor(3), torch.tensor(4)),
+    "half": (torch.ones(2, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.bfloat16)),
+    "an eighth": (torch.ones(2).to(torch.float8_e4m3fn), torch.zeros(2).to(torch.float8_e4m3fn)),
+    "turned": (torch.arange(6.0).reshape(2, 3).t(), torch.arange(6.0).reshape(3, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS_OF_ALL_KINDS)
+def test_the_fingerprint_sees_weights_of_any_shape_and_dtype(kind):
+    def mark(weight):
+        module = torch.nn.Module()
+        module.register_buffer("weight", weight)
+        module.register_buffer("empty", torch.empty(3, 0))
+        return fingerprint(module)
+
+    one, other = WEIGHTS_OF_ALL_KINDS[kind]
+    assert mark(one) == mark(one.clone()) != mark(other)
+
+
+def test_a_number_that_is_nan_is_named():
+    module = torch.nn.Module()
+    module.register_buffer("gate", torch.tensor(float("nan")))
+    with pytest.raises(NonFiniteError, match="'gate'"):
+        fingerprint(module)
 
 
 def test_a_model_is_in_eval_mode_and_knows_its_shape(config):

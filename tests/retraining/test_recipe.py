@@ -143,6 +143,8 @@ def test_a_recipe_trains_a_network_or_adapters():
             replace(recipe("digits"), **change)
     with pytest.raises(OptionError, match="rank is 0"):
         Adapters(base="sd", rank=0)
+    with pytest.raises(OptionError, match="guidance is nan"):
+        Adapters(base="sd", guidance=float("nan"))
 
 
 def test_recipes_without_adapters_and_captions_are_written_as_they_were():
@@ -188,6 +190,10 @@ def test_the_first_images_are_as_many_of_each_class(pictures):
         ({"sampler": "dddim"}, "Did you mean"),
         ({"seeds": 0}, "seeds is 0"),
         ({"learning": -1}, "learning is -1"),
+        ({"part": 1.0}, "part is 1.0"),
+        ({"part": float("nan")}, "part is nan"),
+        ({"subset_steps": 0}, "steps is 0"),
+        ({"sample_steps": 0}, "sample_steps is 0"),
         ({"measurements": ("trajectory",)}, "no sampler's path"),
         ({"measurements": ("elbow",)}, "Did you mean 'elbo'"),
     ],

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from headwater.attribution.notes import note_on_checkpoints, notes_on_conditions
 from headwater.data import open_examples
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import stored_path
-from headwater.diffusion.encoding import encoded, notes_on_prompts
+from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore, default_root
 from headwater.errors import Warn, to_warnings
-from headwater.examples import Examples, alike, label_of_group, labelled_like, places
+from headwater.examples import Examples, alike, labelled_like
 from headwater.families.protocol import Method, PathBound, Staged
 from headwater.methods import field_values, settings_of
-from headwater.models import loading
+from headwater.models import hub, loading
 from headwater.scores import Scores, dense
 
 
@@ -68,10 +69,7 @@ def attribute(
     queries = labelled_like(_examples(queries, "queries", warn), train, warn)
     models = [None] if model is None else [model] if isinstance(model, Model) else list(model)
     checkpoints = method.checkpoints if isinstance(method, Staged) else 0
-    denoisers = [
-        loading.load(source, checkpoints=checkpoints) if isinstance(source, str | Path) else source
-        for source in models
-    ]
+    denoisers = [_opened(source, checkpoints, warn) for source in models]
     for denoiser in denoisers:
         for note in [] if denoiser is None else notes_on_conditions(denoiser, train, queries):
             warn(note)
@@ -151,23 +149,18 @@ def members(
         yield None if model is None else model.within(memory), member
 
 
-def notes_on_conditions(model: Denoiser, train: Examples, queries: Examples) -> list[str]:
-    """Notes on what the model is shown beside the pictures, where that is a guess or only a part."""
-    notes = notes_on_prompts(model.text, train.prompts, "training images")
-    notes += notes_on_prompts(model.text, queries.prompts, "queries")
-    numbers = label_of_group(train)
-    if model.classes is None or not numbers or (train.labels != places(train.groups or ())).any():
-        return notes
-    classes = sorted(((label, group) for group, label in numbers.items() if label >= 0))
-    listed = ", ".join(f"{label} {group}" for label, group in classes[:4]) + (
-        " …" if len(classes) > 4 else ""
-    )
-    return [
-        *notes,
-        f"The {len(classes)} classes of the training images are numbered in the order of their names "
-        f"({listed}); the model has {model.classes}, and may number them otherwise. If so, give its numbers "
-        "as `label` in a metadata.csv, or as `labels` in an .npz.",
-    ]
+def _opened(source: Model | None, checkpoints: int, warn: Warn) -> Denoiser | None:
+    """The model with its checkpoints; notes on it go to `warn`."""
+    if source is None:
+        return None
+    name, notes = "The model", []
+    if not isinstance(source, Denoiser):
+        folder = hub.place(source, hub.pipeline_files)
+        name, notes, source = str(source), loading.notes_on(folder), loading.load(folder)
+    model = source.with_checkpoints(checkpoints)
+    for note in notes + note_on_checkpoints(name, model, checkpoints):
+        warn(note)
+    return model
 
 
 def _examples(source: Examples | str, kind: str, warn: Warn) -> Examples:

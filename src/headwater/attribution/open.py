@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from headwater.attribution.attribute import notes_on_conditions
 from headwater.attribution.experiment import Experiment
+from headwater.attribution.notes import note_on_checkpoints, notes_on_conditions
 from headwater.bank import Bank, open_bank
 from headwater.data import open_examples
 from headwater.data.template import captioned, names_in
@@ -213,11 +213,5 @@ def _opened(models: Models, size: tuple[int, int], machine: Machine, checkpoints
     options: dict[str, Any] = {"lora": models.lora, "size": size, "dtype": machine.dtype}
     loaded = [loading.load(folder, available(machine.device), checkpoints, **options) for folder in folders]
     for name, model in zip(models.folders, loaded, strict=True):
-        if len(model.checkpoints) < checkpoints:
-            instead = "those are used" if model.checkpoints else "the final model alone is used"
-            count = len(model.checkpoints) or "no"
-            notes.append(
-                f"{name} has {count} checkpoints of its own, in `checkpoints/step-*` in it or beside it: "
-                f"{instead}."
-            )
+        notes += note_on_checkpoints(name, model, checkpoints)
     return Loaded(loaded, models.folders, notes)

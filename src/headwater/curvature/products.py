@@ -117,7 +117,8 @@ class Streamed(NamedTuple):
             )
             return
         parts = [slice(low, low + self.block) for low in range(0, len(self.examples), self.block)]
-        yield from in_order(store.crew.work(_products, self, parts), parts)
+        travelling = self._replace(model=self.model.alone())
+        yield from in_order(store.crew.work(_products, travelling, parts), parts)
 
 
 def _products(streamed: Streamed, images: slice) -> Float32[np.ndarray, "b _"]:

@@ -147,7 +147,7 @@ def _summed(estimate: Estimate, folder: Path, store: FeatureStore) -> Sums:
 def _parts(estimate: Estimate, parts: list[slice], store: FeatureStore) -> Iterable[Sums]:
     if store.crew is None:
         return (estimate.part(images) for images in parts)
-    return in_order(store.crew.work(_part, estimate, parts), parts)
+    return in_order(store.crew.work(_part, replace(estimate, model=estimate.model.alone()), parts), parts)
 
 
 def _part(estimate: Estimate, images: slice) -> Sums:

@@ -96,7 +96,8 @@ class Denoiser:
     the number of labels of a class-conditional model, `text` the encoder of a model that takes prompts.
     `memory`: bytes that the activations of one pass may take; it decides only how many pictures pass at once,
     and in an attribution is the store's.
-    `checkpoints` are earlier states of the model in training, the earliest first.
+    `checkpoints` are earlier states of the model in training, the earliest first. Where none are open,
+    `earlier(model, count)` opens that many, evenly spaced, if there are any.
     """
 
     module: nn.Module
@@ -109,6 +110,7 @@ class Denoiser:
     family: Family = DIFFUSERS
     latent: AutoEncoder | None = None
     text: TextEncoder | None = None
+    earlier: Callable[["Denoiser", int], Sequence["Denoiser"]] | None = None
 
     def __post_init__(self) -> None:
         self.module.eval()
@@ -137,6 +139,17 @@ class Denoiser:
     def pictures(self) -> tuple[int, int, int]:
         """(channels, height, width) of the model's pictures."""
         return self.shape if self.latent is None else self.latent.shape
+
+    def alone(self) -> "Denoiser":
+        """The model without checkpoints and text encoder, for examples whose prompts are embedded already."""
+        return replace(self, text=None, checkpoints=(), earlier=None)
+
+    def with_checkpoints(self, count: int) -> "Denoiser":
+        """The model with `count` of its checkpoints open, or fewer if there are fewer; with its own if it has
+        some."""
+        if self.checkpoints or self.earlier is None or count == 0:
+            return self
+        return replace(self, checkpoints=tuple(self.earlier(self, count)), earlier=None)
 
     def parameters(self, pattern: str = "*") -> dict[str, Tensor]:
         """The trainable parameters whose name matches a shell pattern (or several, separated by `|`)."""

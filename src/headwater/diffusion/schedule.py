@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from headwater.errors import OptionError
+from headwater.errors import ModelError, OptionError
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
@@ -19,11 +19,24 @@ class Schedule:
     """x_t = √ᾱ_t x + √(1−ᾱ_t) ε, t = 0 … T−1 (Ho et al. 2020, arXiv:2006.11239, equation 4).
 
     `prediction` names what the network outputs: the noise ε, the velocity v = √ᾱ ε − √(1−ᾱ) x
-    (Salimans & Ho 2022, arXiv:2202.00512), or the picture x itself.
+    (Salimans & Ho 2022, arXiv:2202.00512), or the picture x itself. Raises a ModelError for impossible β.
     """
 
     beta: Float64[np.ndarray, " T"]
     prediction: Prediction = "epsilon"
+
+    def __post_init__(self) -> None:
+        values = self.beta
+        is_possible = (values > 0) & (values < 1)  # False for NaN
+        is_possible[-1:] |= values[-1:] == 1  # no signal at the last timestep
+        if values.ndim != 1 or len(values) == 0:
+            raise ModelError(f"The noise schedule has shape {values.shape}; expected a list of numbers.")
+        if not is_possible.all():
+            t = int(np.argmin(is_possible))
+            raise ModelError(
+                f"The noise schedule has {values[t]:g} at timestep {t} of {len(values)}; expected numbers "
+                "above 0 and below 1 (1 only at the last timestep)."
+            )
 
     @property
     def T(self) -> int:

@@ -20,6 +20,7 @@ from headwater.disk.files import check_hub_cache, expanded
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, ModelError, NonFiniteError, OptionError, UserError
 from headwater.examples import Examples
+from headwater.models.folders import weight_bytes
 
 EXAMPLE = "openai/clip-vit-base-patch32"
 BLOCK = 1024  # pictures whose vectors are written to disk together
@@ -158,7 +159,7 @@ def _clip(name: str, source: str, device: str) -> Embedder:
     digest = hashlib.blake2b(repr(prepare).encode(), digest_size=16)
     for part in (vision, projection):
         for weight in part.state_dict().values():
-            digest.update(weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(weight_bytes(weight))
 
     @torch.inference_mode()
     def features(images: UInt8[np.ndarray, "b h w c"]) -> Tensor:

@@ -77,7 +77,7 @@ class AlongTraining(InnerProduct):
 
     def models(self, model: Denoiser) -> Sequence[Denoiser]:
         """The model's checkpoints; the model itself if it has none."""
-        return evenly(model.checkpoints or (model,), self.checkpoints)
+        return evenly(model.with_checkpoints(self.checkpoints).checkpoints or (model,), self.checkpoints)
 
     def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
         """C times the bytes of one model."""

@@ -46,7 +46,7 @@ def features(
     }
 
     def compute(positions: list[int]) -> Iterator[Features]:
-        rows = FeatureRows(model, examples.take(positions), spec, projector)
+        rows = FeatureRows(model.alone(), examples.take(positions), spec, projector)
         if store.crew is None:
             yield from rows.blocks(slice(None))
         else:

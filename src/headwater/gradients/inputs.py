@@ -70,7 +70,7 @@ def conditions(model: Denoiser, examples: Examples, rows: slice, like: Tensor) -
     condition: dict[str, Tensor] = {}
     if model.classes is not None and examples.labels is not None:
         condition["class_labels"] = torch.as_tensor(examples.labels[rows], device=like.device)
-    if model.text is not None and examples.text is not None:
+    if examples.text is not None:
         places, back = np.unique(examples.text.which[rows], return_inverse=True)
         for name, table in examples.text.tables.items():
             condition[name] = torch.as_tensor(table[places]).to(like)[

@@ -32,6 +32,10 @@ class Tuning:
     rank: int | None = None
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise OptionError(f"rank is {self.rank}; expected 1 or more.")
+
     @property
     def dropouts(self) -> str:
         """All layers, or with adapters only attention, as for ArtBench in D-TRAK's code."""
@@ -58,7 +62,8 @@ class Tuning:
         further = [
             encoder.fingerprint for encoder in (self.base.latent, self.base.text) if encoder is not None
         ]
-        return replace(self.base, module=module, fingerprint=fingerprint(module, self.schedule, *further))
+        mark = fingerprint(module, self.schedule, *further)
+        return replace(self.base, module=module, fingerprint=mark, checkpoints=(), earlier=None)
 
     def check(self, examples: Examples) -> None:
         """Raise a DataError for images that do not fit the base, or a base without an auto-encoder."""

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from headwater.diffusion.denoiser import Condition
-from headwater.models.architecture import Kind, height_and_width
+from headwater.models.architecture import Kind, height_and_width, input_channels
 
 
 class DiT(Kind):
@@ -22,7 +22,9 @@ class DiT(Kind):
         return result.sample[:, : x_t.shape[1]]
 
     def shape(self, config: Any) -> tuple[int, int, int]:
-        return config["in_channels"], *height_and_width(config)
+        shown, predicted = config["in_channels"], config["out_channels"]
+        mean = shown if predicted == 2 * shown else predicted  # without the variances
+        return input_channels({"in_channels": shown, "out_channels": mean}), *height_and_width(config)
 
     def classes(self, config: Any) -> int | None:
         return config["num_embeds_ada_norm"]

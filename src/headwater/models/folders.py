@@ -3,21 +3,25 @@
 import hashlib
 import importlib
 import json
+import math
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
 import diffusers
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, ModelMixin
+from diffusers import DDPMScheduler, ModelMixin, SchedulerMixin
+from jaxtyping import Float64
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from headwater.diffusion.schedule import Flow, Schedule, linear
+from headwater.diffusion.schedule import Flow, Schedule
 from headwater.errors import ModelError, NonFiniteError, unknown
 from headwater.models import hub
 
@@ -78,12 +82,16 @@ def json_of(path: Path, expected: str) -> dict[str, Any]:
         raise ModelError(f"{path} is not valid JSON: the file is damaged.") from error
 
 
+def class_of(folder: Path) -> Any:
+    """The name of diffusers' class of the network in a folder, by its config.json."""
+    return json_of(folder / "config.json", EXPECTED).get("_class_name", "UNet2DModel")
+
+
 def module_of(folder: Path, device: str = "cpu", dtype: str = "float32") -> nn.Module:
     """The network in a diffusers folder, from its config.json and all of its weights, in one of DTYPES."""
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    config = json_of(folder / "config.json", EXPECTED)
-    name = config.get("_class_name", "UNet2DModel")
+    config, name = json_of(folder / "config.json", EXPECTED), class_of(folder)
     kind = getattr(diffusers, name, None) if isinstance(name, str) else None
     if not (isinstance(kind, type) and issubclass(kind, ModelMixin)):
         raise ModelError(f"The model in {folder} is a {name}, which diffusers does not have.")
@@ -172,35 +180,69 @@ def libraries(name: str) -> Any:
         ) from error
 
 
-def schedule_of(folder: Path) -> Schedule:
-    """The noise schedule in a scheduler's folder."""
-    config = json_of(folder / "scheduler_config.json", "a diffusers scheduler")
-    name = config.get("_class_name", "The scheduler")
+def schedule_of(folder: Path, named: str | None = None) -> Schedule:
+    """The noise schedule in a scheduler's folder. What its config leaves out is the default of the class that
+    it names, or else of the class that the pipeline's index names (`named`)."""
+    name, kind, config = _scheduler(json_of(folder / "scheduler_config.json", "a diffusers scheduler"), named)
     if name == "FlowMatchEulerDiscreteScheduler":
-        return _flow(config)
-    kind = config.get("prediction_type", "epsilon")
-    if kind not in PREDICTIONS:
-        raise ModelError(f"The scheduler predicts '{kind}'; expected one of {', '.join(PREDICTIONS)}.")
-    if config.get("trained_betas"):
-        return Schedule(np.array(config["trained_betas"], np.float64), kind)
-    if "beta_schedule" not in config:
+        return _flow(config, folder)
+    predicted = config.get("prediction_type") or "epsilon"
+    if predicted not in PREDICTIONS:
+        raise ModelError(f"The scheduler predicts '{predicted}'; expected one of {', '.join(PREDICTIONS)}.")
+    if "beta_schedule" not in config and config.get("trained_betas") is None:
         raise ModelError(
             f"{name} in {folder} names no beta_schedule; expected a scheduler with discrete noise levels, "
             "such as DDPM's."
         )
-    if config["beta_schedule"] == "linear" and not config.get("rescale_betas_zero_snr"):
-        return linear(config["num_train_timesteps"], config["beta_start"], config["beta_end"], kind)
-    known = {key: config[key] for key in DDPMScheduler().config if key in config and not key.startswith("_")}
     try:
-        betas = DDPMScheduler(**known).betas
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise ModelError(f"{name} in {folder} has no noise schedule that DDPM knows: {error}") from error
-    return Schedule(betas.double().numpy(), kind)
+        with warnings.catch_warnings(action="ignore"):  # numpy's, of what a class computes for sampling
+            fields = config.keys() & signature(kind).parameters
+            scheduler: Any = kind(**{field: config[field] for field in fields})
+        betas = _betas(config, scheduler)
+        levels = scheduler.alphas_cumprod.double().numpy()
+    except (ValueError, TypeError, RuntimeError, AttributeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{name} in {folder} has no noise schedule that diffusers knows: {reason}"
+        ) from error
+    schedule = Schedule(betas, predicted)
+    if not np.allclose(schedule.alpha_bar, levels, rtol=1e-3, atol=1e-6):
+        raise ModelError(
+            f"{name} in {folder} has other noise levels than its β give; expected a schedule such as DDPM's."
+        )
+    return schedule
 
 
-def _flow(config: Mapping[str, Any]) -> Flow:
-    """σ = s·u/(1 + (s−1)·u), u = (t+1)/T, s the scheduler's shift (Esser et al. 2024, section 5.3.2)."""
-    T, shift = config.get("num_train_timesteps", 1000), config.get("shift", 1.0)
+def _scheduler(config: dict[str, Any], named: str | None) -> tuple[str, Any, dict[str, Any]]:
+    """Name and class of the scheduler (DDPM's for an unknown one); its config with the class's defaults."""
+    name = config.get("_class_name") or named or "The scheduler"
+    kind: Any = getattr(diffusers, str(name), None)
+    if config.get("predict_epsilon") is False:  # how diffusers before 0.10 said that x is predicted
+        config = {"prediction_type": "sample"} | config
+    if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
+        return name, DDPMScheduler, config
+    return name, kind, {field: p.default for field, p in signature(kind).parameters.items()} | config
+
+
+def _betas(config: Mapping[str, Any], scheduler: Any) -> Float64[np.ndarray, " T"]:
+    """β of the scheduler, in float64 where a line or a table gives them."""
+    if config.get("trained_betas") is not None:
+        return np.array(config["trained_betas"], np.float64)
+    if config["beta_schedule"] == "linear" and not config.get("rescale_betas_zero_snr"):
+        start, end = scheduler.config.beta_start, scheduler.config.beta_end
+        return np.linspace(start, end, scheduler.config.num_train_timesteps)
+    return scheduler.betas.double().numpy()
+
+
+def _flow(config: Mapping[str, Any], folder: Path) -> Flow:
+    """σ = s·u/(1 + (s−1)·u), u = (t+1)/T, s the scheduler's shift (Esser et al. 2024, section 5.3.2).
+
+    With dynamic shifting only samplers shift, by the picture's size: s = 1."""
+    T, shift = config["num_train_timesteps"], 1.0 if config["use_dynamic_shifting"] else config["shift"]
+    if not (isinstance(T, int) and T > 0 and isinstance(shift, int | float) and 0 < shift < math.inf):
+        raise ModelError(
+            f"The scheduler in {folder} has {T} timesteps and shift {shift}; expected positive numbers."
+        )
     u = np.arange(1, T + 1) / T
     return Flow(shift * u / (1 + (shift - 1) * u))
 
@@ -212,12 +254,17 @@ def fingerprint(module: nn.Module, schedule: Schedule | None = None, *further: s
     """
     digest = hashlib.blake2b(b"" if schedule is None else schedule.fingerprinted(), digest_size=16)
     for name, weight in sorted(module.state_dict().items()):
-        if not torch.isfinite(weight).all():
+        if not torch.isfinite(weight.float() if weight.element_size() == 1 else weight).all():  # float8
             raise NonFiniteError(
                 f"The weight '{name}' holds NaN or infinity. The file is damaged or the training diverged."
             )
         digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(weight_bytes(weight))
     for word in further:
         digest.update(word.encode())
     return digest.hexdigest()
+
+
+def weight_bytes(weight: Tensor) -> bytes:
+    """The bytes of a weight of any shape and dtype; one of no dimension is a number."""
+    return weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

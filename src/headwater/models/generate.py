@@ -1,5 +1,6 @@
 """Pictures sampled from a model, as queries."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -31,6 +32,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
             raise unknown("sampler", self.sampler, SAMPLERS)
+        if not math.isfinite(self.guidance):
+            raise OptionError(f"guidance is {self.guidance}; expected a finite number.")
 
     def count(self, T: int) -> int:
         """The number of steps for a schedule of T timesteps."""

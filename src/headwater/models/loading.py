@@ -2,27 +2,30 @@
 
 import importlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from headwater.diffusion.denoiser import Denoiser, evenly
-from headwater.diffusion.schedule import linear
+from headwater.diffusion.schedule import Schedule, linear
 from headwater.errors import ModelError
 from headwater.models import hub
 from headwater.models import lora as adapters
 from headwater.models.architecture import Kind
-from headwater.models.autoencoder import COMPONENTS, autoencoder, factor_of
+from headwater.models.autoencoder import COMPONENTS, autoencoder, factor_of, notes_on_units
 from headwater.models.folders import (
     EXPECTED,
     Pipeline,
+    class_of,
     fingerprint,
     json_of,
     module_of,
     only_fp16,
     schedule_of,
 )
+from headwater.models.lora_files import has_lora_weights
 
 NETWORKS = {  # diffusers' class of the network: its kind
     "UNet2DModel": "headwater.models.unet:PixelUNet",
@@ -47,8 +50,9 @@ def load(
     `lora`: a folder, or a name on the hub, of LoRA weights trained on it, which are then the only parameters.
     If the LoRA folder records its base model, that is opened too. `size` sets height and width where the
     network accepts any. `dtype` of the network's weights is float32, bfloat16 or float16; adapters and
-    encoders stay in float32. `checkpoints`: also load that many earlier states, evenly spaced, ending with
-    the model itself; those in a folder beside the model (or LoRA) only if the last of them has its weights.
+    encoders stay in float32. `checkpoints`: also load that many earlier states now, evenly spaced, ending
+    with the model itself; those in a folder beside the model (or LoRA) only if the last of them has its
+    weights. Methods along training load them when they need them.
     """
     if lora is None and (record := adapters.read_base(Path(folder))) is not None:
         name = _checked(record.base, Path(folder))
@@ -57,14 +61,27 @@ def load(
     base = _without_adapters(pipeline, device, size, dtype)
     home = pipeline.path if lora is None else hub.place(lora, hub.adapter_files)
     model = base if lora is None else _adapted(base, home)
-    if not checkpoints:
-        return model
+    model = replace(model, earlier=partial(_earlier, base, home, lora is not None))
+    return model.with_checkpoints(checkpoints)
+
+
+def _earlier(base: Denoiser, home: Path, is_adapted: bool, model: Denoiser, count: int) -> list[Denoiser]:
+    """`count` checkpoints of the model in the folder `home`, the last of them the model itself; none if those
+    beside the folder are of another model. They share the base's encoders."""
     folders = checkpoint_folders(home)
-    spaced = evenly(folders, checkpoints)
-    earlier = [load(path, device, dtype=dtype) if lora is None else _adapted(base, path) for path in spaced]
-    if earlier and earlier[-1].fingerprint != model.fingerprint:
-        earlier = [*earlier[:-1], model] if folders[0].parent.parent == home else []
-    return replace(model, checkpoints=tuple(earlier))
+    states = [
+        _adapted(base, path) if is_adapted else _with(base, _network(path, base))
+        for path in evenly(folders, count)
+    ]
+    if states and states[-1].fingerprint != model.fingerprint:
+        states = [*states[:-1], model] if folders[0].parent.parent == home else []
+    return [replace(state, memory=model.memory) for state in states]
+
+
+def _network(folder: Path, like: Denoiser) -> torch.nn.Module:
+    """The network in a folder, with the device and dtype of another model's."""
+    place, _ = network_of(Pipeline.of(folder))
+    return module_of(place, str(like.device), str(like.dtype).removeprefix("torch."))
 
 
 def _without_adapters(pipeline: Pipeline, device: str, size: tuple[int, int] | None, dtype: str) -> Denoiser:
@@ -74,15 +91,20 @@ def _without_adapters(pipeline: Pipeline, device: str, size: tuple[int, int] | N
     shape, classes = kind.shape(module.config), kind.classes(module.config)
     if size is not None and kind.any_size:
         shape = (shape[0], *_latent_size(pipeline, size))
-    folder = schedule_folder(pipeline.path)
-    schedule = (
-        linear()
-        if folder is None
-        else schedule_of(folder if folder == pipeline.path else pipeline.part("scheduler"))
-    )
-    latent, text = autoencoder(pipeline, shape[1:], device), kind.text(pipeline, device)
+    schedule = _schedule(pipeline)
+    latent, text = autoencoder(pipeline, shape, device), kind.text(pipeline, device)
     model = Denoiser(module, schedule, shape, "", classes, family=kind, latent=latent, text=text)
     return _with(model, module)
+
+
+def _schedule(pipeline: Pipeline) -> Schedule:
+    """The pipeline's noise schedule; DDPM's if it names none."""
+    folder, entry = schedule_folder(pipeline.path), pipeline.index.get("scheduler")
+    if folder is None:
+        return linear()
+    if folder != pipeline.path:
+        folder = pipeline.part("scheduler")
+    return schedule_of(folder, entry[1] if isinstance(entry, list) else None)
 
 
 def _adapted(base: Denoiser, folder: Path) -> Denoiser:
@@ -96,6 +118,7 @@ def _adapted(base: Denoiser, folder: Path) -> Denoiser:
 def _with(model: Denoiser, module: torch.nn.Module) -> Denoiser:
     """The model with `module` as its network, and the new fingerprint."""
     further = [encoder.fingerprint for encoder in (model.latent, model.text) if encoder is not None]
+    further += adapters.scales(module)
     return replace(model, module=module, fingerprint=fingerprint(module, model.schedule, *further))
 
 
@@ -116,8 +139,7 @@ def network_of(pipeline: Pipeline) -> tuple[Path, Kind]:
     """The folder of the pipeline's network, and its kind."""
     part = next((part for part in NETWORK_PARTS if (pipeline.path / part).is_dir()), None)
     place = pipeline.path if part is None else pipeline.part(part) if pipeline.index else pipeline.path / part
-    config = json_of(place / "config.json", EXPECTED)
-    name = config.get("_class_name", "UNet2DModel")
+    name = class_of(place)
     if name not in NETWORKS:
         raise ModelError(f"The model in {pipeline.path} is a {name}; expected one of {', '.join(NETWORKS)}.")
     module, _, kind = NETWORKS[name].partition(":")
@@ -165,6 +187,9 @@ def notes_on(folder: Path) -> list[str]:
         notes.append(
             f"{folder} names no noise schedule: the linear one of DDPM is assumed (β 1e-4 to 0.02, T = 1000)."
         )
+    if folder.is_dir():
+        pipeline = Pipeline.of(folder)
+        notes += notes_on_units(pipeline, class_of(network_of(pipeline)[0]))
     half = [path.name for path in (folder, *sorted(folder.glob("*/"))) if only_fp16(path)]
     if half:
         notes.append(
@@ -176,7 +201,7 @@ def notes_on(folder: Path) -> list[str]:
 
 def has_model(folder: Path) -> bool:
     """Whether a network or adapters are saved in the folder."""
-    return (folder / "unet").is_dir() or adapters.has_adapters(folder)
+    return (folder / "unet").is_dir() or has_lora_weights(folder)
 
 
 def absolute_name(base: str | Path) -> str:

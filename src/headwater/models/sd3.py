@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headwater.diffusion.denoiser import Condition, TextEncoder
-from headwater.models.architecture import Kind, height_and_width
+from headwater.models.architecture import Kind, height_and_width, input_channels
 from headwater.models.folders import EXPECTED, Pipeline, fingerprint, json_of, of_transformers
 from headwater.models.text import MARK, TEST, Prompts, Reader, tokenizer
 
@@ -41,7 +41,7 @@ class StableDiffusion3(Kind):
         return (x_t,), {"timestep": time, **condition}
 
     def shape(self, config: Any) -> tuple[int, int, int]:
-        return config["in_channels"], *height_and_width(config)
+        return input_channels(config), *height_and_width(config)
 
     def text(self, pipeline: Pipeline, device: str) -> TextEncoder:
         """The pipeline's own encoding with its two or three encoders; T5 is optional."""

@@ -6,10 +6,18 @@
 from typing import Any
 
 from headwater.diffusion.denoiser import TextEncoder
-from headwater.errors import ModelError
-from headwater.models.architecture import Kind, height_and_width
+from headwater.models.architecture import Kind, check_inputs, height_and_width, input_channels
 from headwater.models.folders import Pipeline
 from headwater.models.text import clip
+
+TAKEN = {  # entries of the config that may ask for further inputs: the values that do not
+    "num_class_embeds": (None,),
+    "class_embed_type": (None,),
+    "addition_embed_type": (None,),
+    "time_cond_proj_dim": (None,),
+    "encoder_hid_dim_type": (None, "text_proj"),
+    "attention_type": ("default",),
+}
 
 
 class StableDiffusion(Kind):
@@ -18,12 +26,8 @@ class StableDiffusion(Kind):
     any_size = True
 
     def shape(self, config: Any) -> tuple[int, int, int]:
-        if config.get("addition_embed_type") or config.get("class_embed_type"):
-            raise ModelError(
-                "The UNet is conditioned on more than text, as in Stable Diffusion XL; expected version 1 or "
-                "2."
-            )
-        return config["in_channels"], *height_and_width(config)
+        check_inputs(config, TAKEN)
+        return input_channels(config), *height_and_width(config)
 
     def text(self, pipeline: Pipeline, device: str) -> TextEncoder:
         return clip(pipeline, device)

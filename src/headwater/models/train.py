@@ -63,8 +63,20 @@ class Recipe:
                 raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
         if self.decay not in DECAYS:
             raise unknown("decay", self.decay, DECAYS)
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"dropout is {self.dropout}; expected a number from 0 up to, not including, 1.")
+        finite, below_one = "a finite number of 0 or more", "0 up to, not including, 1"
+        domains = {  # False for NaN
+            "learning_rate": (0 <= self.learning_rate < math.inf, finite),
+            "weight_decay": (0 <= self.weight_decay < math.inf, finite),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), below_one),
+            "warmup": (0 <= self.warmup <= 1, "a share of the steps, from 0 to 1"),
+            "clip": (self.clip > 0, "a number above 0"),
+            "dropout": (0 <= self.dropout < 1, below_one),
+            "ema": (self.ema is None or 0 <= self.ema < 1, below_one),
+            "ema_power": (self.ema_power is None or 0 < self.ema_power < math.inf, "a finite number above 0"),
+        }
+        for name, (is_possible, expected) in domains.items():
+            if not is_possible:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected {expected}.")
 
     def total(self, n: int) -> int:
         """Optimizer steps for n images."""

@@ -17,9 +17,9 @@ from torch import nn
 from headwater import seeds
 from headwater.diffusion.denoiser import DIFFUSERS, Denoiser, Family, check_shape
 from headwater.diffusion.schedule import Schedule, linear
-from headwater.errors import DataError, ModelError, StorageError, unknown
+from headwater.errors import DataError, StorageError, unknown
 from headwater.examples import COLOUR, Examples, with_channels
-from headwater.models.architecture import Kind, height_and_width
+from headwater.models.architecture import Kind, check_inputs, height_and_width, input_channels
 from headwater.models.folders import fingerprint
 from headwater.models.training_data import Material
 
@@ -149,13 +149,8 @@ class PixelUNet(Kind):
     """UNet2DModel: (x_t, t[, class_labels]) over pixels, or latents in a pipeline with an auto-encoder."""
 
     def shape(self, config: Any) -> tuple[int, int, int]:
-        predicted, channels = config["out_channels"], config["in_channels"]
-        if predicted != channels:
-            raise ModelError(
-                f"The model predicts {predicted} channels for pictures of {channels}; learned variances are "
-                "not supported."
-            )
-        return channels, *height_and_width(config)
+        check_inputs(config, {"class_embed_type": (None,), "time_embedding_type": ("positional", "learned")})
+        return input_channels(config), *height_and_width(config)
 
     def classes(self, config: Any) -> int | None:
         return config.get("num_class_embeds")

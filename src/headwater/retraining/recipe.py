@@ -6,6 +6,7 @@ other.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -89,6 +90,8 @@ class Adapters:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise OptionError(f"rank is {self.rank}; expected 1 or more.")
+        if not math.isfinite(self.guidance):
+            raise OptionError(f"guidance is {self.guidance}; expected a finite number.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +135,12 @@ class BankRecipe:
         for name, words in (("scheme", SCHEMES), ("sampler", SAMPLERS)):
             if getattr(self, name) not in words:
                 raise unknown(name, getattr(self, name), words)
-        for name in ("subsets", "seeds", "generated", "learning_seeds"):
+        for name in ("subsets", "seeds", "generated", "learning_seeds", "sample_steps"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        _ = self.subset_training  # its own checks
+        if not 0 < self.part < 1:
+            raise OptionError(f"part is {self.part}; expected a number between 0 and 1.")
         if self.learning < 0:
             raise OptionError(f"learning is {self.learning}; expected 0 or more.")
         for name in self.measurements:
