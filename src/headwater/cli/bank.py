@@ -155,6 +155,6 @@ def counterfactual(
     with bar("retraining") as tick:
         for finished, total in removals(plan, out, place):
             tick(finished, total)
-    effects = collect_results(plan, out, place, embed)
+    figures = collect_results(plan, out, place, embed)
     say(str(page(out)))
-    print(json.dumps(effects) if as_json else as_text(effects))
+    print(json.dumps(figures.as_json()) if as_json else as_text(figures))
