@@ -40,6 +40,10 @@ class Share(NamedTuple):
     low: float
     high: float
 
+    def as_json(self) -> dict[str, str | float | None]:
+        """The figures by name; one that does not exist is None."""
+        return {name: None if value != value else value for name, value in self._asdict().items()}
+
 
 @dataclass(frozen=True, eq=False)
 class Credit:
