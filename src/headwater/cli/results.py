@@ -26,9 +26,9 @@ def lds(
     from headwater.evaluate.ground_truth import of_runs
     from headwater.pages.lds import as_text
 
-    table = of_runs(runs, open_bank(bank), measurement, over).as_json()
-    record = next(iter(table["runs"].values())) if len(runs) == 1 else table
-    print(json.dumps(record) if as_json else as_text(table))
+    figures = of_runs(runs, open_bank(bank), measurement, over)
+    record = next(iter(figures.runs.values())) if len(runs) == 1 else figures
+    print(json.dumps(record.as_json()) if as_json else as_text(figures))
 
 
 @app.command()
