@@ -69,14 +69,14 @@ def figures(line: Line, result: Result, base: Result | None = None) -> Iterator[
     splits = Yardstick(result.bank).splits
     points = [{setting: lds} for setting, lds in result.settings.items()] if line.each else [result.settings]
     for point in points:
-        for split, row in cross_fitted(result.bank, point).items():
+        for split, of_split in cross_fitted(result.bank, point).items():
             minus = None
             if base is not None:
                 pair = (point, same_queries(base, result.bank))
                 own, other = (tuned(lds, splits[split]).lds for lds in pair)
                 minus = difference(own, other, splits[split])._asdict()
             alone = {"oracle": None, "all": []} if len(point) == 1 else {}
-            yield _rounded({"split": split, **row, **alone, "minus": minus})
+            yield _rounded({"split": split, **of_split.as_json(), **alone, "minus": minus})
 
 
 def same_queries(result: Result, bank: Bank) -> dict[Setting, LDS]:

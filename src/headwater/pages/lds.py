@@ -65,8 +65,10 @@ def _lead(split: str, figures: RunsFigures) -> Iterator[str]:
 def _turned(pair: PairFigures) -> PairFigures:
     """The comparison of b with a."""
     gap = pair.comparison
-    intervals = (Interval(-mean, -high, -low) for mean, low, high in (gap.over_subsets, gap.over_queries))
-    return replace(pair, a=pair.b, b=pair.a, comparison=LDSComparison(*intervals, gap.below, gap.above))
+    subsets, queries = (
+        Interval(-mean, -high, -low) for mean, low, high in (gap.over_subsets, gap.over_queries)
+    )
+    return replace(pair, a=pair.b, b=pair.a, comparison=LDSComparison(subsets, queries, gap.below, gap.above))
 
 
 def _figure(interval: Interval) -> str:
