@@ -120,7 +120,7 @@ def test_a_plan_times_this_machine_and_prints_every_part(smallest, monkeypatch):
         rates = timed_rates(bank_recipe)
         assert 0 < rates.forward < rates.step < 10 and rates.gradient > rates.forward
         assert rates.draw > 0 and rates.peak > 10**7
-    plan = plan_bank(bank_recipe, {"data": 1000, "held_out": 100}, workers=2)
+    plan = plan_bank(bank_recipe, 1000, 100, workers=2)
     assert plan.hours.in_all > plan.hours.training / 2 and set(plan.methods) == set(METHODS)
     text = as_text("digits", bank_recipe, plan)
     for word in (

@@ -241,14 +241,14 @@ class BankPlan:
 
 
 def plan_bank(
-    recipe: BankRecipe, sizes: Mapping[str, int], device: str = "cpu", workers: int | None = None
+    recipe: BankRecipe, n: int, held_out: int, device: str = "cpu", workers: int | None = None
 ) -> BankPlan:
-    """The plan of a bank whose sides, `data` and `held_out`, have these sizes."""
+    """The plan of a bank of n training images and this many held-out ones."""
     workers = workers or (os.cpu_count() or 1 if device == "cpu" else 1)
     rates = timed_rates(recipe, device)
     model = untrained(recipe)
     parameters = sum(p.numel() for p in model.parameters().values())
-    counts = bank_counts(recipe, sizes["data"], sizes["held_out"], parameters, factor_numbers(model))
+    counts = bank_counts(recipe, n, held_out, parameters, factor_numbers(model))
     training = counts.pictures * rates.step / 3600
     sampling = counts.sampling * rates.forward / 3600
     measuring = counts.measuring * (rates.forward + rates.draw) / 3600
