@@ -70,14 +70,14 @@ def on_paths(session: Session, model: Denoiser) -> OnPaths:
     """
     bank, recipe = session.bank, from_fields(session.bank.info["recipe"])
     labels = None if model.classes is None else np.arange(PICTURES) % model.classes
-    shown = {} if labels is None else {"class_labels": torch.as_tensor(labels)}
+    condition = {} if labels is None else {"class_labels": torch.as_tensor(labels)}
     samples = sample(
         model,
         range(PICTURES),
         SEED,
         sampler="ddpm",
         steps=model.schedule.T,
-        predict=conditioned(model, shown),
+        predict=conditioned(model, condition),
         keep_path=True,
     )
     assert samples.path is not None
@@ -93,11 +93,11 @@ def on_paths(session: Session, model: Denoiser) -> OnPaths:
     network = trainable(recipe, bank.train.shape[1:], session.store)
     jobs = [(subset, seed) for seed in bank.seeds() for subset in bank.rows()]
     with progress_bar("Retrained models") as tick:
-        for done, job in enumerate(jobs, 1):
+        for count, job in enumerate(jobs, 1):
             retrained = trained(training_of(network, recipe, bank.subsets, job), bank.train, session.models)
             blocks = values(retrained, queries, ["trajectory"], Draws(1))
             outcomes[job] = np.concatenate([block.of["trajectory"].sum(1) for block in blocks])
-            tick(done, len(jobs))
+            tick(count, len(jobs))
     return OnPaths(bank.folder, bank.info, bank.train, queries, bank.subsets, measured=outcomes)
 
 
@@ -114,8 +114,8 @@ def page(session: Session, exhibit: Exhibit) -> None:
             minus = row["minus"] and {"row": _lines(timesteps)[0].row, **row["minus"]}
             rows.append({**line.place, **truth, **row, "minus": minus})
             print(exhibit.stem, line.row, f"{100 * row['lds']:.1f}", file=sys.stderr)
-    shown = [pages.table(rows), *pages.differences(rows), f"{exhibit.origin}."]
-    exhibit.save_page(session.folder, [pages.ground(bank, rows), *shown])
+    parts = [pages.table(rows), *pages.differences(rows), f"{exhibit.origin}."]
+    exhibit.save_page(session.folder, [pages.ground(bank, rows), *parts])
 
 
 def _lines(timesteps: int) -> list[Line]:

@@ -38,7 +38,7 @@ def page(session: Session, exhibit: Exhibit) -> None:
         return
     figures = RemovalFigures.from_json(json.loads(path.read_text(encoding="utf-8")))
     counts = figures.removed
-    heads = ["", *(f"{count} removed{more}" for count in counts for more in ("", ", minus random"))]
+    heads = ["", *(f"{count} removed{ending}" for count in counts for ending in ("", ", minus random"))]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, method in figures.methods.items():
         cells = [cell for count in counts for cell in _cells(method.removed[count]["simple"])]
