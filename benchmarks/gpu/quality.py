@@ -96,10 +96,11 @@ def run(stage: Stage) -> Report:
 
 def score(stage: Stage, bank: Bank, row: Row) -> dict[str, Any]:
     """Scores of the bank's queries, summed over every subset, with the time they took."""
-    store = FeatureStore(Path(stage.options.get("store", str(stage.out / "store"))))
+    memory = 2**28 if stage.tiny else MEMORY if stage.cuda else 2**30
+    store = FeatureStore(Path(stage.options.get("store", str(stage.out / "store"))), memory=memory)
     method = make(row.method, row.fields)
-    model = loading.load(bank.folder / "model", stage.device, checkpoints=row.fields.get("checkpoints", 0))
-    model = replace(model, memory=2**28 if stage.tiny else MEMORY if stage.cuda else 2**30)
+    checkpoints = row.fields.get("checkpoints", 0)
+    model = loading.load(bank.folder / "model", stage.device, checkpoints=checkpoints).within(memory)
     start = time.perf_counter()
     index = method.fit(model, bank.train, store)
     fitted = time.perf_counter()

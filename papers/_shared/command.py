@@ -81,9 +81,13 @@ def session_of(options: argparse.Namespace) -> Session:
     root = options.store or default_root()
     return Session(
         bank=open_bank(options.bank),
-        store=FeatureStore(root, crew=Pool(options.workers) if options.workers else None),
+        store=FeatureStore(
+            root,
+            crew=Pool(options.workers) if options.workers else None,
+            memory=int(options.memory * 2**30),
+        ),
         models=options.models or root / "models",
-        machine=Machine(options.device, options.memory),
+        machine=Machine(options.device),
         results=options.results,
         timesteps=tuple(options.timesteps) if options.timesteps else None,
         embedder=options.embedder,

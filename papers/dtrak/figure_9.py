@@ -1,6 +1,7 @@
 """Figure 9: LDS (%) under different λ
 
-Above, λ of (ΦᵀΦ + λI)⁻¹ in the paper's units and on its grid; below, λ over the mean squared feature norm,
+Above, λ of (ΦᵀΦ + λI)⁻¹, on the numbers of the paper's grid (its features are √k longer: its λ is k times
+this one); below, λ over the mean squared feature norm,
 which is comparable between models and data. Timesteps evenly spaced, their number in parentheses; one noise
 each; k = 4096. Every point is measured on all queries of a split, so the best of a curve is an oracle.
 """

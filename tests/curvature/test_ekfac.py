@@ -97,7 +97,8 @@ def test_of_averaged_draws_the_eigenvalues_are_those_of_the_mean_gradients(tiny,
     basis = kfac(model, factors(model, examples, fisher))
     g = torch.cat(list(gradients(model, examples, simple, DRAWS, pattern=basis.pattern)))
     corrected = ekfac(basis, squares(model, examples, fisher, basis, group=1))
-    torch.testing.assert_close(corrected.values, basis.coordinates(g).square().mean(0), rtol=1e-8, atol=1e-16)
+    expected = 64 * basis.coordinates(g).square().mean(0)  # of the loss as a sum over 64 pixels
+    torch.testing.assert_close(corrected.values, expected, rtol=1e-8, atol=1e-16)
 
 
 @pytest.mark.parametrize("group", [1, 3])
@@ -212,3 +213,37 @@ def test_float32_models_are_decomposed_in_float64(tiny, pictures):
     v = torch.randn(2, basis.p, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     narrow, exact = basis.solve(v.float(), Damping(0.1)), expected.solve(v, Damping(0.1))
     assert float((narrow - exact).norm() / exact.norm()) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_what_cancels_to_rounding_is_zero_and_takes_no_part_under_relative_damping(tiny, pictures, dtype):
+    """The softmax of attention does not feel a constant added to all keys: gradients of keys sum to zero."""
+    model, examples = tiny(dtype), pictures(3)
+    sums = factors(model, examples, MODEL, variant="reduce")
+    operator = kfac(model, sums)
+    keys = tuple(block.name for block in operator.blocks if ".to_k." in block.name)
+    assert operator.dead == keys and len(keys) >= 4
+    assert all(sums.tensors[f"{name.removesuffix('.weight')}/B"].any() for name in keys if "weight" in name)
+    solved = operator.solve(torch.ones(1, operator.p, dtype=dtype), Damping(0.01))
+    assert not any(block.matrix(solved).any() for block in operator.blocks if block.name in keys)
+
+
+@pytest.mark.parametrize("variant", ["expand", "reduce"])
+def test_a_key_s_bias_is_dead_once_its_eigenvalues_are_measured_and_its_weight_is_not(
+    tiny, pictures, variant
+):
+    model, examples = tiny(torch.float32), pictures(3)
+    basis = kfac(model, factors(model, examples, MODEL, variant=variant))
+    operator = ekfac(basis, squares(model, examples, MODEL, basis, group=1))
+    biases = tuple(block.name for block in operator.blocks if block.name.endswith("to_k.bias"))
+    assert operator.dead == biases and len(biases) >= 2
+
+
+def test_products_with_dead_keys_do_not_depend_on_the_dtype(tiny, pictures):
+    solved = []
+    for dtype in (torch.float32, torch.float64):
+        model, examples = tiny(dtype), pictures(12)
+        operator = kfac(model, factors(model, examples, MODEL, variant="reduce"))
+        g = torch.cat(list(gradients(model, pictures(2, seed=1), simple, DRAWS, pattern=operator.pattern)))
+        solved.append((operator.solve(g, Damping(0.1)) @ g.mT).double())
+    torch.testing.assert_close(*solved, rtol=1e-3, atol=0.0)

@@ -82,10 +82,12 @@ def sides_of(model, fisher, inputs):
                     lambda m, args, output, name=name: watch(name, m, args[0], output)
                 )
             )
-    measure, total = pseudo if fisher.kind == "model" else simple, 0.0
+    total, root = 0.0, 1.0 if fisher.kind == "model" else 8.0  # √d of the empirical Fisher
+    measure = pseudo if fisher.kind == "model" else simple
     for d in range(fisher.rows):
         draw = inputs.one(0, d).draw
-        total = total + measure(model.predict(draw.x_t[0], draw.t[0])[None], draw, model.schedule).sum()
+        output = model.predict(draw.x_t[0], draw.t[0])[None]
+        total = total + root * measure(output, draw, model.schedule).sum()
     (total / fisher.rows).backward()
     for hook in hooks:
         hook.remove()
@@ -113,6 +115,7 @@ def by_hand(model, examples, fisher, variant, joint):
             if joint and model.module.get_submodule(name).bias is not None:
                 a = F.pad(a, (0, 1), value=1.0)
             if variant == "reduce":
+                sums[f"{name}/size"] = sums.get(f"{name}/size", 0) + g.square().sum() / n
                 a, g = a.mean(0, keepdim=True), g.sum(0, keepdim=True)
             for side, product in (("A", a.mT @ a / len(a)), ("B", g.mT @ g)):
                 sums[f"{name}/{side}"] = sums.get(f"{name}/{side}", 0) + product / n

@@ -236,7 +236,7 @@ def test_lists_that_do_not_fit_the_memory_are_refused_and_more_memory_takes_them
     NDA(timesteps=(500,)).fit(None, train, store)
 
 
-def test_memory_counts_without_a_model_too(store):
+def test_the_memory_is_the_store_s(store):
     assert NDA().fit(None, examples(2), replace(store, memory=12345)).memory == 12345
 
 

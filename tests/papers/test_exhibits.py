@@ -51,7 +51,7 @@ def session(tmp_path_factory, smallest):
         bank=open_bank(folder),
         store=FeatureStore(folder / "store"),
         models=folder / "kept",
-        machine=Machine("cpu", 1.0),
+        machine=Machine("cpu"),
         results=folder / "results",
         timesteps=(1, 2),
     )

@@ -59,7 +59,8 @@ def attribute(
     query's loss.
 
     Several models are an ensemble: the mean of their scores, member s with its own projection and draws (seed
-    + s). Images are Examples or a source's name; a model is a Denoiser or a folder."""
+    + s). Images are Examples or a source's name; a model is a Denoiser or a folder. `store` keeps the
+    features, and its `memory` is the budget of a pass."""
     train = _examples(train)
     queries = labelled_like(_examples(queries), train)
     models = [None] if model is None else [model] if isinstance(model, Model) else list(model)
@@ -97,7 +98,8 @@ def scores_of_sets(
     blocks: list[list[np.ndarray]] = []
     self_scores: list[np.ndarray] = []
     resolved: dict[str, Any] = {}
-    for (model, member), (examples, *query_sets) in zip(members(models, method), inputs, strict=True):
+    ensemble = members(models, method, store.memory)
+    for (model, member), (examples, *query_sets) in zip(ensemble, inputs, strict=True):
         with clock.stage("fit"):
             index = member.fit(model, examples, store)
         with clock.stage("score"):
@@ -105,7 +107,22 @@ def scores_of_sets(
             self_scores.append(np.asarray(member.self_scores(index), np.float32))
         resolved = resolved or dict(member.resolved(index))
     means = [np.mean(scores, axis=0) for scores in zip(*blocks, strict=True)]
+    _warn_of_zeros(means, sets, store)
     return SetScores(means, np.mean(self_scores, axis=0), resolved)
+
+
+def _warn_of_zeros(
+    means: Sequence[Float32[np.ndarray, "q n"]], sets: Sequence[Examples], store: FeatureStore
+) -> None:
+    """Say which queries have no score but 0: nothing reached them, or the damping left nothing."""
+    for scores, queries in zip(means, sets, strict=True):
+        rows = np.flatnonzero(~scores.any(axis=1))
+        if len(rows):
+            store.warn(
+                f"Every score of {len(rows)} of {len(queries)} queries is 0, the first "
+                f"{queries.ids[rows[0]]}: their gradients are zero, or the damping is so large that scores "
+                "are below the smallest number."
+            )
 
 
 def check_paths(method: Method, models: Sequence[Denoiser], queries: Examples) -> None:
@@ -115,11 +132,15 @@ def check_paths(method: Method, models: Sequence[Denoiser], queries: Examples) -
         stored_path(queries, min((model.schedule.T for model in models), default=None))
 
 
-def members(models: Sequence[Denoiser | None], method: Method) -> Iterator[tuple[Denoiser | None, Method]]:
-    """Each model of an ensemble with its method: member s draws and projects by seed + s."""
+def members(
+    models: Sequence[Denoiser | None], method: Method, memory: int
+) -> Iterator[tuple[Denoiser | None, Method]]:
+    """Each model of an ensemble, within `memory` bytes, with its method: member s draws and projects by
+    seed + s."""
     for s, model in enumerate(models):
         seeded = s > 0 and "seed" in settings_of(method)
-        yield model, replace(method, seed=method.seed + s) if seeded else method  # pyright: ignore
+        member = replace(method, seed=method.seed + s) if seeded else method  # pyright: ignore
+        yield None if model is None else model.within(memory), member
 
 
 def _examples(source: Examples | str) -> Examples:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from headwater.attribution.attribute import Clock, scores_of_sets
+from headwater.attribution.attribute import Clock, members, scores_of_sets
 from headwater.bank import Bank
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.encoding import encoded
@@ -44,6 +44,7 @@ class Experiment:
             model.check(self.queries)
         if self.bank is not None:
             self.bank.check_made_from(self.train)
+            check_draws(self.built(), self.bank, len(self.models))
 
     def built(self) -> Method:
         """The method with its fields."""
@@ -113,6 +114,19 @@ def run(
     return True
 
 
+def check_draws(method: Method, bank: Bank, models: int) -> None:
+    """Refuse a seed under which the method sees the very noise that the bank's outcomes were measured with;
+    member s of an ensemble draws by seed + s."""
+    first = field_values(method).get("seed")
+    outcomes = bank.info["recipe"].get("outcome_draws", {}).get("seed")
+    if first is not None and outcomes in range(first, first + max(1, models)):
+        raise OptionError(
+            f"seed is {first}; the outcomes of the bank {bank.folder.name} were measured with the noise of "
+            f"seed {outcomes}, and a method that sees the same noise would look better than it is. Choose "
+            "another seed."
+        )
+
+
 def _is_new(out: Path, method: Method, settings: Mapping[str, Any], drawn: bool, force: bool) -> bool:
     """Whether this run is still to be made in `out`; a run with other settings there is refused without
     `force`."""
@@ -152,13 +166,14 @@ def _truth(experiment: Experiment, method: Method, of_bank: Any, learned: Sequen
 
 
 def _regions(experiment: Experiment, method: Method, store: FeatureStore, clock: Clock) -> Regions:
-    assert isinstance(method, Mapped)
     with clock.stage("regions"):
-        model, rows = next(iter(experiment.models), None), first_queries(experiment.queries, REGIONS)
+        model, first = next(members(list(experiment.models) or [None], method, store.memory))
+        assert isinstance(first, Mapped)
+        rows = first_queries(experiment.queries, REGIONS)
         train, queries = (
             encoded(model, examples, store) for examples in (experiment.train, experiment.queries)
         )
-        return method.regions(method.fit(model, train, store), queries, store, rows)
+        return first.regions(first.fit(model, train, store), queries, store, rows)
 
 
 def describe(experiment: Experiment, method: Method, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 gradient."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,16 +26,10 @@ Warn = Callable[[str], None]
 
 
 class Machine(NamedTuple):
-    """Where the models run, the GiB that one pass through them may take, and the dtype of their weights."""
+    """Where the models run, and the dtype of their weights."""
 
     device: str = "cpu"
-    memory: float = 1.0
     dtype: str = "float32"
-
-    @property
-    def bytes(self) -> int:
-        """The memory of one pass in bytes."""
-        return int(self.memory * 2**30)
 
 
 class Models(NamedTuple):
@@ -145,7 +138,7 @@ def retrained_models(bank: Bank | None, models: Models, machine: Machine) -> Loa
     trainings = [training_of(network, recipe, bank.subsets, (row, 0)) for row in rows]
     members = [trained(training, bank.train, models.cache, device=device) for training in trainings]
     names = [f"subset {row} of {bank.folder.name}, seed 0" for row in rows]
-    return Loaded([replace(model, memory=machine.bytes) for model in members], names, [])
+    return Loaded(members, names, [])
 
 
 def note_on_halves(dtype: str, device: str) -> list[str]:
@@ -234,10 +227,4 @@ def _opened(models: Models, size: tuple[int, int], machine: Machine, checkpoints
                 f"{name} has {count} checkpoints of its own, in `checkpoints/step-*` in it or beside it: "
                 f"{instead}."
             )
-    return Loaded([_within(model, machine.bytes) for model in loaded], models.folders, notes)
-
-
-def _within(model: Denoiser, memory: int) -> Denoiser:
-    """The model and its checkpoints with this memory for a pass."""
-    checkpoints = tuple(replace(checkpoint, memory=memory) for checkpoint in model.checkpoints)
-    return replace(model, memory=memory, checkpoints=checkpoints)
+    return Loaded(loaded, models.folders, notes)

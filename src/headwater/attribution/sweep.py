@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from headwater.attribution.attribute import attribute, check_paths, members
-from headwater.attribution.experiment import Experiment
+from headwater.attribution.experiment import Experiment, check_draws
 from headwater.bank import Bank
 from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore
@@ -94,6 +94,7 @@ def settings(
     for setting in setting_grid(fields):  # a wrong setting is refused before the first is computed
         method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
         check_paths(method, experiment.models, queries)
+        check_draws(method, experiment.bank, len(experiment.models))
     for setting in setting_grid(grid_fields):
         if kind is None:
             method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
@@ -114,7 +115,7 @@ def _at_dampings(
     method = make(experiment.method, {**experiment.fields, **dict(setting), kind: values[0]}, experiment.bank)
     dampings = [Damping(float(value), absolute=kind == "absolute_damping") for value in values]
     blocks = []
-    for model, member in members(list(experiment.models) or [None], method):
+    for model, member in members(list(experiment.models) or [None], method, store.memory):
         assert isinstance(member, Damped)
         train, queries = (
             encoded(model, examples, store) for examples in (experiment.train, experiment.bank.queries)

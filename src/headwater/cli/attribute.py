@@ -90,7 +90,7 @@ def attribute(
 
     fields = parsed_fields(method, set_ or [], seed)
     models = Models(model or [], ensemble, model_cache(None), lora, feature_store(store))
-    sources, machine = Sources(train, query, resize, caption), Machine(device, memory, dtype)
+    sources, machine = Sources(train, query, resize, caption), Machine(device, dtype)
     experiment = open_experiment(method, fields, sources, models, bank, machine, note)
     with bar("features") as tick:
         features = feature_store(store, tick, store_dtype, crew(workers, ray, gpus), memory)
@@ -142,7 +142,7 @@ def tune(
         set_ = [*(set_ or []), f"checkpoints={max(swept['checkpoints'])}"]
     fields = parsed_fields(method, set_ or [], seed)
     models = Models(model or [], ensemble, model_cache(None), store=feature_store(store))
-    sources, machine = Sources(train, query, caption=caption), Machine(device, memory, dtype)
+    sources, machine = Sources(train, query, caption=caption), Machine(device, dtype)
     experiment = open_experiment(method, fields, sources, models, bank, machine, note)
     with bar("features") as tick:
         figures = sweep(

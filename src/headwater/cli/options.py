@@ -79,7 +79,12 @@ def feature_store(
     memory: float = 1.0,
 ) -> FeatureStore:
     """The store of features at `root`, else at its usual place."""
-    return FeatureStore(root or default_root(), tick, dtype=dtype, crew=crew, memory=int(memory * 2**30))
+    return FeatureStore(root or default_root(), tick, dtype=dtype, crew=crew, memory=gibibytes(memory))
+
+
+def gibibytes(count: float) -> int:
+    """GiB in bytes."""
+    return int(count * 2**30)
 
 
 def model_cache(root: Path | None) -> Path:

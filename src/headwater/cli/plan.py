@@ -17,6 +17,7 @@ from headwater.cli.options import (
     Resize,
     Settings,
     Train,
+    gibibytes,
     note,
 )
 from headwater.errors import OptionError
@@ -64,9 +65,9 @@ def plan(
         from headwater.cost.attribution import as_text, plan_attribution
 
         fields, sources = parsed_fields(method, set_ or [], None), Sources(train, query, resize, caption)
-        models, machine = Models(model or [], lora=lora), Machine(device, memory, dtype)
+        models, machine = Models(model or [], lora=lora), Machine(device, dtype)
         experiment = open_experiment(method, fields, sources, models, None, machine, note)
-        attribution = plan_attribution(experiment)
+        attribution = plan_attribution(experiment, gibibytes(memory))
         print(json.dumps(attribution.as_json()) if as_json else as_text(experiment, attribution))
         return
     from headwater.cost.bank import as_text, plan_bank

@@ -134,13 +134,13 @@ def attribution_counts(run: Experiment) -> AttributionCounts:
     )
 
 
-def plan_attribution(run: Experiment) -> AttributionPlan:
-    """The plan of a run. Raises an OptionError for a run without a model."""
+def plan_attribution(run: Experiment, memory: int = Denoiser.memory) -> AttributionPlan:
+    """The plan of a run within `memory` bytes. Raises an OptionError for a run without a model."""
     if not run.models:
         raise OptionError(
             f"{run.method} without a model has no gradients to plan for.", hint="Name a model with --model."
         )
-    model, method, counts = run.models[0], run.built(), attribution_counts(run)
+    model, method, counts = run.models[0].within(memory), run.built(), attribution_counts(run)
     with TemporaryDirectory() as folder:
         rates, encoding = _rates(run, model, method, folder)
     rows, activations = _pass(run, model)
@@ -150,7 +150,7 @@ def plan_attribution(run: Experiment) -> AttributionPlan:
         dtype=str(model.dtype)[6:],
         encoding=encoding,
         rates=rates,
-        cost=cost(method, counts, rates, model.schedule.T, model.memory),
+        cost=cost(method, counts, rates, model.schedule.T, memory),
         rows=rows,
         activations=activations,
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headwater import seeds
 from headwater.curvature.fisher import Fisher, finite, gradient_passes, gradients_that_fit
-from headwater.curvature.kfac import Curvature
+from headwater.curvature.kfac import Curvature, rounding_share
 from headwater.curvature.parameters import factored
 from headwater.curvature.sums import Sums
 from headwater.diffusion.denoiser import Denoiser
@@ -22,6 +22,7 @@ from headwater.errors import ModelError, OptionError
 from headwater.examples import Examples
 from headwater.gradients.hooks import LayerGradient, as_it_is, stream
 from headwater.gradients.layers import Layer
+from headwater.linalg.kron import Block
 
 GROUP = 8
 
@@ -84,15 +85,23 @@ def squares(
 
 
 def ekfac(basis: Curvature, squares: Sums) -> Curvature:
-    """The eigenvectors of `basis` with the eigenvalues in `squares`."""
+    """The eigenvectors of `basis` with the eigenvalues in `squares`; zero in a block that is rounding."""
     if squares.about.get("basis") != basis.basis:
         raise ModelError(
             f"These eigenvalues belong to the eigenvectors {str(squares.about.get('basis'))[:12]}, not to "
             f"{basis.basis[:12]}. Compute them for these eigenvectors: an eigendecomposition repeated may "
             "come out differently."
         )
-    blocks = tuple(replace(block, values=squares.mean(block.name).to(block.values)) for block in basis.blocks)
+    blocks = tuple(_corrected(block, squares) for block in basis.blocks)
     return Curvature(blocks, {**squares.about, "what": "ek-fac"})
+
+
+def _corrected(block: Block, squares: Sums) -> Block:
+    """The block with its mean square gradient, or with zeros where that is rounding: beside K-FAC's value,
+    which knows no cancelling over positions (expand); or of a bias whose cancelled B is zero (reduce)."""
+    values, size = squares.mean(block.name).to(block.values), float(block.values.mean())
+    rounding = float(values.mean()) <= rounding_share(squares.about) * size if size else block.bias
+    return replace(block, values=torch.zeros_like(values) if rounding else values)
 
 
 class SquareSums:

@@ -6,6 +6,9 @@ g_s g_sᵀ; reduce: A = E (mean_s a_s)(mean_s a_s)ᵀ and B = E (Σ_s g_s)(Σ_s 
 arXiv:2311.00636, equations 22 and 25; arXiv:2410.13850, equation 12, whose 1/N² with two sums is this product
 of means.) A module called twice has twice the positions.
 
+Under reduce Σ_s g_s may cancel to nothing but rounding: the softmax of attention does not feel a constant
+added to all keys, so B of `to_k` is zero. E Σ_s ‖g_s‖² is summed beside it, to tell what is rounding.
+
 Cost beside one forward and backward pass: o² a position for B and i² for A; for a 3×3 convolution of stride
 1, 2 c² in place of 81 c² (`moments`)."""
 
@@ -42,7 +45,8 @@ def factors(
     pattern: str = "*",
     rows: int | None = None,
 ) -> Sums:
-    """The sums behind the means A and B of every Linear and Conv2d layer, named `layer/A` and `layer/B`.
+    """The sums behind the means A and B of every Linear and Conv2d layer, named `layer/A` and `layer/B`;
+    under reduce also those behind `layer/size`, the trace of B if nothing cancelled.
 
     `joint`: weight and bias are one block, with a 1 appended to every a_s. `rows` gradients go through the
     model at a time (None: as many as fit `model.memory`), which changes nothing beyond rounding. Raises a
@@ -113,12 +117,17 @@ class FactorSums:
                     size, size, dtype=torch.float64, device=self.device
                 )
                 self.counts[f"{layer.name}/{side}"] = 0
+            if self.variant == "reduce":
+                self.tensors[f"{layer.name}/size"] = torch.zeros((), dtype=torch.float64, device=self.device)
+                self.counts[f"{layer.name}/size"] = 0
 
     def begin(self, u: int) -> None:
         """Start a pass of u gradients. For a layer that no gradient reaches, u zeros count."""
         self.u = u
         for layer in self.chosen.layers:
             self.counts[f"{layer.name}/B"] += u
+            if self.variant == "reduce":
+                self.counts[f"{layer.name}/size"] += u
 
     def keep(self, layer: Layer, a: Tensor) -> Tensor:
         """Nothing (expand), or the input summed over each gradient's positions, followed by their number
@@ -143,6 +152,7 @@ class FactorSums:
             return
         sides = [self._outputs(layer, g) for _, g in gradient.sides]
         self._add(f"{layer.name}/B", torch.stack([side.sum(1) for side in sides]).sum(0))
+        self.tensors[f"{layer.name}/size"] += torch.stack([side.square().sum() for side in sides]).sum()
         if layer.name in self.weighted:
             total = torch.stack([a for a, _ in gradient.sides]).sum(0)
             self._add(f"{layer.name}/A", total[:, :-1] / total[:, -1:], self.u)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draw, Draws, PseudoTargets
-from headwater.diffusion.measure import Measurement, pseudo, simple
+from headwater.diffusion.measure import Measurement, pseudo, simple_sum
 from headwater.errors import NonFiniteError, OptionError, unknown
 from headwater.examples import Examples
 from headwater.gradients.hooks import Keep, check
@@ -26,9 +26,11 @@ class Fisher:
     """E[g gᵀ] over the examples and their draws; by `kind`, with d pixel values:
 
     `model`: g = √(2/d) Jᵀη with η ~ N(0, I), so that E[g gᵀ] = E[Jᵀ(2/d)J], the Gauss–Newton matrix of the
-    mean training loss (arXiv:2410.13850, equations 9 and 10). `loss`: g = ∇ of a draw's loss, the empirical
-    Fisher (equation 11); with `average` an example's draws are averaged first, as in TRAK. `seed` names η:
-    the pass that corrects eigenvalues needs another seed than the pass that gave the eigenvectors."""
+    mean training loss (arXiv:2410.13850, equations 9 and 10). `loss`: g = √d ∇ of a draw's mean loss, the
+    empirical Fisher (equation 11). Its loss is a sum, L = dℓ, and no homogeneous function of it:
+    ∇Mᵀ E[∇L∇Lᵀ]⁻¹ ∇L / d, which predicts the change of the mean loss, is ∇mᵀ (d E[∇ℓ∇ℓᵀ])⁻¹ ∇ℓ. With
+    `average` an example's draws are averaged first, as in TRAK. `seed` names η: the pass that corrects
+    eigenvalues needs another seed than the pass that gave the eigenvectors."""
 
     draws: Draws = field(default_factory=lambda: Draws(10, "antithetic"))
     kind: str = "model"
@@ -47,7 +49,7 @@ class Fisher:
     @property
     def measurement(self) -> Measurement:
         """The function whose gradients are taken."""
-        return pseudo if self.kind == "model" else simple
+        return pseudo if self.kind == "model" else simple_sum
 
     @property
     def rows(self) -> int:

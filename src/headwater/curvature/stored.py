@@ -17,6 +17,7 @@ from headwater.curvature.ekfac import ekfac, squares
 from headwater.curvature.factors import factors
 from headwater.curvature.fisher import Fisher
 from headwater.curvature.kfac import Curvature, kfac, load_curvature
+from headwater.curvature.rounding import precision, with_loose
 from headwater.curvature.sums import Sums, load_sums, merged
 from headwater.diffusion.denoiser import Denoiser
 from headwater.disk.store import FeatureStore
@@ -26,7 +27,7 @@ from headwater.workers import in_order
 
 PART = 256  # images in a part, whose sums one process estimates
 PATIENCE = 20.0  # seconds between saves of the sums so far
-VERSION = 2  # of the numbers behind equal settings, and of their files
+VERSION = 3  # of the numbers behind equal settings, and of their files
 
 Loaded = TypeVar("Loaded")
 
@@ -112,7 +113,8 @@ def kfac_of(estimate: Factors, store: FeatureStore) -> Curvature:
         if known is None:
             known = kfac(estimate.model, _summed(estimate, folder, store))
             known.save(path)
-        return known
+        eps = precision(known.about)
+        return replace(known, blocks=tuple(with_loose(block, eps) for block in known.blocks))
 
 
 def ekfac_of(estimate: Squares, store: FeatureStore) -> Curvature:

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -84,7 +84,8 @@ class Denoiser:
 
     `shape` is the network's input: a picture, or with an auto-encoder (`latent`) its latents. `classes` is
     the number of labels of a class-conditional model, `text` the encoder of a model that takes prompts.
-    `memory`: bytes that the activations of one pass may take; it decides only how many pictures pass at once.
+    `memory`: bytes that the activations of one pass may take; it decides only how many pictures pass at once,
+    and in an attribution is the store's.
     `checkpoints` are earlier states of the model in training, the earliest first.
     """
 
@@ -101,6 +102,13 @@ class Denoiser:
 
     def __post_init__(self) -> None:
         self.module.eval()
+
+    def within(self, memory: int) -> "Denoiser":
+        """The model and its checkpoints with `memory` bytes for the activations of a pass."""
+        if all(model.memory == memory for model in (self, *self.checkpoints)):
+            return self
+        checkpoints = tuple(replace(checkpoint, memory=memory) for checkpoint in self.checkpoints)
+        return replace(self, memory=memory, checkpoints=checkpoints)
 
     @property
     def device(self) -> torch.device:

@@ -106,6 +106,12 @@ def pseudo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) ->
     return (2 / output.shape[PIXEL_AXES[0] :].numel()) ** 0.5 * (output * draw.noise).sum(PIXEL_AXES)
 
 
+def simple_sum(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> Float[Tensor, "*b"]:
+    """√d · `simple`: E[∇∇ᵀ] is d times that of the mean loss, the empirical Fisher of the loss as a sum over
+    pixels in the units of the mean (equation 11 of arXiv:2410.13850 with its equation 2)."""
+    return output.shape[PIXEL_AXES[0] :].numel() ** 0.5 * simple(output, draw, schedule)
+
+
 MEASUREMENTS: dict[str, Measurement] = {
     "simple": simple,
     "loss": simple,

@@ -43,9 +43,10 @@ class FeatureStore:
     """Feature rows under one root folder, stored as float32, or as float16 in half the space.
 
     `progress` is called with (rows done, rows to do) while rows are computed, `warn` with one line for each
-    damaged shard. `crew` computes missing rows (None: this process). `memory`: bytes that a method without a
-    model may hold. `block`: the most images whose features, or parts of a sum, are computed and written
-    together (None: as many as suit their kind).
+    damaged shard. `crew` computes missing rows (None: this process). `memory` is the budget of an attribution
+    in bytes: what the activations of one pass through a model, or a method without one, may hold. `block`:
+    the most images whose features, or parts of a sum, are computed and written together (None: as many as
+    suit their kind).
     """
 
     root: Path

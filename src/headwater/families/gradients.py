@@ -9,6 +9,7 @@ from headwater.diffusion.measure import measurement
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError, unknown
 from headwater.examples import Examples
+from headwater.families.fields import check_types
 from headwater.gradients.features import Features, features
 from headwater.gradients.spec import GradientSpec
 from headwater.linalg.project import PROJECTORS, AnyProjector, projector
@@ -45,7 +46,8 @@ class Gradients:
         self.check_gradient()
 
     def check_gradient(self) -> None:
-        """Raise an OptionError if a field is out of range."""
+        """Raise an OptionError if a field has a wrong type or is out of range."""
+        check_types(self)
         measurement(self.measurement)
         self.draws()
         self.draws(query=True)

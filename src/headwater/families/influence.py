@@ -3,6 +3,7 @@ training image's."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from math import ceil
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from headwater.curvature.fisher import Fisher
 from headwater.curvature.kfac import Curvature
 from headwater.curvature.products import Side, Streamed, query_sides, refined_side
 from headwater.curvature.refinement import ExactSolver
+from headwater.curvature.rounding import MOST, decided_by_rounding
 from headwater.curvature.stored import PART, Factors, in_order_of_content, kfac_of
 from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
@@ -225,6 +227,24 @@ class Influence(Gradients):
         index.self_scores.update(zip(keys, blocks[:, -1], strict=True))
         return blocks[:, :-1]
 
+    def _warn_of_rounding(
+        self,
+        curvature: Curvature,
+        gradients: Float[torch.Tensor, "q p"],
+        dampings: Sequence[Damping],
+        store: FeatureStore,
+    ) -> None:
+        """Warn where the least damping leaves much of the scores to rounding."""
+        least = min(dampings, key=lambda damping: damping.value)
+        share = decided_by_rounding(curvature, gradients, least)
+        if share > MOST:
+            store.warn(
+                f"Rounding decides {share:.0%} of the queries' own influence with {least.field} "
+                f"{least.value:g}: these training images give the curvature few directions, and scores "
+                "differ between machines and numbers of threads. Use a larger damping, such as damping 0.1, "
+                "more curvature_timesteps or more images."
+            )
+
     def _sides(
         self,
         index: InfluenceIndex,
@@ -238,6 +258,8 @@ class Influence(Gradients):
             return query_sides(curvature, [], dampings)
         spec = replace(self.spec(query=True), pattern=curvature.pattern)
         blocks = projected(index.model, queries, spec, Identity())
+        blocks = chain([first := next(blocks)], blocks)
+        self._warn_of_rounding(curvature, first, dampings, store)
         if not self.refine:
             return query_sides(curvature, blocks, dampings, compression=self.compression)
         gradients = torch.cat(list(blocks))

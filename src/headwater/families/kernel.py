@@ -27,7 +27,9 @@ class Kernel(GradientFeatures):
     """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · w_λ(i),   φ(x) = R ∇_θ m(x) averaged over draws, w = 1 unless a
     method says otherwise.
 
-    λ = `damping` × mean ‖φ(i)‖², or `absolute_damping`, the papers' λ; without either, `damping` is `usual`.
+    λ = `damping` × mean ‖φ(i)‖², or `absolute_damping`; without either, `damping` is `usual`. R is scaled so
+    that E[RᵀR] = I: λ is of one size for every k. The papers' random numbers have variance 1, their ΦᵀΦ is k
+    times as large, and their λ is k × `absolute_damping`.
     """
 
     signed: ClassVar[bool] = True

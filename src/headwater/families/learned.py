@@ -12,6 +12,7 @@ from headwater.bank import Bank
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError
 from headwater.examples import Examples
+from headwater.families.fields import check_types
 
 LEAST = 3  # subsets that must remain to compare with
 
@@ -37,6 +38,9 @@ class RetrainedMethod:
     bank: Bank | None = field(default=None, repr=False)
     subsets: int | tuple[int, ...] | None = None
     measurement: str = "simple"
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def learning_subsets(self, train: Examples) -> LearningSubsets:
         """The subsets to learn from: all trained, none twice, of exactly these training images."""

@@ -21,7 +21,7 @@ class Method(Protocol):
 
     `fit` is the expensive part and needs no query; its index knows the model. `score` yields blocks `[query,
     train]` over consecutive training images. `self_scores` is τ[i, i] of the training images, NaN if unknown.
-    `resolved` gives the values that the fields led to: the real width, λ in the papers' units. `signed` is
+    `resolved` gives the values that the fields led to: the real width, λ itself. `signed` is
     False for similarities, whose lowest scores are no opponents."""
 
     title: ClassVar[str]

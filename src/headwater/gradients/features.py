@@ -40,7 +40,7 @@ def features(
         "draws": asdict(spec.draws),
         "projector": {"name": type(projector).__name__, **asdict(projector)},
         "parameters": spec.pattern,
-        "normalize": spec.normalize,
+        "normalize": "before projecting" if spec.normalize else False,
         "dtype": str(model.dtype),
         "version": VERSION,
     }

@@ -13,7 +13,7 @@ from torch import Tensor
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.measure import Measurement
 from headwater.examples import Examples
-from headwater.gradients.hooks import LayerGradient, check, stream, wide
+from headwater.gradients.hooks import LayerGradient, as_it_is, check, stream, wide
 from headwater.gradients.inputs import Drawn, divisor, drawn
 from headwater.gradients.layers import Layer, MatrixLayer, layers_of, parameters_of
 from headwater.gradients.memory import draws_that_fit
@@ -24,6 +24,9 @@ from headwater.linalg.project import AnyProjector, Dense, Identity, Sparse, TwoS
 BLOCK = 128  # examples whose rows are handed on, and written to disk, together
 PATIENCE = 20.0  # seconds after which a block is handed on before it is full
 SLAB = 2**28  # numbers of unprojected gradients held at once (1 GiB)
+TINY = 1e-12  # a gradient shorter than this has no direction
+
+Placed = tuple[int, Float[Tensor, "b w"]]  # a piece of a sketch, and its first coordinate
 
 
 class Unprojected:
@@ -36,9 +39,15 @@ class Unprojected:
     def keep(self, layer: Layer, a: Tensor) -> Tensor:
         return a
 
-    def blocks(self, gradient: LayerGradient, b: int) -> Iterator[tuple[int, Float[Tensor, "b w"]]]:
+    def blocks(self, gradient: LayerGradient, b: int) -> Iterator[Placed]:
         for part, block in gradient.parameters(b):
             yield gradient.layer.places[part], block
+
+    def measured(self, gradient: LayerGradient, b: int, squares: Float[Tensor, " b"]) -> Iterator[Placed]:
+        """The blocks, whose squared norms are added to `squares`."""
+        for place, block in self.blocks(gradient, b):
+            squares += block.square().sum(1)
+            yield place, block
 
 
 class TwoSides:
@@ -75,7 +84,15 @@ class TwoSides:
             else a
         )
 
-    def blocks(self, gradient: LayerGradient, b: int) -> Iterator[tuple[int, Float[Tensor, "b w"]]]:
+    def measured(self, gradient: LayerGradient, b: int, squares: Float[Tensor, " b"]) -> Iterator[Placed]:
+        """The blocks of a gradient whose inputs are whole; the squared norms of the gradient itself are added
+        to `squares`."""
+        for _, block in gradient.parameters(b):
+            squares += block.square().sum(1)
+        short = [(self.keep(gradient.layer, a), g) for a, g in gradient.sides]
+        yield from self.blocks(LayerGradient(gradient.layer, short), b)
+
+    def blocks(self, gradient: LayerGradient, b: int) -> Iterator[Placed]:
         layer, place = gradient.layer, self.places[gradient.layer.name]
         if not isinstance(layer, MatrixLayer) or layer.name not in self.left:
             for _, block in gradient.parameters(b):
@@ -105,8 +122,8 @@ def projected(
 
     `rows` draws go through the model at once (None: as many as fit `model.memory`), of a power of two of
     examples, never from two blocks: a caller that resumes after a block gets the same numbers. With
-    `spec.normalize`, φ(x) = mean over timesteps of φ_t(x)/‖φ_t(x)‖, each φ_t the sum over the noises of one
-    timestep."""
+    `spec.normalize`, φ(x) = mean over timesteps of R g_t(x)/‖g_t(x)‖, each g_t the sum of the gradients of
+    one timestep's noises, and its norm exact."""
     layers = layers_of(model, spec.pattern)
     block = power_of_two(block)
     # unprojected rows held together
@@ -132,7 +149,8 @@ def _pieces(
     measurement, draws = spec.function, spec.draws
     first = drawn(model, examples, slice(0, 1), measurement, draws)
     check(model, measurement, first, sketch.layers)
-    rows = rows or draws_that_fit(model, measurement, first.one(0, 0), sketch.layers, sketch.keep)
+    keep = as_it_is if spec.normalize else sketch.keep
+    rows = rows or draws_that_fit(model, measurement, first.one(0, 0), sketch.layers, keep)
     d = first.draw.t.shape[1]
 
     def of(part: slice) -> Float[Tensor, "b k"]:
@@ -164,25 +182,36 @@ def _rows(
     model: Denoiser, measurement: Measurement, inputs: Drawn, sketch: Sketch, count: int
 ) -> Float[Tensor, "count k"]:
     """The folded sketch of Σ m in `count` rows, each a sum over its equal share of the draws."""
-    like = inputs.draw.x_t
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    out = torch.zeros(count, sketch.fold.width(sketch.width), device=like.device, dtype=dtype)
+    out = _zeros(inputs, count, sketch)
 
     def visit(gradient: LayerGradient) -> None:
         for place, block in sketch.blocks(gradient, count):
-            sketch.fold.add(out, block.to(dtype), place)
+            sketch.fold.add(out, block.to(out), place)
 
     stream(model, measurement, inputs, sketch.layers, visit, sketch.keep)
     return out
 
 
+def _zeros(inputs: Drawn, count: int, sketch: Sketch) -> Float[Tensor, "count k"]:
+    like = inputs.draw.x_t
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return torch.zeros(count, sketch.fold.width(sketch.width), device=like.device, dtype=dtype)
+
+
 def _normalised(
     model: Denoiser, measurement: Measurement, inputs: Drawn, sketch: Sketch, noises: int
 ) -> Float[Tensor, "b k"]:
-    """Σ_t φ_t/‖φ_t‖ over the timesteps of these draws, the noises of a timestep lying side by side."""
+    """Σ_t R g_t/‖g_t‖ over the timesteps of these draws, the noises of a timestep lying side by side."""
     b, d = inputs.draw.t.shape
-    rows = _rows(model, measurement, inputs, sketch, b * d)
-    return torch.nn.functional.normalize(rows.view(b, d // noises, noises, -1).sum(2), dim=2).sum(1)
+    out = _zeros(inputs, count := b * d // noises, sketch)
+    squares = out.new_zeros(count)
+
+    def visit(gradient: LayerGradient) -> None:
+        for place, block in sketch.measured(gradient, count, squares):
+            sketch.fold.add(out, block.to(out), place)
+
+    stream(model, measurement, inputs, sketch.layers, visit)
+    return (out / squares.sqrt().clamp(min=TINY)[:, None]).view(b, d // noises, -1).sum(1)
 
 
 def power_of_two(size: float) -> int:

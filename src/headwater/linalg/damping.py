@@ -10,7 +10,7 @@ from headwater.errors import OptionError
 
 @dataclass(frozen=True)
 class Damping:
-    """λ = `value` if it is absolute, in the papers' units; else λ = `value` × the operator's own size.
+    """λ = `value` if it is absolute; else λ = `value` × the operator's own size.
 
     That size is the mean squared feature norm of a kernel, and the mean eigenvalue of each block of a
     curvature."""
@@ -37,7 +37,7 @@ def damping_of(relative: float | None, absolute: float | None, default: Damping)
     if relative is not None and absolute is not None:
         raise OptionError(
             f"Both damping ({relative}) and absolute_damping ({absolute}) are given; expected one: damping "
-            "is a multiple of the operator's own size, absolute_damping is λ in the papers' units."
+            "is a multiple of the operator's own size, absolute_damping is λ itself."
         )
     if absolute is not None:
         return Damping(absolute, absolute=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from headwater.errors import NonFiniteError, OptionError
@@ -23,18 +23,24 @@ class Block:
 
     `columns` says where the matrix V lies in a vector: for each piece of its columns the first coordinate and
     their number, the piece row by row. A weight has one piece, a bias one of a single column, both together
-    two."""
+    two. `loose` marks eigenvectors on both sides that rounding tells apart (None: nobody looked)."""
 
     name: str
     columns: tuple[tuple[int, int], ...]
     left: Float[Tensor, "o o"]
     right: Float[Tensor, "i i"]
     values: Float64[Tensor, "o i"]
+    loose: tuple[Bool[Tensor, " o"], Bool[Tensor, " i"]] | None = None
 
     @property
     def dead(self) -> bool:
         """Whether all eigenvalues are zero, as for a layer that never reaches the output."""
         return not bool(self.values.any())
+
+    @property
+    def bias(self) -> bool:
+        """Whether the block is a bias alone."""
+        return self.name.endswith("bias") and self.values.shape[1] == 1
 
     def matrix(self, v: Float[Tensor, "q p"]) -> Float[Tensor, "q o i"]:
         """This block's share of each vector."""
@@ -60,8 +66,8 @@ class Kronecker:
     in float64.
 
     A rotation costs o²i + oi² per block and vector, every step after it p. A block whose eigenvalues are all
-    zero has the inverse 0 under any damping: no training gradient lies in it, and 0/0 would spoil all other
-    blocks."""
+    zero has no size for a relative damping to be a multiple of: its inverse is 0, for 1/0 would spoil all
+    other blocks."""
 
     blocks: tuple[Block, ...]
 
@@ -86,7 +92,7 @@ class Kronecker:
     @cached_property
     def values(self) -> Float64[Tensor, " p"]:
         """Eigenvalues, laid out like `coordinates`."""
-        return self._flat(lambda block: block.values)
+        return self.flat(lambda block: block.values)
 
     def coordinates(self, v: Float[Tensor, "q p"]) -> Float[Tensor, "q p"]:
         """Qᵀv: each block's eigen-coordinates in the block's places. ⟨u, u'⟩ = ⟨v, v'⟩."""
@@ -109,9 +115,9 @@ class Kronecker:
         eigenvalues."""
 
         def of(block: Block) -> Float64[Tensor, "o i"]:
-            if block.dead:
-                return torch.zeros_like(block.values)
             shift = _shift(block, damping)
+            if block.dead and not shift:
+                return torch.zeros_like(block.values)
             rounding = float(block.values.max()) * sum(block.values.shape) * torch.finfo(torch.float64).eps
             if float(block.values.min()) <= rounding and shift <= rounding:
                 raise OptionError(
@@ -120,11 +126,11 @@ class Kronecker:
                 )
             return 1.0 / (block.values + shift)
 
-        return self._flat(of)
+        return self.flat(of)
 
     def shift(self, damping: Damping) -> Float64[Tensor, " p"]:
         """λ of every parameter's block."""
-        return self._flat(lambda block: torch.full_like(block.values, _shift(block, damping)))
+        return self.flat(lambda block: torch.full_like(block.values, _shift(block, damping)))
 
     def solve(self, v: Float[Tensor, "q p"], damping: Damping) -> Float[Tensor, "q p"]:
         """Q (Λ + λ)⁻¹ Qᵀ v, with λ as in `inverse`."""
@@ -148,7 +154,8 @@ class Kronecker:
             block.write(change(block, block.matrix(v).to(block.left)), out)
         return out
 
-    def _flat(self, of: Callable[[Block], Float64[Tensor, "o i"]]) -> Float64[Tensor, " p"]:
+    def flat(self, of: Callable[[Block], Float64[Tensor, "o i"]]) -> Float64[Tensor, " p"]:
+        """A number for each element of every block, laid out like `coordinates`."""
         out = self.blocks[0].values.new_empty(1, self.p)
         for block in self.blocks:
             block.write(of(block)[None], out)

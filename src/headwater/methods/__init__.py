@@ -4,12 +4,11 @@
 import dataclasses
 import importlib
 import json
-import types
-import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from headwater.errors import OptionError, unknown
+from headwater.families.fields import checked, settings_of
 
 if TYPE_CHECKING:
     from headwater.bank import Bank
@@ -39,7 +38,6 @@ METHODS = {
 }
 
 VERBS = ("fit", "score", "self_scores", "resolved", "title", "signed")
-OBJECTS = ("bank",)  # fields that hold an object, not a setting
 
 
 def method_class(name: str) -> type:
@@ -63,33 +61,12 @@ def make(name: str, fields: Mapping[str, Any], bank: "Bank | None" = None) -> "M
     A method that learns from retrained models gets the `bank`.
     """
     kind = method_class(name)
-    hints = typing.get_type_hints(kind)
     known = settings_of(kind)
-    checked = {}
-    for field, value in fields.items():
+    for field in fields:
         if field not in known:
             raise unknown(f"field of {name}", field, known)
-        value = tuple(value) if isinstance(value, list) else value
-        if not _fits(value, hints[field]):
-            raise OptionError(f"{field} of {name} is {value!r}; expected {_words(hints[field])}.")
-        checked[field] = value
-    return kind(**checked, **({"bank": bank} if needs_bank(kind) else {}))
-
-
-def check_types(method: Any) -> None:
-    """For a method's `__post_init__`: turn lists into tuples, and refuse wrong types as `make` does."""
-    hints = typing.get_type_hints(type(method))
-    for field in settings_of(type(method)):
-        value = getattr(method, field)
-        if isinstance(value, list):
-            object.__setattr__(method, field, value := tuple(value))
-        if not _fits(value, hints[field]):
-            raise OptionError(f"{field} is {value!r}; expected {_words(hints[field])}.")
-
-
-def settings_of(kind: Any) -> list[str]:
-    """The names of a method's hyperparameters."""
-    return [field.name for field in dataclasses.fields(kind) if field.name not in OBJECTS]
+    values = {field: checked(kind, field, value, f" of {name}") for field, value in fields.items()}
+    return kind(**values, **({"bank": bank} if needs_bank(kind) else {}))
 
 
 def field_values(method: "Method") -> dict[str, Any]:
@@ -101,24 +78,3 @@ def field_values(method: "Method") -> dict[str, Any]:
 def needs_bank(kind: Any) -> bool:
     """Whether a method learns from the retrained models of a bank."""
     return "bank" in kind.__dataclass_fields__
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value has the type of a field: unions, tuples of one type, and whole numbers for floats."""
-    if isinstance(kind, types.UnionType):
-        return any(_fits(value, part) for part in typing.get_args(kind))
-    if typing.get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_fits(part, typing.get_args(kind)[0]) for part in value)
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
-
-
-def _words(kind: Any) -> str:
-    """A type in words."""
-    if isinstance(kind, types.UnionType):
-        return " or ".join(_words(part) for part in typing.get_args(kind) if part is not types.NoneType)
-    if typing.get_origin(kind) is tuple:
-        return f"a list ({_words(typing.get_args(kind)[0])} each)"
-    plain = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-    return plain.get(kind) or f"an object ({kind.__name__})"

@@ -13,6 +13,7 @@ from headwater.disk.store import FeatureStore
 from headwater.errors import unknown
 from headwater.examples import Examples
 from headwater.families.embedding import EXAMPLE, Embedder, embeddings, loaded, name_of
+from headwater.families.fields import check_types
 from headwater.families.inner import unit
 
 Vectors = Float[np.ndarray, "n d"]
@@ -39,6 +40,7 @@ class CLIP:
     similarity: str = "cosine"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.similarity not in ("cosine", "dot"):
             raise unknown("similarity", self.similarity, ("cosine", "dot"))
 

@@ -27,7 +27,7 @@ class Residuals(Gram):
 
 @dataclass(frozen=True, kw_only=True)
 class DAS(Kernel):
-    """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · r(i),   φ(x) = mean over t of R∇_θ avg_t(x)/‖R∇_θ avg_t(x)‖.
+    """τ(q, i) = φ(q)ᵀ (ΦᵀΦ + λI)⁻¹ φ(i) · r(i),   φ(x) = mean over t of R∇_θ avg_t(x)/‖∇_θ avg_t(x)‖.
 
     The change of the output at q when i is removed, not of its loss. Every timestep's gradient has equal
     weight (`normalize`). `error`: r(i) = mean over t of e_t/‖e‖, with e_t the root of i's loss at each of

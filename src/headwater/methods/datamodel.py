@@ -28,6 +28,7 @@ class Datamodel(RetrainedMethod):
     folds: int = 5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.alphas or not all(0 < alpha < np.inf for alpha in self.alphas):
             raise OptionError(f"alphas is {list(self.alphas)}; expected one or more finite numbers above 0.")
         if self.folds < 2:

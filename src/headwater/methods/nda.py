@@ -13,8 +13,8 @@ from headwater.diffusion.schedule import early_noisy, linear
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError, unknown
 from headwater.examples import SPACES, Examples
+from headwater.families.fields import check_types
 from headwater.families.pictures import views
-from headwater.methods import check_types
 from headwater.patches.answers import Step, StepInputs, rows
 from headwater.patches.growing import growing_rows
 from headwater.patches.maps import Level, regions
@@ -109,8 +109,7 @@ class NDA:
         schedule = linear() if model is None else model.schedule
         images = views(model, train, self.space, store, mirrored=self.flips)
         order = np.argsort(np.array(images.hashes), kind="stable")
-        memory = store.memory if model is None else model.memory
-        index = PatchIndex(model, images.take(order), np.argsort(order), schedule.alpha_bar, memory)
+        index = PatchIndex(model, images.take(order), np.argsort(order), schedule.alpha_bar, store.memory)
         self.steps(index)
         return index
 

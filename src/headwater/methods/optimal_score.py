@@ -14,8 +14,8 @@ from headwater.diffusion.schedule import early_noisy, linear
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError, unknown
 from headwater.examples import SPACES, Examples
+from headwater.families.fields import check_types
 from headwater.families.pictures import views
-from headwater.methods import check_types
 from headwater.patches.noise import noised
 from headwater.patches.views import Views
 

@@ -13,8 +13,8 @@ from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError
 from headwater.examples import Examples
 from headwater.families.embedding import Embedder, embeddings, loaded
+from headwater.families.fields import check_types
 from headwater.families.inner import unit
-from headwater.methods import check_types
 
 BLOCK = 32  # training images compared at a time
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, unknown
 from headwater.examples import SPACES, Examples
+from headwater.families.fields import check_types
 from headwater.families.inner import unit
 
 
@@ -29,6 +30,7 @@ class Pixel:
     space: str = "pixels"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.space not in SPACES:
             raise unknown("space", self.space, SPACES)
         if self.similarity not in ("cosine", "dot"):

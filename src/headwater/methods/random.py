@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt64
 from headwater import seeds
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
+from headwater.families.fields import check_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,9 @@ class Random:
     signed: ClassVar[bool] = True
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def fit(self, model: object, train: Examples, store: FeatureStore | None = None) -> Examples:
         return train

@@ -1,0 +1,32 @@
+import pytest
+
+from headwater.attribution.experiment import check_draws
+from headwater.attribution.open import Models, Sources, open_experiment
+from headwater.attribution.sweep import settings
+from headwater.bank import open_bank
+from headwater.disk.store import FeatureStore
+from headwater.errors import OptionError
+from headwater.families.fields import settings_of
+from headwater.methods import METHODS, make, method_class
+
+OUTCOMES = 20231101  # the seed of the draws of the bank's outcomes
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if "seed" in settings_of(method_class(name))])
+def test_no_seed_gives_a_method_the_noise_of_the_outcomes_that_judge_it(name):
+    bank = open_bank("digits")
+    assert bank.info["recipe"]["outcome_draws"]["seed"] == OUTCOMES
+    for first, models in ((OUTCOMES, 0), (OUTCOMES, 1), (OUTCOMES - 2, 3)):
+        with pytest.raises(OptionError, match=f"seed is {first}; the outcomes .* seed {OUTCOMES}"):
+            check_draws(make(name, {"seed": first}), bank, models)
+    for first, models in ((OUTCOMES + 1, 4), (OUTCOMES - 2, 2), (0, 1)):
+        check_draws(make(name, {"seed": first}), bank, models)
+
+
+def test_an_experiment_and_a_sweep_refuse_it_before_the_first_gradient(tmp_path):
+    with pytest.raises(OptionError, match="Choose another seed"):
+        open_experiment("trak", {"seed": OUTCOMES}, Sources(), Models([]), "digits")
+    experiment = open_experiment("trak", {}, Sources(), Models([]), "digits")
+    with pytest.raises(OptionError, match="Choose another seed"):
+        settings(experiment, {"seed": [1, OUTCOMES]}, FeatureStore(tmp_path))
+    assert not any(tmp_path.iterdir())
