@@ -69,11 +69,12 @@ def on_paths(session: Session, model: Denoiser) -> OnPaths:
     trained again.
     """
     bank, recipe = session.bank, from_fields(session.bank.info["recipe"])
-    labels = None if model.classes is None else np.arange(PICTURES) % model.classes
+    count = session.pictures or PICTURES
+    labels = None if model.classes is None else np.arange(count) % model.classes
     condition = {} if labels is None else {"class_labels": torch.as_tensor(labels)}
     samples = sample(
         model,
-        range(PICTURES),
+        range(count),
         SEED,
         sampler="ddpm",
         steps=model.schedule.T,
@@ -83,21 +84,21 @@ def on_paths(session: Session, model: Denoiser) -> OnPaths:
     assert samples.path is not None
     queries = Examples(
         to_uint8(samples.pictures.cpu().numpy()),
-        ids=tuple(f"sampled-{i:03d}" for i in range(PICTURES)),
+        ids=tuple(f"sampled-{i:03d}" for i in range(count)),
         labels=labels,
-        split=("gen",) * PICTURES,
+        split=("gen",) * count,
         trajectory=samples.path.cpu().numpy(),
         trajectory_timesteps=samples.timesteps,
     )
-    outcomes = np.full((*bank.outcomes().shape[:2], PICTURES), np.nan)
+    outcomes = np.full((*bank.outcomes().shape[:2], count), np.nan)
     network = trainable(recipe, bank.train.shape[1:], session.store)
     jobs = [(subset, seed) for seed in bank.seeds() for subset in bank.rows()]
     with progress_bar("Retrained models") as tick:
-        for count, job in enumerate(jobs, 1):
+        for number, job in enumerate(jobs, 1):
             retrained = trained(training_of(network, recipe, bank.subsets, job), bank.train, session.models)
             blocks = values(retrained, queries, ["trajectory"], Draws(1))
             outcomes[job] = np.concatenate([block.of["trajectory"].sum(1) for block in blocks])
-            tick(count, len(jobs))
+            tick(number, len(jobs))
     return OnPaths(bank.folder, bank.info, bank.train, queries, bank.subsets, measured=outcomes)
 
 
