@@ -60,12 +60,12 @@ def main() -> None:
     removals = plan_removals(bank, runs, options.queries, removal_counts(options.remove, len(bank.train)))
     for count, total in remove(removals, options.out, place):
         print(count, total, flush=True)
-    outcome = collect_results(removals, options.out, place)
-    result = {"fields": METHODS[name], "environment": environment(), **outcome}
+    figures = collect_results(removals, options.out, place)
+    result = {"fields": METHODS[name], "environment": environment(), **figures.as_json()}
     (Path(__file__).parent / "results" / f"counterfactual-{name}.json").write_text(
         json.dumps(result, indent=1, ensure_ascii=False)
     )
-    print(as_text(outcome), page(options.out), sep="\n")
+    print(as_text(figures), page(options.out), sep="\n")
 
 
 if __name__ == "__main__":

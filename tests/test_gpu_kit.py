@@ -4,10 +4,8 @@ it had not been."""
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +34,23 @@ def words(stage: str, out: Path, data: Path, *more: str) -> list[str]:
     return [sys.executable, str(KIT), stage, "--out", str(out), *tiny, *more]
 
 
-def run(stage: str, out: Path, data: Path, *more: str) -> dict:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        words(stage, out, data, *more), env=environment, capture_output=True, text=True, check=False
+def started(stage: str, out: Path, data: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        words(stage, out, data, *more),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def finished(process: subprocess.Popen[str]) -> None:
+    text, _ = process.communicate()
+    assert process.returncode == 0, text
+
+
+def run(stage: str, out: Path, data: Path, *more: str) -> dict:
+    finished(started(stage, out, data, *more))
     return json.loads((out / f"{stage}.json").read_text())
 
 
@@ -64,25 +73,32 @@ def test_a_stage_measures_everything_and_finds_finite_numbers(stage, count, tmp_
     )
 
 
-@pytest.mark.slow
-def test_a_killed_bank_goes_on_bit_for_bit_and_methods_are_scored_against_it(tmp_path, data):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run("bank", whole, data)
-    process = subprocess.Popen(
-        words("bank", killed, data), env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL
-    )
-    report, deadline = killed / "bank.json", time.monotonic() + 100
-    while time.monotonic() < deadline and not (report.exists() and '"group' in report.read_text()):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, data):
+    """Of a bank that was built at once, and of one that was killed after its first group and went on."""
+    uninterrupted, killed = (tmp_path_factory.mktemp(name) for name in ("uninterrupted", "killed"))
+    builds = [started("bank", folder, data) for folder in (uninterrupted, killed)]
+    next((line for line in builds[1].stdout or () if line.startswith("bank    group")), None)
+    builds[1].kill()
+    builds[1].communicate()
+    finished(builds[0])
     run("bank", killed, data)
-    one, other = (open_bank(folder / "bank") for folder in (whole, killed))
-    assert one.done().all()
-    assert one.compared == 8
+    return uninterrupted, killed
+
+
+def test_a_killed_bank_goes_on_bit_for_bit(folders):
+    for folder in folders:
+        items = json.loads((folder / "bank.json").read_text())["items"]
+        assert "bank" in items and all("error" not in row and finite(row) for row in items.values())
+    one, other = (open_bank(folder / "bank") for folder in folders)
+    assert one.done().all() and one.compared == 8
     for name in ("simple", "elbo", "per-timestep"):
         np.testing.assert_array_equal(one.outcomes(name), other.outcomes(name))
-    items = run("quality", killed, data, "--set", f"only={SCORED}")["items"]
+
+
+@pytest.mark.slow
+def test_methods_are_scored_against_a_bank(folders, data):
+    items = run("quality", folders[1], data, "--set", f"only={SCORED}")["items"]
     assert {"trak", "d-trak, avg", "ek-fac, nothing chosen"} <= {
         line["row"] for line in items["table"]["lines"]
     }

@@ -5,9 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import headwater
 
 PACKAGE = Path(headwater.__file__).parent
+ROOT = Path(__file__).parents[1]
 WORDS = """each found what told kept made there here so it those these this that other others given them they
 same some all whole such mine theirs own done seen shown asked wanted left more less"""
 PRONOUNS = frozenset(WORDS.split())
@@ -24,9 +27,9 @@ ENGINES = {"gradients"}  # two engines behind one signature
 TEXTS = {"as_text"}  # a record in words
 
 
-def trees() -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield path.relative_to(PACKAGE), ast.parse(path.read_text(encoding="utf-8"))
+def trees(folder: Path = PACKAGE) -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(folder.rglob("*.py")):
+        yield path.relative_to(folder), ast.parse(path.read_text(encoding="utf-8"))
 
 
 def bound_names(tree: ast.AST) -> Iterator[str]:
@@ -38,10 +41,21 @@ def bound_names(tree: ast.AST) -> Iterator[str]:
             yield node.id
 
 
+def names_and_pronouns(folder: Path) -> tuple[int, list[str]]:
+    """The number of names in a folder, and those that are pronouns."""
+    names = [(path, name) for path, tree in trees(folder) for name in bound_names(tree)]
+    return len(names), [f"{path}: {name}" for path, name in names if name.lstrip("_") in PRONOUNS]
+
+
 def test_names_are_nouns_and_not_pronouns():
-    names = [(path, name) for path, tree in trees() for name in bound_names(tree)]
-    pronouns = [f"{path}: {name}" for path, name in names if name.lstrip("_") in PRONOUNS]
-    assert len(pronouns) <= 0.005 * len(names), pronouns
+    count, pronouns = names_and_pronouns(PACKAGE)
+    assert len(pronouns) <= 0.005 * count, pronouns
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "papers", "docs", "examples"])
+def test_names_in_scripts_are_nouns_too(folder):
+    count, pronouns = names_and_pronouns(ROOT / folder)
+    assert count and len(pronouns) <= 0.015 * count, pronouns
 
 
 def test_a_public_name_has_one_meaning():

@@ -71,25 +71,25 @@ def run(stage: Stage) -> Report:
 def recipe_of(stage: Stage) -> BankRecipe:
     """The bank's recipe, from what the stage was told (`--set network=… steps=… batch=…`). `steps` are those
     of a half."""
-    told = (TINY if stage.tiny else REAL) | stage.options
-    steps, count = int(told["steps"]), 40 if stage.tiny else None
+    options = (TINY if stage.tiny else REAL) | stage.options
+    steps, count = int(options["steps"]), 40 if stage.tiny else None
     training = Recipe(
         steps=2 * steps,
-        batch=int(told["batch"]),
-        learning_rate=float(told.get("rate", "5e-4")),
+        batch=int(options["batch"]),
+        learning_rate=float(options.get("rate", "5e-4")),
         dropout=0.0,
         flips=False,
-        ema=float(told.get("ema", "0.995")),
+        ema=float(options.get("ema", "0.995")),
         checkpoints=2,
     )
     return BankRecipe(
         data=DataSource(name="cifar2", count=count),
         held_out=DataSource(name="cifar2:val", count=6 if stage.tiny else 100),
-        model=networks.configuration(told["network"]),
+        model=networks.configuration(options["network"]),
         training=training,
         subset_steps=steps,
         scheme="stratified",
-        subsets=int(told["models"]),
+        subsets=int(options["models"]),
         seeds=1,
         generated=4 if stage.tiny else 100,
         sample_steps=5 if stage.tiny else 50,
@@ -102,12 +102,12 @@ class Building:
 
     def __init__(self, stage: Stage, report: Report) -> None:
         self.stage, self.report, self.folder = stage, report, stage.out / "bank"
-        told = (TINY if stage.tiny else REAL) | stage.options
+        options = (TINY if stage.tiny else REAL) | stage.options
         self.how = How(
-            slots=int(told["slots"]),
-            bf16=stage.cuda and told.get("bf16", "yes") == "yes",
-            last=told.get("last", "no") == "yes",
-            compiled=told.get("compiled", "no") == "yes",
+            slots=int(options["slots"]),
+            bf16=stage.cuda and options.get("bf16", "yes") == "yes",
+            last=options.get("last", "no") == "yes",
+            compiled=options.get("compiled", "no") == "yes",
         )
         assert stage.data is not None
         self.training, self.held_out = (unpacked(stage.data / f"{side}.npz") for side in ("train", "val"))
@@ -128,21 +128,22 @@ class Building:
         within=SECONDS` leave."""
         if (self.folder / "bank.json").exists():
             return from_fields(read_info(self.folder)["recipe"])
-        recipe, told = recipe_of(self.stage), self.stage.options
-        if "within" not in told:
+        recipe, options = recipe_of(self.stage), self.stage.options
+        if "within" not in options:
             return recipe
         ms = self._fastest(unet.Network(recipe.model), recipe.training)
-        left = (
-            float(told["within"])
+        seconds = (
+            float(options["within"])
             - 60 * self.stage.minutes
             + self.stage.seconds_left()
             - OVERHEAD * (not self.stage.tiny)
         )
-        most = (left / (int(told["halves"]) + 2) - MEASURING * (not self.stage.tiny)) / ms * 1000
+        most = (seconds / (int(options["halves"]) + 2) - MEASURING * (not self.stage.tiny)) / ms * 1000
         unit = 2 if self.stage.tiny else 50
-        steps = int(min(float(told.get("most", "3000")), most) // unit * unit)
+        steps = int(min(float(options.get("most", "3000")), most) // unit * unit)
         print(
-            f"bank    a step takes {ms:.2f} ms a model, {left:.0f} s are for training: {steps} steps a half",
+            f"bank    a step takes {ms:.2f} ms a model, {seconds:.0f} s are for training: "
+            f"{steps} steps a half",
             flush=True,
         )
         return replace(recipe, training=replace(recipe.training, steps=2 * steps), subset_steps=steps)
@@ -322,17 +323,17 @@ class Measuring:
         self.names = dict.fromkeys(("simple", *names))
         height = max(1, TOGETHER // draws.count)
         rows = (slice(low, low + height) for low in range(0, len(queries), height))
-        self.parts: list[Drawn] = [drawn(model, queries, here, simple, draws) for here in rows]
+        self.parts: list[Drawn] = [drawn(model, queries, part, simple, draws) for part in rows]
         self.times = np.concatenate([part.draw.t.cpu().numpy() for part in self.parts])
 
     def outcomes(self, model: Denoiser) -> dict[str, np.ndarray]:
-        found: dict[str, list[torch.Tensor]] = {name: [] for name in self.names}
+        columns: dict[str, list[torch.Tensor]] = {name: [] for name in self.names}
         with torch.no_grad():
             for draw, _ in self.parts:
                 output = model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1)).view_as(draw.x_t)
                 for name in self.names:
-                    found[name].append(measurement(name)(output, draw, model.schedule))
-        values = {name: torch.cat(blocks).float().cpu().numpy() for name, blocks in found.items()}
+                    columns[name].append(measurement(name)(output, draw, model.schedule))
+        values = {name: torch.cat(blocks).float().cpu().numpy() for name, blocks in columns.items()}
         means = {name: of.mean(1, dtype=np.float64).astype(np.float32) for name, of in values.items()}
         return means | {
             "per-timestep": binned(values["simple"], self.times, model.schedule.T).astype(np.float16)

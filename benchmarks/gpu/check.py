@@ -116,15 +116,15 @@ def trained(stage: Stage) -> tuple[Denoiser, Denoiser]:
 
 
 def engines(stage: Stage) -> dict[str, Any]:
-    model, shown = networks.denoiser("tiny", stage.device), networks.pictures(4)
-    a, b = (torch.cat(list(engine.gradients(model, shown, simple, DRAWS))) for engine in (hooks, vmap))
+    model, examples = networks.denoiser("tiny", stage.device), networks.pictures(4)
+    a, b = (torch.cat(list(engine.gradients(model, examples, simple, DRAWS))) for engine in (hooks, vmap))
     return compared(stage, a, b, BOUNDS["gradients"])
 
 
 def gradients(stage: Stage, name: str) -> dict[str, Any]:
-    shown = networks.pictures(4)
+    examples = networks.pictures(4)
     a, b = (
-        torch.cat(list(hooks.gradients(model, shown, measurement(name), DRAWS))).cpu()
+        torch.cat(list(hooks.gradients(model, examples, measurement(name), DRAWS))).cpu()
         for model in both(stage)
     )
     return compared(stage, a, b, BOUNDS["gradients"])
@@ -136,13 +136,13 @@ def projected(stage: Stage, name: str, normalize: bool = False) -> dict[str, Any
 
 
 def rows(
-    model: Denoiser, shown: Examples, name: str, normalize: bool = False, what: str = "simple"
+    model: Denoiser, examples: Examples, name: str, normalize: bool = False, measure: str = "simple"
 ) -> np.ndarray:
     """Features through a store of their own."""
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore(Path(folder))
         return features(
-            model, shown, GradientSpec(what, DRAWS, normalize=normalize), projector(name, K, 0), store
+            model, examples, GradientSpec(measure, DRAWS, normalize=normalize), projector(name, K, 0), store
         )
 
 
@@ -161,20 +161,20 @@ def projection(stage: Stage) -> dict[str, Any]:
 def gram(stage: Stage) -> dict[str, Any]:
     scores = []
     for model in both(stage):
-        phi = rows(model, networks.pictures(40), "sparse", what="square")
+        phi = rows(model, networks.pictures(40), "sparse", measure="square")
         of = Gram(phi)
         scores.append(dense(of.scores(phi[:8], 0.1 * of.mean_square)))
     return compared(stage, *scores, BOUNDS["scores"])
 
 
 def influence(stage: Stage, name: str) -> dict[str, Any]:
-    shown, scores = read_examples(DIGITS / "train.npz").take(range(24)), []
+    examples, scores = read_examples(DIGITS / "train.npz").take(range(24)), []
     method = make(name, {"timesteps": 4, "curvature_timesteps": 4, "damping": 0.1})
     for model in trained(stage):
         with tempfile.TemporaryDirectory() as folder:
             store = FeatureStore(Path(folder))
-            index = method.fit(model, shown, store)
-            scores.append(networks.scored(method, index, shown.take(range(4)), store))
+            index = method.fit(model, examples, store)
+            scores.append(networks.scored(method, index, examples.take(range(4)), store))
     return compared(stage, *scores, BOUNDS["scores" if name == "k-fac" else "ek-fac"])
 
 
@@ -183,8 +183,10 @@ def flat(module: nn.Module) -> torch.Tensor:
 
 
 def training(stage: Stage) -> dict[str, Any]:
-    shown, network = networks.pictures(32), networks.network("tiny")
-    a, b = (flat(train(network, shown, RECIPE, 0, device=device).module) for device in (stage.device, "cpu"))
+    examples, network = networks.pictures(32), networks.network("tiny")
+    a, b = (
+        flat(train(network, examples, RECIPE, 0, device=device).module) for device in (stage.device, "cpu")
+    )
     start = flat(network.fresh(0))
     return compared(stage, a - start, b - start, 100 * BOUNDS["training"]) | {
         "of": "the way from the initial weights"
@@ -194,10 +196,10 @@ def training(stage: Stage) -> dict[str, Any]:
 def kit(stage: Stage, how: How) -> dict[str, Any]:
     """The kit's steps beside the package's on the same device: the last of the slots, on half of the
     images."""
-    shown, network, keep = networks.pictures(32), networks.network("tiny"), np.arange(32) < 16
-    trainer = Trainer(network, shown, RECIPE, how, stage.device, RECIPE.steps or 1)
+    examples, network, keep = networks.pictures(32), networks.network("tiny"), np.arange(32) < 16
+    trainer = Trainer(network, examples, RECIPE, how, stage.device, RECIPE.steps or 1)
     a = flat(trainer.train([keep] * how.slots, RECIPE.steps or 1)[-1])
-    b = flat(train(network, shown, RECIPE, 0, keep=keep, device=stage.device).module)
+    b = flat(train(network, examples, RECIPE, 0, keep=keep, device=stage.device).module)
     start = flat(network.fresh(0))
     return compared(stage, a - start, b - start, 100 * BOUNDS["training"]) | {
         "of": "the way from the initial weights"

@@ -43,17 +43,17 @@ def main() -> int:
     arguments.add_argument("--out", type=Path, default=ROOT / ".gpu")
     arguments.add_argument("--bank", type=Path, help="a folder `bank` that a stage goes on from, or scores")
     arguments.add_argument("--pixels", action="store_true", help="pictures as pixels, 12 MiB more")
-    given = arguments.parse_args()
-    out: Path = given.out
+    options = arguments.parse_args()
+    out: Path = options.out
     for name in ("site", "kit", "bank"):
         shutil.rmtree(out / name, ignore_errors=True)
     package(out / "site")
     shutil.copytree(Path(__file__).parent, out / "kit", ignore=shutil.ignore_patterns("__pycache__", "*.md"))
     shutil.copy(Path(__file__).parents[1] / "environment.py", out / "kit")
     wheels(out / "wheels")
-    data(out / "kit" / "data", pixels=given.pixels)
-    if given.bank is not None:
-        shutil.copytree(given.bank, out / "bank", ignore=shutil.ignore_patterns("parts"))
+    data(out / "kit" / "data", pixels=options.pixels)
+    if options.bank is not None:
+        shutil.copytree(options.bank, out / "bank", ignore=shutil.ignore_patterns("parts"))
     (out / "start.sh").write_text(START)
     return weighed(out)
 
@@ -62,9 +62,9 @@ def package(site: Path) -> None:
     """The package's source with the banks in BANKS, less their checkpoints, and enough to tell its version
     by."""
     source = ROOT / "src" / "headwater"
-    others = {path.name for path in (source / "banks").iterdir()} - set(BANKS)
+    unpacked = {path.name for path in (source / "banks").iterdir()} - set(BANKS)
     shutil.copytree(
-        source, site / "headwater", ignore=shutil.ignore_patterns("__pycache__", "step-*", *others)
+        source, site / "headwater", ignore=shutil.ignore_patterns("__pycache__", "step-*", *unpacked)
     )
     about = site / f"headwater-{version('headwater')}.dist-info"
     about.mkdir()
@@ -75,8 +75,8 @@ def package(site: Path) -> None:
 
 def wheels(folder: Path) -> None:
     """Wheels for Python 3.12 on x86-64, in the versions that are installed here."""
-    wanted = [name for name in WHEELS if not list(folder.glob(f"{name}-{version(name)}-*.whl"))]
-    if not wanted:
+    missing = [name for name in WHEELS if not list(folder.glob(f"{name}-{version(name)}-*.whl"))]
+    if not missing:
         return
     shutil.rmtree(folder, ignore_errors=True)
     platforms = [word for name in LINUX for word in ("--platform", name)]

@@ -31,7 +31,7 @@ def main() -> int:
     arguments.add_argument(
         "--set", nargs="*", default=[], metavar="NAME=VALUE", help="what a stage may be told (README.md)"
     )
-    given = arguments.parse_args()
+    parsed = arguments.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     kit = Path(__file__).parent
     sys.path[:0] = [
@@ -40,10 +40,10 @@ def main() -> int:
     ]  # environment.py is beside the kit, or in it where it was packed
     from report import Stage
 
-    options = dict(word.split("=", 1) for word in given.set)
-    data = given.data or Path(__file__).parent / "data"
-    stage = Stage(given.out, given.device, given.size, given.minutes, data, options)
-    report = importlib.import_module(given.stage).run(stage)
+    options = dict(word.split("=", 1) for word in parsed.set)
+    data = parsed.data or Path(__file__).parent / "data"
+    stage = Stage(parsed.out, parsed.device, parsed.size, parsed.minutes, data, options)
+    report = importlib.import_module(parsed.stage).run(stage)
     if report.failed:
         print(f"{len(report.failed)} failed: {', '.join(report.failed)}", flush=True)
     return 1 if report.failed else 0

@@ -170,9 +170,9 @@ def steps(stage: Stage, name: str, how: How) -> dict[str, Any]:
     """Training steps of batch 125, of one model or of several at once."""
     recipe = replace(RECIPE, batch=5) if stage.tiny else RECIPE
     count = 3 if stage.tiny else 20
-    shown = networks.pictures(2 * recipe.batch)
+    examples = networks.pictures(2 * recipe.batch)
     start = time.perf_counter()
-    trainer = Trainer(networks.network(name), shown, recipe, how, stage.device, count + 8)
+    trainer = Trainer(networks.network(name), examples, recipe, how, stage.device, count + 8)
     trainer.timed(2)
     first = time.perf_counter() - start
     ms = trainer.timed(count)
@@ -188,15 +188,15 @@ def steps(stage: Stage, name: str, how: How) -> dict[str, Any]:
 def package_steps(stage: Stage, name: str) -> dict[str, Any]:
     """The package's own loop, unchanged: what the kit's is to be compared with."""
     count, batch = (3, 5) if stage.tiny else (30, 125)
-    shown, network = networks.pictures(2 * batch), networks.network(name)
+    examples, network = networks.pictures(2 * batch), networks.network(name)
     recipe = replace(RECIPE, steps=count, batch=batch, checkpoints=1)
     with precision_of("tf32"):
-        train(network, shown, replace(recipe, steps=2), 0, device=stage.device)
+        train(network, examples, replace(recipe, steps=2), 0, device=stage.device)
         times: list[float] = []
         from headwater.models.train import Watch
 
         watch = Watch(step=lambda step, total: times.append(time.perf_counter()))
-        train(network, shown, recipe, 0, device=stage.device, watch=watch)
+        train(network, examples, recipe, 0, device=stage.device, watch=watch)
         synchronised(stage)
     ms = 1000 * (times[-1] - times[0]) / (len(times) - 1)
     return {
@@ -212,18 +212,18 @@ def rows(stage: Stage, name: str, kind: str, k: int, precision: str) -> dict[str
     counted."""
     model = model_of(stage, name, precision)
     of = Sparse(k) if kind == "sparse" else TwoSided(k)
-    shown = networks.pictures(8 if stage.tiny else 384)
+    examples = networks.pictures(8 if stage.tiny else 384)
     height = 4 if stage.tiny else 128
     with precision_of(precision):
         times, start = [], time.perf_counter()
-        made = (
+        blocks = (
             block
-            for low in range(0, len(shown), height)
+            for low in range(0, len(examples), height)
             for block in projected(
-                model, shown.take(range(low, low + height)), GradientSpec("square", Draws(K)), of
+                model, examples.take(range(low, low + height)), GradientSpec("square", Draws(K)), of
             )
         )
-        for _ in made:
+        for _ in blocks:
             synchronised(stage)
             times.append(time.perf_counter() - start)
             start = time.perf_counter()
@@ -243,12 +243,12 @@ def by_vmap(stage: Stage, name: str) -> dict[str, Any]:
     """As the D-TRAK authors' code does it: torch.func, then a projection; the projection here is sparse,
     theirs dense."""
     model, batch, count = model_of(stage, name, "tf32"), 8, 8 if stage.tiny else 32
-    shown = networks.pictures(count)
+    examples = networks.pictures(count)
     of = Sparse(4096)
     with precision_of("tf32"):
 
         def work() -> None:
-            for block in vmap.gradients(model, shown, measurement("square"), Draws(K), batch=batch):
+            for block in vmap.gradients(model, examples, measurement("square"), Draws(K), batch=batch):
                 project(of, block)
 
         spent = seconds(stage, work, repeats=1)
@@ -299,8 +299,8 @@ def projection(stage: Stage) -> dict[str, Any]:
 def noise(stage: Stage) -> dict[str, Any]:
     """Draws a second that numpy makes on one thread, which a GPU has to wait for."""
     count = 4 if stage.tiny else 64
-    model, shown = networks.denoiser("tiny"), networks.pictures(count)
-    spent = seconds(stage, lambda: Draws(K).of(shown, slice(0, count), model.schedule, model.like))
+    model, examples = networks.denoiser("tiny"), networks.pictures(count)
+    spent = seconds(stage, lambda: Draws(K).of(examples, slice(0, count), model.schedule, model.like))
     return {"draws_a_second": round(count * K / spent), "us_a_draw": round(1e6 * spent / count / K, 1)}
 
 
@@ -316,21 +316,21 @@ def sampling(stage: Stage, name: str) -> dict[str, Any]:
 
 def influence(stage: Stage, name: str) -> dict[str, Any]:
     """EK-FAC's fit and scores, store and all: 10 draws for each of two estimates, 10 for the gradients."""
-    count, asked = (6, 2) if stage.tiny else (512, 64)
-    model, shown = model_of(stage, name, "tf32"), networks.pictures(count)
+    count, queries = (6, 2) if stage.tiny else (512, 64)
+    model, examples = model_of(stage, name, "tf32"), networks.pictures(count)
     method = make("ek-fac", {"timesteps": K})
     with tempfile.TemporaryDirectory() as folder, precision_of("tf32"):
         store, start = FeatureStore(Path(folder)), time.perf_counter()
-        index = method.fit(model, shown, store)
+        index = method.fit(model, examples, store)
         synchronised(stage)
         fitted = time.perf_counter()
-        networks.scored(method, index, shown.take(range(asked)), store)
+        networks.scored(method, index, examples.take(range(queries)), store)
         scored = time.perf_counter()
     return {
         "fit_s": round(fitted - start, 2),
         "score_s": round(scored - fitted, 2),
         "images": count,
-        "queries": asked,
+        "queries": queries,
         "parameters": sum(p.numel() for p in model.module.parameters()),
         "peak_gib": peak_gib(stage),
     }
@@ -343,9 +343,9 @@ def profiled(stage: Stage, name: str, kind: str) -> dict[str, Any]:
 
     model = model_of(stage, name, "tf32")
     count = 4 if stage.tiny else 64
-    of, shown = (Sparse(4096) if kind == "sparse" else TwoSided(4096)), networks.pictures(3 * count)
+    of, pictures = (Sparse(4096) if kind == "sparse" else TwoSided(4096)), networks.pictures(3 * count)
 
-    def block(number: int, examples: Examples = shown) -> None:
+    def block(number: int, examples: Examples = pictures) -> None:
         chosen = examples.take(range(number * count, (number + 1) * count))
         for _ in islice(projected(model, chosen, GradientSpec("simple", Draws(K)), of), 1):
             synchronised(stage)

@@ -185,14 +185,14 @@ class Trainer:
                 slot.optimizer.zero_grad(set_to_none=True)
                 self._step(slot)
         else:
-            here = torch.cuda.current_stream()
+            current = torch.cuda.current_stream()
             for slot in self.slots:
-                slot.stream.wait_stream(here)
+                slot.stream.wait_stream(current)
                 with torch.cuda.stream(slot.stream):
                     slot.optimizer.zero_grad(set_to_none=True)
                     self._step(slot)
             for slot in self.slots:
-                here.wait_stream(slot.stream)
+                current.wait_stream(slot.stream)
         self.at.add_(1)
 
     def _ready(self) -> Callable[[], None]:
@@ -269,9 +269,9 @@ class Trainer:
 
     def timed(self, steps: int, warmup: int = 3) -> float:
         """Milliseconds a step and model, everything included."""
-        whole = np.ones(len(self.examples), bool)
+        every_image = np.ones(len(self.examples), bool)
         step = self._ready()
-        self._begin([whole] * self.how.slots, min(len(self.rates), steps + warmup))
+        self._begin([every_image] * self.how.slots, min(len(self.rates), steps + warmup))
         for _ in range(warmup):
             step()
         if not self.cuda:

@@ -69,14 +69,14 @@ def figures(line: Line, result: Result, base: Result | None = None) -> Iterator[
     splits = Yardstick(result.bank).splits
     points = [{setting: lds} for setting, lds in result.settings.items()] if line.each else [result.settings]
     for point in points:
-        for split, row in cross_fitted(result.bank, point).items():
+        for split, of_split in cross_fitted(result.bank, point).items():
             minus = None
             if base is not None:
                 pair = (point, same_queries(base, result.bank))
-                own, other = (tuned(lds, splits[split]).lds for lds in pair)
-                minus = difference(own, other, splits[split])._asdict()
+                a, b = (tuned(lds, splits[split]).lds for lds in pair)
+                minus = difference(a, b, splits[split])._asdict()
             alone = {"oracle": None, "all": []} if len(point) == 1 else {}
-            yield _rounded({"split": split, **row, **alone, "minus": minus})
+            yield _rounded({"split": split, **of_split.as_json(), **alone, "minus": minus})
 
 
 def same_queries(result: Result, bank: Bank) -> dict[Setting, LDS]:
@@ -114,10 +114,10 @@ class Bench:
         shared = {**line.settings, "swept": list(line.swept), **truth, **cost}
         if base is None:
             return [{**shared, **row} for row in figures(line, result)]
-        other, _ = self.result(base)
+        rival, _ = self.result(base)
         return [
             {**shared, **row, "minus": {"row": base.name, **row["minus"]}}
-            for row in figures(line, result, other)
+            for row in figures(line, result, rival)
         ]
 
     def result(self, line: Line) -> tuple[Result, dict[str, Any]]:
@@ -135,9 +135,9 @@ class Bench:
         start = time.perf_counter()
         with progress_bar(f"{line.row} {line.column}") as tick:
 
-            def progress(done: int, total: int) -> None:
-                tick(done, total)
-                computed.extend([total] * (done == total))
+            def progress(count: int, total: int) -> None:
+                tick(count, total)
+                computed.extend([total] * (count == total))
 
             store = self.session.store
             store = replace(store, progress=progress, dtype=line.dtype or store.dtype)
@@ -161,8 +161,8 @@ def rows_of(
         if rows is None:
             file.runs |= {now: machine}
             rows = [{"key": key, "run": now, **row} for row in bench.rows(line, base)]
-            shown = [f"{row['split']} {100 * row['lds']:.1f}" for row in rows[:2]]
-            print(exhibit.stem, line.row, line.column, *shown, file=sys.stderr)
+            percents = [f"{row['split']} {100 * row['lds']:.1f}" for row in rows[:2]]
+            print(exhibit.stem, line.row, line.column, *percents, file=sys.stderr)
         if base is not None:  # another exhibit may call the same base by another name
             rows = [{**row, "minus": {**row["minus"], "row": base.name}} for row in rows]
         file.put([{**line.place, **row, **line.place} for row in rows])

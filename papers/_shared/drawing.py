@@ -77,14 +77,14 @@ def curves(
 
     `log`: the base of a logarithmic axis, 0 for a linear one.
     """
-    wanted = list(splits or dict.fromkeys(row["split"] for row in stretches[0].rows))
+    names = list(splits or dict.fromkeys(row["split"] for row in stretches[0].rows))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.7 * len(wanted), 3.2 * len(stretches)), layout="constrained")
-        grid = figure.subplots(len(stretches), len(wanted), sharey=True, squeeze=False)
-        for axes, split in zip(grid[0], wanted, strict=True):
+        figure = Figure(figsize=(4.7 * len(names), 3.2 * len(stretches)), layout="constrained")
+        grid = figure.subplots(len(stretches), len(names), sharey=True, squeeze=False)
+        for axes, split in zip(grid[0], names, strict=True):
             axes.set_title(SPLITS.get(split, split).capitalize())
         for (rows, field, words), panels in zip(stretches, grid, strict=True):
-            for axes, split in zip(panels, wanted, strict=True):
+            for axes, split in zip(panels, names, strict=True):
                 panel(axes, [row for row in rows if row["split"] == split], field)
                 axes.set_xlabel(words)
                 if log:
@@ -104,9 +104,9 @@ def panel(axes: Axes, rows: Sequence[Row], field: str) -> None:
             axes.axhspan(low, high, color=QUIET, alpha=0.13, lw=0)
             axes.axhline(value, color=QUIET, lw=0.8, ls=(0, (1, 1.5)))
             names.append((value, REFERENCES[row["method"]], QUIET))
-    shown = [row for row in rows if field in ("x", *row["swept"]) and row["method"] not in REFERENCES]
-    for name, column in dict.fromkeys((row["row"], row["column"]) for row in shown):
-        curve = [row for row in shown if (row["row"], row["column"]) == (name, column)]
+    swept = [row for row in rows if field in ("x", *row["swept"]) and row["method"] not in REFERENCES]
+    for name, column in dict.fromkeys((row["row"], row["column"]) for row in swept):
+        curve = [row for row in swept if (row["row"], row["column"]) == (name, column)]
         curve.sort(key=lambda row: _x(row, field))
         hue, xs = HUES.get(curve[0]["method"], INK), [_x(row, field) for row in curve]
         low, value, high = ([100 * row[key] for row in curve] for key in ("low", "lds", "high"))
@@ -131,8 +131,8 @@ def apart(heights: Sequence[float], least: float) -> list[float]:
     for place, height in enumerate(heights):
         mean, count = height - place * least, 1
         while pools and pools[-1][0] > mean:
-            other, size = pools.pop()
-            mean, count = (other * size + mean * count) / (size + count), size + count
+            before, size = pools.pop()
+            mean, count = (before * size + mean * count) / (size + count), size + count
         pools.append((mean, count))
     flat = [mean for mean, count in pools for _ in range(count)]
     return [mean + place * least for place, mean in enumerate(flat)]
@@ -208,8 +208,8 @@ class Picture(NamedTuple):
 
 def album(rows: Sequence[tuple[str, Sequence[Sequence[Picture]]]], heads: Sequence[str]) -> Figure:
     """Rows of named pictures, in separate groups with a head over every group. Sizes are in inches."""
-    cell, down, left, top = 0.62, 0.78, 1.35, 0.35
-    starts = [left]
+    cell, down, margin, top = 0.62, 0.78, 1.35, 0.35
+    starts = [margin]
     for i in range(len(heads)):
         starts.append(starts[-1] + max(len(groups[i]) for _, groups in rows) * cell + 0.3)
     width, height = starts[-1], top + len(rows) * down
@@ -250,7 +250,9 @@ def save(figure: Figure, path: Path, title: str) -> None:
             svg, format="svg", facecolor=PAPER, metadata={"Date": None, "Creator": None, "Title": title}
         )
     rule = '[style*="{0}: {1}"]{{{0}:{2}!important}}'.format
-    dark = "".join(rule(part, light, other) for light, other in DARK.items() for part in ("fill", "stroke"))
+    dark = "".join(
+        rule(part, light, dark_color) for light, dark_color in DARK.items() for part in ("fill", "stroke")
+    )
     style = f"<style>image{{image-rendering:pixelated}}@media (prefers-color-scheme: dark){{{dark}}}</style>"
     before, defs, after = svg.getvalue().replace("'DejaVu Sans'", FONTS).partition(" <defs>")
     with written(path, "w") as file:

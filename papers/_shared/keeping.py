@@ -26,8 +26,8 @@ class RowFile:
         self.rows: list[Row] = []
         self.runs: dict[str, Any] = {}  # when something was measured, and on what machine
         self.known: dict[str, list[Row]] = {}
-        for other in [*sorted(set(path.parent.glob("*.json")) - {path}), path]:
-            file = json.loads(other.read_text()) if other.exists() else {}
+        for place in [*sorted(set(path.parent.glob("*.json")) - {path}), path]:
+            file = json.loads(place.read_text()) if place.exists() else {}
             self.rows = file["rows"] if file.get("stamp") == stamp else []
             self.runs |= file["runs"] if self.rows else {}
             keys = {row["key"] for row in self.rows}

@@ -68,19 +68,19 @@ def _fields(method: Any) -> dict[str, Any]:
 
 
 def influence(
-    method: str, timesteps: int, swept: Mapping[str, Sequence[Any]] | None = None, **more: Any
+    method: str, timesteps: int, swept: Mapping[str, Sequence[Any]] | None = None, **fields: Any
 ) -> dict[str, Any]:
     """A line's method and fields for an influence function, with the paper's λ = 1e-8 unless `swept`."""
-    return {"method": method, "fields": {"timesteps": timesteps, **more}, "swept": swept or {}}
+    return {"method": method, "fields": {"timesteps": timesteps, **fields}, "swept": swept or {}}
 
 
 def kernel(
-    method: str, timesteps: int, swept: Mapping[str, Sequence[Any]] | None = None, **more: Any
+    method: str, timesteps: int, swept: Mapping[str, Sequence[Any]] | None = None, **fields: Any
 ) -> dict[str, Any]:
     """A line's method and fields for a kernel method: unless `swept` is given, the damping is swept."""
     return {
         "method": method,
-        "fields": {"timesteps": timesteps, **more},
+        "fields": {"timesteps": timesteps, **fields},
         "swept": swept or {"damping": DAMPINGS},
     }
 

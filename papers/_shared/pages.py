@@ -25,13 +25,13 @@ def write(exhibit: Exhibit, rows: Sequence[Row], bank: Bank, folder: Path) -> No
     """The exhibit's page in `folder`, and its figure beside it."""
     word = exhibit.column_word
     if hasattr(exhibit.module, "draw"):
-        shown = [exhibit.save_figure(exhibit.module.draw(rows), folder)]
+        parts = [exhibit.save_figure(exhibit.module.draw(rows), folder)]
     else:
-        shown = [table(rows, word), *differences(rows, word)]
+        parts = [table(rows, word), *differences(rows, word)]
         if folder == RESULTS / bank.folder.name and bank.folder.name in exhibit.other_pages:
-            embed(ROOT / exhibit.other_pages[bank.folder.name], [shown[0], ground(bank, rows)])
+            embed(ROOT / exhibit.other_pages[bank.folder.name], [parts[0], ground(bank, rows)])
     origin = f"{exhibit.origin}; the same in numbers: [{exhibit.stem}.json]({exhibit.stem}.json)."
-    exhibit.save_page(folder, [ground(bank, rows), *shown, every_row(rows), origin])
+    exhibit.save_page(folder, [ground(bank, rows), *parts, every_row(rows), origin])
 
 
 def embed(page: Path, paragraphs: Sequence[str]) -> None:
@@ -56,9 +56,9 @@ def findings(exhibits: Sequence[Exhibit], results: Path) -> str:
     lines = [["", "the paper", "here", "pages"]]
     for exhibit in exhibits:
         page = f"{exhibit.stem}.md"
-        here = "<br>".join(f"`{bank}`: {words}" for bank, words in exhibit.findings.items())
+        outcomes = "<br>".join(f"`{bank}`: {words}" for bank, words in exhibit.findings.items())
         links = " ".join(f"[{bank}]({bank}/{page})" for bank in banks if (results / bank / page).exists())
-        lines.append([exhibit.title, exhibit.module.PAPER, here, links])
+        lines.append([exhibit.title, exhibit.module.PAPER, outcomes, links])
     used = [
         i for i, column in enumerate(zip(*lines[1:], strict=True)) if any(column)
     ]  # empty columns are left out

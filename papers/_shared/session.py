@@ -21,8 +21,8 @@ NUMERICS = 1
 class Session:
     """What every exhibit is given.
 
-    `models`: the folder of models retrained on learning subsets. `timesteps`: numbers of timesteps (None: the
-    exhibit's own).
+    `models`: the folder of models retrained on learning subsets. `timesteps`: numbers of timesteps;
+    `functions`: names of measurements; `pictures`: how many are sampled (None: the exhibit's own).
     """
 
     bank: Bank
@@ -31,6 +31,8 @@ class Session:
     machine: Machine
     results: Path = RESULTS
     timesteps: tuple[int, ...] | None = None
+    functions: tuple[str, ...] | None = None
+    pictures: int | None = None
     embedder: str | None = None
 
     @property

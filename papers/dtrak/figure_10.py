@@ -36,8 +36,8 @@ def draw(rows):
     from papers._shared.drawing import Stretch, curves
 
     def of(k):
-        mine = [row for row in rows if row["fields"].get("k", k) == k]
-        return [{**row, "row": row["method"]} for row in mine]
+        of_width = [row for row in rows if row["fields"].get("k", k) == k]
+        return [{**row, "row": row["method"]} for row in of_width]
 
     return curves(
         *(Stretch(of(k), "damping", f"λ / mean squared feature norm, k = {k:,}") for k in WIDTHS), log=10

@@ -42,8 +42,8 @@ def page(session: Session, exhibit: Exhibit) -> None:
     report(folders, html, queries=3 * QUERIES, proponents=PROPONENTS, opponents=OPPONENTS)
     rows = list(rows_of_pictures(session, [open_run(folder) for folder in folders]))
     figure = exhibit.save_figure(album(rows, ("Query", "Proponents", "Opponents")), session.folder)
-    more = "More pictures, with all their scores, on [a page of their own](figure_15.html)."
-    exhibit.save_page(session.folder, [figure, more])
+    link = "More pictures, with all their scores, on [a page of their own](figure_15.html)."
+    exhibit.save_page(session.folder, [figure, link])
 
 
 def run_folder(line: Line, session: Session) -> Path:

@@ -26,15 +26,17 @@ def page(session: Session, exhibit: Exhibit) -> None:
     line = Line(row="", **kernel("d-trak", session.counts(100)[0]))
     experiment = session.experiment(tuned_line(line, session))
     method, train = experiment.built(), session.bank.train
-    own = np.asarray(method.self_scores(method.fit(experiment.models[0], train, session.store)), np.float32)
-    scale = scale_of(own, signed=False)
+    self_scores = np.asarray(
+        method.self_scores(method.fit(experiment.models[0], train, session.store)), np.float32
+    )
+    scale = scale_of(self_scores, signed=False)
     classes = np.zeros(len(train), int) if train.labels is None else train.labels
     rows = []
     for label in np.unique(classes):
         members = np.flatnonzero(classes == label)
-        order = members[np.argsort(-own[members], kind="stable")]
+        order = members[np.argsort(-self_scores[members], kind="stable")]
         ends = (order[:TOP], order[-BOTTOM:])
-        groups = [[Picture(train.images[i], scale(float(own[i]))) for i in end] for end in ends]
+        groups = [[Picture(train.images[i], scale(float(self_scores[i]))) for i in end] for end in ends]
         rows.append((f"class {label}" if train.labels is not None else "", groups))
     figure = exhibit.save_figure(album(rows, ("Highest", "Lowest")), session.folder)
     unit = f" Scores in units of {scale.unit}." if scale.unit else ""

@@ -39,9 +39,9 @@ def line(function: str, timesteps: int) -> Line:
 
 def lines(session: Session) -> list[Line]:
     """Every function with 1, 10 and 100 timesteps; `simple` and `square` also with 1000."""
-    counts = {function: session.counts(1, 10, 100, 1000) for function in FUNCTIONS}
+    counts, functions = session.counts(1, 10, 100, 1000), session.functions or FUNCTIONS
     several = [
-        line(f, count) for f in FUNCTIONS for count in counts[f] if count < 1000 or f in ("simple", "square")
+        line(f, count) for f in functions for count in counts if count < 1000 or f in ("simple", "square")
     ]
     return several + session.references()
 

@@ -48,18 +48,18 @@ FUNCTIONS = ["square", "avg", "l1", "l2", "linf"]
 
 def similarity(method: str, measure: str, embedder: str | None = None) -> Line:
     """A similarity of pictures, which has no timesteps; of embeddings, with the embedder's name."""
-    name, more = (f" ({name_of(embedder)})", {"embedder": embedder}) if embedder else ("", {})
-    return Line(row=f"`{method}`{name}, {measure}", method=method, fields={"similarity": measure, **more})
+    name, fields = (f" ({name_of(embedder)})", {"embedder": embedder}) if embedder else ("", {})
+    return Line(row=f"`{method}`{name}, {measure}", method=method, fields={"similarity": measure, **fields})
 
 
 def gradient(method: str, timesteps: int) -> Line:
     """A method of one number of timesteps."""
-    more = (
+    options = (
         kernel(method, timesteps)
         if method in KERNELS
         else {"method": method, "fields": {"timesteps": timesteps}}
     )
-    return Line(row=f"`{method}`", column=f"{timesteps}", **more)
+    return Line(row=f"`{method}`", column=f"{timesteps}", **options)
 
 
 def free(timesteps: int) -> Line:

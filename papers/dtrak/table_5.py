@@ -26,8 +26,8 @@ BUDGETS = ((10, 10), (20, 5), (50, 2), (100, 1))
 
 def line(method: str, strategy: str, timesteps: int, noises: int) -> Line:
     """One way to spend the budget."""
-    more = kernel(method, timesteps, noises=noises, strategy=strategy)
-    return Line(row=f"`{method}`, {strategy}", column=f"({timesteps}, {noises})", **more)
+    options = kernel(method, timesteps, noises=noises, strategy=strategy)
+    return Line(row=f"`{method}`, {strategy}", column=f"({timesteps}, {noises})", **options)
 
 
 def lines(session: Session) -> list[Line]:

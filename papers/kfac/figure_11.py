@@ -39,16 +39,16 @@ def page(session: Session, exhibit: Exhibit) -> None:
     """A matrix for every split, of predictions and of seeds."""
     from papers._shared.drawing import heat
 
-    bank, whole = session.bank, whole_gradients(session, session.counts(100)[0])
+    bank, gradients = session.bank, whole_gradients(session, session.counts(100)[0])
     outcomes, rows, seeds = bank.outcomes("per-timestep").astype(np.float64), bank.rows(), bank.seeds()
-    T = whole.model.schedule.T
+    T = gradients.model.schedule.T
     width = T // outcomes.shape[-1]
     subsets = bank.subsets[rows]
     predictions = []
     for stretch in STRETCHES:
         steps = tuple(stretch * width + width * i // STEPS for i in range(STEPS))
-        v = whole.solved(whole.of(bank.queries, Draws(steps, seed=whole.method.seed)))
-        predictions.append(predicted((v @ whole.train.T).numpy() / len(bank.train), subsets))
+        v = gradients.solved(gradients.of(bank.queries, Draws(steps, seed=gradients.method.seed)))
+        predictions.append(predicted((v @ gradients.train.T).numpy() / len(bank.train), subsets))
     split, rows_of_panels = np.array(bank.queries.split), []
     mean = outcomes[rows][:, seeds].mean(1)
     sides = [("EK-FAC", predictions, [mean[:, :, s] for s in STRETCHES])]
@@ -58,8 +58,10 @@ def page(session: Session, exhibit: Exhibit) -> None:
     for name, predicted_losses, true_losses in sides:
         panels = []
         for part in dict.fromkeys(split):
-            here = split == part
-            matrix = [[spearman(p.T[here], t.T[here]).mean() for t in true_losses] for p in predicted_losses]
+            of_part = split == part
+            matrix = [
+                [spearman(p.T[of_part], t.T[of_part]).mean() for t in true_losses] for p in predicted_losses
+            ]
             panels.append((f"{name}, {SPLITS.get(part, part)}", np.array(matrix)))
         rows_of_panels.append(panels)
     words = ("after retraining, loss from timestep", "predicted, loss from timestep")

@@ -54,8 +54,8 @@ def page(session: Session, exhibit: Exhibit) -> None:
     heads += ["ratio of the sds", "rank correlation"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for part in dict.fromkeys(split):
-        some = np.flatnonzero(split == part)[:QUERIES]
-        x, y = predicted[:, some].ravel(), actual[:, some].ravel()
+        queries = np.flatnonzero(split == part)[:QUERIES]
+        x, y = predicted[:, queries].ravel(), actual[:, queries].ravel()
         panels.append((SPLITS.get(part, part).capitalize(), x, y))
         shares = f"{100 * (x > 0).mean():.0f} % | {100 * (y > 0).mean():.0f} %"
         ranks = float(spearman(x[None], y[None])[0])

@@ -44,17 +44,17 @@ def page(session: Session, exhibit: Exhibit) -> None:
     for name in names:
         values = bank.outcomes(name)[rows][:, seed].astype(np.float64)
         for part in dict.fromkeys(split):
-            here = values[:, split == part]
-            pearson = np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairwise(here)])
-            ranks = spearman(here[:-1], here[1:]).mean()
-            whole = f"{_with(full[split == part], here):.3f}" if name == "simple" else "–"
-            moved = np.median(here.std(0)) / here.mean(0).std()
+            seeds = values[:, split == part]
+            pearson = np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairwise(seeds)])
+            ranks = spearman(seeds[:-1], seeds[1:]).mean()
+            with_full = f"{_with(full[split == part], seeds):.3f}" if name == "simple" else "–"
+            moved = np.median(seeds.std(0)) / seeds.mean(0).std()
             cells = [
                 f"`{name}`",
                 SPLITS.get(part, part),
                 f"{pearson:.3f}",
                 f"{ranks:.3f}",
-                whole,
+                with_full,
                 f"{moved:.3f}",
             ]
             lines.append(f"| {' | '.join(cells)} |")

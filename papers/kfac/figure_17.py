@@ -69,35 +69,36 @@ def on_paths(session: Session, model: Denoiser) -> OnPaths:
     trained again.
     """
     bank, recipe = session.bank, from_fields(session.bank.info["recipe"])
-    labels = None if model.classes is None else np.arange(PICTURES) % model.classes
-    shown = {} if labels is None else {"class_labels": torch.as_tensor(labels)}
+    count = session.pictures or PICTURES
+    labels = None if model.classes is None else np.arange(count) % model.classes
+    condition = {} if labels is None else {"class_labels": torch.as_tensor(labels)}
     samples = sample(
         model,
-        range(PICTURES),
+        range(count),
         SEED,
         sampler="ddpm",
         steps=model.schedule.T,
-        predict=conditioned(model, shown),
+        predict=conditioned(model, condition),
         keep_path=True,
     )
     assert samples.path is not None
     queries = Examples(
         to_uint8(samples.pictures.cpu().numpy()),
-        ids=tuple(f"sampled-{i:03d}" for i in range(PICTURES)),
+        ids=tuple(f"sampled-{i:03d}" for i in range(count)),
         labels=labels,
-        split=("gen",) * PICTURES,
+        split=("gen",) * count,
         trajectory=samples.path.cpu().numpy(),
         trajectory_timesteps=samples.timesteps,
     )
-    outcomes = np.full((*bank.outcomes().shape[:2], PICTURES), np.nan)
+    outcomes = np.full((*bank.outcomes().shape[:2], count), np.nan)
     network = trainable(recipe, bank.train.shape[1:], session.store)
     jobs = [(subset, seed) for seed in bank.seeds() for subset in bank.rows()]
     with progress_bar("Retrained models") as tick:
-        for done, job in enumerate(jobs, 1):
+        for number, job in enumerate(jobs, 1):
             retrained = trained(training_of(network, recipe, bank.subsets, job), bank.train, session.models)
             blocks = values(retrained, queries, ["trajectory"], Draws(1))
             outcomes[job] = np.concatenate([block.of["trajectory"].sum(1) for block in blocks])
-            tick(done, len(jobs))
+            tick(number, len(jobs))
     return OnPaths(bank.folder, bank.info, bank.train, queries, bank.subsets, measured=outcomes)
 
 
@@ -114,8 +115,8 @@ def page(session: Session, exhibit: Exhibit) -> None:
             minus = row["minus"] and {"row": _lines(timesteps)[0].row, **row["minus"]}
             rows.append({**line.place, **truth, **row, "minus": minus})
             print(exhibit.stem, line.row, f"{100 * row['lds']:.1f}", file=sys.stderr)
-    shown = [pages.table(rows), *pages.differences(rows), f"{exhibit.origin}."]
-    exhibit.save_page(session.folder, [pages.ground(bank, rows), *shown])
+    parts = [pages.table(rows), *pages.differences(rows), f"{exhibit.origin}."]
+    exhibit.save_page(session.folder, [pages.ground(bank, rows), *parts])
 
 
 def _lines(timesteps: int) -> list[Line]:

@@ -8,8 +8,8 @@ on validation.
 
 import json
 import sys
-from typing import Any
 
+from headwater.evaluate.removals import RemovalEffect, RemovalFigures
 from papers._shared.command import main
 from papers._shared.exhibit import Exhibit
 from papers._shared.keeping import ROOT
@@ -36,24 +36,25 @@ def page(session: Session, exhibit: Exhibit) -> None:
             f"{exhibit.stem}: benchmarks/counterfactual.py has not run for the bank {bank}.", file=sys.stderr
         )
         return
-    record = json.loads(path.read_text())
-    counts = record["removed"]
-    heads = ["", *(f"{count} removed{more}" for count in counts for more in ("", ", minus random"))]
+    figures = RemovalFigures.from_json(json.loads(path.read_text(encoding="utf-8")))
+    counts = figures.removed
+    heads = ["", *(f"{count} removed{ending}" for count in counts for ending in ("", ", minus random"))]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name, method in record["methods"].items():
-        cells = [cell for count in counts for cell in _cells(method["removed"][str(count)]["simple"])]
+    for name, method in figures.methods.items():
+        cells = [cell for count in counts for cell in _cells(method.removed[count]["simple"])]
         lines.append(f"| {' | '.join([name, *cells])} |")
-    sizes = f"{len(record['queries'])} pictures, {record['train']:,} training images"
+    sizes = f"{len(figures.queries)} pictures, {figures.train:,} training images"
     ground = f"Bank `{session.bank.folder.name}`: {sizes}."
     origin = f"{exhibit.origin} of `benchmarks/results/{path.name}`."
     exhibit.save_page(session.folder, [ground, "\n".join(lines), origin])
 
 
-def _cells(rise: dict[str, Any]) -> tuple[str, str]:
-    low, median, high = (rise["quartiles"][name] for name in ("low", "median", "high"))
-    paired = rise.get("against_random")
-    against = f"{paired['mean']:+.4f} [{paired['low']:.4f}, {paired['high']:.4f}]" if paired else "–"
-    return f"{median:.4f} [{low:.4f}, {high:.4f}]", against
+def _cells(rise: RemovalEffect) -> tuple[str, str]:
+    (low, median, high), paired = rise.quartiles, rise.against_random
+    if paired is None:
+        return f"{median:.4f} [{low:.4f}, {high:.4f}]", "–"
+    mean, least, most = paired.difference
+    return f"{median:.4f} [{low:.4f}, {high:.4f}]", f"{mean:+.4f} [{least:.4f}, {most:.4f}]"
 
 
 if __name__ == "__main__":

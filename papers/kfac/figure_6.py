@@ -32,12 +32,12 @@ QUERIES = 50  # the first ones, as many of each split
 
 def page(session: Session, exhibit: Exhibit) -> None:
     """A table: every kind, both ways."""
-    bank, whole = session.bank, whole_gradients(session, session.counts(10)[0])
-    curvature, g = whole.curvature, whole.train
+    bank, gradients = session.bank, whole_gradients(session, session.counts(10)[0])
+    curvature, g = gradients.curvature, gradients.train
     split = np.array(bank.queries.split)
     chosen = np.concatenate([np.flatnonzero(split == name)[: QUERIES // 2] for name in dict.fromkeys(split)])
-    v = whole.of(bank.queries.take(chosen), whole.method.draws())
-    u, solved = curvature.coordinates(g), whole.solved(v)
+    v = gradients.of(bank.queries.take(chosen), gradients.method.draws())
+    u, solved = curvature.coordinates(g), gradients.solved(v)
     exact = (solved.double() @ g.double().T).numpy()
     lines = [
         ["", "bytes a query", "Pearson", "Spearman", "Pearson, as in the paper", "Spearman, as in the paper"]

@@ -38,34 +38,34 @@ QUERIES, DAMPINGS, STEPS = 10, (1e-4, 1e-2), (0, 2, 8)
 
 def page(session: Session, exhibit: Exhibit) -> None:
     """A line for every damping and number of steps, compared with none."""
-    whole = whole_gradients(session, session.counts(100)[0])
+    gradients = whole_gradients(session, session.counts(100)[0])
     split = np.array(session.bank.queries.split)
     places = np.concatenate([np.flatnonzero(split == name)[:QUERIES] for name in dict.fromkeys(split)])
     chosen = tuple(np.array(session.bank.chosen or range(len(split)))[places].tolist())
     bank = replace(session.bank, queries=session.bank.queries.take(places), chosen=chosen)
-    v = whole.of(bank.queries, whole.method.draws())
+    v = gradients.of(bank.queries, gradients.method.draws())
     exact = ExactSolver(
-        whole.model, in_order_of_content(bank.train), Draws(2, "antithetic"), whole.curvature.pattern
+        gradients.model, in_order_of_content(bank.train), Draws(2, "antithetic"), gradients.curvature.pattern
     )
     parts = dict.fromkeys(split[places])
-    heads = [f"{SPLITS.get(part, part)}{more}" for part in parts for more in ("", ", minus none")]
+    heads = [f"{SPLITS.get(part, part)}{ending}" for part in parts for ending in ("", ", minus none")]
     lines = [f"| λ | steps | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
     for damping in DAMPINGS:
         results: list[LDS] = []
         for steps in STEPS:
-            inverse = whole.curvature.inverse(Damping(damping))
+            inverse = gradients.curvature.inverse(Damping(damping))
             solution = exact.solved(
                 v,
-                whole.curvature.shift(Damping(damping)),
-                lambda x, inverse=inverse: whole.curvature.scaled(x, inverse),
+                gradients.curvature.shift(Damping(damping)),
+                lambda x, inverse=inverse: gradients.curvature.scaled(x, inverse),
                 steps,
                 session.store,
             )
-            results.append(against(bank, (solution @ whole.train.T / len(bank.train)).numpy()))
+            results.append(against(bank, (solution @ gradients.train.T / len(bank.train)).numpy()))
             cells = []
             for part in parts:
-                here = split[places] == part
-                pair = (results[-1].mean(here), difference(results[-1], results[0], here))
+                of_part = split[places] == part
+                pair = (results[-1].mean(of_part), difference(results[-1], results[0], of_part))
                 cells += [f"{100 * lds.mean:.1f} [{100 * lds.low:.1f}, {100 * lds.high:.1f}]" for lds in pair]
             lines.append(f"| {damping:g} | {steps} | {' | '.join(cells)} |")
             print(exhibit.stem, lines[-1], file=sys.stderr)

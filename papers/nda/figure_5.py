@@ -63,10 +63,10 @@ def draw(rows: Sequence[Row]) -> "Figure":
 
     panels, ticks = [], []
     for name in SCALES:
-        shown = [row for row in rows if row["row"] == name]
-        sizes = sorted({row["x"] for row in shown})
-        lds = {(row["split"], int(row["column"]), row["x"]): row["lds"] for row in shown}
-        splits = dict.fromkeys(row["split"] for row in shown)
+        members = [row for row in rows if row["row"] == name]
+        sizes = sorted({row["x"] for row in members})
+        lds = {(row["split"], int(row["column"]), row["x"]): row["lds"] for row in members}
+        splits = dict.fromkeys(row["split"] for row in members)
         titles = [f"{SPLITS.get(split, split)}, {name}" for split in splits]
         matrices = [np.array([[lds[split, t, size] for size in sizes] for t in TIMES]) for split in splits]
         panels.append(list(zip(titles, matrices, strict=True)))

@@ -84,11 +84,11 @@ def _pixels(similarity: str) -> Line:
 def _patches(session: Session, fields: dict[str, str]) -> Line:
     """Embeddings of patches of half the side, half of that apart."""
     half = min(session.bank.train.shape[1:]) // 2
-    more = {"patch": half, "stride": half // 2}
+    halves = {"patch": half, "stride": half // 2}
     return Line(
         row=f"`patch-similarity` ({name_of(fields['embedder'])})",
         method="patch-similarity",
-        fields=fields | more,
+        fields=fields | halves,
     )
 
 

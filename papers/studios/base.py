@@ -58,10 +58,10 @@ def base(config: Base, data: Path, weights: Path, out: Path, store: FeatureStore
     untrained = out.with_name(out.name + "-untrained")
     if not (untrained / "model_index.json").exists():
         _save(network(config), config, weights, untrained)
-    seen, state = pictures(config, data), out.with_name(out.name + ".state.safetensors")
-    model = load(untrained, size=seen.shape[1:])
+    examples, state = pictures(config, data), out.with_name(out.name + ".state.safetensors")
+    model = load(untrained, size=examples.shape[1:])
     with progress_bar("train the base") as tick:
-        trained = train(Tuning(model, store), seen, config.recipe, 0, watch=Watch(state, tick))
+        trained = train(Tuning(model, store), examples, config.recipe, 0, watch=Watch(state, tick))
     _save(trained.module, config, weights, out)
     state.unlink()
     return out
@@ -71,10 +71,10 @@ def pictures(config: Base, data: Path) -> Examples:
     """The training images of the base model, with prompts."""
     photographs = cifar10().take(range(config.photographs))
     tiles = arrays(data / "crawl_tiles_32.npz", ("images", "folder"))
-    some = slice(0, config.tiles)
-    images = [resized(part, config.side) for part in (photographs.images, tiles["images"][some])]
+    first = slice(0, config.tiles)
+    images = [resized(part, config.side) for part in (photographs.images, tiles["images"][first])]
     prompts = [f"a photo of a {name}" for name in photographs.groups or ()]
-    prompts += [f"a tile of {name.replace('/', ' ')}" for name in tiles["folder"][some]]
+    prompts += [f"a tile of {name.replace('/', ' ')}" for name in tiles["folder"][first]]
     prompts = ["" if i % UNNAMED == 0 else prompt for i, prompt in enumerate(prompts)]
     ids = [f"base-{i:05d}" for i in range(len(prompts))]
     return Examples(np.concatenate(images), ids=tuple(ids), prompts=tuple(prompts))

@@ -17,13 +17,13 @@ def emoji(data: Path, places: tuple[int, int] | None = None) -> Examples:
 
     The group is the studio; the id is studio, place and concept.
     """
-    parts, some = [], slice(*(places or (None,)))
+    parts, rows = [], slice(*(places or (None,)))
     for studio in STUDIOS:
         file = arrays(data / f"emoji_{studio}_64.npz", ("images", "name"))
-        names = [concept(name) for name in file["name"][some]]
-        ids = tuple(f"{studio}-{place:04d} {name}" for place, name in enumerate(names, some.start or 0))
+        names = [concept(name) for name in file["name"][rows]]
+        ids = tuple(f"{studio}-{place:04d} {name}" for place, name in enumerate(names, rows.start or 0))
         prompts = tuple(PROMPT.format(concept=name, studio=studio) for name in names)
-        parts.append(Examples(file["images"][some], ids=ids, prompts=prompts, groups=(studio,) * len(names)))
+        parts.append(Examples(file["images"][rows], ids=ids, prompts=prompts, groups=(studio,) * len(names)))
     ids, prompts, groups = (
         tuple(value for part in parts for value in getattr(part, name) or ())
         for name in ("ids", "prompts", "groups")
@@ -48,8 +48,8 @@ def query_concepts(train: Examples, count: int) -> list[str]:
     """
     names, drawn = np.unique(concepts(train), return_counts=True)
     plain, toned = (sorted(names[drawn <= len(STUDIOS)]), sorted(names[drawn > len(STUDIOS)]))
-    some = min(count // 2, len(toned))
+    half = min(count // 2, len(toned))
     picks = []
-    for words, size, name in ((toned, some, "toned"), (plain, count - some, "plain")):
+    for words, size, name in ((toned, half, "toned"), (plain, count - half, "plain")):
         picks += [words[i] for i in seeds.generator(0, "studios", name).permutation(len(words))[:size]]
     return picks

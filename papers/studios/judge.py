@@ -59,7 +59,7 @@ class Judge(NamedTuple):
         rows, n = np.arange(len(values)), len(self.concepts)
         first = top([values], min(FIRST, n)).rows
         studios, of = np.array(self.studios), np.array(self.queries.groups)
-        same = self.concepts[first] == self.own[:, None]
+        equal = self.concepts[first] == self.own[:, None]
         drawn = np.array(
             [(self.concepts == name).sum() for name in self.own]
         )  # how often both studios together drew it
@@ -69,8 +69,8 @@ class Judge(NamedTuple):
         for name, mask in (("plain", ~toned), ("toned", toned)):
             if mask.any():
                 chance = {"chance": float(drawn[mask].mean() / n)}
-                row[f"{name} concept leads"] = _rate(same[mask, 0]) | chance
-                row[f"{name} concept of ten"] = {"rate": float(same[mask].mean())} | chance
+                row[f"{name} concept leads"] = _rate(equal[mask, 0]) | chance
+                row[f"{name} concept of ten"] = {"rate": float(equal[mask].mean())} | chance
         return row
 
 

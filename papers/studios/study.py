@@ -162,13 +162,13 @@ def study(config: Study, data: Path, weights: Path, out: Path) -> Iterator[dict[
     model = load(folder, lora=lora, size=train.shape[1:], checkpoints=2)
     queries = queries_of(config, model, train, out / "queries.npz")
     judge = Judge(train.groups or (), concepts(train), queries)
-    shown = encoded(model, train, store)
+    inputs = encoded(model, train, store)
     prompted = {
         swapped: encoded(model, replace(queries, prompts=prompts_of(queries, swapped)), store)
         for swapped in (False, True)
     }
     for line in config.lines():
-        values, best = judge.crossed(scores(line, model, shown, prompted[line.swapped], store))
+        values, best = judge.crossed(scores(line, model, inputs, prompted[line.swapped], store))
         chosen = None if line.dampings is None else sorted({line.dampings[i] for i in best})
         settings = {"row": line.row, "method": line.method, "fields": dict(line.fields), "damping": chosen}
         yield {**settings, **judge.row(values)}

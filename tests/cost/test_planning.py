@@ -113,14 +113,13 @@ def test_the_cost_of_a_method_counts_its_passes(name, fields, passes, stored):
     )
 
 
-def test_a_plan_times_this_machine_and_prints_every_part(smallest, monkeypatch):
-    monkeypatch.setattr("headwater.cost.bank.PATIENCE", 0.05)
+def test_a_plan_times_this_machine_and_prints_every_part(smallest):
     for config in (smallest, smallest | {"num_class_embeds": 3}):
         bank_recipe = replace(recipe("digits"), model=config, data=DataSource(name="digits"))
-        rates = timed_rates(bank_recipe)
+        rates = timed_rates(bank_recipe, patience=0.05)
         assert 0 < rates.forward < rates.step < 10 and rates.gradient > rates.forward
         assert rates.draw > 0 and rates.peak > 10**7
-    plan = plan_bank(bank_recipe, {"data": 1000, "held_out": 100}, workers=2)
+    plan = plan_bank(bank_recipe, 1000, 100, workers=2, patience=0.05)
     assert plan.hours.in_all > plan.hours.training / 2 and set(plan.methods) == set(METHODS)
     text = as_text("digits", bank_recipe, plan)
     for word in (

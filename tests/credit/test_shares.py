@@ -37,10 +37,8 @@ def test_net_and_share_are_those_of_a_slow_loop(values):
     assert credit.even.tolist() == [0.4, 0.5, 0.1]
 
 
-def test_blocks_change_nothing(values, monkeypatch):
-    full = by_group(values, NAMES)
-    monkeypatch.setattr("headwater.credit.shares.BLOCK", 25)
-    parts = by_group(values, NAMES)
+def test_blocks_change_nothing(values):
+    full, parts = by_group(values, NAMES), by_group(values, NAMES, block=25)
     np.testing.assert_array_equal(full.net, parts.net)
     np.testing.assert_array_equal(full.share, parts.share)
     assert full.of(3) == parts.of(3)
@@ -200,15 +198,15 @@ def test_the_interval_over_queries_holds_the_expected_share_in_19_of_20_worlds()
     assert 0.92 <= np.mean(held) <= 0.97
 
 
-def test_many_queries_at_once_are_told_as_each_by_itself(values, monkeypatch):
+def test_many_queries_at_once_are_told_as_each_by_itself(values):
     """They share random numbers, not order: rows keep their place, whatever fits into a block."""
     values[2] = -1
     credit, ticks = by_group(values, NAMES), []
     alone = [credit.of(query) for query in (4, 2, 0, 6)]
     for block in (2**22, RESAMPLES * 3 * 2, 25):
-        monkeypatch.setattr("headwater.credit.shares.BLOCK", block)
         ticks.clear()
-        together = list(credit.each([4, 2, 0, 6], lambda done, total: ticks.append((done, total))))
+        in_blocks = by_group(values, NAMES, block=block)
+        together = list(in_blocks.each([4, 2, 0, 6], lambda done, total: ticks.append((done, total))))
         np.testing.assert_equal(
             [[tuple(row) for row in shares] for shares in together], [[*map(tuple, row)] for row in alone]
         )

@@ -683,3 +683,10 @@ def test_the_store_is_in_the_folder_of_the_environment_else_in_the_cache(monkeyp
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_root() == tmp_path / ".cache" / "headwater"
+
+
+def test_a_block_bounds_what_is_computed_together(tmp_path):
+    assert FeatureStore(tmp_path).rows_together(128) == 128
+    assert [FeatureStore(tmp_path, block=4).rows_together(usual) for usual in (128, 2)] == [4, 2]
+    with pytest.raises(OptionError, match="block is 0; expected 1 or more"):
+        FeatureStore(tmp_path, block=0)

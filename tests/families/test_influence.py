@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from headwater.curvature.ggn import ggn
-from headwater.curvature.products import Streamed
 from headwater.curvature.refinement import ExactSolver
-from headwater.curvature.stored import Factors, Squares, in_order_of_content
+from headwater.curvature.stored import in_order_of_content
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import sample
@@ -212,13 +211,11 @@ def test_queries_that_do_not_fit_together_have_the_same_scores_in_parts(
     close(parts, scores("ek-fac", model, train, queries, store))
 
 
-def test_a_crew_makes_the_same_scores(model, train, queries, store, tmp_path, monkeypatch):
-    monkeypatch.setattr("headwater.gradients.projected.BLOCK", 4)
-    for kind, size in ((Streamed, "block"), (Factors, "part_size"), (Squares, "part_size")):
-        monkeypatch.setattr(kind, size, 4)
-    crew = FeatureStore(tmp_path / "crew", crew=Here())
+def test_a_crew_makes_the_same_scores(model, train, queries, store, tmp_path):
+    crew = FeatureStore(tmp_path / "crew", crew=Here(), block=4)
+    alone = replace(store, block=4)
     np.testing.assert_array_equal(
-        scores("ek-fac", model, train, queries, crew), scores("ek-fac", model, train, queries, store)
+        scores("ek-fac", model, train, queries, crew), scores("ek-fac", model, train, queries, alone)
     )
 
 
@@ -277,10 +274,9 @@ def test_pictures_of_another_size_are_refused(model, train, pictures, store):
         dense(method.score(index, pictures(2, side=4), store))
 
 
-def test_many_equal_images_are_no_part_given_twice(model, train, queries, store, monkeypatch):
-    for kind in (Factors, Squares):
-        monkeypatch.setattr(kind, "part_size", 2)
-    values = scores("ek-fac", model, train.take([0, 0, 0, 0, 0, 0, 1]), queries, store)
+def test_many_equal_images_are_no_part_given_twice(model, train, queries, store):
+    equal = train.take([0, 0, 0, 0, 0, 0, 1])
+    values = scores("ek-fac", model, equal, queries, replace(store, block=2))
     np.testing.assert_allclose(values[:, 0], values[:, 5], rtol=1e-5)
 
 

@@ -142,16 +142,15 @@ def test_new_images_are_computed_alone_and_equal_ones_once(model, pictures, stor
     )
 
 
-def test_killed_and_resumed_is_uninterrupted_bit_for_bit(model, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("headwater.gradients.projected.BLOCK", 16)
+def test_killed_and_resumed_is_uninterrupted_bit_for_bit(model, pictures, tmp_path):
     fields, examples = GradientFeatures(timesteps=1, k=16), pictures(20)
-    uninterrupted = fields.train(model, examples, FeatureStore(tmp_path / "whole"))
+    uninterrupted = fields.train(model, examples, FeatureStore(tmp_path / "whole", block=16))
 
     def killed(count, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fields.train(model, examples, FeatureStore(tmp_path / "killed", progress=killed))
+        fields.train(model, examples, FeatureStore(tmp_path / "killed", progress=killed, block=16))
     steps = []
     resumed = fields.train(
         model, examples, FeatureStore(tmp_path / "killed", progress=lambda *step: steps.append(step))

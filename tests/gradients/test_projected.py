@@ -8,7 +8,7 @@ from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import sample
 from headwater.gradients import vmap
 from headwater.gradients.layers import layers_of
-from headwater.gradients.projected import gathered, power_of_two, projected
+from headwater.gradients.projected import BLOCK, PATIENCE, gathered, power_of_two, projected
 from headwater.gradients.spec import GradientSpec
 from headwater.linalg.project import Dense, Identity, Sparse, TwoSided, project
 
@@ -16,10 +16,19 @@ DRAWS = Draws(3, "uniform", 2)
 PROJECTORS = [Dense(64, 1), Sparse(500, 1), Sparse(500, 1, 3), Identity(), TwoSided(500, 1)]
 
 
-def rows(model, examples, projector, name="simple", draws=DRAWS, rows=None, **fields):
-    return torch.cat(
-        list(projected(model, examples, GradientSpec(name, draws, **fields), projector, rows=rows))
-    )
+def rows(
+    model,
+    examples,
+    projector,
+    name="simple",
+    draws=DRAWS,
+    rows=None,
+    block=BLOCK,
+    patience=PATIENCE,
+    **fields,
+):
+    spec, options = GradientSpec(name, draws, **fields), {"rows": rows, "block": block, "patience": patience}
+    return torch.cat(list(projected(model, examples, spec, projector, **options)))
 
 
 def exact(model, examples, name="simple", draws=DRAWS, **options):
@@ -125,9 +134,8 @@ def test_gathered_blocks_hold_the_same_rows():
     assert torch.equal(torch.cat(high), torch.cat(blocks))
 
 
-def test_a_slow_block_is_handed_on_before_it_is_full(monkeypatch):
-    monkeypatch.setattr("headwater.gradients.projected.PATIENCE", -1.0)
-    assert [len(block) for block in gathered([torch.zeros(2, 3)] * 3, 4)] == [2, 2, 2]
+def test_a_slow_block_is_handed_on_before_it_is_full():
+    assert [len(block) for block in gathered([torch.zeros(2, 3)] * 3, 4, -1.0)] == [2, 2, 2]
 
 
 @pytest.mark.parametrize(("size", "power"), [(0.2, 1), (1, 1), (3.9, 2), (4, 4), (51.2, 32)])
@@ -136,17 +144,16 @@ def test_powers_of_two(size, power):
 
 
 @pytest.mark.parametrize("projector", PROJECTORS, ids=str)
-def test_a_block_is_the_same_bit_for_bit_whatever_came_before_it(tiny, pictures, monkeypatch, projector):
-    monkeypatch.setattr("headwater.gradients.projected.BLOCK", 4)
+def test_a_block_is_the_same_bit_for_bit_whatever_came_before_it(tiny, pictures, projector):
     model, examples = tiny(torch.float32), pictures(7)
-    uncut = rows(model, examples, projector)
-    assert torch.equal(rows(model, examples.take([4, 5, 6]), projector), uncut[4:])
+    uncut = rows(model, examples, projector, block=4)
+    assert torch.equal(rows(model, examples.take([4, 5, 6]), projector, block=4), uncut[4:])
 
 
-def test_a_run_resumed_after_any_block_gets_the_same_bits(tiny, pictures, monkeypatch):
+def test_a_run_resumed_after_any_block_gets_the_same_bits(tiny, pictures):
     model, examples = tiny(torch.float32), pictures(7)
     uninterrupted = rows(model, examples, Sparse(100), rows=13)
-    monkeypatch.setattr("headwater.gradients.projected.PATIENCE", -1.0)
-    first = next(projected(model, examples, GradientSpec("simple", DRAWS), Sparse(100), rows=13))
+    spec, hasty = GradientSpec("simple", DRAWS), {"rows": 13, "patience": -1.0}
+    first = next(projected(model, examples, spec, Sparse(100), **hasty))
     assert len(first) == 2 and torch.equal(first, uninterrupted[:2])
-    assert torch.equal(rows(model, examples.take(range(2, 7)), Sparse(100), rows=13), uninterrupted[2:])
+    assert torch.equal(rows(model, examples.take(range(2, 7)), Sparse(100), **hasty), uninterrupted[2:])

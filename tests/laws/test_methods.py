@@ -8,8 +8,6 @@ import pytest
 
 from headwater import seeds
 from headwater.bank import Bank
-from headwater.curvature.products import Streamed
-from headwater.curvature.stored import Factors, Squares
 from headwater.diffusion.denoiser import Denoiser
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
@@ -113,11 +111,8 @@ def test_fitting_twice_makes_no_second_forward_pass(name, model, pictures, store
     np.testing.assert_array_equal(first, second)
 
 
-def test_a_killed_fit_resumes_to_the_same_bits(name, model, pictures, store, tmp_path, monkeypatch):
-    for block in ("gradients.projected.BLOCK", "patches.answers.TOGETHER"):
-        monkeypatch.setattr(f"headwater.{block}", 4)  # several blocks, to be killed between
-    for kind, size in ((Streamed, "block"), (Factors, "part_size"), (Squares, "part_size")):
-        monkeypatch.setattr(kind, size, 4)
+def test_a_killed_fit_resumes_to_the_same_bits(name, model, pictures, store, tmp_path):
+    store = replace(store, block=4)  # several blocks, to be killed between
     train, queries = pictures.take(np.arange(16)), pictures.take(np.arange(16, 22))
     uninterrupted = scores(name, model, train, queries, store)
 
@@ -127,11 +122,11 @@ def test_a_killed_fit_resumes_to_the_same_bits(name, model, pictures, store, tmp
     def kill(finished: int, total: int) -> None:
         raise Killed
 
-    broken = FeatureStore(tmp_path / "broken", kill)
+    broken = FeatureStore(tmp_path / "broken", kill, block=4)
     if issubclass(method_class(name), Gradients) or name in ("clip", "nda"):
         with pytest.raises(Killed):
             scores(name, model, train, queries, broken)
-    resumed = scores(name, model, train, queries, FeatureStore(tmp_path / "broken"))
+    resumed = scores(name, model, train, queries, FeatureStore(tmp_path / "broken", block=4))
     np.testing.assert_array_equal(resumed, uninterrupted)
 
 

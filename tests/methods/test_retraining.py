@@ -178,12 +178,12 @@ def test_a_sweep_compares_on_none_of_the_subsets_that_it_learned_from(planted, t
     outcomes = draw("pure noise", 40, 5)[:, None].astype(np.float32)
     np.save(tmp_path / "outcomes.npy", outcomes)
     run = Experiment("datamodel", {"subsets": list(range(20))}, bank.train, bank.queries, (), bank)
-    report = sweep(run, {"folds": [2, 5]}, FeatureStore(tmp_path / "store"))
-    assert all(abs(entry["lds"]) < 0.4 for row in report["splits"].values() for entry in row["all"])
+    figures = sweep(run, {"folds": [2, 5]}, FeatureStore(tmp_path / "store"))
+    assert all(abs(lds) < 0.4 for split in figures.splits.values() for lds in split.settings.values())
     several = sweep(
         run, {"subsets": [list(range(10)), list(range(10, 20))]}, FeatureStore(tmp_path / "store")
     )
-    assert several["splits"]["all"]["queries"] == 5
+    assert several.splits["all"].queries == 5
 
 
 def test_a_choice_that_leaves_nothing_to_compare_with_is_refused_at_once(planted):

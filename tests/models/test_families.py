@@ -714,7 +714,6 @@ def test_a_plan_counts_exactly_and_times_the_runs_own_images(pipelines, tmp_path
         "d-trak",
     ]
     words += ["--set", "timesteps=3", "--set", "k=32"]
-    monkeypatch.setattr("headwater.cost.attribution.PATIENCE", 0.5)
     capsys.readouterr()
     ran("plan", *words, "--json")
     plan = json.loads(capsys.readouterr().out)

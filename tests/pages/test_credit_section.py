@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from headwater import seeds
+from headwater.pages.credit.section import CreditLimits
 from headwater.pages.page import report
 from headwater.run import open_run
 
@@ -85,17 +86,16 @@ def test_the_page_carries_the_files_that_the_command_writes(make, tmp_path):
     ]
 
 
-def test_files_are_named_by_their_method_and_left_out_where_they_are_long(make, monkeypatch):
+def test_files_are_named_by_their_method_and_left_out_where_they_are_long(make):
     runs = [make("a", title="One"), make("b", title="Two")]
     assert list(carried(report(runs).read_text())) == [
         f"credit {name}.{kind}" for name in ("One", "Two") for kind in ("csv", "jsonld")
     ]
-    monkeypatch.setattr("headwater.pages.credit.section.FILE_ROWS", 17)  # 6 pictures × 3 groups
-    page = report(runs).read_text()
+    fewer = CreditLimits(file=17)  # 6 pictures × 3 groups
+    page = report(runs, credit=fewer).read_text()
     assert not carried(page) and page.count("<code>headwater credit … --out credit.csv</code>") == 2
     assert page.count('class="sure"') == 12
-    monkeypatch.setattr("headwater.pages.credit.section.INTERVAL_SHARES", 17)
-    again = report(runs).read_text()
+    again = report(runs, credit=fewer._replace(intervals=17)).read_text()
     assert 'class="sure"' not in again and re.findall("Credit by [^<]*", again) == re.findall(
         "Credit by [^<]*", page
     )

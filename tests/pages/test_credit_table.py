@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from headwater.credit.shares import by_group
+from headwater.pages.credit.run import credited
+from headwater.pages.credit.table import as_text, credit_figures
+from headwater.run import open_run
 from toy_credit import NAMES, SPLIT
 
 
@@ -87,11 +90,10 @@ def test_the_file_of_names_is_never_overwritten(run_credit, run_folder, written)
     assert code == 2 and "would overwrite" in err
 
 
-def test_many_groups_are_cut_in_the_table_and_whole_in_json(run_credit, run_folder, monkeypatch):
-    monkeypatch.setattr("headwater.pages.credit.table.ROWS", 2)
+def test_many_groups_are_cut_in_the_table_and_whole_in_json(run_credit, run_folder):
     folder = run_folder(train_prompts=np.array([f"{'a long prompt ' * 9}{name}" for name in NAMES]))
-    _, out, _ = run_credit(folder, "--by", "prompt")
-    assert "and 1 groups more" in out and max(map(len, out.splitlines()[2:])) < 120
+    text = as_text(credit_figures(credited(open_run(folder), "prompt")), rows=2)
+    assert "and 1 groups more" in text and max(map(len, text.splitlines()[2:])) < 120
     assert len(json.loads(run_credit(folder, "--by", "prompt", "--json")[1])["splits"]["all"]["groups"]) == 3
 
 

@@ -21,8 +21,7 @@ from papers._shared.exhibit import EXHIBITS, PAPERS, Exhibit
 from papers._shared.keeping import RowFile
 from papers._shared.line import Line, key_of
 from papers._shared.session import Session
-from papers.dtrak import table_1, table_2, table_7
-from papers.kfac import figure_17
+from papers.dtrak import table_2, table_7
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,8 +69,7 @@ def counted(monkeypatch):
 
 
 def test_a_table_from_a_bank_is_measured_once(session, monkeypatch, tmp_path):
-    monkeypatch.setattr(table_1, "FUNCTIONS", ("simple", "square"))
-    session = replace(session, results=tmp_path, timesteps=(1,))
+    session = replace(session, results=tmp_path, timesteps=(1,), functions=("simple", "square"))
     measured_lines = counted(monkeypatch)
     rows = run(Exhibit("dtrak", "table_1"), session)
     assert [(row["row"], row["split"]) for row in rows] == [
@@ -114,8 +112,7 @@ def test_a_table_from_a_bank_is_measured_once(session, monkeypatch, tmp_path):
 def test_a_killed_table_goes_on_where_it_stopped_and_a_grown_bank_is_measured_again(
     session, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(table_1, "FUNCTIONS", ("simple", "square"))
-    session = replace(session, results=tmp_path, timesteps=(1,))
+    session = replace(session, results=tmp_path, timesteps=(1,), functions=("simple", "square"))
 
     class Killed(BaseException):
         pass
@@ -293,9 +290,8 @@ def test_rows_measured_before_the_embedder_moved_are_known():
     assert key == key_of(line, table_2.base(line))
 
 
-def test_pages_of_influence_functions(session, tmp_path, monkeypatch):
-    session = replace(session, results=tmp_path, timesteps=(1,))
-    monkeypatch.setattr(figure_17, "PICTURES", 2)
+def test_pages_of_influence_functions(session, tmp_path):
+    session = replace(session, results=tmp_path, timesteps=(1,), pictures=2)
     for number in (1, 13, 15, 16, 17):
         run(Exhibit("kfac", f"figure_{number}"), session)
         page = (tmp_path / "tiny" / f"kfac_figure_{number}.md").read_text()

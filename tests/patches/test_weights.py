@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from headwater.patches.compiled import displaced, weights
+from headwater.patches.compiled import displaced
 from headwater.patches.compiled.displaced import LANES, WIDTHS, cells, side_by_side, windows
 from headwater.patches.compiled.nearest import FAR
-from headwater.patches.compiled.weights import PatchSoftmax, weighed
+from headwater.patches.compiled.weights import LINES, ROOM, PatchSoftmax, room, weighed
 
 RANDOM = np.random.Generator(np.random.Philox(11))
 
@@ -26,11 +26,11 @@ SHAPES = [  # height, width, patch, coarse, channels, variants, top
 ]
 
 
-def random_maps(height, width, patch, coarse, channels, variants, dtype, pictures=3):
+def random_maps(height, width, patch, coarse, channels, variants, dtype, pictures=3, widths=WIDTHS):
     x = RANDOM.normal(size=(channels, height, width))
     ys = RANDOM.uniform(-1, 1, (variants, pictures, channels, height, width))
     map_of = cells if coarse else np.asarray
-    y = np.stack([side_by_side(map_of(y).astype(dtype)) for y in ys])
+    y = np.stack([side_by_side(map_of(y).astype(dtype), widths) for y in ys])
     down, across = windows(height, patch, coarse=coarse), windows(width, patch, coarse=coarse)
     return x, ys, (map_of(x).astype(dtype), y, down, across)
 
@@ -59,21 +59,19 @@ def test_weights_are_those_of_patches_cut_out(shape, dtype, close, cut_out):
 @pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-10), (np.float32, 1e-4)])
 @pytest.mark.parametrize("reach", [FAR, 60.0])
 @pytest.mark.parametrize(("top", "scale"), [(2, 0.7), (5, 0.7), (5, 30.0)])
-def test_lists_that_are_full_and_rows_that_do_not_fit_change_nothing(
-    top, scale, reach, dtype, close, monkeypatch
-):
+def test_lists_that_are_full_and_rows_that_do_not_fit_change_nothing(top, scale, reach, dtype, close):
     _, _, maps = random_maps(12, 12, 3, False, 1, 2, dtype, pictures=20)
     full = weighed(PatchSoftmax(*maps, scale, top), None, reach)
     windows_, patches_ = 144, 2 * 100  # of the query; inside either variant
 
-    def room() -> weights.Room:
-        return weights.room(maps[2], maps[3], 2, 32, top, np.empty(0, np.uint8), np.dtype(dtype))
+    def held(memory: np.ndarray, lines: int) -> tuple[int, ...]:
+        return room(maps[2], maps[3], 2, 32, top, memory, np.dtype(dtype), lines).near.shape
 
-    assert room().near.shape[0] == windows_ and room().near.shape[1] >= patches_
-    for name, value in (("LINES", 16), ("ROOM", 200_000)):
-        monkeypatch.setattr(weights, name, value)
-        assert room().near.shape[1] < patches_ and (name != "ROOM" or room().near.shape[0] < windows_)
-        again = weighed(PatchSoftmax(*maps, scale, top), None, reach)
+    wide, narrow = np.empty(ROOM, np.uint8), np.empty(200_000, np.uint8)
+    assert held(wide, LINES)[0] == windows_ and held(wide, LINES)[1] >= patches_
+    for memory in (wide, narrow):
+        assert held(memory, 16)[1] < patches_ and (held(memory, 16)[0] < windows_) == (memory is narrow)
+        again = weighed(PatchSoftmax(*maps, scale, top), None, reach, memory, 16)
         for name in ("least", "total", "top", "share"):
             np.testing.assert_allclose(getattr(again, name), getattr(full, name), rtol=close, atol=1e-6)
 
@@ -131,12 +129,11 @@ def test_a_distance_of_an_empty_place_counts_nowhere():
 
 
 @pytest.mark.parametrize("pictures", [3, 9, 20, 32])
-def test_as_few_lanes_as_hold_the_pictures_and_no_other_answer(pictures, monkeypatch):
+def test_as_few_lanes_as_hold_the_pictures_and_no_other_answer(pictures):
     state = RANDOM.bit_generator.state
     _, _, few = random_maps(9, 9, 3, False, 3, 2, np.float64, pictures=pictures)
     RANDOM.bit_generator.state = state
-    monkeypatch.setattr(displaced, "WIDTHS", (LANES,))
-    _, _, full = random_maps(9, 9, 3, False, 3, 2, np.float64, pictures=pictures)
+    _, _, full = random_maps(9, 9, 3, False, 3, 2, np.float64, pictures=pictures, widths=(LANES,))
     lanes = few[1].shape[-1] // 9
     assert lanes == min(width for width in WIDTHS if width >= pictures) and full[1].shape[-1] == LANES * 9
     narrow, wide = (weighed(PatchSoftmax(*maps, 1.5, 5)) for maps in (few, full))
@@ -159,7 +156,7 @@ def test_what_was_compiled_of_other_files_is_not_taken():
 def test_lists_have_room_for_what_is_left_of_full_ones():
     """Up to twice `top` distances stay in a list that was full; as many as come next must fit beside them."""
     side = windows(3000, 3)
-    near, fresh = weights.room(side, side, 1, 32, 300, np.empty(0, np.uint8), np.dtype(np.float32))
+    near, fresh = room(side, side, 1, 32, 300, np.empty(ROOM, np.uint8), np.dtype(np.float32))
     assert fresh.shape[1] <= near.shape[1] - 600
 
 

@@ -165,7 +165,7 @@ def test_the_model_is_that_of_seed_0_on_all_data_and_the_generated_queries_are_i
     )
 
 
-def test_outcomes_are_the_mean_loss_over_draws_that_all_models_share(built, recipe, monkeypatch):
+def test_outcomes_are_the_mean_loss_over_draws_that_all_models_share(built, recipe):
     model, queries = loading.load(built[0] / "model"), open_bank(built[0]).queries
     draw = recipe.outcome_draws.of(queries, slice(None), model.schedule, torch.zeros(()))
     with torch.no_grad():
@@ -178,8 +178,7 @@ def test_outcomes_are_the_mean_loss_over_draws_that_all_models_share(built, reci
     measured = outcomes(model, queries, recipe.measurements, recipe.outcome_draws)
     np.testing.assert_allclose(measured["simple"], losses.mean(1), rtol=1e-5)
     np.testing.assert_allclose(measured["per-timestep"], losses, rtol=2e-3)  # 20 draws, 20 bins; float16
-    monkeypatch.setattr("headwater.gradients.forward.ROWS", 7)
-    few = outcomes(model, queries, recipe.measurements, recipe.outcome_draws)
+    few = outcomes(model, queries, recipe.measurements, recipe.outcome_draws, rows=7)
     np.testing.assert_allclose(few["simple"], measured["simple"], rtol=1e-5)
 
 

@@ -363,8 +363,8 @@ def test_a_picture_is_made_again_without_its_sources(built, recipe, sides, workp
     bank = open_bank(built)
     removals = plan_removals(bank, [], 2, [2])
     assert list(remove(removals, tmp_path, workplace))[-1] == (4, 4)
-    record = collect_results(removals, tmp_path, workplace)
-    assert record["sampler"] == "ddim, 3 steps, guidance 2"
+    figures = collect_results(removals, tmp_path, workplace)
+    assert figures.sampler == "ddim, 3 steps, guidance 2"
     query, keep = removals.queries[0], removals.after(RANDOM, 2)[0].mask
     network = trainable(recipe, (16, 16), workplace.store)
     model, prompts = (
@@ -377,7 +377,7 @@ def test_a_picture_is_made_again_without_its_sources(built, recipe, sides, workp
     ).numpy()
     pictures = np.load(tmp_path / "pictures.npz")
     np.testing.assert_array_equal(pictures["before"][0], bank.queries.images[query])
-    assert record["methods"][RANDOM]["removed"]["2"]["l2"]["each"][0] > 0
+    assert figures.methods[RANDOM].removed[2]["l2"].values[0] > 0
     assert any(
         np.array_equal(np.squeeze(pictures[name])[0], to_uint8(after)[0])
         for name in pictures.files

@@ -179,8 +179,7 @@ def test_queries_are_added_with_prompts_of_the_same_caption(command, bank):
     assert open_bank("bank").queries.prompts[-1] == "a style 0 p" and open_bank("bank").done().all()
 
 
-def test_such_a_bank_is_planned(command, bank, monkeypatch):
-    monkeypatch.setattr("headwater.cost.bank.PATIENCE", 0.05)
+def test_such_a_bank_is_planned(command, bank):
     cost = json.loads(command("plan", "bank", "--json"))
     counts = cost["counts"]
     assert (

@@ -14,6 +14,7 @@ from headwater.disk.npz import read_examples
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError
 from headwater.evaluate.counterfactual import without
+from headwater.evaluate.removals import read_figures
 from headwater.examples import Examples, to_uint8
 from headwater.families.embedding import Embedder
 from headwater.models import cache as keeping
@@ -70,7 +71,7 @@ def runs(bank, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(bank, runs, tmp_path_factory):
-    """The removals, their folder, the steps that `remove` counted, and the record."""
+    """The removals, their folder, the steps that `remove` counted, and the figures."""
     folder = tmp_path_factory.mktemp("removal")
     removals = plan_removals(bank, runs, 4, [K, 1])
     steps = list(remove(removals, folder, HERE))
@@ -82,7 +83,7 @@ def finished(bank, runs, tmp_path_factory):
 
 
 def test_every_effect_is_that_of_a_retraining_by_hand(bank, recipe, runs, finished):
-    removals, _, _, record = finished
+    removals, _, _, figures = finished
     query = removals.queries[2]
     number = query - 2  # two held-out images come first
     scores = runs[0].scores.values[query]
@@ -96,33 +97,48 @@ def test_every_effect_is_that_of_a_retraining_by_hand(bank, recipe, runs, finish
         sample(net, range(number, number + 1), 0, steps=5).pictures.numpy() for net in (full, model)
     )
     assert np.array_equal(to_uint8(before)[0], bank.queries.images[query])
-    effects = record["methods"]["Pixels"]["removed"][str(K)]
-    assert effects["l2"]["each"][2] == pytest.approx(float(np.linalg.norm(before - after)), rel=1e-5)
+    effects = figures.methods["Pixels"].removed[K]
+    assert effects["l2"].values[2] == pytest.approx(float(np.linalg.norm(before - after)), rel=1e-5)
     losses = [
         outcomes(net, bank.queries.take([query]), ("elbo",), recipe.outcome_draws) for net in (full, model)
     ]
     for name in ("simple", "elbo"):
-        assert effects[name]["each"][2] == pytest.approx(
+        assert effects[name].values[2] == pytest.approx(
             float(losses[1][name][0] - losses[0][name][0]), rel=1e-3, abs=1e-6
         )
     a, b = (np.array([to_uint8(side).mean(), to_uint8(side).std(), 1.0]) for side in (before, after))
-    assert effects["cosine"]["each"][2] == pytest.approx(
+    assert effects["cosine"].values[2] == pytest.approx(
         a @ b / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-5
     )
 
 
 def test_random_removal_is_there_and_the_others_are_compared_with_it(finished):
-    _, folder, steps, record = finished
-    assert steps[-1] == (JOBS, JOBS) and list(record["methods"]) == [RANDOM, "Pixels", "Other random"]
-    assert record["embedder"] == "means" and record["removed"] == [K, 1] and len(record["queries"]) == 4
+    _, _, steps, figures = finished
+    assert steps[-1] == (JOBS, JOBS) and list(figures.methods) == [RANDOM, "Pixels", "Other random"]
+    assert figures.embedder == "means" and figures.removed == [K, 1] and len(figures.queries) == 4
     for effect in ("l2", "cosine", "simple", "elbo"):
-        control, pixels = (
-            np.array(record["methods"][m]["removed"]["3"][effect]["each"]) for m in (RANDOM, "Pixels")
-        )
-        against = record["methods"]["Pixels"]["removed"]["3"][effect]["against_random"]
-        assert against["mean"] == pytest.approx((pixels - control).mean())
-        assert against["above"] == (pixels > control).sum()
-    assert json.loads((folder / "counterfactual.json").read_text()) == record
+        control, pixels = (figures.methods[name].removed[K][effect].values for name in (RANDOM, "Pixels"))
+        against = figures.methods["Pixels"].removed[K][effect].against_random
+        assert against.difference.mean == pytest.approx((pixels - control).mean())
+        assert against.above == (pixels > control).sum()
+
+
+def test_the_file_holds_the_figures_and_reading_it_gives_them_back(finished, tmp_path):
+    _, folder, _, figures = finished
+    record = json.loads((folder / "counterfactual.json").read_text())
+    assert record == figures.as_json() == read_figures(folder).as_json()
+    assert ",".join(record) == "bank,train,queries,removed,embedder,steps,sampler,seed,methods"
+    pixels, control = (record["methods"][name] for name in ("Pixels", RANDOM))
+    assert pixels.keys() == {"signed", "removed"} and pixels["removed"].keys() == {"3", "1"}
+    effect = pixels["removed"]["3"]["l2"]
+    assert list(effect) == ["each", "quartiles", "against_random"] and len(effect["each"]) == 4
+    assert list(effect["quartiles"]) == ["low", "median", "high"]
+    assert list(effect["against_random"]) == ["mean", "low", "high", "p", "above"]
+    assert "against_random" not in control["removed"]["3"]["l2"]
+    for text, fault in (("{", "Expecting"), ("3", "not iterable"), ('{"bank": "b"}', "it has no 'train'")):
+        (tmp_path / "counterfactual.json").write_text(text)
+        with pytest.raises(DataError, match=fault):
+            read_figures(tmp_path)
 
 
 def test_the_queries_are_generated_ones_that_every_run_has_in_whatever_order(bank, runs, finished):
@@ -152,7 +168,7 @@ def test_a_stopped_run_goes_on_and_a_finished_one_trains_nothing(bank, runs, fin
 
 
 def test_the_page_shows_every_picture_and_the_table_every_figure(finished):
-    _, folder, _, record = finished
+    _, folder, _, figures = finished
     path = page(folder)
     text = path.read_text()
     assert path == folder / "report.html" and text.startswith("<!doctype html>")
@@ -160,14 +176,14 @@ def test_the_page_shows_every_picture_and_the_table_every_figure(finished):
     assert "http://" not in text and "https://" not in text and "<script" not in text
     for name in ("Pixels", "Other random", RANDOM, "under means"):
         assert name in text
-    words = as_text(record).splitlines()
+    words = as_text(figures).splitlines()
     assert sum(line.startswith("Pixels") for line in words) == 8  # four effects, two counts
-    assert len(verdicts(record)) == 2
+    assert len(verdicts(figures)) == 2
 
 
 def test_hostile_names_are_escaped(finished, tmp_path):
-    _, folder, _, record = finished
-    text = json.dumps(record).replace("Pixels", "<script>alert(1)</script>")
+    _, folder, *_ = finished
+    text = (folder / "counterfactual.json").read_text().replace("Pixels", "<script>alert(1)</script>")
     (tmp_path / "counterfactual.json").write_text(text)
     pictures = dict(np.load(folder / "pictures.npz"))
     pictures = {

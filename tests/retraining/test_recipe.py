@@ -10,8 +10,10 @@ from headwater.errors import DataError, OptionError, UserError
 from headwater.examples import Examples
 from headwater.models import unet
 from headwater.models.text import Prompts
+from headwater.models.train import Recipe
+from headwater.retraining.changes import RecipeChanges, changed
 from headwater.retraining.queries import conditions_of
-from headwater.retraining.recipe import RECIPES, Adapters, BankRecipe, first, from_fields, recipe
+from headwater.retraining.recipe import RECIPES, Adapters, BankRecipe, DataSource, first, from_fields, recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -207,6 +209,25 @@ def test_recipes_that_cannot_be_are_refused(change, words):
 def test_an_unknown_recipe_gets_the_right_one_offered():
     with pytest.raises(OptionError, match="Did you mean 'd-trak-cifar2'"):
         recipe("dtrak-cifar2")
+
+
+def test_changes_of_a_recipe_reach_their_fields_and_the_rest_stays():
+    digits = recipe("digits")
+    assert changed(digits, RecipeChanges()) == digits
+    other = changed(digits, RecipeChanges(data="cifar2", caption="a {label}", seeds=3, common=False, steps=7))
+    assert other.data == DataSource(name="cifar2", caption="a {label}")
+    assert other.held_out == replace(digits.held_out, caption="a {label}")
+    assert (other.seeds, other.common, other.training) == (3, False, replace(digits.training, steps=7))
+    assert changed(digits, RecipeChanges(measurements="simple, l1")).measurements == ("simple", "l1")
+    longer = changed(digits, RecipeChanges(config="cifar"))
+    assert longer.training == Recipe() and longer.model != digits.model
+    adapted = changed(digits, RecipeChanges(base="hf:some/pipeline", rank=4))
+    assert adapted.adapters == Adapters(base="hf:some/pipeline", rank=4) and adapted.model == {}
+    assert changed(adapted, RecipeChanges(rank=8)).adapters.rank == 8
+    with pytest.raises(OptionError, match="expected a base too"):
+        changed(digits, RecipeChanges(rank=4))
+    with pytest.raises(OptionError, match="expected a network or adapters"):
+        changed(digits, RecipeChanges(config="cifar", base="hf:some/pipeline"))
 
 
 def test_a_recipe_of_another_version_is_told():

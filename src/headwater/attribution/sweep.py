@@ -1,10 +1,11 @@
 """Sweeping fields of a method against a bank, all dampings from one fit."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from headwater.attribution.attribute import attribute, check_paths, members
 from headwater.attribution.experiment import Experiment, check_draws
@@ -24,7 +25,45 @@ from headwater.scores import dense
 KINDS = ("damping", "absolute_damping")
 
 
-def sweep(experiment: Experiment, fields: Mapping[str, Sequence[Any]], store: FeatureStore) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class TunedFigures:
+    """The cross-fitted LDS of one split's queries, the setting chosen for each half, and every setting's LDS.
+
+    `oracle`: the best setting on the very queries; like the figures of `settings` it is none to quote.
+    """
+
+    queries: int
+    lds: Interval
+    chosen: tuple[Setting, Setting]
+    oracle: Setting
+    settings: Mapping[Setting, float]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "queries": self.queries,
+            "lds": self.lds.mean,
+            "low": self.lds.low,
+            "high": self.lds.high,
+            "chosen": [dict(setting) for setting in self.chosen],
+            "oracle": dict(self.oracle),
+            "all": [{"setting": dict(setting), "lds": lds} for setting, lds in self.settings.items()],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFigures:
+    """The figures of a sweep of one method against a bank, by split."""
+
+    bank: str
+    method: str
+    splits: Mapping[str, TunedFigures]
+
+    def as_json(self) -> dict[str, Any]:
+        splits = {name: figures.as_json() for name, figures in self.splits.items()}
+        return {"bank": self.bank, "method": self.method, "splits": splits}
+
+
+def sweep(experiment: Experiment, fields: Mapping[str, Sequence[Any]], store: FeatureStore) -> SweepFigures:
     """Every combination of `fields`, cross-fitted: chosen on one half of a split's queries, reported on the
     other."""
     bank = experiment.bank
@@ -32,7 +71,7 @@ def sweep(experiment: Experiment, fields: Mapping[str, Sequence[Any]], store: Fe
         raise OptionError("A sweep needs a bank to compare with.", hint="Name one with --bank.")
     scores, learned = settings(experiment, fields, store), learned_from(experiment, fields)
     agreement = {setting: against(bank, values, learned) for setting, values in scores.items()}
-    return {"bank": bank.folder.name, "method": experiment.method, "splits": cross_fitted(bank, agreement)}
+    return SweepFigures(bank=bank.folder.name, method=experiment.method, splits=cross_fitted(bank, agreement))
 
 
 def settings(
@@ -106,39 +145,37 @@ def learned_from(experiment: Experiment, fields: Mapping[str, Sequence[Any]]) ->
     return sorted({row for rows, _ in subsets for row in rows})
 
 
-def as_text(report: Mapping[str, Any]) -> str:
-    """The report of `sweep` in words."""
+def as_text(figures: SweepFigures) -> str:
+    """The figures of a sweep in words."""
     rows = []
-    for split, row in report["splits"].items():
-        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
-        rows.append(f"{split}: LDS {row['lds']:.3f} {interval} on the other half of {row['queries']} queries")
-        rows.append(f"  chosen: {' | '.join(_words(setting) for setting in row['chosen'])}")
-        rows += [f"  {_words(entry['setting']):50}{entry['lds']:8.3f}  (all queries)" for entry in row["all"]]
+    for name, split in figures.splits.items():
+        mean, low, high = split.lds
+        rows.append(
+            f"{name}: LDS {mean:.3f} [{low:.3f}, {high:.3f}] on the other half of {split.queries} queries"
+        )
+        rows.append(f"  chosen: {' | '.join(_words(setting) for setting in split.chosen)}")
+        rows += [
+            f"  {_words(setting):50}{lds:8.3f}  (all queries)" for setting, lds in split.settings.items()
+        ]
     return "\n".join(rows)
 
 
-def _words(setting: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in setting.items())
+def _words(setting: Setting) -> str:
+    return ", ".join(f"{name}={value}" for name, value in setting)
 
 
-def cross_fitted(bank: Bank, agreement: Mapping[Setting, LDS]) -> dict[str, Any]:
+def cross_fitted(bank: Bank, agreement: Mapping[Setting, LDS]) -> dict[str, TunedFigures]:
     """For each query split: the honest figure, what was chosen, and the figure of every setting."""
     split = np.array(bank.queries.split or ("all",) * len(bank.queries))
-    rows = {}
-    for name in dict.fromkeys(split.tolist()):
-        queries = split == name
-        best = tuned(agreement, queries)
-        mean: Interval = best.mean(queries)
-        rows[name] = {
-            "queries": int(queries.sum()),
-            "lds": mean.mean,
-            "low": mean.low,
-            "high": mean.high,
-            "chosen": [dict(setting) for setting in best.chosen],
-            "oracle": dict(best.oracle),
-            "all": [
-                {"setting": dict(setting), "lds": float(lds.per_query[queries].mean())}
-                for setting, lds in agreement.items()
-            ],
-        }
-    return rows
+    return {name: _tuned_figures(agreement, split == name) for name in dict.fromkeys(split.tolist())}
+
+
+def _tuned_figures(agreement: Mapping[Setting, LDS], queries: Bool[np.ndarray, " q"]) -> TunedFigures:
+    best = tuned(agreement, queries)
+    return TunedFigures(
+        queries=int(queries.sum()),
+        lds=best.mean(queries),
+        chosen=best.chosen,
+        oracle=best.oracle,
+        settings={setting: float(lds.per_query[queries].mean()) for setting, lds in agreement.items()},
+    )

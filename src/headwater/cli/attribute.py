@@ -147,7 +147,7 @@ def tune(
     sources, machine = Sources(train, query, caption=caption), Machine(device, dtype)
     experiment = open_experiment(method, fields, sources, models, bank, machine, note)
     with bar("features") as tick:
-        report = sweep(
+        figures = sweep(
             experiment, swept, feature_store(store, tick, store_dtype, crew(workers, ray, gpus), memory)
         )
-    print(json.dumps(report) if as_json else as_text(report))
+    print(json.dumps(figures.as_json()) if as_json else as_text(figures))

@@ -75,24 +75,25 @@ def bank_build(
     """Build a bank, or go on with one: one model for each (subset, seed), many at a time."""
     from headwater.cli.arguments import bank_workplace
     from headwater.retraining.build import build
-    from headwater.retraining.changes import changed, recipe_of
+    from headwater.retraining.changes import RecipeChanges, changed, recipe_of
 
-    changes = {
-        "data": data,
-        "held_out": held_out,
-        "config": config,
-        "subsets": subsets,
-        "seeds": seeds,
-        "scheme": scheme,
-    }
-    changes |= {
-        "learning": learning,
-        "generated": generated,
-        "steps": steps,
-        "measurements": measurements,
-        "common": common,
-    }
-    plan = changed(recipe_of(bank, recipe), changes | {"base": base, "rank": rank, "caption": caption})
+    changes = RecipeChanges(
+        data=data,
+        held_out=held_out,
+        caption=caption,
+        config=config,
+        base=base,
+        rank=rank,
+        steps=steps,
+        measurements=measurements,
+        subsets=subsets,
+        seeds=seeds,
+        scheme=scheme,
+        learning=learning,
+        generated=generated,
+        common=common,
+    )
+    plan = changed(recipe_of(bank, recipe), changes)
     features = feature_store(store)
     place = bank_workplace(
         workers, ray, gpus, device, model_cache(models, features) if keep else None, features
@@ -158,6 +159,6 @@ def counterfactual(
     with bar("retraining") as tick:
         for finished, total in removals(plan, out, place):
             tick(finished, total)
-    effects = collect_results(plan, out, place, embed)
+    figures = collect_results(plan, out, place, embed)
     say(str(page(out)))
-    print(json.dumps(effects) if as_json else as_text(effects))
+    print(json.dumps(figures.as_json()) if as_json else as_text(figures))

@@ -72,15 +72,12 @@ def plan(
         return
     from headwater.cost.bank import as_text, plan_bank
     from headwater.models.device import available
-    from headwater.retraining.changes import changed, recipe_of
+    from headwater.retraining.changes import RecipeChanges, changed, recipe_of
 
     folder = Path(recipe or "")
     is_bank = (folder / "bank.json").exists()
-    chosen = changed(recipe_of(folder, None if is_bank else recipe), {"subsets": subsets, "seeds": seeds})
-    costs = plan_bank(
-        chosen,
-        {"data": chosen.data.size(note), "held_out": chosen.held_out.size(note)},
-        available(device),
-        workers,
-    )
+    named = recipe_of(folder, None if is_bank else recipe)
+    chosen = changed(named, RecipeChanges(subsets=subsets, seeds=seeds))
+    sizes = chosen.data.size(note), chosen.held_out.size(note)
+    costs = plan_bank(chosen, *sizes, available(device), workers)
     print(json.dumps(costs.as_json()) if as_json else as_text(recipe or "", chosen, costs))

@@ -26,9 +26,9 @@ def lds(
     from headwater.evaluate.ground_truth import of_runs
     from headwater.pages.lds import as_text
 
-    table = of_runs(runs, open_bank(bank), measurement, over).as_json()
-    record = next(iter(table["runs"].values())) if len(runs) == 1 else table
-    print(json.dumps(record) if as_json else as_text(table))
+    figures = of_runs(runs, open_bank(bank), measurement, over)
+    record = next(iter(figures.runs.values())) if len(runs) == 1 else figures
+    print(json.dumps(record.as_json()) if as_json else as_text(figures))
 
 
 @app.command()
@@ -74,17 +74,17 @@ def credit(
     intervals."""
     from headwater.pages.credit.files import check_options, write
     from headwater.pages.credit.run import credited, queries_by_option
-    from headwater.pages.credit.table import as_text, credit_record
+    from headwater.pages.credit.table import as_text, credit_figures
     from headwater.run import open_run
 
     check_options(out, by, also)
     opened = open_run(run)
     rows, shares = queries_by_option(opened, queries, query), credited(opened, by, also)
-    record = credit_record(shares, rows)
+    figures = credit_figures(shares, rows)
     if out is not None:
         with bar("queries") as tick:
             write(out, shares, rows or range(len(opened.queries)), tick)
-    print(json.dumps(record) if as_json else as_text(record))
+    print(json.dumps(figures.as_json()) if as_json else as_text(figures))
 
 
 @app.command()

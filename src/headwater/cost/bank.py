@@ -99,13 +99,16 @@ def pictures_seen(n: int, steps: int, batch: int) -> int:
     return epochs * n + min(n, rest * batch)
 
 
-def timed_rates(recipe: BankRecipe, device: str = "cpu") -> Rates:
-    """A few steps, forward passes and gradients of the recipe's network, timed on one thread."""
+def timed_rates(recipe: BankRecipe, device: str = "cpu", patience: float = PATIENCE) -> Rates:
+    """A few steps, forward passes and gradients of the recipe's network, timed on one thread.
+
+    `patience`: seconds for each timing.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         model = untrained(recipe, device)
-        rates = {name: seconds(work) for name, work in _works(model, device).items()}
+        rates = {name: seconds(work, patience) for name, work in _works(model, device).items()}
     finally:
         torch.set_num_threads(threads)
     return Rates(**rates, peak=peak(device))
@@ -241,14 +244,19 @@ class BankPlan:
 
 
 def plan_bank(
-    recipe: BankRecipe, sizes: Mapping[str, int], device: str = "cpu", workers: int | None = None
+    recipe: BankRecipe,
+    n: int,
+    held_out: int,
+    device: str = "cpu",
+    workers: int | None = None,
+    patience: float = PATIENCE,
 ) -> BankPlan:
-    """The plan of a bank whose sides, `data` and `held_out`, have these sizes."""
+    """The plan of a bank of n training images and this many held-out ones."""
     workers = workers or (os.cpu_count() or 1 if device == "cpu" else 1)
-    rates = timed_rates(recipe, device)
+    rates = timed_rates(recipe, device, patience)
     model = untrained(recipe)
     parameters = sum(p.numel() for p in model.parameters().values())
-    counts = bank_counts(recipe, sizes["data"], sizes["held_out"], parameters, factor_numbers(model))
+    counts = bank_counts(recipe, n, held_out, parameters, factor_numbers(model))
     training = counts.pictures * rates.step / 3600
     sampling = counts.sampling * rates.forward / 3600
     measuring = counts.measuring * (rates.forward + rates.draw) / 3600

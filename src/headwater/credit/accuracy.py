@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from headwater import seeds
-from headwater.credit.shares import BLOCK, Credit, dealt
+from headwater.credit.shares import Credit, dealt
 
 DEALS = 2000  # for all pictures together: the standard error of `random` is at most 1.1 percentage points
 WIDTH = 1.959964  # standard deviations on each side of 95 % of a normal distribution
@@ -67,9 +67,9 @@ def _by_chance(credit: Credit, row: int, group: int, deals: int) -> float:
     stream = seeds.generator(
         0, "credit", "right", hashlib.blake2b(gains.tobytes(), digest_size=12).hexdigest()
     )
-    step = max(1, BLOCK // len(credit.groups))
+    step = max(1, credit.block // len(credit.groups))
     parts = (
-        dealt(gains[None], credit.images, stream, min(step, deals - i))[:, :, 0]
+        dealt(gains[None], credit.images, stream, min(step, deals - i), block=credit.block)[:, :, 0]
         for i in range(0, deals, step)
     )
     return sum(int((sums.argmax(axis=1) == group).sum()) for sums in parts) / deals

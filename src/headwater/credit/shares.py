@@ -40,6 +40,10 @@ class Share(NamedTuple):
     low: float
     high: float
 
+    def as_json(self) -> dict[str, str | float | None]:
+        """The figures by name; one that does not exist is None."""
+        return {name: None if value != value else value for name, value in self._asdict().items()}
+
 
 @dataclass(frozen=True, eq=False)
 class Credit:
@@ -47,12 +51,13 @@ class Credit:
 
     Proponents and opponents cancel in `net`; `share` leaves scores below 0 out. The shares of a query without
     any score above 0 are NaN. Cost: one pass over the scores each for `net` and `share`, in float64, and
-    memory for a block.
+    memory for `block` scores, or resampled images, at a time.
     """
 
     values: Float[np.ndarray, "q n"]
     groups: tuple[str, ...]
     member: Int64[np.ndarray, " n"]
+    block: int = BLOCK
 
     @cached_property
     def images(self) -> Int64[np.ndarray, " g"]:
@@ -87,7 +92,8 @@ class Credit:
         shares, none = self.share[rows], np.full((1, len(self.groups)), np.nan)
         if not len(rows):
             return self._ranked(net, none[0], none, none)
-        chance = dealt(self._weights(rows)[None], self.images, seeds.generator(0, "credit", "dealt"))[:, :, 0]
+        weights, stream = self._weights(rows)[None], seeds.generator(0, "credit", "dealt")
+        chance = dealt(weights, self.images, stream, block=self.block)[:, :, 0]
         return self._ranked(net, shares.mean(axis=0), _means(shares) if len(rows) > 1 else none, chance)
 
     def of(self, query: int) -> list[Share]:
@@ -113,7 +119,7 @@ class Credit:
         Cost: 2,000·n additions a query; memory for a block of queries.
         """
         rows = np.arange(len(self.values)) if queries is None else np.asarray(queries, np.int64)
-        step = max(1, BLOCK // max(len(self.member), RESAMPLES * len(self.groups)))
+        step = max(1, self.block // max(len(self.member), RESAMPLES * len(self.groups)))
         for i in range(0, len(rows), step):
             yield from self._each(rows[i : i + step])
             if tick is not None:
@@ -121,8 +127,9 @@ class Credit:
 
     def _each(self, rows: Int64[np.ndarray, " c"]) -> Iterator[list[Share]]:
         weights = _portions(np.maximum(self.values[rows], 0).astype(np.float64))
-        drawn = _portions(_resampled(weights, self.member, self.images))
-        chance = dealt(weights, self.images, seeds.generator(0, "credit", "dealt"))
+        drawn = _portions(_resampled(weights, self.member, self.images, self.block))
+        stream = seeds.generator(0, "credit", "dealt")
+        chance = dealt(weights, self.images, stream, block=self.block)
         for place, row in enumerate(rows.tolist()):
             if np.isfinite(self.share[row, 0]):
                 samples = drawn[:, :, place]
@@ -132,7 +139,8 @@ class Credit:
                 yield self.mean([row])
 
     def _blocks(self, rows: Int64[np.ndarray, " c"] | None = None) -> Iterator[Float[np.ndarray, "b n"]]:
-        step, rows = max(1, BLOCK // len(self.member)), np.arange(len(self.values)) if rows is None else rows
+        rows = np.arange(len(self.values)) if rows is None else rows
+        step = max(1, self.block // len(self.member))
         return (self.values[rows[i : i + step]] for i in range(0, len(rows), step))
 
     def _weights(self, rows: Int64[np.ndarray, " c"]) -> Float64[np.ndarray, " n"]:
@@ -162,13 +170,15 @@ class Credit:
         return sorted(shares, key=lambda row: (-row.share if row.share == row.share else 0.0, row.group))
 
 
-def by_group(values: Float[np.ndarray, "q n"], names: Sequence[str | int] | np.ndarray) -> Credit:
+def by_group(
+    values: Float[np.ndarray, "q n"], names: Sequence[str | int] | np.ndarray, *, block: int = BLOCK
+) -> Credit:
     """Scores by group. `names`, one per training image: `train.groups`, `train.labels`, artists …"""
     n = values.shape[1]
     if len(names) != n:
         raise DataError(f"There are {len(names)} names of groups for {n} training images; expected one each.")
     groups, member = np.unique([str(name) for name in names], return_inverse=True)
-    return Credit(values, tuple(groups.tolist()), member.astype(np.int64))
+    return Credit(values, tuple(groups.tolist()), member.astype(np.int64), block)
 
 
 def _starts(images: Int64[np.ndarray, " g"]) -> Int64[np.ndarray, " g"]:
@@ -192,7 +202,10 @@ def _means(shares: Float64[np.ndarray, "q g"]) -> Float64[np.ndarray, "r g"]:
 
 
 def _resampled(
-    gains: Float64[np.ndarray, "b n"], member: Int64[np.ndarray, " n"], images: Int64[np.ndarray, " g"]
+    gains: Float64[np.ndarray, "b n"],
+    member: Int64[np.ndarray, " n"],
+    images: Int64[np.ndarray, " g"],
+    block: int,
 ) -> Float64[np.ndarray, "r g b"]:
     """Sums over each group of bootstrap samples of its images.
 
@@ -203,7 +216,7 @@ def _resampled(
     stream = seeds.generator(0, "bootstrap", "credit", "images")
     picks = (
         first + (stream.random((count, len(member))) * size).astype(np.int64)
-        for count in _chunks(RESAMPLES, len(member))
+        for count in _chunks(RESAMPLES, len(member), block)
     )
     return _sums(np.take_along_axis(gains, order, axis=1), picks, images)
 
@@ -213,19 +226,21 @@ def dealt(
     images: Int64[np.ndarray, " g"],
     stream: np.random.Generator,
     deals: int = RESAMPLES,
+    *,
+    block: int = BLOCK,
 ) -> Float64[np.ndarray, "r g b"]:
     """Sums over groups of these sizes, drawn without replacement, whatever the order of gains."""
     places = np.arange(gains.shape[1])
     picks = (
         stream.permuted(np.broadcast_to(places, (count, len(places))), axis=1)
-        for count in _chunks(deals, len(places))
+        for count in _chunks(deals, len(places), block)
     )
     return _sums(np.sort(gains, axis=1), picks, images)
 
 
-def _chunks(total: int, n: int) -> Iterator[int]:
+def _chunks(total: int, n: int, block: int) -> Iterator[int]:
     """The numbers of resamples of n images that are drawn at once, `total` together."""
-    step = max(1, BLOCK // n)
+    step = max(1, block // n)
     return (min(step, total - i) for i in range(0, total, step))
 
 

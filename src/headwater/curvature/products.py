@@ -21,7 +21,7 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
-from headwater.gradients.projected import BLOCK, gathered, projected
+from headwater.gradients.projected import BLOCK, gathered, power_of_two, projected
 from headwater.gradients.spec import GradientSpec
 from headwater.linalg.damping import Damping
 from headwater.linalg.project import Identity
@@ -89,8 +89,7 @@ def _over(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Streamed(NamedTuple):
-    """The training images' gradients of the loss, streamed past the sides; `block` images are one job of a
-    crew."""
+    """The training images' gradients of the loss, streamed past the sides."""
 
     model: Denoiser
     examples: Examples
@@ -99,24 +98,24 @@ class Streamed(NamedTuple):
     normalize: bool
     sides: Sequence[Side | DampingGrid]
 
-    block = BLOCK
+    def products(self, images: slice, block: int = BLOCK) -> Iterator[Float[Tensor, "b _"]]:
+        """A row for each of these images: its products with each side, one side after the other.
 
-    def products(self, images: slice) -> Iterator[Float[Tensor, "b _"]]:
-        """A row for each of these images: its products with each side, one side after the other."""
+        At most `block` rows at a time."""
         chosen = self.examples.take(np.arange(len(self.examples))[images])
         spec = GradientSpec("simple", self.draws, self.curvature.pattern, self.normalize)
-        for block in projected(self.model, chosen, spec, Identity()):
-            u = self.curvature.coordinates(block)
+        for gradients in projected(self.model, chosen, spec, Identity(), block=block):
+            u = self.curvature.coordinates(gradients)
             yield torch.cat([side.products(u) for side in self.sides], 1)
 
     def through(self, store: FeatureStore) -> Iterator[Float32[np.ndarray, "b _"]]:
-        """The rows of all images in order, computed by the store's crew."""
+        """The rows of all images in order, computed by the store's crew, a block for each job."""
+        block = power_of_two(store.rows_together(BLOCK))
         if store.crew is None:
-            yield from (
-                block.float().cpu().numpy() for block in gathered(self.products(slice(None)), self.block)
-            )
+            rows = gathered(self.products(slice(None), block), block)
+            yield from (products.float().cpu().numpy() for products in rows)
             return
-        parts = [slice(low, low + self.block) for low in range(0, len(self.examples), self.block)]
+        parts = [slice(low, low + block) for low in range(0, len(self.examples), block)]
         travelling = self._replace(model=self.model.alone())
         yield from in_order(store.crew.work(_products, travelling, parts), parts)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Factors:
     variant: str
     joint: bool
     pattern: str
-    part_size: ClassVar[int] = PART
+    part_size: int = PART
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Squares:
     fisher: Fisher
     basis: Curvature
     group: int
-    part_size: ClassVar[int] = PART
+    part_size: int = PART
 
     @cached_property
     def settings(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from headwater.disk.files import cache_home, expanded, locked, written
 from headwater.disk.shards import ENCODINGS, Damaged, Rows, delete_shard, open_shard, shards, write_shard
-from headwater.errors import StorageError, unknown
+from headwater.errors import OptionError, StorageError, unknown
 from headwater.workers import Crew
 
 
@@ -51,7 +51,9 @@ class FeatureStore:
 
     `progress` is called with (rows done, rows to do) while rows are computed, `warn` with one line for each
     damaged shard. `crew` computes missing rows (None: this process). `memory` is the budget of an attribution
-    in bytes: what the activations of one pass through a model, or a method without one, may hold.
+    in bytes: what the activations of one pass through a model, or a method without one, may hold. `block`:
+    the most images whose features, or parts of a sum, are computed and written together (None: as many as
+    suit their kind).
     """
 
     root: Path
@@ -61,10 +63,17 @@ class FeatureStore:
     dtype: str = "float32"
     crew: Crew | None = None
     memory: int = 2**30
+    block: int | None = None
 
     def __post_init__(self) -> None:
+        if self.block is not None and self.block < 1:
+            raise OptionError(f"block is {self.block}; expected 1 or more.")
         if self.dtype not in ENCODINGS:
             raise unknown("dtype", self.dtype, ENCODINGS)
+
+    def rows_together(self, usual: int) -> int:
+        """The number of images that are computed and written together, where `usual` suit their kind."""
+        return usual if self.block is None else min(usual, self.block)
 
     def rows(
         self,

@@ -6,53 +6,17 @@ G.6, for the change of a measurement.)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 from scipy.stats import wilcoxon
 
 from headwater.errors import OptionError
-from headwater.linalg.rank import Interval, interval, resamples
+from headwater.evaluate.removals import EffectComparison, Quartiles, RemovalEffect
+from headwater.linalg.rank import interval, resamples
 from headwater.scores import top
 
 RESAMPLES = 10_000
-
-
-class Quartiles(NamedTuple):
-    """The quartiles of an effect over queries."""
-
-    low: float
-    median: float
-    high: float
-
-
-class EffectComparison(NamedTuple):
-    """The mean difference of two effects on the same queries, and its p-value by Wilcoxon's test."""
-
-    difference: Interval
-    p: float
-    above: int  # queries on which the first is above the second
-
-    def as_json(self) -> dict[str, Any]:
-        return {**self.difference._asdict(), "p": self.p, "above": self.above}
-
-
-@dataclass(frozen=True, eq=False)
-class RemovalEffect:
-    """One effect of a removal on each query, and its comparison with random removal, unless it is that."""
-
-    values: Float[np.ndarray, " q"]
-    against_random: EffectComparison | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        record = {"each": self.values.tolist(), "quartiles": quartiles(self.values)._asdict()}
-        return (
-            record
-            if self.against_random is None
-            else record | {"against_random": self.against_random.as_json()}
-        )
 
 
 def without(scores: Float[np.ndarray, " n"], k: int) -> Bool[np.ndarray, " n"]:
@@ -98,3 +62,11 @@ def compare_effects(a: Float[np.ndarray, " q"], b: Float[np.ndarray, " q"]) -> E
     samples = differences[resamples(len(differences), RESAMPLES, "counterfactual")].mean(axis=1)
     p = float(wilcoxon(differences)[1]) if differences.any() else 1.0  # pyright: ignore[reportArgumentType]
     return EffectComparison(interval(float(differences.mean()), samples), p, int((differences > 0).sum()))
+
+
+def removal_effect(
+    values: Float[np.ndarray, " q"], at_random: Float[np.ndarray, " q"] | None
+) -> RemovalEffect:
+    """One effect on each query, compared with that of random removal (None: it is random removal)."""
+    paired = None if at_random is None else compare_effects(values, at_random)
+    return RemovalEffect(values, quartiles(values), paired)

@@ -29,6 +29,7 @@ from headwater.scores import dense
 
 OVER = {"subsets": LDS.mean, "queries": LDS.mean_over_queries}  # what an interval is resampled over
 BLOCK = 2**22  # random scores made at a time
+DECIMALS = 4  # of a figure that is written down
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +53,12 @@ class SplitFigures:
     def as_json(self) -> dict[str, Any]:
         record: dict[str, Any] = {"queries": self.queries, **_flat("lds", self.lds)}
         if self.standard_error is not None:
-            record["standard_error"] = round(self.standard_error, 4)
-        record |= {"quartiles": _rounded(self.quartiles), "below": round(self.below, 4)}
+            record["standard_error"] = round(self.standard_error, DECIMALS)
+        record |= {"quartiles": _rounded(self.quartiles), "below": round(self.below, DECIMALS)}
         for name, reference in self.references.items():
             record |= _flat(name, reference)
         if self.reachable is not None:
-            record["reachable"] = round(self.reachable, 4)
+            record["reachable"] = round(self.reachable, DECIMALS)
         if self.per_query is not None and self.resampled is not None:
             record |= {"each": _rounded(self.per_query), "resampled": _rounded(self.resampled, 5)}
         return record
@@ -108,9 +109,9 @@ class PairFigures:
             "a": self.a,
             "b": self.b,
             "split": self.split,
-            "difference": round(pair.over_subsets.mean, 4),
-            "above": round(pair.above, 4),
-            "below": round(pair.below, 4),
+            "difference": round(pair.over_subsets.mean, DECIMALS),
+            "above": round(pair.above, DECIMALS),
+            "below": round(pair.below, DECIMALS),
             "over_subsets": _rounded(pair.over_subsets[1:]),
             "over_queries": _rounded(pair.over_queries[1:]),
         }
@@ -307,11 +308,11 @@ def _flat(name: str, interval: Interval) -> dict[str, float]:
     """An interval as three keys of a record."""
     prefix = "" if name == "lds" else f"{name}_"
     return {
-        name: round(interval.mean, 4),
-        f"{prefix}low": round(interval.low, 4),
-        f"{prefix}high": round(interval.high, 4),
+        name: round(interval.mean, DECIMALS),
+        f"{prefix}low": round(interval.low, DECIMALS),
+        f"{prefix}high": round(interval.high, DECIMALS),
     }
 
 
-def _rounded(values: Sequence[float] | Float[np.ndarray, " b"], decimals: int = 4) -> list[float]:
+def _rounded(values: Sequence[float] | Float[np.ndarray, " b"], decimals: int = DECIMALS) -> list[float]:
     return np.round(values, decimals).tolist()

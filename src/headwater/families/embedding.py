@@ -111,8 +111,9 @@ def embeddings(embedder: Embedder, examples: Examples, store: FeatureStore) -> F
     settings = {"embedder": embedder.name, "fingerprint": embedder.fingerprint}
 
     def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b d"]]:
-        for low in range(0, len(positions), BLOCK):
-            yield embedder(examples.images[positions[low : low + BLOCK]])
+        size = store.rows_together(BLOCK)
+        for low in range(0, len(positions), size):
+            yield embedder(examples.images[positions[low : low + size]])
 
     return store.rows(settings, examples.hashes, compute)
 

@@ -19,7 +19,7 @@ from headwater.curvature.kfac import Curvature
 from headwater.curvature.products import Side, Streamed, query_sides, refined_side
 from headwater.curvature.refinement import ExactSolver
 from headwater.curvature.rounding import MOST, decided_by_rounding
-from headwater.curvature.stored import Factors, in_order_of_content, kfac_of
+from headwater.curvature.stored import PART, Factors, in_order_of_content, kfac_of
 from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import canonical
@@ -106,8 +106,15 @@ class Influence(Gradients):
 
     def curvature(self, model: Denoiser, train: Examples, store: FeatureStore) -> Curvature:
         """F, through the store."""
-        ordered = in_order_of_content(train)
-        factors = Factors(model, ordered, self.outer_products(0), self.variant, self.joint, self.parameters)
+        factors = Factors(
+            model,
+            in_order_of_content(train),
+            self.outer_products(0),
+            self.variant,
+            self.joint,
+            self.parameters,
+            store.rows_together(PART),
+        )
         return kfac_of(factors, store)
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> InfluenceIndex:

@@ -14,7 +14,7 @@ from headwater.diffusion.measure import canonical
 from headwater.disk.store import FeatureStore
 from headwater.examples import Examples
 from headwater.gradients.forward import values
-from headwater.gradients.projected import BLOCK, projected
+from headwater.gradients.projected import BLOCK, power_of_two, projected
 from headwater.gradients.spec import GradientSpec
 from headwater.linalg.project import AnyProjector
 from headwater.workers import in_order
@@ -47,10 +47,11 @@ def features(
 
     def compute(positions: list[int]) -> Iterator[Features]:
         rows = FeatureRows(model.alone(), examples.take(positions), spec, projector)
+        block = power_of_two(store.rows_together(BLOCK))
         if store.crew is None:
-            yield from rows.blocks(slice(None))
+            yield from rows.blocks(slice(None), block)
         else:
-            parts = [slice(low, low + BLOCK) for low in range(0, len(positions), BLOCK)]
+            parts = [slice(low, low + block) for low in range(0, len(positions), block)]
             yield from in_order(store.crew.work(_block, rows, parts), parts)
 
     return store.rows(settings, examples.path_keys if spec.along_path else examples.keys, compute)
@@ -83,11 +84,11 @@ class FeatureRows(NamedTuple):
     spec: GradientSpec
     projector: AnyProjector
 
-    def blocks(self, rows: slice) -> Iterator[Features]:
-        """The features of the examples at `rows`, block by block."""
+    def blocks(self, rows: slice, block: int = BLOCK) -> Iterator[Features]:
+        """The features of the examples at `rows`, `block` at a time."""
         examples = self.examples.take(np.arange(len(self.examples))[rows])
-        blocks = projected(self.model, examples, self.spec, self.projector)
-        yield from (block.float().cpu().numpy() for block in blocks)
+        blocks = projected(self.model, examples, self.spec, self.projector, block=block)
+        yield from (features.float().cpu().numpy() for features in blocks)
 
 
 def _block(features: FeatureRows, rows: slice) -> Features:

@@ -14,7 +14,7 @@ from headwater.diffusion.measure import measurement
 from headwater.examples import Examples
 from headwater.gradients.inputs import drawn
 
-ROWS = 1024  # draws that go through a model together, fewer of large pictures
+ROWS = 1024  # draws that go through a model together
 PIXELS = 2**22  # pixel values that go through a model together
 
 
@@ -25,29 +25,36 @@ class Values(NamedTuple):
     t: Int64[np.ndarray, "b d"]
 
 
-def values(model: Denoiser, examples: Examples, names: Sequence[str], draws: Draws) -> Iterator[Values]:
+def values(
+    model: Denoiser, examples: Examples, names: Sequence[str], draws: Draws, *, rows: int = ROWS
+) -> Iterator[Values]:
     """The named measurements of every draw of all examples, some examples at a time, in order.
 
+    At most `rows` draws go through the model together, fewer of large pictures.
     With `trajectory` among them the draws are the steps of the path by which each picture was sampled.
     """
-    height = max(1, rows_at_once(model) // draws.count)
+    rows = rows_at_once(model, rows)
+    height = max(1, rows // draws.count)
     for start in range(0, len(examples), height):
-        yield _values(model, examples, slice(start, min(start + height, len(examples))), names, draws)
+        part = slice(start, min(start + height, len(examples)))
+        yield _values(model, examples, part, names, draws, rows)
 
 
-def rows_at_once(model: Denoiser) -> int:
-    """The number of draws that go through the model together, without a graph."""
-    return max(1, min(ROWS, PIXELS // int(np.prod(model.shape))))
+def rows_at_once(model: Denoiser, rows: int = ROWS) -> int:
+    """The number of draws that go through the model together, without a graph: at most `rows`."""
+    return max(1, min(rows, PIXELS // int(np.prod(model.shape))))
 
 
-def _values(model: Denoiser, examples: Examples, rows: slice, names: Sequence[str], draws: Draws) -> Values:
+def _values(
+    model: Denoiser, examples: Examples, part: slice, names: Sequence[str], draws: Draws, rows: int
+) -> Values:
     along = "trajectory" if "trajectory" in names else "simple"
-    inputs = drawn(model, examples, rows, measurement(along), draws)
+    inputs = drawn(model, examples, part, measurement(along), draws)
     values: dict[str, list[Tensor]] = {name: [] for name in names}
-    for part in inputs.parts(rows_at_once(model)):
-        draw = part.draw
+    for piece in inputs.parts(rows):
+        draw = piece.draw
         with torch.no_grad():
-            output = model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1), part.flat).view_as(draw.x_t)
+            output = model.predict(draw.x_t.flatten(0, 1), draw.t.reshape(-1), piece.flat).view_as(draw.x_t)
             for name in names:
                 values[name].append(measurement(name)(output, draw, model.schedule))
     arrays = {name: torch.cat(parts, 1).float().cpu().numpy() for name, parts in values.items()}

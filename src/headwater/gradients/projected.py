@@ -114,34 +114,38 @@ def projected(
     projector: AnyProjector,
     *,
     rows: int | None = None,
+    block: int = BLOCK,
+    patience: float = PATIENCE,
 ) -> Iterator[Float[Tensor, "b k"]]:
-    """φ(x) = R ∇_θ mean over draws of m, for all examples in order, in blocks of at most BLOCK rows and,
-    unprojected, at most SLAB numbers.
+    """φ(x) = R ∇_θ mean over draws of m, for all examples in order, in blocks of at most `block` rows and,
+    unprojected, at most SLAB numbers; of fewer once `patience` seconds are over.
 
     `rows` draws go through the model at once (None: as many as fit `model.memory`), of a power of two of
     examples, never from two blocks: a caller that resumes after a block gets the same numbers. With
     `spec.normalize`, φ(x) = mean over timesteps of R g_t(x)/‖g_t(x)‖, each g_t the sum of the gradients of
     one timestep's noises, and its norm exact."""
     layers = layers_of(model, spec.pattern)
+    block = power_of_two(block)
     # unprojected rows held together
-    height = min(BLOCK, power_of_two(SLAB / sum(layer.size for layer in layers)))
+    height = min(block, power_of_two(SLAB / sum(layer.size for layer in layers)))
     if (
         isinstance(projector, Dense) and not spec.normalize
     ):  # its entries are costly to draw: many examples share them
-        flat = _blocks(model, examples, spec, Unprojected(layers, Identity()), rows, height)
-        yield from (project(projector, block) for block in flat)
+        sketch = Unprojected(layers, Identity())
+        flat = gathered(_pieces(model, examples, spec, sketch, rows, height), height, patience)
+        yield from (project(projector, gradients) for gradients in flat)
         return
     sketch = (
         TwoSides(layers, projector) if isinstance(projector, TwoSided) else Unprojected(layers, projector)
     )
-    yield from _blocks(
-        model, examples, spec, sketch, rows, height if isinstance(projector, Identity) else BLOCK
-    )
+    height = height if isinstance(projector, Identity) else block
+    yield from gathered(_pieces(model, examples, spec, sketch, rows, height), height, patience)
 
 
-def _blocks(
+def _pieces(
     model: Denoiser, examples: Examples, spec: GradientSpec, sketch: Sketch, rows: int | None, block: int
 ) -> Iterator[Float[Tensor, "b k"]]:
+    """The rows of a power of two of examples at a time, up to `block`: as many as go through the model."""
     measurement, draws = spec.function, spec.draws
     first = drawn(model, examples, slice(0, 1), measurement, draws)
     check(model, measurement, first, sketch.layers)
@@ -167,7 +171,7 @@ def _blocks(
 
     height = min(block, power_of_two(rows / d))
     parts = (slice(low, min(low + height, len(examples))) for low in range(0, len(examples), height))
-    yield from gathered((of(part) for part in parts), block)
+    yield from (of(part) for part in parts)
 
 
 def _sum(rows: Iterable[Float[Tensor, "b k"]]) -> Float[Tensor, "b k"]:
@@ -215,16 +219,18 @@ def power_of_two(size: float) -> int:
     return 2 ** max(0, floor(log2(size)))
 
 
-def gathered(blocks: Iterable[Float[Tensor, "_ k"]], height: int) -> Iterator[Float[Tensor, "_ k"]]:
+def gathered(
+    blocks: Iterable[Float[Tensor, "_ k"]], height: int, patience: float = PATIENCE
+) -> Iterator[Float[Tensor, "_ k"]]:
     """All rows in blocks of `height` rows, a multiple of the input blocks' height; lower at the end, or once
-    PATIENCE runs out."""
+    `patience` seconds are over."""
     slab: Tensor | None = None
     filled, since = 0, monotonic()
     for block in blocks:
         slab = block.new_empty(height, block.shape[1]) if slab is None else slab
         slab[filled : filled + len(block)] = block
         filled += len(block)
-        if filled == height or monotonic() - since > PATIENCE:
+        if filled == height or monotonic() - since > patience:
             yield slab[:filled]
             slab, filled, since = None, 0, monotonic()
     if slab is not None:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from headwater.curvature.ekfac import GROUP
 from headwater.curvature.kfac import Curvature
-from headwater.curvature.stored import Squares, ekfac_of, in_order_of_content
+from headwater.curvature.stored import PART, Squares, ekfac_of, in_order_of_content
 from headwater.diffusion.denoiser import Denoiser
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
@@ -34,9 +34,9 @@ class EKFAC(Influence):
 
     def curvature(self, model: Denoiser, train: Examples, store: FeatureStore) -> Curvature:
         basis = super().curvature(model, train, store)
-        return ekfac_of(
-            Squares(model, in_order_of_content(train), self.outer_products(1), basis, self.group), store
-        )
+        ordered, size = in_order_of_content(train), store.rows_together(PART)
+        squares = Squares(model, ordered, self.outer_products(1), basis, self.group, size)
+        return ekfac_of(squares, store)
 
     def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
         """Bytes of K-FAC, and the corrected eigenvalues."""

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
 from headwater.disk.files import written
 from headwater.disk.npz import arrays
-from headwater.errors import DataError
+from headwater.evaluate.removals import RemovalFigures, read_figures
 from headwater.pages import charts
 from headwater.pages.effects import Effect, RemovalRow, effect, effects
 from headwater.pages.gallery import Gallery, Picture
@@ -54,20 +54,20 @@ class Again(NamedTuple):
 
 def page(folder: Path) -> Path:
     """Write `report.html` into the folder; returns its path."""
-    record = read_record(folder)
-    distances = effect(record, "l2").removals
+    figures = read_figures(folder)
+    distances = effect(figures, "l2").removals
     names = [f"{removal.method}/{removal.removed}" for removal in distances]
     images = arrays(folder / "pictures.npz", ["before", *names])
     gallery = Gallery({})
     html = render(
         "removal.html",
-        record=record,
-        rows=[_again(i, query, distances, images, gallery) for i, query in enumerate(record["queries"])],
-        tables=[_table(measured) for measured in effects(record)],
-        verdicts=verdicts(record),
+        record=figures,
+        rows=[_again(i, query, distances, images, gallery) for i, query in enumerate(figures.queries)],
+        tables=[_table(measured) for measured in effects(figures)],
+        verdicts=verdicts(figures),
         pictures=gallery.embedded.values(),
         small=max(images["before"].shape[1:3]) <= SMALL,
-        json=json.dumps({**record, "methods": list(record["methods"])}, indent=1, ensure_ascii=False),
+        json=json.dumps(figures.as_json() | {"methods": list(figures.methods)}, indent=1, ensure_ascii=False),
     )
     path = folder / "report.html"
     with written(path) as file:
@@ -75,40 +75,30 @@ def page(folder: Path) -> Path:
     return path
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """The record in `counterfactual.json`."""
-    path = folder / "counterfactual.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        advice = "Run `headwater counterfactual` with this --out again."
-        raise DataError(f"Could not read {path}: {error}. {advice}") from error
-
-
-def as_text(record: Mapping[str, Any]) -> str:
-    """The record as tables for a terminal: medians, quartiles, and each method against random removal."""
+def as_text(figures: RemovalFigures) -> str:
+    """The figures as tables for a terminal: medians, quartiles, and each method against random removal."""
     text = []
     head = f"{'method':18}{'removed':>8}{'median':>10}{'quartiles':>24}{'above random':>50}{'p':>8}"
-    for measured in effects(record):
+    for measured in effects(figures):
         text += ["", f"{measured.title}: {measured.explanation}", head]
         for row in measured.removals:
             against = f"{row.against} ({row.above})" if row.against else "–"
-            figures = f"{row.removed:8d}{row.median:>10}{f'{row.low} … {row.high}':>24}"
-            text.append(f"{row.method:18}{figures}{against:>50}{row.p:>8}")
+            spread = f"{row.removed:8d}{row.median:>10}{f'{row.low} … {row.high}':>24}"
+            text.append(f"{row.method:18}{spread}{against:>50}{row.p:>8}")
     return "\n".join(text[1:])
 
 
-def verdicts(record: Mapping[str, Any]) -> list[str]:
+def verdicts(figures: RemovalFigures) -> list[str]:
     """The methods whose removals clearly move the picture more: paired interval above 0, and p below 0.05."""
-    return [_verdict(record, str(count)) for count in record["removed"]]
+    return [_verdict(figures, count) for count in figures.removed]
 
 
-def _verdict(record: Mapping[str, Any], count: str) -> str:
+def _verdict(figures: RemovalFigures, count: int) -> str:
     clear: dict[bool, list[str]] = {True: [], False: []}
-    for name, method in record["methods"].items():
-        if paired := method["removed"][count]["l2"].get("against_random"):
-            clear[paired["low"] > 0 and paired["p"] < 0.05].append(name)
-    size, better, unclear = f"{int(count):,}", clear[True], clear[False]
+    for name, method in figures.methods.items():
+        if (paired := method.removed[count]["l2"].against_random) is not None:
+            clear[paired.difference.low > 0 and paired.p < 0.05].append(name)
+    size, better, unclear = f"{count:,}", clear[True], clear[False]
     if not better:
         return f"No method's {size} images change the pictures clearly more than {size} random ones do."
     but = f"; for {_list(unclear)} this is not clear" if unclear else ""

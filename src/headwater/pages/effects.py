@@ -1,11 +1,12 @@
-"""The effects in a counterfactual record: how much each picture changed without a method's images."""
+"""The effects of removals in words: how much each picture changed without a method's images."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from headwater.evaluate.removals import RemovalEffect, RemovalFigures
 from headwater.words import number
 
 EFFECTS = {
@@ -66,38 +67,38 @@ class Effect(NamedTuple):
         return low, high + 0.03 * (high - low or 1.0)
 
 
-def effects(record: Mapping[str, Any]) -> list[Effect]:
+def effects(figures: RemovalFigures) -> list[Effect]:
     """Everything that was measured, in the order of the page."""
-    first = next(iter(record["methods"].values()))["removed"][str(record["removed"][0])]
+    first = next(iter(figures.methods.values())).removed[figures.removed[0]]
     order = list(EFFECTS)
     names = sorted(first, key=lambda name: order.index(name) if name in order else len(order))
-    return [effect(record, name) for name in names]
+    return [effect(figures, name) for name in names]
 
 
-def effect(record: Mapping[str, Any], name: str) -> Effect:
+def effect(figures: RemovalFigures, name: str) -> Effect:
     """One of the effects that were measured."""
     title, explanation = EFFECTS.get(name, MEASUREMENT)
     rows = [
-        (method, count, methods["removed"][str(count)][name])
-        for count in record["removed"]
-        for method, methods in record["methods"].items()
+        (method, count, effects.removed[count][name])
+        for count in figures.removed
+        for method, effects in figures.methods.items()
     ]
-    decimals, pictures = _decimals([values for _, _, values in rows]), len(record["queries"])
-    removals = [_removal(method, count, values, decimals, pictures) for method, count, values in rows]
-    return Effect(name, title.format(name=name), explanation.format(embedder=record["embedder"]), removals)
+    decimals, pictures = _decimals([measured for _, _, measured in rows]), len(figures.queries)
+    removals = [_removal(method, count, measured, decimals, pictures) for method, count, measured in rows]
+    return Effect(name, title.format(name=name), explanation.format(embedder=figures.embedder), removals)
 
 
-def _removal(method: str, count: int, values: Mapping[str, Any], decimals: int, pictures: int) -> RemovalRow:
-    low, median, high = (number(values["quartiles"][name], decimals) for name in ("low", "median", "high"))
+def _removal(method: str, count: int, measured: RemovalEffect, decimals: int, pictures: int) -> RemovalRow:
+    low, median, high = (number(value, decimals) for value in measured.quartiles)
     against, p, above = "", "", ""
-    if (paired := values.get("against_random")) is not None:
-        mean, least, most = (number(paired[name], decimals, "+") for name in ("mean", "low", "high"))
-        against, above = f"{mean} [{least}, {most}]", f"{paired['above']} of {pictures}"
-        p = f"{paired['p']:.2g}" if paired["p"] >= 0.001 else "<0.001"
-    return RemovalRow(method, count, values["each"], median, low, high, against, p, above)
+    if (paired := measured.against_random) is not None:
+        mean, least, most = (number(value, decimals, "+") for value in paired.difference)
+        against, above = f"{mean} [{least}, {most}]", f"{paired.above} of {pictures}"
+        p = f"{paired.p:.2g}" if paired.p >= 0.001 else "<0.001"
+    return RemovalRow(method, count, measured.values.tolist(), median, low, high, against, p, above)
 
 
-def _decimals(rows: list[Mapping[str, Any]]) -> int:
+def _decimals(rows: Sequence[RemovalEffect]) -> int:
     """The number of decimals that gives the largest median three figures."""
-    largest = max(abs(values["quartiles"]["median"]) for values in rows)
+    largest = max(abs(measured.quartiles.median) for measured in rows)
     return max(0, 2 - math.floor(math.log10(largest))) if largest else 2

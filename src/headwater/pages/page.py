@@ -13,7 +13,7 @@ from headwater.errors import DataError
 from headwater.linalg.rank import spearman
 from headwater.pages import charts
 from headwater.pages.cards import Card, Cards
-from headwater.pages.credit.section import credit_section
+from headwater.pages.credit.section import LIMITS, CreditLimits, credit_section
 from headwater.pages.gallery import Gallery
 from headwater.pages.record import record_of
 from headwater.pages.self_influence import self_influence
@@ -52,31 +52,33 @@ def report(
     queries: int = QUERIES,
     proponents: int = PROPONENTS,
     opponents: int = OPPONENTS,
+    credit: CreditLimits = LIMITS,
 ) -> Path:
     """Write one page about one run, or about several methods side by side; returns its path.
 
     The first `queries` queries are shown in full, each with at most `proponents` and `opponents`. The runs
-    must have the same training images and queries. The page appears only when it is complete.
+    must have the same training images and queries. `credit`: how much credit of single pictures the page
+    holds. The page appears only when it is complete.
     """
     if not runs:
         raise DataError("No run was given; expected at least one folder made by `headwater attribute`.")
     first, *rest = opened = [open_run(Path(run)) for run in runs]
     for run in rest:
         check_same(first, run)
-    page = html(opened, queries, proponents, opponents)
+    page = html(opened, queries, proponents, opponents, credit)
     path = first.folder / "report.html" if out is None else Path(out)
     with written(path) as file:
         file.write(page.encode(errors="replace"))  # file names need not be text
     return path
 
 
-def html(runs: Sequence[Run], queries: int, proponents: int, opponents: int) -> str:
+def html(runs: Sequence[Run], queries: int, proponents: int, opponents: int, limits: CreditLimits) -> str:
     """The page. Text from file names and settings is escaped."""
     runs = distinguished(runs)
     first, n = runs[0], len(runs[0].scores.train_ids)
     gallery = Gallery({row: image for run in runs for row, image in run.pictures.items()})
     rows = first_queries(first.queries, queries)
-    credit, agree = credit_section(runs, rows), min(AGREE, n)
+    credit, agree = credit_section(runs, rows, limits), min(AGREE, n)
     maker = Cards(runs, gallery, credit, proponents, opponents)
     cards = [maker.card(row) for row in rows]
     return render(

@@ -57,15 +57,16 @@ class StepInputs(NamedTuple):
 
 
 def rows(inputs: StepInputs, store: FeatureStore) -> Iterator[Rows]:
-    """`pack_explained` of every query, TOGETHER at a time."""
+    """`pack_explained` of every query, some at a time."""
     return blocks(_rows, inputs, store)
 
 
 def blocks(
     rows: Callable[[StepInputs, slice], Rows], inputs: StepInputs, store: FeatureStore
 ) -> Iterator[Rows]:
-    """Rows of all queries, TOGETHER at a time, from the store's crew if it has one."""
-    parts = [slice(low, low + TOGETHER) for low in range(0, len(inputs.queries), TOGETHER)]
+    """Rows of all queries, TOGETHER or a block of the store at a time, from its crew if it has one."""
+    size = store.rows_together(TOGETHER)
+    parts = [slice(low, low + size) for low in range(0, len(inputs.queries), size)]
     if store.crew is None:
         yield from (rows(inputs, part) for part in parts)
     else:

@@ -1,7 +1,6 @@
 """A bank's recipe with changes: other data, another network, more subsets, longer training."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from headwater.models import loading, unet
 from headwater.models.train import DIGITS, LORA, Recipe
 from headwater.retraining.recipe import Adapters, BankRecipe, DataSource, from_fields, recipe
 
+FIELDS = ("subsets", "seeds", "scheme", "learning", "generated", "common")  # changed as they are
+
 
 def recipe_of(bank: Path, name: str | None = None) -> BankRecipe:
     """The named recipe, else the recipe of the bank in the folder, else `digits`."""
@@ -19,49 +20,76 @@ def recipe_of(bank: Path, name: str | None = None) -> BankRecipe:
     return recipe(name or "digits")
 
 
-def changed(recipe: BankRecipe, changes: Mapping[str, Any]) -> BankRecipe:
-    """The recipe with the changes that are not None.
+@dataclass(frozen=True, kw_only=True)
+class RecipeChanges:
+    """Changes of a recipe; None leaves it as it is.
 
-    Beside its fields: `config` (a network by name), `base` and `rank` (adapters), `caption` (of both
-    sources), `steps` (of training). `data` and `held_out` are names of sources, `measurements` are separated
-    by commas.
+    `data`, `held_out`: names of sources, with `caption` for both; `config`: a network by name; `base` and
+    `rank`: of adapters; `steps`: of training; `measurements`: names separated by commas. The rest are fields
+    of the recipe.
     """
-    new = {key: value for key, value in changes.items() if value is not None}
-    for side in {"data", "held_out"} & new.keys():
-        new[side] = DataSource(name=new[side])
-    if {"base", "config"} <= new.keys():
-        raise OptionError(
-            f"config is {new['config']} and base is {new['base']}; expected a network or adapters.",
-            hint="Give --config or --base.",
-        )
-    if "config" in new:
-        config = new.pop("config")
-        new |= {"model": unet.configuration(config), "adapters": None}
-        if config != "digits" and recipe.training in (DIGITS, LORA):
-            new["training"] = Recipe()
-    if {"base", "rank"} & new.keys():
-        new |= _adapters(recipe, {name: new.pop(name) for name in ("base", "rank") if name in new})
-    if (caption := new.pop("caption", None)) is not None:
-        new |= {
-            side: replace(new.get(side, getattr(recipe, side)), caption=caption)
-            for side in ("data", "held_out")
-        }
-    if "steps" in new:
-        new["training"] = replace(new.get("training", recipe.training), steps=new.pop("steps"))
-    if "measurements" in new:
-        new["measurements"] = tuple(word.strip() for word in new["measurements"].split(","))
+
+    data: str | None = None
+    held_out: str | None = None
+    caption: str | None = None
+    config: str | None = None
+    base: str | None = None
+    rank: int | None = None
+    steps: int | None = None
+    measurements: str | None = None
+    subsets: int | None = None
+    seeds: int | None = None
+    scheme: str | None = None
+    learning: int | None = None
+    generated: int | None = None
+    common: bool | None = None
+
+
+def changed(recipe: BankRecipe, changes: RecipeChanges) -> BankRecipe:
+    """The recipe with the changes."""
+    new = {name: value for name in FIELDS if (value := getattr(changes, name)) is not None}
+    new["data"] = _source(recipe.data, changes.data, changes.caption)
+    new["held_out"] = _source(recipe.held_out, changes.held_out, changes.caption)
+    new |= _network(recipe, changes) | _adapters(recipe, changes)
+    if changes.steps is not None:
+        new["training"] = replace(new.get("training", recipe.training), steps=changes.steps)
+    if changes.measurements is not None:
+        new["measurements"] = tuple(word.strip() for word in changes.measurements.split(","))
     return replace(recipe, **new)
 
 
-def _adapters(recipe: BankRecipe, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a new base or rank changes. New adapters are trained with D-TRAK's recipe."""
-    if "base" in changes:
-        changes = {**changes, "base": loading.absolute_name(changes["base"])}
-    if recipe.adapters is not None:
-        return {"adapters": replace(recipe.adapters, **changes)}
-    if "base" not in changes:
+def _source(source: DataSource, name: str | None, caption: str | None) -> DataSource:
+    """Another source, or another caption of it."""
+    source = source if name is None else DataSource(name=name)
+    return source if caption is None else replace(source, caption=caption)
+
+
+def _network(recipe: BankRecipe, changes: RecipeChanges) -> dict[str, Any]:
+    """The fields that a network by name changes. Other networks than `digits` are trained for longer."""
+    if changes.config is None:
+        return {}
+    if changes.base is not None:
         raise OptionError(
-            f"rank is {changes['rank']}, but the recipe trains a network of its own; expected a base too.",
+            f"config is {changes.config} and base is {changes.base}; expected a network or adapters.",
+            hint="Give --config or --base.",
+        )
+    longer = changes.config != "digits" and recipe.training in (DIGITS, LORA)
+    network = {"model": unet.configuration(changes.config), "adapters": None}
+    return network | ({"training": Recipe()} if longer else {})
+
+
+def _adapters(recipe: BankRecipe, changes: RecipeChanges) -> dict[str, Any]:
+    """The fields that a new base or rank changes. New adapters are trained with D-TRAK's recipe."""
+    base = None if changes.base is None else loading.absolute_name(changes.base)
+    parts: dict[str, Any] = {"base": base, "rank": changes.rank}
+    new = {name: value for name, value in parts.items() if value is not None}
+    if not new:
+        return {}
+    if recipe.adapters is not None:
+        return {"adapters": replace(recipe.adapters, **new)}
+    if base is None:
+        raise OptionError(
+            f"rank is {changes.rank}, but the recipe trains a network of its own; expected a base too.",
             hint="Give --base with --rank.",
         )
-    return {"adapters": Adapters(**changes), "model": {}, "training": LORA}
+    return {"adapters": Adapters(**new), "model": {}, "training": LORA}

@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 
 from headwater import seeds
 from headwater.bank import Bank
@@ -21,7 +21,8 @@ from headwater.diffusion.encoding import encoded
 from headwater.disk.files import locked, written
 from headwater.disk.npz import arrays as read_arrays
 from headwater.errors import DataError
-from headwater.evaluate.counterfactual import RemovalEffect, compare_effects, distance, without
+from headwater.evaluate.counterfactual import distance, removal_effect, without
+from headwater.evaluate.removals import MethodEffects, RemovalEffect, RemovalFigures, write_figures
 from headwater.examples import Examples, to_uint8
 from headwater.families.embedding import Embedder, cosine
 from headwater.methods.random import Random
@@ -53,6 +54,17 @@ class RemovalInputs(NamedTuple):
     queries: Examples
     model: Path
     workplace: Workplace
+
+
+@dataclass(frozen=True, eq=False)
+class Remade:
+    """A picture in [−1, 1], made again, and its outcomes by measurement; or those of several, stacked.
+
+    Beside the measurements' means, `per-timestep` holds the bins of `simple`.
+    """
+
+    picture: Float[np.ndarray, "*q c h w"]
+    outcomes: Mapping[str, Float[np.ndarray, "..."]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,12 +144,12 @@ def remove(counterfactual: Counterfactual, folder: Path, workplace: Workplace) -
         yield count, len(removals)
         for removal, result in workplace.crew.work(retrain_without, inputs, jobs):
             with written(folder / "parts" / f"{_name(inputs, removal)}.npz") as file:
-                np.savez(file, **result)
+                np.savez(file, picture=result.picture, **result.outcomes)  # pyright: ignore[reportArgumentType]
             count += 1
             yield count, len(removals)
 
 
-def retrain_without(inputs: RemovalInputs, removal: Removal) -> dict[str, np.ndarray]:
+def retrain_without(inputs: RemovalInputs, removal: Removal) -> Remade:
     """The query's picture, and its outcomes, from a model trained on the images that stay."""
     recipe, queries, workplace = inputs.recipe, inputs.queries, inputs.workplace
     if removal.mask.all() and loading.has_model(inputs.model):
@@ -150,80 +162,74 @@ def retrain_without(inputs: RemovalInputs, removal: Removal) -> dict[str, np.nda
     picture = generate_queries(recipe, model, range(number, number + 1), conditions)[0]
     query = encoded(model, queries.take([removal.query]), workplace.store)
     measured = outcomes(model, query, recipe.measurements, recipe.outcome_draws)
-    return {"picture": picture, **{name: values[0] for name, values in measured.items()}}
+    return Remade(picture, {name: np.asarray(values[0]) for name, values in measured.items()})
 
 
 def collect_results(
     counterfactual: Counterfactual, folder: Path, workplace: Workplace, embedder: Embedder | None = None
-) -> dict[str, Any]:
-    """The record of all removals: effects of every query, quartiles, comparison with random removal.
+) -> RemovalFigures:
+    """The figures of all removals: effects of every query, quartiles, comparison with random removal.
 
-    It is written to `counterfactual.json`, and the pictures to `pictures.npz`.
+    They are written to `counterfactual.json`, and the pictures to `pictures.npz`.
     """
     inputs = counterfactual.inputs(workplace)
     before = _results(inputs, folder, counterfactual.before())
-    pictures, effects = {"before": to_uint8(before["picture"])}, {}
+    pictures, effects = {"before": to_uint8(before.picture)}, {}
     for name in counterfactual.scores:
         for k in counterfactual.counts:
             after = _results(inputs, folder, counterfactual.after(name, k))
-            pictures[f"{name}/{k}"] = to_uint8(after["picture"])
+            pictures[f"{name}/{k}"] = to_uint8(after.picture)
             effects[name, k] = removal_effects(before, after, embedder)
     with written(folder / "pictures.npz") as file:
         np.savez_compressed(file, **pictures)  # pyright: ignore[reportArgumentType]
-    record = _settings(counterfactual, embedder) | {"methods": _methods(counterfactual, effects)}
-    with written(folder / "counterfactual.json", "w") as file:
-        json.dump(record, file, indent=1, ensure_ascii=False)
-    return record
+    figures = _figures(counterfactual, effects, embedder)
+    write_figures(folder, figures)
+    return figures
 
 
-def removal_effects(
-    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], embedder: Embedder | None
-) -> dict[str, np.ndarray]:
+def removal_effects(before: Remade, after: Remade, embedder: Embedder | None) -> dict[str, np.ndarray]:
     """Each effect on each query: `l2`, `cosine` (with an embedder), and the rise of every measurement."""
-    effects = {"l2": distance(before["picture"], after["picture"])}
+    effects = {"l2": distance(before.picture, after.picture)}
     if embedder is not None:
-        effects["cosine"] = cosine(*(embedder(to_uint8(side["picture"])) for side in (before, after)))
-    names = [name for name in before if name not in ("picture", "per-timestep")]
-    return effects | {name: after[name].astype(np.float64) - before[name] for name in names}
-
-
-def _methods(
-    counterfactual: Counterfactual, effects: Mapping[tuple[str, int], Mapping[str, np.ndarray]]
-) -> dict[str, Any]:
-    """The effects of each method at each count, compared with random removal on the same queries."""
-
-    def compared(name: str, k: int) -> dict[str, Any]:
-        controls = None if name == RANDOM else effects[RANDOM, k]
-        return {
-            effect: RemovalEffect(
-                values, None if controls is None else compare_effects(values, controls[effect])
-            ).as_json()
-            for effect, values in effects[name, k].items()
-        }
-
-    return {
-        name: {
-            "signed": counterfactual.signed[name],
-            "removed": {str(k): compared(name, k) for k in counterfactual.counts},
-        }
-        for name in counterfactual.scores
+        effects["cosine"] = cosine(*(embedder(to_uint8(side.picture)) for side in (before, after)))
+    old, new = before.outcomes, after.outcomes
+    return effects | {
+        name: new[name].astype(np.float64) - old[name] for name in old if name != "per-timestep"
     }
 
 
-def _settings(counterfactual: Counterfactual, embedder: Embedder | None) -> dict[str, Any]:
+def _figures(
+    counterfactual: Counterfactual,
+    effects: Mapping[tuple[str, int], Mapping[str, np.ndarray]],
+    embedder: Embedder | None,
+) -> RemovalFigures:
+    """The effects of each method at each count, compared with random removal on the same queries."""
     bank = counterfactual.bank
     recipe = from_fields(bank.info["recipe"])
     guided = "" if recipe.guidance == 1 else f", guidance {recipe.guidance:g}"
-    return {
-        "bank": bank.folder.name,
-        "train": len(bank.train),
-        "queries": [bank.queries.ids[query] for query in counterfactual.queries],
-        "removed": list(counterfactual.counts),
-        "embedder": None if embedder is None else embedder.name,
-        "steps": recipe.training.total(len(bank.train)),
-        "sampler": f"{recipe.sampler}, {recipe.sample_steps} steps" + guided,
-        "seed": 0,
-    }
+
+    def compared(method: str, k: int) -> dict[str, RemovalEffect]:
+        controls = {} if method == RANDOM else effects[RANDOM, k]
+        return {
+            name: removal_effect(values, controls.get(name)) for name, values in effects[method, k].items()
+        }
+
+    return RemovalFigures(
+        bank=bank.folder.name,
+        train=len(bank.train),
+        queries=[bank.queries.ids[query] for query in counterfactual.queries],
+        removed=list(counterfactual.counts),
+        embedder=None if embedder is None else embedder.name,
+        steps=recipe.training.total(len(bank.train)),
+        sampler=f"{recipe.sampler}, {recipe.sample_steps} steps" + guided,
+        seed=0,
+        methods={
+            method: MethodEffects(
+                counterfactual.signed[method], {k: compared(method, k) for k in counterfactual.counts}
+            )
+            for method in counterfactual.scores
+        },
+    )
 
 
 def _training(inputs: RemovalInputs, removal: Removal, device: str) -> Training:
@@ -252,17 +258,17 @@ def _name(inputs: RemovalInputs, removal: Removal) -> str:
     return hashlib.blake2b(json.dumps(settings).encode(), digest_size=16).hexdigest()
 
 
-def _result(inputs: RemovalInputs, folder: Path, name: str) -> dict[str, np.ndarray] | None:
+def _result(inputs: RemovalInputs, folder: Path, name: str) -> Remade | None:
     """The result of a removal; None where there is none, or a damaged one, which is done again."""
     names = dict.fromkeys(("picture", "per-timestep", "simple", *inputs.recipe.measurements))
     try:
         result = read_arrays(folder / "parts" / f"{name}.npz", names)
     except DataError:
         return None
-    return result if result.keys() == names.keys() else None
+    return Remade(result.pop("picture"), result) if result.keys() == names.keys() else None
 
 
-def _results(inputs: RemovalInputs, folder: Path, removals: Sequence[Removal]) -> dict[str, np.ndarray]:
+def _results(inputs: RemovalInputs, folder: Path, removals: Sequence[Removal]) -> Remade:
     """The results of removals that are done, stacked."""
     results = []
     for name in (_name(inputs, removal) for removal in removals):
@@ -272,4 +278,5 @@ def _results(inputs: RemovalInputs, folder: Path, removals: Sequence[Removal]) -
                 f"The result {name} is missing from {folder}.", hint="Run the same command again."
             )
         results.append(result)
-    return {name: np.stack([result[name] for result in results]) for name in results[0]}
+    measured = {name: np.stack([result.outcomes[name] for result in results]) for name in results[0].outcomes}
+    return Remade(np.stack([result.picture for result in results]), measured)

@@ -8,18 +8,20 @@ from jaxtyping import Float, Int64
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
 from headwater.examples import Examples
-from headwater.gradients.forward import values
+from headwater.gradients.forward import ROWS, values
 
 BINS = 20  # per-timestep outcomes are means over this many equal parts of the schedule
 
 
-def outcomes(model: Denoiser, queries: Examples, names: Sequence[str], draws: Draws) -> dict[str, np.ndarray]:
+def outcomes(
+    model: Denoiser, queries: Examples, names: Sequence[str], draws: Draws, *, rows: int = ROWS
+) -> dict[str, np.ndarray]:
     """Measurements of each query, float32 `[q]`, and `per-timestep`: `simple` in bins, float16 `[q, BINS]`.
 
-    A bin without a draw is NaN.
+    A bin without a draw is NaN. At most `rows` draws go through the model together.
     """
     names = list(dict.fromkeys(("simple", *names)))
-    parts = list(values(model, queries, names, draws))
+    parts = list(values(model, queries, names, draws, rows=rows))
     per_draw = {name: np.concatenate([part.of[name] for part in parts]) for name in names}
     times = np.concatenate([part.t for part in parts])
     means = {

@@ -10,7 +10,7 @@ from headwater.credit.shares import Share
 from headwater.disk.files import written
 from headwater.errors import OptionError
 from headwater.pages.credit.jsonld import jsonld
-from headwater.pages.credit.run import Credited, QueryShares, records
+from headwater.pages.credit.run import Credited, QueryShares
 
 FIGURES = ("query", "split", *Share._fields)
 
@@ -21,9 +21,9 @@ def csv_lines(credited: Credited, rows: QueryShares) -> Iterator[str]:
     yield _csv_line([*FIGURES, *([] if second is None else [second.column])])
     splits = run.queries.split or ("",) * len(run.queries)
     for query, shares in rows:
-        for record in records(sorted(shares)):
-            names = [] if second is None else ["; ".join(second.names[record["group"]])]
-            yield _csv_line([run.scores.query_ids[query], splits[query], *record.values(), *names])
+        for share in sorted(shares):
+            names = [] if second is None else ["; ".join(second.names[share.group])]
+            yield _csv_line([run.scores.query_ids[query], splits[query], *share.as_json().values(), *names])
 
 
 WRITERS: Mapping[str, Callable[[Credited, QueryShares], Iterator[str]]] = {

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from headwater.credit.shares import Share
-from headwater.pages.credit.run import Credited, QueryShares, records
+from headwater.pages.credit.run import Credited, QueryShares
 
 SCHEMA = ("Dataset", "ImageObject", "PropertyValue", "SoftwareApplication", "name", "description")
 SCHEMA += ("identifier", "measurementTechnique", "softwareVersion")
@@ -116,20 +116,20 @@ def _picture(credited: Credited, query: int, shares: Sequence[Share]) -> dict[st
             "identifier": credited.run.scores.query_ids[query],
             "contentHash": queries.hashes[query],
             "split": queries.split[query] if queries.split else None,
-            "contributions": [_contribution(credited, record) for record in records(shares)],
+            "contributions": [_contribution(credited, share) for share in shares],
         }
     )
 
 
-def _contribution(credited: Credited, record: dict[str, Any]) -> dict[str, Any]:
-    contribution, second = {"@type": "Contribution", **_known(record)}, credited.second
+def _contribution(credited: Credited, share: Share) -> dict[str, Any]:
+    contribution, second = {"@type": "Contribution", **_known(share.as_json())}, credited.second
     if second is not None:
-        names = list(second.names[record["group"]])
+        names = list(second.names[share.group])
         contribution["also"] = [{"@type": "PropertyValue", "name": second.column, "value": names}]
     return contribution
 
 
-def _known(record: dict[str, Any]) -> dict[str, Any]:
+def _known(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record without empty values: to JSON-LD, null says nothing."""
     return {name: value for name, value in record.items() if value is not None}
 

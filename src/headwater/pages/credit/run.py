@@ -1,10 +1,9 @@
 """A run's credit: its scores, the groups of its training images, and second names for them. No torch."""
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from headwater.credit.groups import COLUMNS, column, default, from_csv, split
 from headwater.credit.shares import Credit, Share
@@ -87,15 +86,6 @@ def queries_by_option(run: Run, count: int, query: str | None) -> list[int]:
         known = f"It has {len(ids)}, from '{ids[0]}' to '{ids[-1]}'."
         raise OptionError(f"The run {run.folder} has no query '{query}'.{guess} {known}")
     return rows
-
-
-def records(shares: Sequence[Share]) -> list[dict[str, Any]]:
-    """Shares as JSON: a figure that does not exist is None."""
-    return [{name: _finite(value) for name, value in share._asdict().items()} for share in shares]
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _second(name: str, groups: tuple[str, ...], names: tuple[str, ...]) -> SecondColumn:

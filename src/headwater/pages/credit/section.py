@@ -19,9 +19,18 @@ from headwater.words import percent
 
 CHART_GROUPS = 40  # groups in a chart
 LINE_GROUPS = 4  # groups on a picture's line
-INTERVAL_SHARES = 50_000  # of single pictures, with intervals: about ten seconds of 5,000 training images
-FILE_ROWS = 2000  # rows of a file that a page carries: half a megabyte
 FORMATS = {".csv": ("CSV", "text/csv"), ".jsonld": ("JSON-LD", "application/ld+json")}
+
+
+class CreditLimits(NamedTuple):
+    """How many groups of single pictures a page holds: with intervals (about ten seconds of 5,000 training
+    images), and in a file that it carries (half a megabyte)."""
+
+    intervals: int = 50_000
+    file: int = 2000
+
+
+LIMITS = CreditLimits()
 
 
 class GroupRow(NamedTuple):
@@ -82,7 +91,9 @@ class QueryCredit(NamedTuple):
     rows: list[GroupRow]
 
 
-def credit_section(runs: Sequence[Run], cards: Sequence[int]) -> CreditSection | None:
+def credit_section(
+    runs: Sequence[Run], cards: Sequence[int], limits: CreditLimits = LIMITS
+) -> CreditSection | None:
     """Each method's mean shares over the generated pictures, or over all if none is generated.
 
     None where no groups are worth a chart. `cards` are the queries that the page shows one by one. Runs of
@@ -109,7 +120,7 @@ def credit_section(runs: Sequence[Run], cards: Sequence[int]) -> CreditSection |
         kind="generated" if "gen" in splits else "",
         likeness=not all(run.signed for run in runs),
         charts=[
-            _chart(title, credited, [_row(share, span) for share in shares], rows, cards)
+            _chart(title, credited, [_row(share, span) for share in shares], rows, cards, limits)
             for title, credited, shares in zip(titles, methods, means, strict=True)
         ],
         axis=charts.axis(span),
@@ -136,13 +147,14 @@ def _chart(
     rows: list[GroupRow],
     pictures: Int64[np.ndarray, " c"],
     cards: Sequence[int],
+    limits: CreditLimits,
 ) -> CreditChart:
     credit = credited.credit
     hits = right(credit, credited.query_groups, pictures)
     size = len(cards) * len(credit.groups)
-    shares = credit.each(cards) if size <= INTERVAL_SHARES else map(credit.bare, cards)
+    shares = credit.each(cards) if size <= limits.intervals else map(credit.bare, cards)
     per_query = dict(zip(cards, shares, strict=True))
-    suffixes = FORMATS if size <= FILE_ROWS else ()
+    suffixes = FORMATS if size <= limits.file else ()
     return CreditChart(
         title,
         rows,

@@ -14,6 +14,7 @@ counts the pixels inside."""
 
 import inspect
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -72,11 +73,13 @@ def cells(x: Float[np.ndarray, "*b h w"]) -> Float[np.ndarray, "*b h1 w1"]:
     return (padded[..., :-1, :-1] + padded[..., 1:, :-1] + padded[..., :-1, 1:] + padded[..., 1:, 1:]) / 2
 
 
-def side_by_side(pictures: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "c h wl"]:
-    """Up to LANES pictures with their lanes innermost: the fewest of WIDTHS; empty ones are infinitely far
+def side_by_side(
+    pictures: Float[np.ndarray, "b c h w"], widths: Sequence[int] = WIDTHS
+) -> Float[np.ndarray, "c h wl"]:
+    """Up to LANES pictures with their lanes innermost: the fewest of `widths`; empty ones are infinitely far
     from anything."""
     b, c, h, w = pictures.shape
-    lanes = next(width for width in WIDTHS if width >= b)
+    lanes = next(width for width in widths if width >= b)
     out = np.full((c, h, w, lanes), 1e9, pictures.dtype)
     out[..., :b] = np.moveaxis(pictures, 0, -1)
     return out.reshape(c, h, w * lanes)

@@ -20,8 +20,8 @@ from headwater.patches.compiled.nearest import (
     streamed,
 )
 
-ROOM = 2**27  # bytes of distances that are held at a time
-LINES = 1024  # distances of a window that are held, if there are as many
+ROOM = 2**27  # bytes of memory for distances
+LINES = 1024  # distances of a window that are held
 
 
 class Weighed(NamedTuple):
@@ -43,9 +43,9 @@ class Room(NamedTuple):
     fresh: Float[np.ndarray, "rows places nx _"]
 
 
-def _lines(most: int, top: int) -> int:
-    """The number of distances of a window that are held, of `most`."""
-    return min(most, max(10 * top, LINES))
+def _lines(most: int, top: int, lines: int = LINES) -> int:
+    """The number of distances of a window that are held, of `most`: at least 10 times `top`."""
+    return min(most, max(10 * top, lines))
 
 
 def bytes_of_lists(down: Windows, across: Windows, variants: int, top: int) -> int:
@@ -62,17 +62,18 @@ def room(
     top: int,
     memory: UInt8[np.ndarray, " bytes"],
     dtype: np.dtype,
+    lines: int = LINES,
 ) -> Room:
-    """The room for these windows in `memory`, of ROOM bytes or more; memory of its own where that is too
-    small."""
+    """The room for these windows in `memory`, with `lines` distances of each; memory of its own where a row
+    of windows does not fit."""
     line = lanes * dtype.itemsize
     most = variants * (down.high - down.low) * (across.high - across.low)
-    lines = _lines(most, top)
-    rows = min(down.number, max(1, ROOM * 8 // 9 // (across.number * lines * line)))
+    lines = _lines(most, top, lines)
+    rows = min(down.number, max(1, len(memory) * 8 // 9 // (across.number * lines * line)))
     places = min(
         across.high - across.low,
         lines - 2 * top if lines < most else lines,
-        max(1, ROOM // 9 // (rows * across.number * line)),
+        max(1, len(memory) // 9 // (rows * across.number * line)),
     )
     near, fresh = (rows * across.number, lines, lanes), (rows, places, across.number, lanes)
     if (size := (math.prod(near) + math.prod(fresh)) * dtype.itemsize) > len(memory):
@@ -101,16 +102,16 @@ def weighed(
     limits: Float[np.ndarray, " a"] | None = None,
     reach: float = FAR,
     memory: UInt8[np.ndarray, " bytes"] | None = None,
+    lines: int = LINES,
 ) -> Weighed:
     """The weights of the pictures' patches for every window.
 
     Patches further than `limits[a]` from window a, or further than `reach` beyond the nearest, may be left
-    out. `memory` is ROOM bytes to work in."""
+    out. `memory` to work in: ROOM bytes if None; `lines` distances of a window are held in it."""
     x, y, down, across, scale, top = softmax
     lanes = y.shape[3] // x.shape[2]
-    near, fresh = room(
-        down, across, len(y), lanes, top, np.empty(ROOM, np.uint8) if memory is None else memory, x.dtype
-    )
+    memory = np.empty(ROOM, np.uint8) if memory is None else memory
+    near, fresh = room(down, across, len(y), lanes, top, memory, x.dtype, lines)
     if limits is None:
         limits = np.full(down.number * across.number, FAR)
     bounds, sums = np.minimum(limits, FAR).astype(x.dtype), WindowSums.of(down, across, lanes, x.dtype)
