@@ -89,7 +89,7 @@ def test_a_plan_has_the_json_of_the_command_line():
 
 def test_a_method_costs_its_gradients_and_its_rows():
     counts, rates = bank_counts(recipe("digits"), 1000, 100, 10), Rates(1.0, 1.0, 0.5, 0.1, 0)
-    assert cost(make("pixel", {}), counts, rates) == Cost(0, 0, 0, 0, seconds=0.0, bytes=0)
+    assert cost(make("pixel", {}), counts, rates) == Cost(0, 0, 0, 0, seconds=None, bytes=0)
     method = make("d-trak", {"timesteps": 100, "noises": 3, "k": 512})
     assert cost(method, counts, rates) == Cost(300, 300, 0, 0, seconds=1200 * 300 * 0.5, bytes=4 * 1200 * 512)
 

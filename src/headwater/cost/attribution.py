@@ -3,7 +3,7 @@ own images."""
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from math import prod
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 
 from headwater.attribution.experiment import Experiment
 from headwater.cost.bank import Cost, Rates, cost, peak
+from headwater.cost.sampled import sampled_seconds
 from headwater.curvature.parameters import factor_numbers
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
@@ -23,6 +24,7 @@ from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.examples import Examples
 from headwater.families.gradients import GradientFeatures, Gradients
+from headwater.families.protocol import Method
 from headwater.gradients.forward import values
 from headwater.gradients.hooks import as_it_is
 from headwater.gradients.inputs import drawn
@@ -81,7 +83,7 @@ class AttributionPlan:
         counts, encoding = self.counts, self.encoding
         return {
             "encoding": encoding.latents * counts.pictures + encoding.prompt * counts.prompts,
-            "features": self.models * self.cost.seconds,
+            "features": self.models * (self.cost.seconds or 0.0),
         }
 
     @property
@@ -135,25 +137,40 @@ def attribution_counts(run: Experiment) -> AttributionCounts:
 
 
 def plan_attribution(run: Experiment, memory: int = Denoiser.memory) -> AttributionPlan:
-    """The plan of a run within `memory` bytes. Raises an OptionError for a run without a model."""
-    if not run.models:
+    """The plan of a run within `memory` bytes. Raises an OptionError for gradients without a model."""
+    method = run.built()
+    if not run.models and isinstance(method, Gradients):
         raise OptionError(
             f"{run.method} without a model has no gradients to plan for.", hint="Name a model with --model."
         )
-    model, method, counts = run.models[0].within(memory), run.built(), attribution_counts(run)
+    if not run.models:
+        return _without_model(run, method, memory)
+    model, counts = run.models[0].within(memory), attribution_counts(run)
     with TemporaryDirectory() as folder:
         rates, encoding = _rates(run, model, method, folder)
     rows, activations = _pass(run, model)
+    counted = cost(method, counts, rates, model.schedule.T, memory)
+    if counted.seconds is None:
+        counted = replace(counted, seconds=sampled_seconds(method, model, run.train, run.queries, memory))
     return AttributionPlan(
         counts=counts,
         models=len(run.models),
         dtype=str(model.dtype)[6:],
         encoding=encoding,
         rates=rates,
-        cost=cost(method, counts, rates, model.schedule.T, memory),
+        cost=counted,
         rows=rows,
         activations=activations,
     )
+
+
+def _without_model(run: Experiment, method: Method, memory: int) -> AttributionPlan:
+    """The plan of a method that compares images and needs no model."""
+    counts = AttributionCounts(len(run.train), len(run.queries), 0, 0, 0, 0, 0, 0, 0)
+    took = sampled_seconds(method, None, run.train, run.queries, memory)
+    rates = Rates(step=0.0, forward=0.0, gradient=0.0, draw=0.0, peak=peak("cpu"))
+    counted = replace(cost(method, counts, rates), seconds=took)
+    return AttributionPlan(counts, 1, "", Encoding(), rates, counted, 0, 0)
 
 
 def _rates(run: Experiment, model: Denoiser, method: Any, folder: str) -> tuple[Rates, Encoding]:
@@ -223,6 +240,14 @@ def _pass(run: Experiment, model: Denoiser) -> tuple[int, int]:
 def as_text(run: Experiment, plan: AttributionPlan) -> str:
     """The plan in words."""
     counts, cost, seconds, sizes = plan.counts, plan.cost, plan.seconds, plan.bytes
+    if not run.models:
+        return "\n".join(
+            [
+                f"images      {counts.n:,}, and {counts.queries:,} queries; no model",
+                f"time        {hours_in_words((plan.cost.seconds or 0) / 3600)} for {run.method}, from a few of them",
+                f"memory      {sized(plan.rates.peak)} the process, as measured",
+            ]
+        )
     names = ", ".join(str(name) for name in run.sources.get("models", ()))
     timings = (plan.rates.gradient, plan.encoding.latents, plan.encoding.prompt)
     gradient, latents, prompt = (f"{1000 * value:.3g} ms" for value in timings)

@@ -23,7 +23,7 @@ from headwater.diffusion.encoding import condition
 from headwater.diffusion.measure import simple
 from headwater.disk.store import FeatureStore, default_root
 from headwater.examples import Examples, Text
-from headwater.families.gradients import Gradients, Passes
+from headwater.families.gradients import Gradients
 from headwater.families.protocol import Costed
 from headwater.gradients.hooks import LayerGradient, stream
 from headwater.gradients.inputs import drawn
@@ -211,13 +211,13 @@ class Hours:
 @dataclass(frozen=True)
 class Cost:
     """One method: passes through the model for a training image and a query, seconds for all of them, bytes
-    in the store."""
+    in the store. A method without gradients has no seconds until it is timed (None)."""
 
     train: int
     query: int
     train_forward: int
     query_forward: int
-    seconds: float
+    seconds: float | None
     bytes: int
 
 
@@ -283,15 +283,14 @@ class CostInputs(Protocol):
 
 def cost(method: Any, counts: CostInputs, rates: Rates, T: int = 1000, memory: int = Denoiser.memory) -> Cost:
     """The cost of a method for these counts, on a model of T timesteps with `memory` bytes to work in."""
-    passes, n, q = Passes(0, 0), counts.n, counts.queries
-    if isinstance(method, Gradients):
-        passes, repeats = method.passes(T), method.streams(q, counts.parameters, memory) - 1
-        passes = passes._replace(train=passes.train + repeats * method.draws().count)
-    gradients, forward = (
-        n * passes.train + q * passes.query,
-        n * passes.train_forward + q * passes.query_forward,
-    )
+    n, q = counts.n, counts.queries
     size = method.bytes_kept(n, q, counts.parameters, counts.factors) if isinstance(method, Costed) else 0
+    if not isinstance(method, Gradients):
+        return Cost(0, 0, 0, 0, seconds=None, bytes=size)
+    passes, repeats = method.passes(T), method.streams(q, counts.parameters, memory) - 1
+    passes = passes._replace(train=passes.train + repeats * method.draws().count)
+    gradients = n * passes.train + q * passes.query
+    forward = n * passes.train_forward + q * passes.query_forward
     return Cost(*passes, seconds=gradients * rates.gradient + forward * rates.forward, bytes=size)
 
 
@@ -321,7 +320,8 @@ def as_text(name: str, recipe: BankRecipe, plan: BankPlan) -> str:
     ]
     rows += [
         f"{method:14}{cost.train:20d}{cost.query:9d}"
-        f"{hours_in_words(cost.seconds / 3600):>14}{sized(cost.bytes):>12}"
+        f"{'not timed' if cost.seconds is None else hours_in_words(cost.seconds / 3600):>14}"
+        f"{sized(cost.bytes):>12}"
         for method, cost in plan.methods.items()
     ]
     return "\n".join(rows)
