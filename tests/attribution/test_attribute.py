@@ -22,7 +22,8 @@ def test_the_store_s_memory_is_the_budget_of_every_model_and_checkpoint(
     final = tiny()
     models = [replace(final, checkpoints=(tiny(seed=1), final), memory=5), tiny(seed=2)]
     store = FeatureStore(tmp_path, memory=2**21)
-    attribute(models, pictures(3), pictures(2, seed=1), method=TracIn(timesteps=1, k=8), store=store)
+    method, notes = TracIn(timesteps=1, k=8), []
+    attribute(models, pictures(3), pictures(2, seed=1), method=method, store=store, warn=notes.append)
     assert set(budgets) == {2**21}
     assert len(budgets) >= 6  # two checkpoints and a model, of training images and of queries
 

@@ -213,5 +213,5 @@ def _opened(models: Models, size: tuple[int, int], machine: Machine, checkpoints
     options: dict[str, Any] = {"lora": models.lora, "size": size, "dtype": machine.dtype}
     loaded = [loading.load(folder, available(machine.device), checkpoints, **options) for folder in folders]
     for name, model in zip(models.folders, loaded, strict=True):
-        notes += note_on_checkpoints(name, model, checkpoints)
+        notes += note_on_checkpoints(str(name), model, checkpoints)
     return Loaded(loaded, models.folders, notes)

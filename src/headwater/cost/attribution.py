@@ -241,10 +241,11 @@ def as_text(run: Experiment, plan: AttributionPlan) -> str:
     """The plan in words."""
     counts, cost, seconds, sizes = plan.counts, plan.cost, plan.seconds, plan.bytes
     if not run.models:
+        took = hours_in_words((cost.seconds or 0.0) / 3600)
         return "\n".join(
             [
                 f"images      {counts.n:,}, and {counts.queries:,} queries; no model",
-                f"time        {hours_in_words((plan.cost.seconds or 0) / 3600)} for {run.method}, from a few of them",
+                f"time        {took} for {run.method}, from a few of them",
                 f"memory      {sized(plan.rates.peak)} the process, as measured",
             ]
         )
