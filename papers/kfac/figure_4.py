@@ -19,9 +19,9 @@ PAPER = (
 HERE = {
     "digits": (
         "Expand is far above reduce, as in the paper (63.3 against 49.7 with the Gauss–Newton matrix, "
-        "nothing chosen). The empirical Fisher is not below the Monte-Carlo Gauss–Newton matrix here. Its rows "
-        "at λ = 1e-8 were measured when it was 64 times too small, so at 64 times the paper's λ: at the "
-        "paper's λ it has 63.0 (per draw) and 63.5 (averaged) with expand."
+        "nothing chosen). The empirical Fisher is not below the Monte-Carlo Gauss–Newton matrix here: its "
+        "rows at λ = 1e-8 were measured when it was 64 times too small, so at 64 times the paper's λ; at the "
+        "paper's it has 63.0 (per draw) and 63.5 (averaged) with expand."
     ),
 }
 

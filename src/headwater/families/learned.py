@@ -15,6 +15,7 @@ from headwater.examples import Examples
 from headwater.families.fields import check_types
 
 LEAST = 3  # subsets that must remain to compare with
+BLOCK = 8192  # training images scored at a time
 
 
 class LearningSubsets(NamedTuple):
@@ -33,7 +34,6 @@ class RetrainedMethod:
     never compared with [default: all further subsets]. `measurement`: the outcome to learn."""
 
     signed: ClassVar[bool] = True
-    block: ClassVar[int] = 8192  # training images scored at a time
 
     bank: Bank | None = field(default=None, repr=False)
     subsets: int | tuple[int, ...] | None = None

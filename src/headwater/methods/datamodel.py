@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64
 from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.examples import Examples
-from headwater.families.learned import LearningSubsets, RetrainedMethod, in_blocks
+from headwater.families.learned import BLOCK, LearningSubsets, RetrainedMethod, in_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,13 @@ class Datamodel(RetrainedMethod):
                 f"folds is {self.folds} with {len(y)} subsets to learn from; expected at least two subsets a "
                 "fold."
             )
-        gram = shared_images(index, self.block)
+        block = store.rows_together(BLOCK)
+        gram = shared_images(index, block)
         best = np.argmax(self.accuracy(gram, y), axis=0)
         dual = np.take_along_axis(
             solved(centred(gram), y - y.mean(axis=0), self.alphas), best[None, None], 0
         )[0]
-        for columns in in_blocks(index.mask.shape[1], self.block):
+        for columns in in_blocks(index.mask.shape[1], block):
             mask = index.mask[:, columns].astype(np.float64)
             yield -(dual.T @ (mask - mask.mean(axis=0)))
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError
 from headwater.examples import Examples
-from headwater.families.learned import LearningSubsets, RetrainedMethod, in_blocks
+from headwater.families.learned import BLOCK, LearningSubsets, RetrainedMethod, in_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class EmpiricalIF(RetrainedMethod):
     ) -> Iterator[Float[np.ndarray, "q b"]]:
         y = self.outcomes(index, queries)
         m, total = len(y), y.sum(axis=0)[:, None]
-        for columns in in_blocks(index.mask.shape[1], self.block):
+        for columns in in_blocks(index.mask.shape[1], store.rows_together(BLOCK)):
             mask = index.mask[:, columns].astype(np.float64)
             count, inside = mask.sum(axis=0), y.T @ mask
             if not ((count > 0) & (count < m)).all():
