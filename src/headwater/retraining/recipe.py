@@ -225,6 +225,31 @@ def cifar2_small_recipe() -> BankRecipe:
     )
 
 
+def cifar2_32_recipe() -> BankRecipe:
+    """1,000 automobiles and horses at 32×32, a UNet of 0.44 M parameters, halves at half the steps: one core,
+    five minutes a half."""
+    down = ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D")
+    return BankRecipe(
+        data=DataSource(name="cifar2", count=1000),
+        held_out=DataSource(name="cifar2:val", count=100),
+        model=unet.configuration(
+            "cifar",
+            block_out_channels=(16, 32, 48),
+            layers_per_block=1,
+            norm_num_groups=8,
+            down_block_types=down,
+            up_block_types=tuple(block.replace("Down", "Up") for block in reversed(down)),
+        ),
+        training=Recipe(
+            steps=1600, batch=64, learning_rate=2e-3, dropout=0.0, flips=False, ema=0.995, ema_power=None
+        ),
+        subset_steps=800,
+        scheme="stratified",
+        seeds=1,
+        outcome_draws=replace(OUTCOMES, noises=1),
+    )
+
+
 def digits_mini_recipe() -> BankRecipe:
     """200 digits, 64 halves × 2 seeds and 256 subsets to learn from, five outcomes: one core, an hour."""
     return BankRecipe(
@@ -320,6 +345,7 @@ RECIPES = {
     "digits-mini": digits_mini_recipe,
     "digits-mini-attention": digits_mini_attention_recipe,
     "cifar2-small": cifar2_small_recipe,
+    "cifar2-32": cifar2_32_recipe,
     "d-trak-cifar2": lambda: d_trak_recipe(CIFAR2, CIFAR2_VAL, "cifar"),
     "d-trak-cifar10": lambda: d_trak_recipe(CIFAR10, CIFAR10_VAL, "cifar"),
     "d-trak-celeba": lambda: d_trak_recipe(CELEBA, CELEBA_VAL, "celeba"),
