@@ -17,7 +17,7 @@ from headwater.data import open_examples
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import SAMPLERS
-from headwater.errors import DataError, OptionError, Warn, to_warnings, unknown
+from headwater.errors import DataError, OptionError, Warn, check_at_least, to_warnings, unknown
 from headwater.examples import Examples
 from headwater.models import unet
 from headwater.models.train import DIGITS, LORA, Recipe
@@ -88,8 +88,7 @@ class Adapters:
     guidance: float = 7.5
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise OptionError(f"rank is {self.rank}; expected 1 or more.")
+        check_at_least(1, self, "rank")
         if not math.isfinite(self.guidance):
             raise OptionError(f"guidance is {self.guidance}; expected a finite number.")
 
@@ -135,14 +134,11 @@ class BankRecipe:
         for name, words in (("scheme", SCHEMES), ("sampler", SAMPLERS)):
             if getattr(self, name) not in words:
                 raise unknown(name, getattr(self, name), words)
-        for name in ("subsets", "seeds", "generated", "learning_seeds", "sample_steps"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        check_at_least(1, self, "subsets", "seeds", "generated", "learning_seeds", "sample_steps")
+        check_at_least(0, self, "learning")
         _ = self.subset_training  # its own checks
         if not 0 < self.part < 1:
             raise OptionError(f"part is {self.part}; expected a number between 0 and 1.")
-        if self.learning < 0:
-            raise OptionError(f"learning is {self.learning}; expected 0 or more.")
         for name in self.measurements:
             if measurement(name) is measurement("trajectory"):
                 raise OptionError(
