@@ -3,7 +3,7 @@
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -189,20 +189,21 @@ def _parts(source: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     return model.vision_model, model.visual_projection
 
 
-def _weights(source: str) -> tuple[Any, list[str]]:
+def _weights(source: str) -> tuple[Any, Collection[str]]:
     """The CLIP with the weights in its folder, and the names of those that the folder lacks."""
     from transformers import CLIPModel
 
     options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
     try:
         with torch.random.fork_rng(devices=[]):  # the global generator would draw missing weights
-            model, report = CLIPModel.from_pretrained(source, **options)
+            loaded: Any = CLIPModel.from_pretrained(source, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"The weights of CLIP {source} could not be read ({_one_line(error)}). Expected a complete "
             "model.safetensors that fits its config.json; pickled weights (.bin) are never loaded, convert "
             "them first."
         ) from error
+    model, report = loaded
     return model, report["missing_keys"]
 
 
