@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from headwater.bank import Bank
+from headwater.bank import Bank, rows_by_content
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError
 from headwater.examples import Examples
@@ -89,7 +89,7 @@ def needed_bank(bank: Bank | None) -> Bank:
 
 def places_in(bank: Bank, queries: Examples) -> list[int]:
     """The place of each query among the bank's; one that the bank lacks is a DataError."""
-    places = {content: place for place, content in enumerate(bank.queries.hashes)}
+    places = rows_by_content(bank.queries)
     pairs = zip(queries.ids, queries.hashes, strict=True)
     if missing := [name for name, content in pairs if content not in places]:
         raise DataError(
