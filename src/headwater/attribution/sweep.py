@@ -81,13 +81,13 @@ def settings(
     """Scores of the bank's queries under every combination of `fields`. All dampings, of either kind, share
     one fit."""
     assert experiment.bank is not None
-    _check(experiment, fields, experiment.bank)
+    _check_settings(experiment, fields, experiment.bank)
     kind = next((name for name in KINDS if name in fields), None)
     grid_fields = {name: values for name, values in fields.items() if name != kind}
     scores: dict[Setting, Float32[np.ndarray, "q n"]] = {}
     for setting in setting_grid(grid_fields):
         if kind is None:
-            scores[setting] = _at(experiment, setting, experiment.bank.queries, store)
+            scores[setting] = _scores_at(experiment, setting, experiment.bank.queries, store)
         else:
             blocks = _at_dampings(experiment, setting, kind, fields[kind], store)
             damped = [(*setting, (kind, value)) for value in fields[kind]]
@@ -95,7 +95,7 @@ def settings(
     return scores
 
 
-def _check(experiment: Experiment, fields: Mapping[str, Sequence[Any]], bank: Bank) -> None:
+def _check_settings(experiment: Experiment, fields: Mapping[str, Sequence[Any]], bank: Bank) -> None:
     """Refuse a wrong setting before the first is computed."""
     for name, values in fields.items():
         if not values or (name in KINDS and None in values):
@@ -117,7 +117,7 @@ def _heard_before(note: str) -> None:
     """Ignore a note: the experiment has it already."""
 
 
-def _at(
+def _scores_at(
     experiment: Experiment, setting: Setting, queries: Examples, store: FeatureStore
 ) -> Float32[np.ndarray, "q n"]:
     model, method = list(experiment.models) or None, _method(experiment, setting)
