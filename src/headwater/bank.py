@@ -97,15 +97,7 @@ class Bank:
 
 def open_bank(where: str | Path) -> Bank:
     """The bank in a folder, or one that ships with the package (`digits`). Damage is a DataError."""
-    folder = Path(where)
-    if not folder.exists() and (SHIPPED / str(where)).is_dir():
-        folder = SHIPPED / str(where)
-    if not (folder / "bank.json").exists():
-        names = ", ".join(sorted(path.name for path in SHIPPED.glob("*/"))) or "none"
-        raise DataError(
-            f"There is no bank {where}. Expected the folder of a bank, or one that ships: {names}.",
-            hint="Make one with `headwater bank build`.",
-        )
+    folder = _folder(where)
     info = read_info(folder)
     if not (folder / "queries.npz").exists():
         raise DataError(
@@ -151,15 +143,14 @@ def subsets_checksum(subsets: Bool[np.ndarray, "m n"]) -> str:
 
 def status(bank: Bank) -> list[str]:
     """The contents of a bank, in lines of words."""
-    trained, compared = bank.done(), bank.compared
+    trained, learning = np.split(bank.done(), [bank.compared])
+    compared, seeds = trained.shape
     split = bank.queries.split or ("all",) * len(bank.queries)
-    learning = trained[compared:]
-    models = f"{trained[:compared].size} trained ({compared} subsets × {trained.shape[1]} seeds)"
     lines = [
         f"bank      {bank.folder}",
         f"train     {len(bank.train)} images of {'×'.join(map(str, bank.train.images.shape[1:]))}",
         f"queries   {', '.join(f'{split.count(name)} {name}' for name in dict.fromkeys(split))}",
-        f"models    {int(trained[:compared].sum())} of {models}",
+        f"models    {int(trained.sum())} of {trained.size} trained ({compared} subsets × {seeds} seeds)",
         f"in use    {len(bank.rows())} subsets × {len(bank.seeds())} seeds",
     ]
     if len(learning):
@@ -167,6 +158,25 @@ def status(bank: Bank) -> list[str]:
     if (bank.folder / "parts" / "added.npz").exists():
         lines.append("added     queries are being added: run `headwater bank build` until it is done")
     return lines
+
+
+def _folder(where: str | Path) -> Path:
+    """The folder of a bank, or of one that ships."""
+    folder = Path(where)
+    if not folder.exists() and (SHIPPED / str(where)).is_dir():
+        folder = SHIPPED / str(where)
+    if not (folder / "bank.json").exists():
+        names = ", ".join(sorted(path.name for path in SHIPPED.glob("*/"))) or "none"
+        raise DataError(
+            f"There is no bank {where}. Expected the folder of a bank, or one that ships: {names}.",
+            hint="Make one with `headwater bank build`.",
+        )
+    return folder
+
+
+def rows_by_content(queries: Examples) -> dict[str, int]:
+    """The row of each picture among the queries of a bank or a run, by the hash of its content."""
+    return {content: row for row, content in enumerate(queries.hashes)}
 
 
 def _check_whole(bank: Bank) -> None:

@@ -72,6 +72,13 @@ def to_warnings(text: str) -> None:
     warnings.warn(text, DataWarning, stacklevel=level)
 
 
+def check_at_least(least: int, fields: Any, *names: str) -> None:
+    """Raise an OptionError if one of the named fields of an object is below `least`."""
+    for name in names:
+        if getattr(fields, name) < least:
+            raise OptionError(f"{name} is {getattr(fields, name)}; expected {least} or more.")
+
+
 def unknown(kind: str, word: str, known: Iterable[str]) -> OptionError:
     """The error for a name that is not among `known`, with the nearest names first."""
     names = sorted(known)

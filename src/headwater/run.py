@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from headwater.disk.files import written
-from headwater.disk.npy import read_npy
+from headwater.disk.npy import read_npy, write_npy
 from headwater.disk.npz import arrays
 from headwater.errors import DataError
 from headwater.examples import Examples
@@ -61,19 +61,45 @@ class Run:
 
 def open_run(folder: Path) -> Run:
     """The run in a folder, checked; damage is a DataError."""
-    if not (folder / "run.json").exists():
+    info, have = _info(folder), _kept(folder / "pictures.npz")
+    words = {name: tuple(have[name].tolist()) for name in WORDS if name in have}
+    scores = _scores(folder, words["query_ids"], words["train_ids"])
+    return Run(
+        folder,
+        _name(folder, info),
+        info,
+        scores,
+        _queries(have, words),
+        dict(zip(have["train_rows"].tolist(), Examples(have["train_images"]).images, strict=True)),
+        have.get("train_labels"),
+        words.get("train_groups"),
+        words.get("train_prompts"),
+        _regions(folder, scores, bool(info.get("maps"))),
+    )
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    path = folder / "run.json"
+    if not path.exists():
         raise DataError(
             f"There is no run in {folder}: it has no run.json.",
             hint=f"Make one with `headwater attribute … --out {folder}`.",
         )
     try:
-        info = dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"Could not read {folder / 'run.json'}: {error}.", hint=AGAIN) from error
-    have = _kept(folder / "pictures.npz")
-    words = {name: tuple(have[name].tolist()) for name in WORDS if name in have}
-    q, n = len(words["query_ids"]), len(words["train_ids"])
+        raise DataError(f"Could not read {path}: {error}.", hint=AGAIN) from error
+
+
+def _name(folder: Path, info: Mapping[str, Any]) -> str:
+    title, method = str(info.get("title") or "").rstrip("."), str(info.get("method") or folder.name)
+    return title if 0 < len(title) <= 32 else method  # a longer title does not fit a table
+
+
+def _scores(folder: Path, query_ids: tuple[str, ...], train_ids: tuple[str, ...]) -> Scores:
+    """The scores of a run, checked against its pictures."""
     values, self_scores = read_npy(folder / "scores.npy"), read_npy(folder / "self.npy")
+    q, n = len(query_ids), len(train_ids)
     unknown = self_scores.shape == (n,) and np.isnan(self_scores).all()  # of a method that cannot know them
     if values.shape != (q, n) or self_scores.shape != (n,) or not (unknown or np.isfinite(self_scores).all()):
         raise DataError(
@@ -82,19 +108,7 @@ def open_run(folder: Path) -> Run:
             f"[{n}], all finite.",
             hint=AGAIN,
         )
-    title, method = str(info.get("title") or "").rstrip("."), str(info.get("method") or folder.name)
-    return Run(
-        folder,
-        title if 0 < len(title) <= 32 else method,  # a longer title does not fit a table
-        info,
-        Scores(values, words["query_ids"], words["train_ids"], self_scores),
-        _queries(have, words),
-        dict(zip(have["train_rows"].tolist(), Examples(have["train_images"]).images, strict=True)),
-        have.get("train_labels"),
-        words.get("train_groups"),
-        words.get("train_prompts"),
-        _regions(folder, q, n, bool(info.get("maps"))),
-    )
+    return Scores(values, query_ids, train_ids, self_scores)
 
 
 def first_queries(queries: Examples, count: int) -> list[int]:
@@ -138,11 +152,8 @@ def _kept(path: Path) -> dict[str, np.ndarray]:
         if twin not in have or (name not in have and name.endswith("images")):
             raise DataError(f"{path} lacks `{name}` or `{twin}`; expected both.", hint=AGAIN)
         if name in have and len(have[name]) != len(have[twin]):
-            raise DataError(
-                f"{path} has {len(have[name])} `{name}` and {len(have[twin])} `{twin}`; expected equally "
-                "many.",
-                hint=AGAIN,
-            )
+            counts = f"{len(have[name])} `{name}` and {len(have[twin])} `{twin}`"
+            raise DataError(f"{path} has {counts}; expected equally many.", hint=AGAIN)
     return {
         name: column.astype(np.int64) if name.endswith("labels") else column for name, column in have.items()
     }
@@ -157,10 +168,10 @@ def _within(rows: Int64[np.ndarray, "*_"], n: int) -> bool:
     return bool((rows >= 0).all() and (rows < n).all())
 
 
-def _regions(folder: Path, q: int, n: int, maps: bool) -> Regions | None:
+def _regions(folder: Path, scores: Scores, maps: bool) -> Regions | None:
     """The maps of a run, checked against its queries and training images; `maps`: whether it must have
     some."""
-    regions = read_regions(folder / "regions.npz")
+    regions, (q, n) = read_regions(folder / "regions.npz"), scores.values.shape
     if regions is None and maps:
         raise DataError(f"{folder} lacks regions.npz, which its run.json says it has.", hint=AGAIN)
     if regions is not None and not (_within(regions.queries, q) and _within(regions.images, n)):
@@ -212,9 +223,8 @@ def write_run(
 ) -> None:
     """Write the run folder, `run.json` last: a folder without it holds no run."""
     (folder / "run.json").unlink(missing_ok=True)
-    for name, values in (("scores.npy", scores.values), ("self.npy", scores.self_scores)):
-        with written(folder / name) as file:
-            np.save(file, values)
+    write_npy(folder / "scores.npy", scores.values)
+    write_npy(folder / "self.npy", scores.self_scores)
     (folder / "regions.npz").unlink(missing_ok=True)
     if regions is not None:
         write_regions(folder / "regions.npz", regions)
@@ -226,24 +236,21 @@ def write_run(
 
 def _pictures(train: Examples, queries: Examples, scores: Scores, regions: Regions | None) -> dict[str, Any]:
     """The pictures that a page needs: all, or for a large training set those that it can show."""
-    values, self_scores, rows = scores.values, scores.self_scores, np.arange(len(train))
-    if train.images.nbytes > PICTURES:
-        parts = [top([values], 50).rows, top([-values], 50).rows]
-        parts += [
-            top([sign * self_scores[None]], 50).rows for sign in (1, -1) if np.isfinite(self_scores).all()
-        ]
-        parts += [] if regions is None else [regions.images]
-        rows = np.unique(np.concatenate([part.ravel() for part in parts]))
-    columns: dict[str, Any] = {
-        "train_images": train.images[rows],
-        "train_rows": rows,
-        "train_ids": np.array(train.ids),
-        "query_images": queries.images,
-        "query_ids": np.array(queries.ids),
-    }
-    for side, examples in (("train", train), ("query", queries)):
-        if examples.labels is not None:
-            columns[f"{side}_labels"] = examples.labels
-    words = {"train_groups": train.groups, "train_prompts": train.prompts, "query_split": queries.split}
-    words |= {"query_groups": queries.groups, "query_prompts": queries.prompts}
-    return columns | {name: np.array(column) for name, column in words.items() if column is not None}
+    every, sides = np.arange(len(train)), {"train": train, "query": queries}
+    rows = every if train.images.nbytes <= PICTURES else _shown(scores, regions)
+    columns = {"train_images": train.images[rows], "train_rows": rows, "query_images": queries.images}
+    for name in ("train_labels", "query_labels", *WORDS):
+        side, field = name.split("_")
+        values = getattr(sides[side], field)
+        if values is not None:
+            columns[name] = np.array(values)
+    return columns
+
+
+def _shown(scores: Scores, regions: Regions | None) -> Int64[np.ndarray, " _"]:
+    """The training images that a page can show, by row."""
+    values, self_scores = scores.values, scores.self_scores[None]
+    ranked = [values, -values, *([self_scores, -self_scores] if np.isfinite(self_scores).all() else [])]
+    parts = [top([block], 50).rows for block in ranked]
+    parts += [] if regions is None else [regions.images]
+    return np.unique(np.concatenate([part.ravel() for part in parts]))

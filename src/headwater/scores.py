@@ -81,21 +81,17 @@ def ends(blocks: Iterable[Float[np.ndarray, "q _"]], k: int) -> tuple[Ranked, Ra
 
 def _merged(best: Ranked | None, values: Float32[np.ndarray, "q b"], start: int, k: int) -> Ranked:
     """`best` merged with a further block, whose first training row is `start`."""
+    if best is None:
+        nothing = np.zeros((len(values), 0), np.float32)
+        best = Ranked(nothing.astype(np.int64), nothing)
     rows, scores = [], []
-    for q, row in enumerate(values):
-        best_rows, best_values = (
-            (np.zeros(0, np.int64), np.zeros(0, np.float32))
-            if best is None
-            else (best.rows[q], best.values[q])
-        )
+    for row, best_rows, best_values in zip(values, *best, strict=True):
         if len(best_values) == k:  # a later equal score does not displace an earlier one
             places = np.flatnonzero(row > best_values[-1])
         else:
             places = np.flatnonzero(row >= np.partition(row, -k)[-k]) if len(row) > k else np.arange(len(row))
-        all_rows, all_values = (
-            np.concatenate([best_rows, places + start]),
-            np.concatenate([best_values, row[places]]),
-        )
+        all_rows = np.concatenate([best_rows, places + start])
+        all_values = np.concatenate([best_values, row[places]])
         order = np.argsort(-all_values, kind="stable")[:k]
         rows.append(all_rows[order])
         scores.append(all_values[order])

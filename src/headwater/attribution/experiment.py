@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headwater.attribution.attribute import Clock, members, scores_of_sets
 from headwater.bank import Bank
 from headwater.diffusion.denoiser import Denoiser
@@ -73,17 +75,21 @@ class Experiment:
             "models": [model.fingerprint for model in self.models],
             "bank": None if self.bank is None else self.bank.state,
         }
+        return json.loads(json.dumps(settings | self._special_settings(method)))
+
+    def _special_settings(self, method: Method) -> dict[str, Any]:
+        """The settings that only some methods and some models have."""
+        settings: dict[str, Any] = {}
         if isinstance(method, Embedding):
             settings["embedder"] = method.fingerprint
         if any(model.text is not None for model in self.models):
             settings["prompts"] = [self.train.prompts, self.queries.prompts]
         if any(model.checkpoints for model in self.models):
-            settings["checkpoints"] = [
-                [stage.fingerprint for stage in model.checkpoints] for model in self.models
-            ]
+            stages = [model.checkpoints for model in self.models]
+            settings["checkpoints"] = [[stage.fingerprint for stage in model] for model in stages]
         if isinstance(method, PathBound) and method.along_path:
             settings["paths"] = self.queries.path_keys
-        return json.loads(json.dumps(settings))
+        return settings
 
 
 def run(
@@ -107,11 +113,7 @@ def run(
     )
     scores = Scores(values, experiment.queries.ids, experiment.train.ids, self_scores)
     with clock.stage("ground truth"):
-        truth = (
-            None
-            if experiment.bank is None
-            else _truth(experiment, method, of_bank[0], resolved.get("subsets", ()))
-        )
+        truth = _truth(experiment, method, of_bank, resolved.get("subsets", ()))
     regions = _regions(experiment, method, store, clock) if drawn else None
     info = describe(experiment, method, settings) | {
         "ground_truth": truth,
@@ -168,10 +170,14 @@ def _check_bank_paths(experiment: Experiment, method: Method) -> None:
         )
 
 
-def _truth(experiment: Experiment, method: Method, of_bank: Any, learned: Sequence[int]) -> dict[str, Any]:
-    """The agreement with the bank, with the figures of those of the run's own queries that the bank has."""
-    assert experiment.bank is not None
-    truth = ground_truth(experiment.bank, of_bank, learned, signed=method.signed).as_json()
+def _truth(
+    experiment: Experiment, method: Method, of_bank: Sequence[np.ndarray], learned: Sequence[int]
+) -> dict[str, Any] | None:
+    """The agreement with the bank, if there is one, with the figures of those of the run's own queries that
+    the bank has."""
+    if experiment.bank is None:
+        return None
+    truth = ground_truth(experiment.bank, of_bank[0], learned, signed=method.signed).as_json()
     figures = dict(zip(experiment.bank.queries.hashes, truth["per_query"], strict=True))
     return truth | {"per_query": [figures.get(content) for content in experiment.queries.hashes]}
 
@@ -187,11 +193,23 @@ def _regions(experiment: Experiment, method: Method, store: FeatureStore, clock:
         return first.regions(first.fit(model, train, store), queries, store, rows)
 
 
+def _models(experiment: Experiment) -> list[dict[str, Any]]:
+    names = experiment.sources.get("models", [])
+    return [
+        {
+            "path": str(names[i]) if i < len(names) else "",
+            "fingerprint": model.fingerprint,
+            "parameters": sum(p.numel() for p in model.module.parameters()),
+            "dtype": str(model.dtype)[6:],
+        }
+        for i, model in enumerate(experiment.models)
+    ]
+
+
 def describe(experiment: Experiment, method: Method, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The part of `run.json` that is known before anything has run: method, fields, sources, fingerprints,
     versions."""
     paragraphs = [" ".join(part.split()) for part in (type(method).__doc__ or "").split("\n\n")]
-    names = experiment.sources.get("models", [])
     fields = field_values(method)
     return {
         "headwater": version("headwater"),
@@ -201,15 +219,7 @@ def describe(experiment: Experiment, method: Method, settings: Mapping[str, Any]
         "summary": paragraphs[1] if len(paragraphs) > 1 else "",
         "fields": fields,
         "seed": fields.get("seed"),
-        "models": [
-            {
-                "path": str(names[i]) if i < len(names) else "",
-                "fingerprint": model.fingerprint,
-                "parameters": sum(p.numel() for p in model.module.parameters()),
-                "dtype": str(model.dtype)[6:],
-            }
-            for i, model in enumerate(experiment.models)
-        ],
+        "models": _models(experiment),
         "train": _source(experiment.sources.get("train", ""), experiment.train),
         "query": _source(experiment.sources.get("query", ""), experiment.queries),
         "versions": {name: version(name) for name in ("torch", "numpy", "diffusers")},

@@ -113,7 +113,6 @@ def reachable_paths(method: Method, bank: Bank) -> bool:
 def retrained_models(bank: Bank | None, models: Models, machine: Machine) -> Loaded:
     """Models of the first of the bank's learning subsets, which are never compared with: from the cache, else
     trained now."""
-    count = models.ensemble or 0
     if machine.dtype != "float32":
         raise OptionError(
             f"dtype is {machine.dtype}; the retrained models of an ensemble are float32.",
@@ -124,19 +123,24 @@ def retrained_models(bank: Bank | None, models: Models, machine: Machine) -> Loa
             "An ensemble takes models retrained on a bank's further subsets; expected a bank, and no model.",
             hint="--ensemble goes with --bank and without --model.",
         )
-    rows = range(bank.compared, bank.compared + count)
-    if rows.stop > len(bank.subsets):
-        raise OptionError(
-            f"The ensemble has {count} models; the bank {bank.folder.name} has "
-            f"{len(bank.subsets) - bank.compared} further subsets.",
-            hint=f"Give it more with `headwater bank build {bank.folder} --learning {count}`.",
-        )
+    rows = _members(bank, models.ensemble or 0)
     recipe, device = from_fields(bank.info["recipe"]), available(machine.device)
     network = trainable(recipe, bank.train.shape[1:], models.store or FeatureStore(default_root()), device)
     trainings = [training_of(network, recipe, bank.subsets, (row, 0)) for row in rows]
     members = [trained(training, bank.train, models.cache, device=device) for training in trainings]
     names = [f"subset {row} of {bank.folder.name}, seed 0" for row in rows]
     return Loaded(members, names, [])
+
+
+def _members(bank: Bank, count: int) -> range:
+    """The rows of the bank's first further subsets, one for each model of an ensemble."""
+    rows, further = range(bank.compared, bank.compared + count), len(bank.subsets) - bank.compared
+    if count > further:
+        raise OptionError(
+            f"The ensemble has {count} models; the bank {bank.folder.name} has {further} further subsets.",
+            hint=f"Give it more with `headwater bank build {bank.folder} --learning {count}`.",
+        )
+    return rows
 
 
 def note_on_halves(dtype: str, device: str) -> list[str]:
@@ -152,6 +156,26 @@ def note_on_halves(dtype: str, device: str) -> list[str]:
 
 def _images(sources: Sources, bank: Bank | None, warn: Warn) -> tuple[Examples, Examples]:
     """Training images and queries: those named, else the bank's."""
+    _check_named(sources, bank)
+    resize, caption = sources.resize, sources.caption
+    if sources.train is None:
+        assert bank is not None
+        train = bank.train
+    else:
+        train = open_examples(
+            sources.train, resize=resize, caption=caption, kind="training images", warn=warn
+        )
+    if sources.query is None:
+        assert bank is not None
+        return train, bank.queries
+    queries = open_examples(sources.query, resize=resize, kind="queries", warn=warn)
+    queries = labelled_like(queries, train, warn)  # a template may read the labels
+    return train, queries if caption is None else captioned(queries, caption, "queries", warn)
+
+
+def _check_named(sources: Sources, bank: Bank | None) -> None:
+    """Raise an OptionError, before anything is opened, for a side or the images of a caption that nobody
+    names."""
     if bank is None and (sources.train is None or sources.query is None):
         side, option = ("training images", "--train") if sources.train is None else ("queries", "--query")
         raise OptionError(
@@ -159,29 +183,14 @@ def _images(sources: Sources, bank: Bank | None, warn: Warn) -> tuple[Examples, 
             hint=f"{option} is missing. Name a folder of images, an .npz file, or a built-in name such as "
             "digits.",
         )
-    if sources.train is None and sources.query is None and sources.caption is not None:
+    if sources.caption is None:
+        return
+    if sources.train is None and sources.query is None:
         raise OptionError(
             "A caption makes prompts of images that are named, and none are: a bank has its own.",
             hint="--caption goes with --train or --query.",
         )
-    resize, caption = sources.resize, sources.caption
-    if caption is not None:
-        names_in(caption)  # before anything is opened
-    if sources.train is not None:
-        train = open_examples(
-            sources.train, resize=resize, caption=caption, kind="training images", warn=warn
-        )
-    else:
-        assert bank is not None
-        train = bank.train
-    if sources.query is None:
-        assert bank is not None
-        return train, bank.queries
-    # a template may read the labels
-    queries = labelled_like(
-        open_examples(sources.query, resize=resize, kind="queries", warn=warn), train, warn
-    )
-    return train, queries if caption is None else captioned(queries, caption, "queries", warn)
+    names_in(sources.caption)
 
 
 def _loaded(

@@ -15,8 +15,9 @@ from headwater.disk.store import FeatureStore
 from headwater.errors import OptionError
 from headwater.evaluate.lds import LDS, against
 from headwater.evaluate.tune import Setting, setting_grid, tuned
+from headwater.examples import Examples
 from headwater.families.learned import RetrainedMethod
-from headwater.families.protocol import Damped
+from headwater.families.protocol import Damped, Method
 from headwater.linalg.damping import Damping
 from headwater.linalg.rank import Interval
 from headwater.methods import make, method_class, needs_bank
@@ -80,37 +81,48 @@ def settings(
     """Scores of the bank's queries under every combination of `fields`. All dampings, of either kind, share
     one fit."""
     assert experiment.bank is not None
-    queries = experiment.bank.queries
-    model = list(experiment.models) or None
+    _check_settings(experiment, fields, experiment.bank)
     kind = next((name for name in KINDS if name in fields), None)
+    grid_fields = {name: values for name, values in fields.items() if name != kind}
+    scores: dict[Setting, Float32[np.ndarray, "q n"]] = {}
+    for setting in setting_grid(grid_fields):
+        if kind is None:
+            scores[setting] = _scores_at(experiment, setting, experiment.bank.queries, store)
+        else:
+            blocks = _at_dampings(experiment, setting, kind, fields[kind], store)
+            damped = [(*setting, (kind, value)) for value in fields[kind]]
+            scores |= dict(zip(damped, blocks, strict=True))
+    return scores
+
+
+def _check_settings(experiment: Experiment, fields: Mapping[str, Sequence[Any]], bank: Bank) -> None:
+    """Refuse a wrong setting before the first is computed."""
     for name, values in fields.items():
         if not values or (name in KINDS and None in values):
             raise OptionError(
                 f"The values of {name} are {list(values)}; expected one or "
                 f"more{' numbers' * (name in KINDS)}."
             )
-    grid_fields = {name: values for name, values in fields.items() if name != kind}
-    scores: dict[Setting, Float32[np.ndarray, "q n"]] = {}
-    for setting in setting_grid(fields):  # a wrong setting is refused before the first is computed
-        method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
-        check_paths(method, experiment.models, queries)
-        check_draws(method, experiment.bank, len(experiment.models))
-    for setting in setting_grid(grid_fields):
-        if kind is None:
-            method = make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
-            scores[setting] = attribute(
-                model, experiment.train, queries, method=method, store=store, warn=_heard_before
-            ).values
-        else:
-            blocks = _at_dampings(experiment, setting, kind, fields[kind], store)
-            scores |= {
-                (*setting, (kind, value)): block for value, block in zip(fields[kind], blocks, strict=True)
-            }
-    return scores
+    for setting in setting_grid(fields):
+        method = _method(experiment, setting)
+        check_paths(method, experiment.models, bank.queries)
+        check_draws(method, bank, len(experiment.models))
+
+
+def _method(experiment: Experiment, setting: Setting) -> Method:
+    return make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
 
 
 def _heard_before(note: str) -> None:
     """Ignore a note: the experiment has it already."""
+
+
+def _scores_at(
+    experiment: Experiment, setting: Setting, queries: Examples, store: FeatureStore
+) -> Float32[np.ndarray, "q n"]:
+    model, method = list(experiment.models) or None, _method(experiment, setting)
+    scores = attribute(model, experiment.train, queries, method=method, store=store, warn=_heard_before)
+    return scores.values
 
 
 def _at_dampings(
@@ -118,7 +130,7 @@ def _at_dampings(
 ) -> Float32[np.ndarray, "λ q n"]:
     """Scores of the bank's queries at each damping, from one fit of each model; the mean over models."""
     assert experiment.bank is not None
-    method = make(experiment.method, {**experiment.fields, **dict(setting), kind: values[0]}, experiment.bank)
+    method = _method(experiment, (*setting, (kind, values[0])))
     dampings = [Damping(float(value), absolute=kind == "absolute_damping") for value in values]
     blocks = []
     for model, member in members(list(experiment.models) or [None], method, store.memory):
@@ -135,10 +147,7 @@ def learned_from(experiment: Experiment, fields: Mapping[str, Sequence[Any]]) ->
     with."""
     if not needs_bank(method_class(experiment.method)):
         return []
-    methods = [
-        make(experiment.method, {**experiment.fields, **dict(setting)}, experiment.bank)
-        for setting in setting_grid(fields)
-    ]
+    methods = [_method(experiment, setting) for setting in setting_grid(fields)]
     subsets = [
         method.learning_subsets(experiment.train) for method in methods if isinstance(method, RetrainedMethod)
     ]

@@ -25,10 +25,8 @@ class Rate(ProgressColumn):
         return Text(f"{task.speed:.3g}/s" if task.speed else "")
 
 
-@contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields tick(finished, total). The bar appears at the first tick; a new total begins a new bar."""
-    columns = (
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -37,8 +35,13 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("left"),
         Left(),
     )
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields tick(finished, total). The bar appears at the first tick; a new total begins a new bar."""
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*_columns(), console=console, disable=not console.is_terminal) as progress:
         tasks: list[tuple[int, int]] = []
 
         def tick(finished: int, total: int) -> None:

@@ -4,7 +4,6 @@ own images."""
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from itertools import count
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +13,7 @@ import torch
 
 from headwater.attribution.experiment import Experiment
 from headwater.cost.bank import Cost, Rates, cost, peak
-from headwater.cost.sampled import sampled_seconds
+from headwater.cost.sampled import empty_stores, sampled_seconds
 from headwater.curvature.parameters import factor_numbers
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draws
@@ -116,24 +115,26 @@ def attribution_counts(run: Experiment) -> AttributionCounts:
     """The counts of the run's images and its first model."""
     model, sides = run.models[0], (run.train, run.queries)
     pictures = len({content for side in sides for content in side.hashes}) if model.latent is not None else 0
-    prompts = bytes_of_prompt = 0
-    if model.text is not None:
-        prompts = len({prompt for side in sides for prompt in side.prompts or ()})
-        with torch.no_grad():
-            bytes_of_prompt = sum(4 * table[0].numel() for table in model.text.embed([""]).values())
+    prompts = {prompt for side in sides for prompt in side.prompts or ()} if model.text is not None else set()
     return AttributionCounts(
         n=len(run.train),
         queries=len(run.queries),
         pictures=pictures,
-        prompts=prompts,
+        prompts=len(prompts),
         parameters=sum(p.numel() for p in model.parameters().values()),
         factors=factor_numbers(model),
         bytes_of_weights=sum(p.numel() * p.element_size() for p in model.module.parameters()),
-        bytes_of_latents=0
-        if model.latent is None
-        else 8 * prod(model.shape) * pictures,  # mode and deviation
-        bytes_of_prompts=bytes_of_prompt * prompts,
+        bytes_of_latents=8 * prod(model.shape) * pictures,  # mode and deviation
+        bytes_of_prompts=len(prompts) * _bytes_of_prompt(model),
     )
+
+
+def _bytes_of_prompt(model: Denoiser) -> int:
+    """Bytes of one embedded prompt, in float32; 0 for a model that takes none."""
+    if model.text is None:
+        return 0
+    with torch.no_grad():
+        return sum(4 * table[0].numel() for table in model.text.embed([""]).values())
 
 
 def plan_attribution(run: Experiment, memory: int = Denoiser.memory) -> AttributionPlan:
@@ -176,29 +177,18 @@ def _without_model(run: Experiment, method: Method, memory: int) -> AttributionP
 def _rates(run: Experiment, model: Denoiser, method: Any, folder: str) -> tuple[Rates, Encoding]:
     """Seconds of a gradient and a forward pass, and of encoding a picture and a prompt, timed on the run's
     own images."""
-    sample, places = run.train.take(range(min(len(run.train), FEW + 1))), count()
-
-    def store() -> FeatureStore:
-        # a new, empty one each time, so that every timing computes
-        return FeatureStore(Path(folder) / str(next(places)))
-
+    sample, stores = run.train.take(range(min(len(run.train), FEW + 1))), empty_stores(Path(folder))
     latents = prompt = gradient = forward = 0.0
     if model.latent is not None:
-        latents = _seconds(lambda size: posteriors(model, sample.take(range(size)), store()), len(sample))
+        latents = _seconds(lambda n: posteriors(model, sample.take(range(n)), next(stores)), len(sample))
     if (text := model.text) is not None and sample.prompts is not None:
         prompts = list(dict.fromkeys(sample.prompts))
-        prompt = _seconds(lambda size: embedded_prompts(text, prompts[:size], store()), len(prompts))
+        prompt = _seconds(lambda n: embedded_prompts(text, prompts[:n], next(stores)), len(prompts))
     if isinstance(method, Gradients):
-        images, draws = encoded(model, sample, store()), method.draws()
-        gradient = (
-            _seconds(lambda size: _gradients(model, images.take(range(size)), method), len(images))
-            / draws.count
-        )
-        few = Draws(min(10, model.schedule.T))
-        forward = (
-            _seconds(lambda size: list(values(model, images.take(range(size)), ["simple"], few)), len(images))
-            / few.count
-        )
+        images, few = encoded(model, sample, next(stores)), Draws(min(10, model.schedule.T))
+        gradient = _seconds(lambda n: _gradients(model, images.take(range(n)), method), len(images))
+        forward = _seconds(lambda n: list(values(model, images.take(range(n)), ["simple"], few)), len(images))
+        gradient, forward = gradient / method.draws().count, forward / few.count
     rates = Rates(step=0.0, forward=forward, gradient=gradient, draw=0.0, peak=peak(str(model.device)))
     return rates, Encoding(latents, prompt)
 
@@ -237,18 +227,21 @@ def _pass(run: Experiment, model: Denoiser) -> tuple[int, int]:
     return rows, int(WORKSPACE * rows * bytes_of_a_draw(model, simple, inputs, layers, as_it_is))
 
 
+def _text_without_model(run: Experiment, plan: AttributionPlan) -> str:
+    counts, took = plan.counts, hours_in_words((plan.cost.seconds or 0.0) / 3600)
+    lines = [
+        f"images      {counts.n:,}, and {counts.queries:,} queries; no model",
+        f"time        {took} for {run.method}, from a few of them",
+        f"memory      {sized(plan.rates.peak)} the process, as measured",
+    ]
+    return "\n".join(lines)
+
+
 def as_text(run: Experiment, plan: AttributionPlan) -> str:
     """The plan in words."""
     counts, cost, seconds, sizes = plan.counts, plan.cost, plan.seconds, plan.bytes
     if not run.models:
-        took = hours_in_words((cost.seconds or 0.0) / 3600)
-        return "\n".join(
-            [
-                f"images      {counts.n:,}, and {counts.queries:,} queries; no model",
-                f"time        {took} for {run.method}, from a few of them",
-                f"memory      {sized(plan.rates.peak)} the process, as measured",
-            ]
-        )
+        return _text_without_model(run, plan)
     names = ", ".join(str(name) for name in run.sources.get("models", ()))
     timings = (plan.rates.gradient, plan.encoding.latents, plan.encoding.prompt)
     gradient, latents, prompt = (f"{1000 * value:.3g} ms" for value in timings)

@@ -149,12 +149,11 @@ def _works(model: Denoiser, device: str) -> dict[str, Callable[[int], None]]:
         if device.startswith("cuda"):
             torch.cuda.synchronize()
 
+    def predicted(size: int) -> torch.Tensor:
+        return model.predict(x[:size], t[:size], {name: table[:size] for name, table in tables.items()})
+
     def step(size: int) -> None:
-        loss = (
-            model.predict(x[:size], t[:size], {name: table[:size] for name, table in tables.items()})
-            .square()
-            .mean()
-        )
+        loss = predicted(size).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -162,7 +161,7 @@ def _works(model: Denoiser, device: str) -> dict[str, Callable[[int], None]]:
 
     def forward(size: int) -> None:
         with torch.no_grad():
-            model.predict(x[:size], t[:size], {name: table[:size] for name, table in tables.items()})
+            predicted(size)
         wait()
 
     def gradient(size: int) -> None:
@@ -257,11 +256,16 @@ def plan_bank(
     model = untrained(recipe)
     parameters = sum(p.numel() for p in model.parameters().values())
     counts = bank_counts(recipe, n, held_out, parameters, factor_numbers(model))
+    methods = {name: cost(make(name, {}), counts, rates) for name in METHODS}
+    return BankPlan(counts, rates, _hours(counts, rates, workers), methods)
+
+
+def _hours(counts: BankCounts, rates: Rates, workers: int) -> Hours:
+    """The hours of each stage; models train and are measured `workers` at a time."""
     training = counts.pictures * rates.step / 3600
     sampling = counts.sampling * rates.forward / 3600
     measuring = counts.measuring * (rates.forward + rates.draw) / 3600
-    hours = Hours(training, sampling, measuring, (training + measuring) / workers + sampling, workers)
-    return BankPlan(counts, rates, hours, {name: cost(make(name, {}), counts, rates) for name in METHODS})
+    return Hours(training, sampling, measuring, (training + measuring) / workers + sampling, workers)
 
 
 @runtime_checkable

@@ -1,6 +1,7 @@
 """The seconds of a method that takes no gradients: timed on a few of the run's own images and queries."""
 
 import time
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,11 +22,10 @@ def sampled_seconds(
     """Seconds of fit and score for n training images and q queries, s(n, q) = a + bn + cq + dnq, from four
     timings at two sizes of each side; the sizes grow until a timing takes ENOUGH."""
     with TemporaryDirectory() as folder:
-        places = count()
+        stores = empty_stores(Path(folder), memory)
 
         def timed(n: int, q: int) -> float:
-            # a new, empty store each time, so that every timing computes
-            store = FeatureStore(Path(folder) / str(next(places)), memory=memory)
+            store = next(stores)
             sides = train.take(range(n)), queries.take(range(q))
             images, pictures = (encoded(model, side, store) for side in sides)
             start = time.perf_counter()
@@ -37,12 +37,14 @@ def sampled_seconds(
         timed(*_within(sizes, train, queries))  # compiles, and loads an embedder
         while timed(*_within(sizes, train, queries)) < ENOUGH and sizes[0] < len(train) // 2:
             sizes = (2 * sizes[0], sizes[1])
-        (n, q), (more, most) = (
-            _within(sizes, train, queries),
-            _within([2 * size for size in sizes], train, queries),
-        )
+        (n, q), (more, most) = (_within((k * sizes[0], k * sizes[1]), train, queries) for k in (1, 2))
         corners = timed(n, q), timed(more, q), timed(n, most), timed(more, most)
     return bilinear(corners, _place(len(train), n, more), _place(len(queries), q, most))
+
+
+def empty_stores(folder: Path, memory: int = FeatureStore.memory) -> Iterator[FeatureStore]:
+    """A new, empty store each time, so that every timing computes."""
+    return (FeatureStore(folder / str(place), memory=memory) for place in count())
 
 
 def bilinear(corners: tuple[float, float, float, float], x: float, y: float) -> float:
@@ -53,7 +55,7 @@ def bilinear(corners: tuple[float, float, float, float], x: float, y: float) -> 
     return first + sum(place * max(0.0, slope) for place, slope in slopes)
 
 
-def _within(sizes: tuple[int, int] | list[int], train: Examples, queries: Examples) -> tuple[int, int]:
+def _within(sizes: tuple[int, int], train: Examples, queries: Examples) -> tuple[int, int]:
     return min(sizes[0], len(train)), min(sizes[1], len(queries))
 
 

@@ -54,6 +54,14 @@ def from_csv(source: str, ids: Sequence[str]) -> tuple[str, ...]:
     path, name = split(source)
     rows = _rows(path)
     head = [cell.strip() for cell in rows[0]] if rows else []
+    value = _names_column(path, head, name)
+    key = head.index("id")
+    padded = ([cell.strip() for cell in row] + [""] * len(head) for row in rows[1:] if row)
+    return _matched(path, [(row[key], row[value]) for row in padded], ids)
+
+
+def _names_column(path: Path, head: Sequence[str], name: str | None) -> int:
+    """The place of the column with this name, or of the only one beside `id`."""
     columns = [cell for cell in head if cell != "id"]
     if "id" not in head or not columns:
         raise DataError(
@@ -65,9 +73,7 @@ def from_csv(source: str, ids: Sequence[str]) -> tuple[str, ...]:
         )
     if name is not None and name not in columns:
         raise unknown(f"column in {path}", name, columns)
-    key, value = head.index("id"), head.index(name or columns[0])
-    padded = ([cell.strip() for cell in row] + [""] * len(head) for row in rows[1:] if row)
-    return _matched(path, [(row[key], row[value]) for row in padded], ids)
+    return head.index(name or columns[0])
 
 
 def split(source: str) -> tuple[Path, str | None]:
@@ -100,11 +106,7 @@ def _matched(path: Path, pairs: Sequence[tuple[str, str]], ids: Sequence[str]) -
     missing = [identity for identity in ids if identity not in names]
     blank = [identity for identity in ids if names.get(identity) == ""]
     for faulty, fault, advice in (
-        (
-            missing,
-            "no row for",
-            "The ids of the run's training images are in pictures.npz under `train_ids`.",
-        ),
+        (missing, "no row for", "The run's ids are in its pictures.npz, under `train_ids`."),
         (twice, "more than one row for", "Keep one row for each id."),
         (blank, "no name for", "Write one, such as `unknown`."),
     ):

@@ -7,7 +7,6 @@ made with it.)"""
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,11 +15,11 @@ from headwater import seeds
 from headwater.curvature.fisher import Fisher, finite, gradient_passes, gradients_that_fit
 from headwater.curvature.kfac import Curvature, rounding_share
 from headwater.curvature.parameters import factored
-from headwater.curvature.sums import Sums
+from headwater.curvature.sums import Sums, check_made_with
 from headwater.diffusion.denoiser import Denoiser
 from headwater.errors import ModelError, OptionError
 from headwater.examples import Examples
-from headwater.gradients.hooks import LayerGradient, as_it_is, stream
+from headwater.gradients.hooks import LayerGradient, as_it_is
 from headwater.gradients.layers import Layer
 from headwater.linalg.kron import Block
 
@@ -45,43 +44,31 @@ def squares(
     model.check(examples)
     if group < 1:
         raise OptionError(f"group is {group}; expected a whole number of 1 or more.")
-    if basis.about["model"] != model.fingerprint:
-        raise ModelError(
-            f"The eigenvectors were made with the model {basis.about['model'][:12]}; this model is "
-            f"{model.fingerprint[:12]}. Compute them for this model."
-        )
+    check_made_with(model, basis.about["model"], "The eigenvectors were")
     layers = factored(model, basis.pattern).layers
     fit = gradients_that_fit(model, examples, fisher, layers, as_it_is, group)
     height = fit if rows is None else max(group, rows // group * group)
     total = SquareSums(basis, layers, fisher)
-    n = len(examples) * fisher.draws.count // fisher.rows
-    signs = (
-        seeds.generator(fisher.seed, "signs", examples.fingerprint).integers(0, 2, n) * 2 - 1
-        if group > 1
-        else np.ones(n)
-    )
-    start = 0
+    signs, start = _signs(examples, fisher, group).to(model.device, model.dtype), 0
     for batch in gradient_passes(model, examples, fisher, height, group):
         u = len(batch.ids)
-        total.begin(torch.as_tensor(signs[start : start + u]).to(model.device, model.dtype), -(-u // group))
-        stream(model, fisher.measurement, batch.inputs, layers, total.visit)
-        if not total.finite:
-            raise batch.non_finite(model, fisher.measurement, layers)
+        total.begin(signs[start : start + u], -(-u // group))
+        batch.stream(model, fisher.measurement, layers, total)
         start += u
-    about = {
-        **basis.about,
-        "what": "squares",
-        "fisher": fisher.kind,
-        "average": fisher.average,
-        "basis": basis.basis,
-    }
-    part = {"examples": examples.fingerprint, "gradients": n, "group": group, **fisher.manifest()}
-    return Sums(
-        about,
-        (part,),
-        {name: tensor.cpu() for name, tensor in total.tensors.items()},
-        dict.fromkeys(total.tensors, n),
-    )
+    settings = {"fisher": fisher.kind, "average": fisher.average}
+    about = {**basis.about, **settings, "what": "squares", "basis": basis.basis}
+    part = {"examples": examples.fingerprint, "gradients": start, "group": group, **fisher.manifest()}
+    tensors = {name: tensor.cpu() for name, tensor in total.tensors.items()}
+    return Sums(about, (part,), tensors, dict.fromkeys(tensors, start))
+
+
+def _signs(examples: Examples, fisher: Fisher, group: int) -> Tensor:
+    """A random sign for each gradient; all positive where groups have one member."""
+    n = len(examples) * fisher.draws.count // fisher.rows
+    if group == 1:
+        return torch.ones(n)
+    generator = seeds.generator(fisher.seed, "signs", examples.fingerprint)
+    return torch.as_tensor(generator.integers(0, 2, n) * 2 - 1)
 
 
 def ekfac(basis: Curvature, squares: Sums) -> Curvature:

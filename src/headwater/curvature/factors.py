@@ -27,7 +27,7 @@ from headwater.curvature.sums import Sums
 from headwater.diffusion.denoiser import Denoiser
 from headwater.errors import unknown
 from headwater.examples import Examples
-from headwater.gradients.hooks import LayerGradient, stream
+from headwater.gradients.hooks import LayerGradient
 from headwater.gradients.layers import Layer, MatrixLayer
 
 VARIANTS = ("expand", "reduce")
@@ -60,9 +60,7 @@ def factors(
     count = 0
     for batch in gradient_passes(model, examples, fisher, height):
         total.begin(len(batch.ids))
-        stream(model, fisher.measurement, batch.inputs, chosen.layers, total.visit, total.keep)
-        if not total.finite:
-            raise batch.non_finite(model, fisher.measurement, chosen.layers)
+        batch.stream(model, fisher.measurement, chosen.layers, total, total.keep)
         count += len(batch.ids)
     about = {
         "what": "factors",

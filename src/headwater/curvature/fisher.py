@@ -3,6 +3,7 @@ computed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,15 +11,24 @@ from torch import Tensor
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import Draw, Draws, PseudoTargets
 from headwater.diffusion.measure import Measurement, pseudo, simple_sum
-from headwater.errors import NonFiniteError, OptionError, unknown
+from headwater.errors import OptionError, unknown
 from headwater.examples import Examples
-from headwater.gradients.hooks import Keep, check
+from headwater.gradients.hooks import Keep, LayerGradient, as_it_is, check, stream
 from headwater.gradients.inputs import Drawn, drawn
 from headwater.gradients.layers import MatrixLayer, parameters_of
 from headwater.gradients.memory import draws_that_fit
 from headwater.gradients.vmap import non_finite
 
 KINDS = ("model", "loss")
+
+
+@runtime_checkable
+class Total(Protocol):
+    """Sums over gradients, added to layer by layer, and whether all of them are finite."""
+
+    finite: bool
+
+    def visit(self, gradient: LayerGradient) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +103,19 @@ class Pass:
         conditions = {name: torch.cat([value, next_condition[name]]) for name, value in condition.items()}
         return Pass(Drawn(joined, conditions), self.ids + following.ids)
 
-    def non_finite(
-        self, model: Denoiser, measurement: Measurement, layers: Sequence[MatrixLayer]
-    ) -> NonFiniteError:
-        """The error that names the example and timestep of a gradient that is not finite."""
-        return non_finite(model, measurement, *self.inputs, parameters_of(layers), self.ids)
+    def stream(
+        self,
+        model: Denoiser,
+        measurement: Measurement,
+        layers: Sequence[MatrixLayer],
+        total: Total,
+        keep: Keep = as_it_is,
+    ) -> None:
+        """Add the gradients to `total`. One that is not finite is an error, which names its example and
+        timestep."""
+        stream(model, measurement, self.inputs, layers, total.visit, keep)
+        if not total.finite:
+            raise non_finite(model, measurement, *self.inputs, parameters_of(layers), self.ids)
 
 
 def gradient_passes(

@@ -6,6 +6,7 @@ arXiv:2410.13850, equation 9, for losses that are means over pixels.)"""
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -37,16 +38,18 @@ def ggn(
             "K-FAC for a large model."
         )
     total = next(model.module.parameters()).new_zeros(p, p)
-    for parameters, x_t, t, condition in _batches(model, examples, draws, pattern, batch):
-
-        def output(weights: Parameters, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-            batch = {name: value[None] for name, value in condition.items()}
-            return model.predict(x[None], t[None], batch, weights).flatten()
-
-        jacobians = func.vmap(func.jacrev(output), in_dims=(None, 0, 0, 0))(parameters, x_t, t, condition)
+    jacobian_of = func.vmap(func.jacrev(partial(_output, model)), in_dims=(None, 0, 0, 0))
+    for parameters, *inputs in _batches(model, examples, draws, pattern, batch):
+        jacobians = jacobian_of(parameters, *inputs)
         jacobian = torch.cat([jacobians[name].flatten(0, 1).flatten(1) for name in parameters], 1)
         total += jacobian.mT @ jacobian
     return total * _scale(model, examples, draws)
+
+
+def _output(model: Denoiser, weights: Parameters, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    """The prediction for one draw, as a vector."""
+    batch = {name: value[None] for name, value in condition.items()}
+    return model.predict(x[None], t[None], batch, weights).flatten()
 
 
 def ggn_matvec(

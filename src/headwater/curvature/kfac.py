@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headwater.curvature.parameters import factored
-from headwater.curvature.sums import Sums, checksum, read_tensors, write_tensors
+from headwater.curvature.parameters import BlockPlace, factored
+from headwater.curvature.sums import Sums, check_made_with, checksum, read_tensors, write_tensors
 from headwater.diffusion.denoiser import Denoiser
 from headwater.errors import ModelError
 from headwater.linalg.kron import Block, Kronecker, decomposed
 
 # sums that cancel leave (1 … 3)·eps of what is added up: measured on attention in four dtypes
 ROUNDING = 32
+
+Eigenbasis = tuple[Tensor, Tensor]  # values and vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,28 +125,11 @@ def kfac(model: Denoiser, factors: Sums) -> Curvature:
     Unless `joint`, a bias is a block of its own: A = 1, and B shared with its weight. A B that is nothing but
     rounding is zero (`cancelled`).
     """
-    if factors.about["model"] != model.fingerprint:
-        raise ModelError(
-            f"The factors were made with the model {factors.about['model'][:12]}; this model is "
-            f"{model.fingerprint[:12]}. Compute them for this model."
-        )
+    check_made_with(model, factors.about["model"], "The factors were")
     chosen = factored(model, factors.about["parameters"])
-    like = torch.empty(0, device=model.device, dtype=torch.promote_types(model.dtype, torch.float32))
-    one = torch.ones(1, device=like.device, dtype=torch.float64), torch.ones(1, 1).to(like)
-    sides = {}
-    for name in factors.tensors:
-        if not name.endswith("/size"):
-            values, vectors = decomposed(factors.mean(name).to(like.device))
-            sides[name] = values * (not cancelled(factors, name)), vectors.to(like)
-    blocks = []
-    for place in chosen.places(factors.about["joint"]):
-        outputs, output_vectors = sides[f"{place.layer}/B"]
-        alone = sum(width for _, width in place.columns) == 1 and place.name.endswith("bias")
-        inputs, input_vectors = one if alone else sides[f"{place.layer}/A"]
-        blocks.append(
-            Block(place.name, place.columns, output_vectors, input_vectors, outputs[:, None] * inputs)
-        )
-    curvature = Curvature(tuple(blocks), {**factors.about, "what": "k-fac"})
+    sides = _eigenbases(model, factors)
+    blocks = tuple(_block(place, sides) for place in chosen.places(factors.about["joint"]))
+    curvature = Curvature(blocks, {**factors.about, "what": "k-fac"})
     if len(curvature.dead) == len(blocks):
         raise ModelError(
             "Every layer's curvature is zero: no gradient comes back from the model's output to "
@@ -152,3 +137,21 @@ def kfac(model: Denoiser, factors: Sums) -> Curvature:
             "parameters."
         )
     return curvature
+
+
+def _eigenbases(model: Denoiser, factors: Sums) -> dict[str, Eigenbasis]:
+    """Eigenvalues (float64) and eigenvectors of every A and B."""
+    dtype, bases = torch.promote_types(model.dtype, torch.float32), {}
+    for name in factors.tensors:
+        if not name.endswith("/size"):
+            values, vectors = decomposed(factors.mean(name).to(model.device))
+            bases[name] = values * (not cancelled(factors, name)), vectors.to(dtype)
+    return bases
+
+
+def _block(place: BlockPlace, bases: Mapping[str, Eigenbasis]) -> Block:
+    outputs, output_vectors = bases[f"{place.layer}/B"]
+    alone = sum(width for _, width in place.columns) == 1 and place.name.endswith("bias")
+    one = outputs.new_ones(1), output_vectors.new_ones(1, 1)
+    inputs, input_vectors = one if alone else bases[f"{place.layer}/A"]
+    return Block(place.name, place.columns, output_vectors, input_vectors, outputs[:, None] * inputs)

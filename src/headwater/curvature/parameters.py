@@ -1,7 +1,7 @@
 """Kronecker-factored curvature covers the parameters of Linear and Conv2d layers; all others are left out,
 and named."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
@@ -46,7 +46,23 @@ class Factored:
 
 def factored(model: Denoiser, pattern: str = "*") -> Factored:
     """The Linear and Conv2d layers among the model's trainable parameters that match `pattern`."""
-    parameters, chosen = model.parameters(pattern), []
+    parameters = model.parameters(pattern)
+    chosen = _with_curvature(model, parameters)
+    if not chosen:
+        first = ", ".join(list(parameters)[:3])
+        raise ModelError(
+            f"No Linear or Conv2d layer has parameters that match '{pattern}' (seen: {first}): K-FAC has "
+            "nothing to factor. Choose other `parameters`.",
+            hint="Use --set parameters=PATTERN.",
+        )
+    exact = "|".join(chosen)
+    layers = tuple(cast(MatrixLayer, layer) for layer in layers_of(model, exact))
+    return Factored(layers, exact, tuple(name for name in parameters if name not in set(chosen)))
+
+
+def _with_curvature(model: Denoiser, parameters: Container[str]) -> list[str]:
+    """Those of these parameters that belong to Linear and Conv2d layers."""
+    chosen = []
     for name, module in model.module.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             names = [f"{name}.{part}" if name else part for part, _ in module.named_parameters(recurse=False)]
@@ -58,16 +74,7 @@ def factored(model: Denoiser, pattern: str = "*") -> Factored:
                     "with one. Choose `parameters` without it.",
                     hint="Use --set parameters=PATTERN.",
                 )
-    if not chosen:
-        first = ", ".join(list(parameters)[:3])
-        raise ModelError(
-            f"No Linear or Conv2d layer has parameters that match '{pattern}' (seen: {first}): K-FAC has "
-            "nothing to factor. Choose other `parameters`.",
-            hint="Use --set parameters=PATTERN.",
-        )
-    exact = "|".join(chosen)
-    layers = tuple(cast(MatrixLayer, layer) for layer in layers_of(model, exact))
-    return Factored(layers, exact, tuple(name for name in parameters if name not in set(chosen)))
+    return chosen
 
 
 def columns_of(layer: Layer) -> tuple[int, int]:

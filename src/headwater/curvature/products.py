@@ -59,10 +59,8 @@ def query_sides(
         return [damping_grid(curvature, gradients, dampings)]
     inverses = [curvature.inverse(damping) for damping in dampings]
     whitening = torch.stack(inverses).amax(0).sqrt()
-    pieces, queries = pieces_of(curvature), []
-    for block in gradients:
-        u = curvature.coordinates(block)
-        queries.append(held(u * whitening.to(u), pieces, compression))
+    pieces, rows = pieces_of(curvature), map(curvature.coordinates, gradients)
+    queries = [held(u * whitening.to(u), pieces, compression) for u in rows]
     like = curvature.blocks[0].left
     return [Side(queries, _over(inverse, whitening).to(like), inverse.to(like)) for inverse in inverses]
 

@@ -128,9 +128,8 @@ def _summed(estimate: Estimate, folder: Path, store: FeatureStore) -> Sums:
     resumes."""
     path, n, size = folder / "sums.safetensors", len(estimate.examples), estimate.part_size
     total = _known(path, lambda: load_sums(path, estimate.model), store)
-    parts = [slice(low, min(low + size, n)) for low in range(0, n, size)][
-        0 if total is None else len(total.parts) :
-    ]
+    finished = 0 if total is None else len(total.parts)
+    parts = [slice(low, min(low + size, n)) for low in range(finished * size, n, size)]
     since = time.monotonic()
     for images, part in zip(parts, _parts(estimate, parts, store), strict=True):
         # Equal images give equal parts: only their place tells them apart.

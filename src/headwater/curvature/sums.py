@@ -47,13 +47,7 @@ def merged(parts: Sequence[Sums]) -> Sums:
     """The sums over all parts. Parts of another model or kind are refused, and so is a part given twice."""
     first = parts[0]
     for part in parts[1:]:
-        for name in dict.fromkeys([*first.about, *part.about]):
-            a, b = first.about.get(name), part.about.get(name)
-            if a != b:
-                raise OptionError(
-                    f"The parts of this curvature differ in {name}: {a} and {b}. Merge parts of one kind "
-                    "only."
-                )
+        _check_same_kind(first.about, part.about)
     manifests = [json.dumps(manifest, sort_keys=True) for part in parts for manifest in part.parts]
     if len(set(manifests)) < len(manifests):
         twice = json.loads(next(manifest for manifest in manifests if manifests.count(manifest) > 1))
@@ -64,6 +58,15 @@ def merged(parts: Sequence[Sums]) -> Sums:
     tensors = {name: torch.stack([part.tensors[name] for part in parts]).sum(0) for name in first.tensors}
     counts = {name: sum(part.counts[name] for part in parts) for name in first.counts}
     return Sums(first.about, tuple(manifest for part in parts for manifest in part.parts), tensors, counts)
+
+
+def _check_same_kind(first: Manifest, second: Manifest) -> None:
+    for name in dict.fromkeys([*first, *second]):
+        a, b = first.get(name), second.get(name)
+        if a != b:
+            raise OptionError(
+                f"The parts of this curvature differ in {name}: {a} and {b}. Merge parts of one kind only."
+            )
 
 
 def load_sums(path: str | Path, model: Denoiser | None = None) -> Sums:
@@ -84,27 +87,39 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], manifest: Manifest)
 
 def read_tensors(path: Path, model: Denoiser | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and manifest, verified; with a `model`, also that the file was made with it."""
-    try:
-        with safe_open(path, "pt") as file:
-            head = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a safe_open is no dict)
-        manifest = json.loads(head["manifest"])
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise StorageError(
-            f"Could not read curvature from {path}: {error}. Expected a file that headwater wrote."
-        ) from error
+    tensors, head = _contents(path)
     if checksum(tensors, head["manifest"]) != head.get("checksum"):
         raise StorageError(
             f"The curvature in {path} is damaged (its checksum is wrong). Delete the file and compute it "
             "again."
         )
-    made_with = manifest["about"]["model"]
-    if model is not None and made_with != model.fingerprint:
-        raise ModelError(
-            f"The curvature in {path} was made with the model {made_with[:12]}; this model is "
-            f"{model.fingerprint[:12]}. Compute it for this model."
-        )
+    manifest = json.loads(head["manifest"])
+    if model is not None:
+        check_made_with(model, manifest["about"]["model"], f"The curvature in {path} was")
     return tensors, manifest
+
+
+def _contents(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a file that has a manifest."""
+    try:
+        with safe_open(path, "pt") as file:
+            head = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a safe_open is no dict)
+        json.loads(head["manifest"])
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise StorageError(
+            f"Could not read curvature from {path}: {error}. Expected a file that headwater wrote."
+        ) from error
+    return tensors, head
+
+
+def check_made_with(model: Denoiser, fingerprint: str, subject: str) -> None:
+    """Raise a ModelError where the `subject` (such as "The factors were") was made with another model."""
+    if fingerprint != model.fingerprint:
+        raise ModelError(
+            f"{subject} made with the model {fingerprint[:12]}; this model is {model.fingerprint[:12]}. "
+            "Compute again with this model."
+        )
 
 
 def checksum(tensors: Mapping[str, Tensor], words: str = "") -> str:

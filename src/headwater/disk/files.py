@@ -51,6 +51,22 @@ def written(path: Path, mode: str = "w+b") -> Iterator[IO]:
 
     Binary files are opened for reading too: numpy bypasses a write-only file object, which hides a full disk.
     """
+    try:
+        with _replaced(path, mode) as file:
+            yield file
+    except OSError as error:
+        if error.errno not in FULL_OR_CLOSED:
+            raise
+        raise StorageError(
+            f"Could not write {path}: {error.strerror}. Free some space or name another folder; a second "
+            "run goes on where this one stopped.",
+            hint="Then run the same command again.",
+        ) from error
+
+
+@contextlib.contextmanager
+def _replaced(path: Path, mode: str) -> Iterator[IO]:
+    """A file beside `path` that takes its place at the end, or else is removed."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,17 +76,15 @@ def written(path: Path, mode: str = "w+b") -> Iterator[IO]:
             os.fsync(file.fileno())
         part.replace(path)
         _settle(path.parent)
-    except OSError as error:
-        if error.errno not in FULL_OR_CLOSED:
-            raise
-        raise StorageError(
-            f"Could not write {path}: {error.strerror}. Free some space or name another folder; a second "
-            "run goes on where this one stopped.",
-            hint="Then run the same command again.",
-        ) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file of text; a character that is no text, as names of files may have, becomes `?`."""
+    with written(path) as file:
+        file.write(text.encode(errors="replace"))
 
 
 @contextlib.contextmanager
@@ -86,9 +100,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             remove_partial(folder)
         except BlockingIOError as error:
-            raise StorageError(
-                f"Another process is at work in {folder}. Wait until it ends, then try again."
-            ) from error
+            raise StorageError(f"Another process is at work in {folder}. Try again when it ends.") from error
         except OSError as error:  # network disks may have no locks: two writers would then mix their files
             raise StorageError(
                 f"Could not lock the folder {folder}: {error.strerror}. Use a folder on a local disk that "

@@ -30,17 +30,19 @@ def read_examples(path: str | Path) -> Examples:
             f"{path} has no array `images`; expected uint8 [n, height, width, channels] under that name."
         )
     images = _images(path, columns["images"])
-    for name in ("labels", *TEXT_COLUMNS):
-        if name in columns and columns[name].shape != (len(images),):
-            shape = list(columns[name].shape)
-            raise DataError(
-                f"`{name}` in {path} has shape {shape}; expected [{len(images)}], one for each image."
-            )
+    _check_lengths(path, columns, len(images))
     fields: dict[str, Any] = {name: _words(columns[name]) for name in TEXT_COLUMNS if name in columns}
     if "labels" in columns:
         labels, words = _labels(path, columns["labels"])
         fields = {"groups": words, **fields, "labels": labels}
     return Examples(images, **fields, **_trajectory(path, columns, len(images)))
+
+
+def _check_lengths(path: Path, columns: dict[str, np.ndarray], n: int) -> None:
+    for name in ("labels", *TEXT_COLUMNS):
+        if name in columns and columns[name].shape != (n,):
+            shape = list(columns[name].shape)
+            raise DataError(f"`{name}` in {path} has shape {shape}; expected [{n}], one for each image.")
 
 
 def write_examples(path: str | Path, examples: Examples, **further: np.ndarray) -> None:
@@ -83,50 +85,54 @@ def _members(path: Path, file: BufferedReader, names: Iterable[str]) -> dict[str
             for name in (n for n in names if n in archive.files):
                 members[name] = archive[name]
     except Exception as error:  # zipfile, zlib, struct and numpy each raise their own; the file is at fault
-        if "Object arrays" in str(error):
-            raise DataError(
-                f"`{name}` in {path} holds Python objects; loading never unpickles. Save it as plain "
-                "numbers or text, without dtype=object."
-            ) from error
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(
-            f"Could not read {path}: {name} is damaged ({reason}). Write the file again."
-        ) from error
+        raise _unreadable(path, name, error) from error
     for name, column in members.items():
         if not isinstance(column, np.ndarray):  # numpy returns the bytes of a member that is not an .npy file
             raise DataError(f"`{name}` in {path} is not an array; expected a file that numpy.savez wrote.")
     return members
 
 
-def _images(path: Path, images: np.ndarray) -> UInt8[np.ndarray, "n h w c"]:
-    form = f"{images.dtype} {list(images.shape)}"
-    if images.dtype != np.uint8:
-        between = (
-            f" between {images.min():g} and {images.max():g}"
-            if images.size and images.dtype.kind in "fiu"
-            else ""
+def _unreadable(path: Path, name: str, error: Exception) -> DataError:
+    """The error for a member that numpy could not read."""
+    if "Object arrays" in str(error):
+        return DataError(
+            f"`{name}` in {path} holds Python objects; loading never unpickles. Save it as plain numbers or "
+            "text, without dtype=object."
         )
-        raise DataError(
-            f"The images in {path} are {form}{between}; expected uint8. Scale them to 0…255, round them, "
-            "and save them with .astype(numpy.uint8)."
-        )
-    if images.ndim == 3:
-        images = images[..., None]
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return DataError(f"Could not read {path}: {name} is damaged ({reason}). Write the file again.")
+
+
+def _form(column: np.ndarray) -> str:
+    return f"{column.dtype} {list(column.shape)}"
+
+
+def _images(path: Path, column: np.ndarray) -> UInt8[np.ndarray, "n h w c"]:
+    _check_bytes(path, column)
+    images = column[..., None] if column.ndim == 3 else column
     if images.ndim != 4 or not images.size:
         raise DataError(
-            f"The images in {path} are {form}; expected at least one, as [n, height, width, channels] or [n, "
-            "height, width]."
+            f"The images in {path} are {_form(column)}; expected at least one, as [n, height, width, "
+            "channels] or [n, height, width]."
         )
     if images.shape[3] > 4:
-        advice = (
-            "Put the channels last: images.transpose(0, 2, 3, 1)."
-            if images.shape[1] <= 4
-            else "Save 1 or 3 channels."
-        )
+        first = images.shape[1] <= 4
+        advice = "Put the channels last: images.transpose(0, 2, 3, 1)." if first else "Save 1 or 3 channels."
         raise DataError(
-            f"The images in {path} are {form}, so with {images.shape[3]} channels; expected 1 to 4. {advice}"
+            f"The images in {path} are {_form(column)}, so with {images.shape[3]} channels; expected 1 to 4. "
+            f"{advice}"
         )
     return np.ascontiguousarray(images)
+
+
+def _check_bytes(path: Path, images: np.ndarray) -> None:
+    if images.dtype != np.uint8:
+        numbers = images.size and images.dtype.kind in "fiu"
+        between = f" between {images.min():g} and {images.max():g}" if numbers else ""
+        raise DataError(
+            f"The images in {path} are {_form(images)}{between}; expected uint8. Scale them to 0…255, round "
+            "them, and save them with .astype(numpy.uint8)."
+        )
 
 
 def _words(column: np.ndarray) -> tuple[str, ...]:
@@ -150,22 +156,18 @@ def _labels(path: Path, column: np.ndarray) -> tuple[Int64[np.ndarray, " n"], tu
 
 def _trajectory(path: Path, columns: dict[str, np.ndarray], n: int) -> dict[str, Any]:
     """The states of a sampler's path, `[n, s, c, h, w]`, and their timesteps, `[s]`: both, or neither."""
-    if not set(PATH_COLUMNS) & set(columns):
+    missing = [name for name in PATH_COLUMNS if name not in columns]
+    if len(missing) == len(PATH_COLUMNS):
         return {}
-    if not set(PATH_COLUMNS) <= set(columns):
-        missing = next(name for name in PATH_COLUMNS if name not in columns)
-        raise DataError(
-            f"{path} has no `{missing}`; expected `trajectory` and `trajectory_timesteps` both, or neither."
-        )
+    if missing:
+        both = " and ".join(f"`{name}`" for name in PATH_COLUMNS)
+        raise DataError(f"{path} has no `{missing[0]}`; expected {both} both, or neither.")
     states, steps = (columns[name] for name in PATH_COLUMNS)
     if states.dtype.kind != "f" or states.ndim != 5 or len(states) != n:
-        raise DataError(
-            f"`trajectory` in {path} is {states.dtype} {list(states.shape)}; expected floats [{n}, s, c, h, "
-            "w]."
-        )
+        raise DataError(f"`trajectory` in {path} is {_form(states)}; expected floats [{n}, s, c, h, w].")
     if steps.dtype.kind not in "iu" or steps.shape != (states.shape[1],):
         raise DataError(
-            f"`trajectory_timesteps` in {path} is {steps.dtype} {list(steps.shape)}; "
-            f"expected whole numbers [{states.shape[1]}], one for each state."
+            f"`trajectory_timesteps` in {path} is {_form(steps)}; expected whole numbers "
+            f"[{states.shape[1]}], one for each state."
         )
     return {"trajectory": states.astype(np.float32), "trajectory_timesteps": steps.astype(np.int64)}

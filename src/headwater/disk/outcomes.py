@@ -9,7 +9,7 @@ written last, so that damage is found and named, and a kill while writing is no 
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt64
 
 from headwater.disk.npy import read_npy, write_npy
-from headwater.errors import DataError
+from headwater.errors import DataError, Warn
 
 Outcomes = dict[str, np.ndarray]  # by measurement, and `full`
 Job = tuple[int, int]  # (subset, seed) of a model; subset −1 is all the data
@@ -69,7 +69,7 @@ def read_outcomes(folder: Path) -> Outcomes:
     return {name: read_npy(outcome_path(folder, name)) for name in (*measurements_in(folder), "full")}
 
 
-def recover_outcomes(folder: Path, shape: OutcomeShape, warn: Callable[[str], None]) -> Outcomes:
+def recover_outcomes(folder: Path, shape: OutcomeShape, warn: Warn) -> Outcomes:
     """The outcomes on disk in arrays of `shape`; damaged ones are NaN, with a warning."""
     outcomes, damaged = shape.empty(), _damaged_or_warn(folder, warn)
     for name, values in outcomes.items():
@@ -157,7 +157,7 @@ def _checksum(parts: list[np.ndarray]) -> int:
     return int.from_bytes(digest.digest(), "little") or 1
 
 
-def _damaged_or_warn(folder: Path, warn: Callable[[str], None]) -> list[Job]:
+def _damaged_or_warn(folder: Path, warn: Warn) -> list[Job]:
     """The damaged models, or none where the checksums cannot be read, with a warning."""
     if not outcome_path(folder, "full").exists():
         return []

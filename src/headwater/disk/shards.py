@@ -84,13 +84,8 @@ def write_shard(path: Path, keys: Sequence[str], rows: Rows, dtype: str) -> Rows
     """Write the rows of `keys`; returns them as they will be read. `dtype` is float32 or float16."""
     if len(keys) != len(rows):
         raise ValueError(f"There are {len(rows)} rows for {len(keys)} keys.")
-    about: dict[str, Any] = {"keys": list(keys), "shape": list(rows.shape), "dtype": dtype}
-    stored = rows = np.ascontiguousarray(rows, "<f4")
-    if dtype == "float16":
-        stored, exponents = to_float16(rows)
-        back = restored(stored, exponents)
-        about |= {"exponents": exponents.tolist(), "relative_error": _relative_error(rows, back)}
-        rows = back
+    stored, rows, encoding = _encoded(np.ascontiguousarray(rows, "<f4"), dtype)
+    about = {"keys": list(keys), "shape": list(rows.shape), "dtype": dtype, **encoding}
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(stored))
     with written(path.with_suffix(".npy")) as file:
@@ -111,6 +106,15 @@ def delete_shard(path: Path) -> None:
             raise StorageError(
                 f"{file} is damaged and could not be deleted: {error.strerror}. Delete it."
             ) from error
+
+
+def _encoded(rows: Rows, dtype: str) -> tuple[np.ndarray, Rows, dict[str, Any]]:
+    """The rows as they are stored, as they will be read, and the numbers that this takes or costs."""
+    if dtype == "float32":
+        return rows, rows, {}
+    stored, exponents = to_float16(rows)
+    back = restored(stored, exponents)
+    return stored, back, {"exponents": exponents.tolist(), "relative_error": _relative_error(rows, back)}
 
 
 def to_float16(rows: Rows) -> tuple[Float16[np.ndarray, "n k"], Int[np.ndarray, " n"]]:

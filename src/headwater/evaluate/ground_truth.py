@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from headwater.bank import Bank
+from headwater.bank import Bank, rows_by_content
 from headwater.errors import DataError, unknown
 from headwater.evaluate.lds import (
     LDS,
@@ -143,14 +143,11 @@ def of_runs(
         raise unknown("resampling over", over, OVER)
     runs = {str(folder): open_run(folder) for folder in dict.fromkeys(folders)}
     places, rows = shared_queries(list(runs.values()), bank)
-    learned_from = sorted(
-        {m for run in runs.values() for m in (run.info.get("resolved") or {}).get("subsets") or []}
-    )
+    resolved = [run.info.get("resolved") or {} for run in runs.values()]
+    learned_from = sorted({m for fields in resolved for m in fields.get("subsets") or []})
     yardstick = Yardstick(part_of(bank, places), learned_from, measurement, over)
-    lds = {
-        name: yardstick.lds(run.scores.values[places])
-        for (name, run), places in zip(runs.items(), rows, strict=True)
-    }
+    pairs = zip(runs.items(), rows, strict=True)
+    lds = {name: yardstick.lds(run.scores.values[places]) for (name, run), places in pairs}
     return RunsFigures(
         runs={name: yardstick.figures(lds[name], run.signed) for name, run in runs.items()},
         pairs=[pair for a, b in combinations(lds, 2) for pair in yardstick.pairs(a, b, lds)],
@@ -159,24 +156,25 @@ def of_runs(
 
 def shared_queries(runs: Sequence[Run], bank: Bank) -> tuple[list[int], list[list[int]]]:
     """The places, in the bank and in each run, of the queries they share, in the first run's order."""
-    in_bank = {content: row for row, content in enumerate(bank.queries.hashes)}
     for run in runs:
         check_same_training(run, bank)
-        if in_bank.keys().isdisjoint(run.queries.hashes):
-            raise DataError(
-                f"None of the {len(run.queries)} queries of {run.folder} is in the bank {bank.folder}.",
-                hint=f"Give --query {bank.folder}/queries.npz.",
-            )
-    tables = [{content: row for row, content in enumerate(run.queries.hashes)} for run in runs[1:]]
+        _check_shares_queries(run, bank)
+    tables = [rows_by_content(bank.queries), *(rows_by_content(run.queries) for run in runs[1:])]
     first = enumerate(runs[0].queries.hashes)
-    common = [
-        (row, content) for row, content in first if all(content in table for table in (in_bank, *tables))
-    ]
+    common = [(row, content) for row, content in first if all(content in table for table in tables)]
     if not common:
         folders = " and ".join(str(run.folder) for run in runs)
         raise DataError(f"The runs {folders} share no query of the bank {bank.folder}.")
-    places = [[row for row, _ in common], *([table[content] for _, content in common] for table in tables)]
-    return [in_bank[content] for _, content in common], places
+    in_bank, *places = [[table[content] for _, content in common] for table in tables]
+    return in_bank, [[row for row, _ in common], *places]
+
+
+def _check_shares_queries(run: Run, bank: Bank) -> None:
+    if set(bank.queries.hashes).isdisjoint(run.queries.hashes):
+        raise DataError(
+            f"None of the {len(run.queries)} queries of {run.folder} is in the bank {bank.folder}.",
+            hint=f"Give --query {bank.folder}/queries.npz.",
+        )
 
 
 def check_same_training(run: Run, bank: Bank) -> None:

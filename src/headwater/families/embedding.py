@@ -3,7 +3,7 @@
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -145,6 +145,22 @@ def _imported(name: str) -> Embedder | Callable[[UInt8[np.ndarray, "b h w c"]], 
 
 
 def _clip(name: str, source: str, device: str) -> Embedder:
+    _check_installed(source)
+    kind = _config(source, "config.json").get("model_type")
+    if kind != "clip":
+        raise ModelError(f"{source} is a model of type {kind}; expected clip, such as {EXAMPLE}.")
+    prepare = _preparation(source)
+    vision, projection = (part.to(device).eval() for part in _parts(source))
+
+    @torch.inference_mode()
+    def features(images: UInt8[np.ndarray, "b h w c"]) -> Tensor:
+        pixels = torch.stack([prepare(image) for image in images])
+        return projection(vision(pixel_values=pixels.to(device)).pooler_output)
+
+    return Embedder(name, features, fingerprint=_fingerprint(prepare, vision, projection))
+
+
+def _check_installed(source: str) -> None:
     try:
         importlib.import_module("transformers")
     except ImportError as error:
@@ -152,35 +168,35 @@ def _clip(name: str, source: str, device: str) -> Embedder:
             f"CLIP {source} needs the `transformers` library, which is not installed: pip install "
             "'headwater[clip]'."
         ) from error
-    kind = _config(source, "config.json").get("model_type")
-    if kind != "clip":
-        raise ModelError(f"{source} is a model of type {kind}; expected clip, such as {EXAMPLE}.")
-    prepare = _preparation(source)
-    vision, projection = (part.to(device).eval() for part in _parts(source))
+
+
+def _fingerprint(prepare: "_Preparation", *parts: torch.nn.Module) -> str:
     digest = hashlib.blake2b(repr(prepare).encode(), digest_size=16)
-    for part in (vision, projection):
+    for part in parts:
         for weight in part.state_dict().values():
             digest.update(weight_bytes(weight))
-
-    @torch.inference_mode()
-    def features(images: UInt8[np.ndarray, "b h w c"]) -> Tensor:
-        pixels = torch.stack([prepare(image) for image in images])
-        return projection(vision(pixel_values=pixels.to(device)).pooler_output)
-
-    return Embedder(name, features, fingerprint=digest.hexdigest())
+    return digest.hexdigest()
 
 
 def _parts(source: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     """CLIP's image encoder and its projection, in float32."""
+    model, missing = _weights(source)
+    if missing:
+        raise ModelError(
+            f"The weights of CLIP {source} lack {len(missing)} tensors, such as {min(missing)}. Copy or "
+            "download it again."
+        )
+    return model.vision_model, model.visual_projection
+
+
+def _weights(source: str) -> tuple[Any, Collection[str]]:
+    """The CLIP with the weights in its folder, and the names of those that the folder lacks."""
     from transformers import CLIPModel
 
+    options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # missing weights would be drawn from torch's global generator
-            loaded: Any = CLIPModel.from_pretrained(
-                source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
+        with torch.random.fork_rng(devices=[]):  # the global generator would draw missing weights
+            loaded: Any = CLIPModel.from_pretrained(source, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"The weights of CLIP {source} could not be read ({_one_line(error)}). Expected a complete "
@@ -188,12 +204,7 @@ def _parts(source: str) -> tuple[torch.nn.Module, torch.nn.Module]:
             "them first."
         ) from error
     model, report = loaded
-    if report["missing_keys"]:
-        raise ModelError(
-            f"The weights of CLIP {source} lack {len(report['missing_keys'])} tensors, such as "
-            f"{min(report['missing_keys'])}. Copy or download it again."
-        )
-    return model.vision_model, model.visual_projection
+    return model, report["missing_keys"]
 
 
 @dataclass(frozen=True)
@@ -206,6 +217,18 @@ class _Preparation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resample: Image.Resampling
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "_Preparation":
+        """The preparation that CLIP's configuration asks for."""
+        size, crop = config["size"], config["crop_size"]
+        return cls(
+            size if isinstance(size, int) else size["shortest_edge"],
+            (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"]),
+            tuple(config["image_mean"]),
+            tuple(config["image_std"]),
+            Image.Resampling(config.get("resample", Image.Resampling.BICUBIC)),
+        )
 
     def __call__(self, image: UInt8[np.ndarray, "h w c"]) -> Float32[Tensor, "3 y x"]:
         if image.shape[2] not in (1, 3):
@@ -222,31 +245,25 @@ class _Preparation:
         ).permute(2, 0, 1)
 
 
-def _preparation(source: str) -> _Preparation:
-    """The preparation in `preprocessor_config.json`, or where transformers 5 puts it beside a tokenizer."""
+def _preparation_config(source: str) -> dict[str, Any]:
+    """`preprocessor_config.json`, or the part of the file where transformers 5 puts it beside a tokenizer."""
     try:
         nested = _config(source, "processor_config.json").get("image_processor")
     except ModelError:
         nested = None
-    config = nested or _config(source, "preprocessor_config.json")
-    skipped = [
-        step
-        for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
-        if not config.get(step, True)
-    ]
-    if skipped:
-        raise ModelError(
-            f"CLIP {source} asks for {skipped[0]} = false; expected all steps of CLIP's preparation."
-        )
+    return nested or _config(source, "preprocessor_config.json")
+
+
+def _preparation(source: str) -> _Preparation:
+    """CLIP's own preparation; a step left out, or a setting that is missing, is a ModelError."""
+    config = _preparation_config(source)
+    for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
+        if not config.get(step, True):
+            raise ModelError(
+                f"CLIP {source} asks for {step} = false; expected all steps of CLIP's preparation."
+            )
     try:
-        size, crop = config["size"], config["crop_size"]
-        return _Preparation(
-            size if isinstance(size, int) else size["shortest_edge"],
-            (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"]),
-            tuple(config["image_mean"]),
-            tuple(config["image_std"]),
-            Image.Resampling(config.get("resample", Image.Resampling.BICUBIC)),
-        )
+        return _Preparation.of(config)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"The preparation of CLIP {source} cannot be used ({type(error).__name__}: {error}); expected "

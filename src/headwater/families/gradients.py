@@ -7,7 +7,7 @@ from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.disk.store import FeatureStore
-from headwater.errors import OptionError, unknown
+from headwater.errors import check_at_least, unknown
 from headwater.examples import Examples
 from headwater.families.fields import check_types
 from headwater.gradients.features import Features, features
@@ -97,8 +97,7 @@ class GradientFeatures(Gradients):
         super().check_gradient()
         if self.projector not in PROJECTORS:
             raise unknown("projector", str(self.projector), PROJECTORS)
-        if self.k < 1:
-            raise OptionError(f"k is {self.k}; expected a whole number of 1 or more.")
+        check_at_least(1, self, "k")
 
     def bytes_kept(self, n: int, q: int, parameters: int, factors: int) -> int:
         """Bytes in the store for n training images, q queries and a model with this many parameters: feature

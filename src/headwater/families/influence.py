@@ -3,6 +3,7 @@ training image's."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import chain
 from math import ceil
 from typing import ClassVar
@@ -24,7 +25,7 @@ from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import canonical
 from headwater.disk.store import FeatureStore
-from headwater.errors import OptionError, unknown
+from headwater.errors import OptionError, check_at_least, unknown
 from headwater.examples import Examples
 from headwater.families.gradients import Gradients, Passes
 from headwater.gradients.features import VERSION
@@ -81,9 +82,7 @@ class Influence(Gradients):
             raise OptionError(f"refine is {self.refine}; expected 0 or more steps of conjugate gradients.")
         if self.variant not in VARIANTS:
             raise unknown("K-FAC variant", self.variant, VARIANTS)
-        for name in ("curvature_timesteps", "refine_timesteps"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        check_at_least(1, self, "curvature_timesteps", "refine_timesteps")
         rank_of(self.compression)  # raises on an unknown compression
         self.outer_products(0)
 
@@ -198,12 +197,28 @@ class Influence(Gradients):
         store: FeatureStore,
     ) -> Float[np.ndarray, "λ q n"]:
         """Scores of these queries and self scores, stored as a row for every training image."""
-        settings = {
+
+        def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
+            sides, chosen = self._sides(index, queries, dampings, store), index.train.take(positions)
+            streamed = Streamed(index.model, chosen, index.curvature, self.draws(), self.normalize, sides)
+            yield from streamed.through(store)
+
+        settings = self._settings(index, queries, dampings)
+        rows = store.rows(settings, index.train.keys, compute) / len(index.train)
+        blocks = rows.T.reshape(len(dampings), -1, len(rows))
+        keys = [self._self_key(damping) for damping in dampings]
+        index.self_scores.update(zip(keys, blocks[:, -1], strict=True))
+        return blocks[:, :-1]
+
+    def _settings(
+        self, index: InfluenceIndex, queries: Examples | None, dampings: Sequence[Damping]
+    ) -> dict[str, object]:
+        """Everything that the rows of these queries depend on besides the training images."""
+        keys = () if queries is None else queries.path_keys if self.along_path else queries.keys
+        return {
             "scores": canonical(self.measurement),
             "curvature": index.curvature.fingerprint,
-            "queries": []
-            if queries is None
-            else list(queries.path_keys if self.along_path else queries.keys),
+            "queries": list(keys),
             "query_draws": asdict(self.draws(query=True)),
             "draws": asdict(self.draws()),
             "dampings": [[float(damping.value), damping.absolute] for damping in dampings],
@@ -213,19 +228,6 @@ class Influence(Gradients):
             "model": index.model.fingerprint,
             "version": VERSION,
         }
-
-        def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
-            sides = self._sides(index, queries, dampings, store)
-            chosen = index.train.take(positions)
-            yield from Streamed(
-                index.model, chosen, index.curvature, self.draws(), self.normalize, sides
-            ).through(store)
-
-        rows = store.rows(settings, index.train.keys, compute) / len(index.train)
-        blocks = rows.T.reshape(len(dampings), -1, len(rows))
-        keys = [self._self_key(damping) for damping in dampings]
-        index.self_scores.update(zip(keys, blocks[:, -1], strict=True))
-        return blocks[:, :-1]
 
     def _warn_of_rounding(
         self,
@@ -260,17 +262,24 @@ class Influence(Gradients):
         blocks = projected(index.model, queries, spec, Identity())
         blocks = chain([first := next(blocks)], blocks)
         self._warn_of_rounding(curvature, first, dampings, store)
-        if not self.refine:
-            return query_sides(curvature, blocks, dampings, compression=self.compression)
-        gradients = torch.cat(list(blocks))
-        exact = ExactSolver(
-            index.model, in_order_of_content(index.train), self.exact_draws, curvature.pattern
-        )
+        if self.refine:
+            return self._refined_sides(index, torch.cat(list(blocks)), dampings, store)
+        return query_sides(curvature, blocks, dampings, compression=self.compression)
+
+    def _refined_sides(
+        self,
+        index: InfluenceIndex,
+        gradients: Float[torch.Tensor, "q p"],
+        dampings: Sequence[Damping],
+        store: FeatureStore,
+    ) -> list[Side]:
+        """The queries' side at every damping, by conjugate gradients with the exact matrix."""
+        curvature, train = index.curvature, in_order_of_content(index.train)
+        exact = ExactSolver(index.model, train, self.exact_draws, curvature.pattern)
         sides = []
         for damping in dampings:
             inverse, shift = curvature.inverse(damping), curvature.shift(damping)
-            x = exact.solved(
-                gradients, shift, lambda v, inverse=inverse: curvature.scaled(v, inverse), self.refine, store
-            )
+            precondition = partial(curvature.scaled, scale=inverse)
+            x = exact.solved(gradients, shift, precondition, self.refine, store)
             sides.append(refined_side(curvature, x, inverse, self.compression))
         return sides

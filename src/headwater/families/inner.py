@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from headwater.diffusion.denoiser import Denoiser, evenly, require_model
 from headwater.disk.store import FeatureStore
-from headwater.errors import OptionError
+from headwater.errors import check_at_least
 from headwater.examples import Examples
 from headwater.families.gradients import GradientFeatures, Passes
 from headwater.gradients.features import Features
@@ -72,8 +72,7 @@ class AlongTraining(InnerProduct):
 
     def __post_init__(self) -> None:
         self.check_gradient()
-        if self.checkpoints < 1:
-            raise OptionError(f"checkpoints is {self.checkpoints}; expected a whole number of 1 or more.")
+        check_at_least(1, self, "checkpoints")
 
     def models(self, model: Denoiser) -> Sequence[Denoiser]:
         """The model's checkpoints; the model itself if it has none."""

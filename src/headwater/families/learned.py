@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from headwater.bank import Bank
+from headwater.bank import Bank, rows_by_content
 from headwater.disk.store import FeatureStore
 from headwater.errors import DataError, OptionError
 from headwater.examples import Examples
@@ -58,23 +58,13 @@ class RetrainedMethod:
     def outcomes(self, index: LearningSubsets, queries: Examples) -> Float64[np.ndarray, "m q"]:
         """The outcomes of the queries with the models of these subsets, averaged over seeds."""
         bank = needed_bank(self.bank)
-        places = {content: place for place, content in enumerate(bank.queries.hashes)}
-        missing = [
-            name for name, content in zip(queries.ids, queries.hashes, strict=True) if content not in places
-        ]
-        if missing:
-            raise DataError(
-                f"The retrained models of the bank {bank.folder.name} have not seen {len(missing)} of the "
-                f"{len(queries)} queries, such as {missing[0]}. Add them to the bank: models that are still "
-                "cached are not trained again.",
-                hint=f"Use `headwater bank build {bank.folder} --add-queries FILE`.",
-            )
+        places = places_in(bank, queries)
         outcomes = bank.outcomes(self.measurement)[list(index.rows)].astype(np.float64)
         if outcomes.ndim != 3:
             raise OptionError(
                 f"'{self.measurement}' has several numbers a query; expected one, as with 'simple'."
             )
-        return np.nanmean(outcomes, axis=1)[:, [places[content] for content in queries.hashes]]
+        return np.nanmean(outcomes, axis=1)[:, places]
 
     def fit(self, model: object, train: Examples, store: FeatureStore) -> LearningSubsets:
         return self.learning_subsets(train)
@@ -97,20 +87,24 @@ def needed_bank(bank: Bank | None) -> Bank:
     return bank
 
 
+def places_in(bank: Bank, queries: Examples) -> list[int]:
+    """The place of each query among the bank's; one that the bank lacks is a DataError."""
+    places = rows_by_content(bank.queries)
+    pairs = zip(queries.ids, queries.hashes, strict=True)
+    if missing := [name for name, content in pairs if content not in places]:
+        raise DataError(
+            f"The retrained models of the bank {bank.folder.name} have not seen {len(missing)} of the "
+            f"{len(queries)} queries, such as {missing[0]}. Add them to the bank: models that are still "
+            "cached are not trained again.",
+            hint=f"Use `headwater bank build {bank.folder} --add-queries FILE`.",
+        )
+    return [places[content] for content in queries.hashes]
+
+
 def learning_rows(bank: Bank, subsets: int | Sequence[int] | None) -> tuple[int, ...]:
     """The rows of the bank that `subsets` stands for."""
-    further = bank.learning_rows()
     if subsets is None or isinstance(subsets, int):
-        count = len(further) if subsets is None else subsets
-        if not 2 <= count <= len(further):
-            raise OptionError(
-                f"The bank {bank.folder.name} has {len(further)} trained subsets to learn from; expected "
-                f"{'2 or more' if subsets is None else f'the {count} that subsets asks for (2 or more)'}. "
-                "Train more of them, or name subsets to compare with, such as subsets=(0, 1, 2): LDS is "
-                "then measured on all other subsets.",
-                hint=f"Use `headwater bank build {bank.folder} --learning N`, or --set subsets=0,1,2.",
-            )
-        return tuple(further[:count])
+        return further_rows(bank, subsets)
     trained = np.flatnonzero(bank.done().any(axis=1))
     if bad := [row for row in subsets if row not in trained]:
         raise OptionError(
@@ -122,6 +116,20 @@ def learning_rows(bank: Bank, subsets: int | Sequence[int] | None) -> tuple[int,
             "none twice."
         )
     return tuple(subsets)
+
+
+def further_rows(bank: Bank, count: int | None) -> tuple[int, ...]:
+    """The first of the bank's further subsets, or all of them, never fewer than two."""
+    rows = bank.learning_rows()
+    if not 2 <= (len(rows) if count is None else count) <= len(rows):
+        raise OptionError(
+            f"The bank {bank.folder.name} has {len(rows)} trained subsets to learn from; expected "
+            f"{'2 or more' if count is None else f'the {count} that subsets asks for (2 or more)'}. "
+            "Train more of them, or name subsets to compare with, such as subsets=(0, 1, 2): LDS is "
+            "then measured on all other subsets.",
+            hint=f"Use `headwater bank build {bank.folder} --learning N`, or --set subsets=0,1,2.",
+        )
+    return tuple(rows[:count])
 
 
 def in_blocks(n: int, size: int) -> Iterator[slice]:

@@ -11,7 +11,7 @@ from headwater.curvature.gram import Gram
 from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
 from headwater.disk.store import FeatureStore
-from headwater.errors import OptionError
+from headwater.errors import OptionError, check_at_least
 from headwater.examples import Examples
 from headwater.families.gradients import Passes
 from headwater.families.kernel import Kernel
@@ -45,8 +45,7 @@ class DAS(Kernel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.error_timesteps < 1:
-            raise OptionError(f"error_timesteps is {self.error_timesteps}; expected 1 or more.")
+        check_at_least(1, self, "error_timesteps")
 
     def gram(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> Residuals:
         T = require_model(model).schedule.T

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from headwater.disk.store import FeatureStore
-from headwater.errors import OptionError
+from headwater.errors import OptionError, check_at_least
 from headwater.examples import Examples
 from headwater.families.learned import BLOCK, LearningSubsets, RetrainedMethod, in_blocks
 
@@ -31,24 +31,20 @@ class Datamodel(RetrainedMethod):
         super().__post_init__()
         if not self.alphas or not all(0 < alpha < np.inf for alpha in self.alphas):
             raise OptionError(f"alphas is {list(self.alphas)}; expected one or more finite numbers above 0.")
-        if self.folds < 2:
-            raise OptionError(f"folds is {self.folds}; expected 2 or more.")
+        check_at_least(2, self, "folds")
 
     def score(
         self, index: LearningSubsets, queries: Examples, store: FeatureStore
     ) -> Iterator[Float[np.ndarray, "q b"]]:
         y = self.outcomes(index, queries)
         if len(y) < 2 * self.folds:
-            raise OptionError(
-                f"folds is {self.folds} with {len(y)} subsets to learn from; expected at least two subsets a "
-                "fold."
-            )
+            found = f"folds is {self.folds} with {len(y)} subsets to learn from"
+            raise OptionError(f"{found}; expected at least two subsets a fold.")
         block = store.rows_together(BLOCK)
         gram = shared_images(index, block)
         best = np.argmax(self.accuracy(gram, y), axis=0)
-        dual = np.take_along_axis(
-            solved(centred(gram), y - y.mean(axis=0), self.alphas), best[None, None], 0
-        )[0]
+        duals = solved(centred(gram), y - y.mean(axis=0), self.alphas)
+        dual = np.take_along_axis(duals, best[None, None], 0)[0]
         for columns in in_blocks(index.mask.shape[1], block):
             mask = index.mask[:, columns].astype(np.float64)
             yield -(dual.T @ (mask - mask.mean(axis=0)))
@@ -60,12 +56,8 @@ class Datamodel(RetrainedMethod):
         total = np.zeros((len(self.alphas), y.shape[1]))
         for held in np.array_split(np.arange(len(y)), self.folds):
             rest = np.setdiff1d(np.arange(len(y)), held)
-            inside = gram[np.ix_(rest, rest)]
-            across = (
-                gram[np.ix_(held, rest)]
-                - gram[np.ix_(held, rest)].mean(1, keepdims=True)
-                - (inside.mean(0) - inside.mean())
-            )
+            inside, across = gram[np.ix_(rest, rest)], gram[np.ix_(held, rest)]
+            across = across - across.mean(1, keepdims=True) - (inside.mean(0) - inside.mean())
             dual = solved(centred(inside), y[rest] - y[rest].mean(axis=0), self.alphas)
             error = np.square(y[rest].mean(axis=0) + across @ dual - y[held]).sum(axis=1)
             spread = np.square(y[held] - y[held].mean(axis=0)).sum(axis=0)

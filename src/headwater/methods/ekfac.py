@@ -9,7 +9,7 @@ from headwater.curvature.kfac import Curvature
 from headwater.curvature.stored import PART, Squares, ekfac_of, in_order_of_content
 from headwater.diffusion.denoiser import Denoiser
 from headwater.disk.store import FeatureStore
-from headwater.errors import OptionError
+from headwater.errors import check_at_least
 from headwater.examples import Examples
 from headwater.families.gradients import Passes
 from headwater.families.influence import Influence
@@ -29,8 +29,7 @@ class EKFAC(Influence):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.group < 1:
-            raise OptionError(f"group is {self.group}; expected a whole number of 1 or more.")
+        check_at_least(1, self, "group")
 
     def curvature(self, model: Denoiser, train: Examples, store: FeatureStore) -> Curvature:
         basis = super().curvature(model, train, store)

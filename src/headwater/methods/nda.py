@@ -11,10 +11,10 @@ from jaxtyping import Float, Float32, Float64, Int64
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import early_noisy, linear
 from headwater.disk.store import FeatureStore
-from headwater.errors import DataError, OptionError, unknown
+from headwater.errors import OptionError, check_at_least, unknown
 from headwater.examples import SPACES, Examples
 from headwater.families.fields import check_types
-from headwater.families.pictures import views
+from headwater.families.pictures import count_of, query_views, views
 from headwater.patches.answers import Step, StepInputs, rows
 from headwater.patches.growing import growing_rows
 from headwater.patches.maps import Level, regions
@@ -74,14 +74,9 @@ class NDA:
         check_types(self)
         if self.space not in SPACES:
             raise unknown("space", self.space, SPACES)
-        count = self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)
-        if count < 1:
-            raise OptionError(
-                f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps."
-            )
-        for name, least in (("topk", 1), ("noises", 0)):
-            if getattr(self, name) < least:
-                raise OptionError(f"{name} is {getattr(self, name)}; expected {least} or more.")
+        count = count_of(self.timesteps)
+        check_at_least(1, self, "topk")
+        check_at_least(0, self, "noises")
         for name in ("patches", "low_patches", "alpha"):
             values = getattr(self, name)
             if isinstance(values, tuple) and len(values) != count:
@@ -89,16 +84,20 @@ class NDA:
                     f"{name} has {len(values)} values for {count} timesteps; expected one each, or one for "
                     "all."
                 )
-        for name, odd in (("patches", 1), ("low_patches", 0)):
-            for size in _listed(getattr(self, name)):
-                if size < 1 or size % 2 != odd:
-                    raise OptionError(
-                        f"{name} has {size}; expected odd sizes, such as 7: a patch has a pixel in its "
-                        "middle."
-                        if odd
-                        else f"{name} has {size}; expected even sizes, such as 14: a patch is cut into cells "
-                        "of 2×2 pixels."
-                    )
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        """Raise an OptionError for a patch size or an α that is out of range."""
+        for size in _listed(self.patches):
+            if size < 1 or size % 2 == 0:
+                raise OptionError(
+                    f"patches has {size}; expected odd sizes, such as 7: a patch has a pixel in its middle."
+                )
+        for size in _listed(self.low_patches):
+            if size < 1 or size % 2 == 1:
+                raise OptionError(
+                    f"low_patches has {size}; expected even sizes, such as 14: it has cells of 2×2 pixels."
+                )
         for alpha in _listed(self.alpha):
             if not 0 <= alpha <= 1:
                 raise OptionError(
@@ -116,13 +115,7 @@ class NDA:
     def score(
         self, index: PatchIndex, queries: Examples, store: FeatureStore
     ) -> Iterator[Float32[np.ndarray, "q n"]]:
-        pictures = views(index.model, queries, self.space, store)
-        if pictures.shape != index.train.shape:
-            (c, h, w), (tc, th, tw) = pictures.shape, index.train.shape
-            raise DataError(
-                f"Queries are {h}×{w} with {c} channels, training images {th}×{tw} with {tc}; expected the "
-                "same."
-            )
+        pictures = query_views(index.model, queries, self.space, store, index.train)
         values = np.zeros((len(pictures), len(index.train)))
         for step, weight in self.steps(index):
             values += weight * self._rows(step, pictures, index=index, store=store)[:, : len(index.train)]
@@ -152,19 +145,13 @@ class NDA:
 
     def steps(self, index: PatchIndex) -> list[tuple[Step, float]]:
         """The steps to average and their weights: each timestep at each resolution with a weight above 0."""
-        side = min(index.train.shape[1:])
         times = early_noisy(self.timesteps, index.alpha_bar)
         steps = []
         for i, t in enumerate(times):
             alpha = _of(self.alpha, i)
-            for name, coarse, weight in (("patches", False, alpha), ("low_patches", True, 1 - alpha)):
-                size = _of(getattr(self, name), i) or usual(side, index.alpha_bar[t], coarse=coarse)
-                if weight > 0 and size > side:
-                    raise OptionError(
-                        f"{name} has {size}; the images have {side} pixels. Expected at most "
-                        f"{side - (side + 1 - coarse) % 2}."
-                    )
+            for coarse, weight in ((False, alpha), (True, 1 - alpha)):
                 if weight > 0:
+                    size = self._size(index, i, t, coarse)
                     step = Step(
                         t, size, coarse, self.topk, self.noises, self.shared_noise, self.flips, self.seed
                     )
@@ -172,24 +159,31 @@ class NDA:
                     steps.append((step, weight / len(times)))
         return steps
 
+    def _size(self, index: PatchIndex, i: int, t: int, coarse: bool) -> int:
+        """The patch size at t, timestep i, or the usual one; one larger than the images is an OptionError."""
+        name, side = "low_patches" if coarse else "patches", min(index.train.shape[1:])
+        size = _of(getattr(self, name), i) or usual(side, index.alpha_bar[t], coarse=coarse)
+        if size > side:
+            largest = side - (side + 1 - coarse) % 2
+            raise OptionError(
+                f"{name} has {size}; the images have {side} pixels. Expected at most {largest}."
+            )
+        return size
+
     def _rows(
         self, step: Step, queries: Views, *, index: PatchIndex, store: FeatureStore
     ) -> Float32[np.ndarray, "q _"]:
         """One step's results, stored as a row of `pack_explained` for every query: n scores, then the numbers
         for maps."""
         alpha_bar = float(index.alpha_bar[step.t])
-        settings = {
-            "nda": asdict(step),
-            "alpha_bar": alpha_bar,
-            "train": index.train.fingerprint,
-            "version": VERSION,
-        }
+        settings = {"nda": asdict(step), "alpha_bar": alpha_bar}
+        settings |= {"train": index.train.fingerprint, "version": VERSION}
 
         def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
             inputs = StepInputs(step, alpha_bar, index.train, queries.take(positions), index.memory)
-            yield from (
-                growing_rows(inputs, index.places, settings, store) if self.growing else rows(inputs, store)
-            )
+            if self.growing:
+                return growing_rows(inputs, index.places, settings, store)
+            return rows(inputs, store)
 
         return replace(store, dtype="float32").rows(settings, queries.hashes, compute)
 

@@ -12,10 +12,10 @@ from scipy.special import softmax
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.schedule import early_noisy, linear
 from headwater.disk.store import FeatureStore
-from headwater.errors import DataError, OptionError, unknown
+from headwater.errors import check_at_least, unknown
 from headwater.examples import SPACES, Examples
 from headwater.families.fields import check_types
-from headwater.families.pictures import views
+from headwater.families.pictures import count_of, query_views, views
 from headwater.patches.noise import noised
 from headwater.patches.views import Views
 
@@ -53,12 +53,8 @@ class OptimalScore:
         check_types(self)
         if self.space not in SPACES:
             raise unknown("space", self.space, SPACES)
-        if (self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)) < 1:
-            raise OptionError(
-                f"timesteps is {self.timesteps}; expected a count of 1 or more, or a list of steps."
-            )
-        if self.noises < 0:
-            raise OptionError(f"noises is {self.noises}; expected 0 or more.")
+        count_of(self.timesteps)  # raises on none
+        check_at_least(0, self, "noises")
 
     def fit(self, model: Denoiser | None, train: Examples, store: FeatureStore) -> ScoreIndex:
         schedule = linear() if model is None else model.schedule
@@ -70,12 +66,7 @@ class OptimalScore:
     def score(
         self, index: ScoreIndex, queries: Examples, store: FeatureStore
     ) -> Iterator[Float32[np.ndarray, "q n"]]:
-        pictures = views(index.model, queries, self.space, store)
-        if pictures.shape != index.train.shape:
-            raise DataError(
-                f"Queries have the shape {pictures.shape}, training images {index.train.shape}; expected the "
-                "same."
-            )
+        pictures = query_views(index.model, queries, self.space, store, index.train)
         n, orientations = len(index.train), (False, True)[: 1 + self.flips]
         train = [
             index.train.part(mirrored=mirrored).reshape(n, -1).astype(np.float64) for mirrored in orientations
@@ -99,12 +90,10 @@ class OptimalScore:
         """The posterior over training images, averaged over noises."""
         halves = [np.einsum("nd,nd->n", images, images) / 2 for images in train]
         means = np.zeros((len(queries), len(train[0])))
-        forms = [
-            noised(x, content, t, alpha_bar, self.noises, self.seed)
-            for x, content in zip(queries.part(), queries.hashes, strict=True)
-        ]
+        pictures = zip(queries.part(), queries.hashes, strict=True)
+        forms = [noised(x, content, t, alpha_bar, self.noises, self.seed) for x, content in pictures]
         for noised_queries in zip(*forms, strict=True):  # one noise for every query
-            signal, variance = noised_queries[0].signal, noised_queries[0].variance
+            _, signal, variance = noised_queries[0]
             x_t = np.array([noisy.x_t.ravel() for noisy in noised_queries], np.float64)
             logits = [
                 (signal * x_t @ images.T - np.square(signal) * half) / variance

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from headwater.diffusion.denoiser import Denoiser
 from headwater.disk.store import FeatureStore
-from headwater.errors import DataError, OptionError
+from headwater.errors import DataError, OptionError, check_at_least
 from headwater.examples import Examples
 from headwater.families.embedding import Embedder, embeddings, loaded
 from headwater.families.fields import check_types
@@ -48,9 +48,7 @@ class PatchSimilarity:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("patch", "stride"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        check_at_least(1, self, "patch", "stride")
 
     @property
     def fingerprint(self) -> str | None:

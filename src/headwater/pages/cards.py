@@ -78,7 +78,6 @@ class Cards:
         run = self.runs[i]
         values, scale = run.scores.values[row], scale_of(run.scores.values[row], run.signed)
         most, least = self._ends(values, run.signed)
-        credit = self.credit
         return MethodRow(
             run.name if len(self.runs) > 1 else "",
             run.signed,
@@ -89,9 +88,13 @@ class Cards:
             charts.histogram(values, values[most], values[least], scale),
             reading(values, most, run.labels, label_at(run.queries.labels, row)),
             _lds(run, row),
-            None if credit is None else query_credit(credit.charts[i].per_query[row], credit.by),
+            self._credit(i, row),
             map_of(run, row, self.gallery),
         )
+
+    def _credit(self, i: int, row: int) -> QueryCredit | None:
+        credit = self.credit
+        return None if credit is None else query_credit(credit.charts[i].per_query[row], credit.by)
 
     def _ends(self, values: Values, signed: bool) -> tuple[Rows, Rows]:
         """Proponents, with scores above 0, and opponents, with scores below, however few there are."""
@@ -109,12 +112,7 @@ class Cards:
         return charts.streams(sources, query) if sources else ""
 
 
-def reading(
-    values: Values,
-    most: Rows,
-    labels: Int64[np.ndarray, " n"] | None,
-    label: int | None,
-) -> str:
+def reading(values: Values, most: Rows, labels: Int64[np.ndarray, " n"] | None, label: int | None) -> str:
     """In words: the proponents' part of all positive score, and how many of them have the query's label."""
     gains = np.maximum(values, 0).astype(np.float64)
     k, positive = len(most), int((values > 0).sum())

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from headwater.disk.files import written
+from headwater.disk.files import write_text
 from headwater.disk.npz import arrays
 from headwater.evaluate.removals import RemovalFigures, read_figures
 from headwater.pages import charts
@@ -54,12 +54,18 @@ class Again(NamedTuple):
 
 def page(folder: Path) -> Path:
     """Write `report.html` into the folder; returns its path."""
+    path = folder / "report.html"
+    write_text(path, _html(folder))
+    return path
+
+
+def _html(folder: Path) -> str:
     figures = read_figures(folder)
     distances = effect(figures, "l2").removals
     names = [f"{removal.method}/{removal.removed}" for removal in distances]
     images = arrays(folder / "pictures.npz", ["before", *names])
     gallery = Gallery({})
-    html = render(
+    return render(
         "removal.html",
         record=figures,
         rows=[_again(i, query, distances, images, gallery) for i, query in enumerate(figures.queries)],
@@ -69,10 +75,6 @@ def page(folder: Path) -> Path:
         small=max(images["before"].shape[1:3]) <= SMALL,
         json=json.dumps(figures.as_json() | {"methods": list(figures.methods)}, indent=1, ensure_ascii=False),
     )
-    path = folder / "report.html"
-    with written(path) as file:
-        file.write(html.encode(errors="replace"))
-    return path
 
 
 def as_text(figures: RemovalFigures) -> str:
@@ -116,11 +118,7 @@ def _table(measured: Effect) -> EffectTable:
 
 
 def _again(
-    i: int,
-    query: str,
-    distances: Sequence[RemovalRow],
-    images: Mapping[str, np.ndarray],
-    gallery: Gallery,
+    i: int, query: str, distances: Sequence[RemovalRow], images: Mapping[str, np.ndarray], gallery: Gallery
 ) -> Again:
     copies = []
     for removal in distances:

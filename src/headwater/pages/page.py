@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from headwater.disk.files import written
+from headwater.disk.files import write_text
 from headwater.errors import DataError
 from headwater.linalg.rank import spearman
 from headwater.pages import charts
@@ -67,8 +67,7 @@ def report(
         check_same(first, run)
     page = html(opened, queries, proponents, opponents, credit)
     path = first.folder / "report.html" if out is None else Path(out)
-    with written(path) as file:
-        file.write(page.encode(errors="replace"))  # file names need not be text
+    write_text(path, page)
     return path
 
 

@@ -23,11 +23,7 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnails(
-    run: Run,
-    rows: Int64[np.ndarray, " k"],
-    values: Float32[np.ndarray, " n"],
-    scale: Scale,
-    gallery: Gallery,
+    run: Run, rows: Int64[np.ndarray, " k"], values: Float32[np.ndarray, " n"], scale: Scale, gallery: Gallery
 ) -> list[Thumbnail]:
     """The training images of these rows, by the scores of all."""
     largest = float(np.abs(values).max()) or 1.0

@@ -1,6 +1,7 @@
 """Runs against retraining, from their records alone: bars with intervals, and sentences. Numpy only."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -130,14 +131,8 @@ def _bar(name: str, kind: str, figures: Mapping[str, Any], key: str, signed: boo
 
 def verdict(name: str, splits: Sequence[Split]) -> str:
     """Where a method beats chance: its interval lies above the random scores' interval (or above 0)."""
-    sides: dict[str, list[str]] = {"better": [], "unclear": [], "opposite": []}
-    for split in splits:
-        chance = max([0.0, *(bar.high for bar in split.bars if bar.kind == "random")])
-        for bar in split.methods:
-            if bar.name == name:
-                side = "opposite" if bar.high < 0 else "better" if bar.low > chance else "unclear"
-                sides[side].append(split.name)
-    better, unclear, opposite = (" and the ".join(names) for names in sides.values())
+    sides = _sides(name, splits)
+    better, unclear, opposite = (" and the ".join(sides[side]) for side in ("better", "unclear", "opposite"))
     if opposite:
         signed = all(bar.signed for split in splits for bar in split.methods if bar.name == name)
         negated = "Its scores are probably negated: a positive score must mean a proponent."
@@ -148,6 +143,18 @@ def verdict(name: str, splits: Sequence[Split]) -> str:
         return f"{unproven} Do not rely on its scores here."
     but = f", but not clearly on the {unclear}" if unclear else ""
     return f"{name} predicts retraining better than chance on the {better} pictures{but}."
+
+
+def _sides(name: str, splits: Sequence[Split]) -> dict[str, list[str]]:
+    """The kinds of query on which a method is better than chance, opposite to retraining, or neither."""
+    sides: dict[str, list[str]] = defaultdict(list)
+    for split in splits:
+        chance = max([0.0, *(bar.high for bar in split.bars if bar.kind == "random")])
+        for bar in split.methods:
+            if bar.name == name:
+                side = "opposite" if bar.high < 0 else "better" if bar.low > chance else "unclear"
+                sides[side].append(split.name)
+    return sides
 
 
 def lead(split: Split) -> str:

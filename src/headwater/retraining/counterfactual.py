@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from headwater import seeds
-from headwater.bank import Bank
+from headwater.bank import Bank, rows_by_content
 from headwater.diffusion.encoding import encoded
 from headwater.disk.files import locked, written
 from headwater.disk.npz import arrays as read_arrays
@@ -109,7 +109,7 @@ def plan_removals(bank: Bank, runs: Sequence[Run], queries: int, counts: Sequenc
     for run in runs:
         if (n := len(run.scores.train_ids)) != len(bank.train):
             raise DataError(f"The run {run.folder} has {n} training images; the bank has {len(bank.train)}.")
-    rows = [{content: row for row, content in enumerate(run.queries.hashes)} for run in runs]
+    rows = [rows_by_content(run.queries) for run in runs]
     chosen, hashes = _draw_queries(bank, rows, queries), bank.queries.hashes
     runs = distinguished(runs)
     tables = zip(runs, rows, strict=True)

@@ -1,7 +1,7 @@
 """Growing a bank: room for more subsets or seeds, and existing outcomes in their new places."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from headwater.bank import write_info, write_subsets
 from headwater.disk.files import written
 from headwater.disk.npy import read_npy
 from headwater.disk.outcomes import enlarged, outcome_path, recover_outcomes, write_outcomes
-from headwater.errors import OptionError
+from headwater.errors import OptionError, Warn
 from headwater.examples import Examples
 from headwater.retraining import ledger
 from headwater.retraining.jobs import outcome_shape, subsets_of
@@ -44,12 +44,7 @@ def _placeless(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def grow(
-    folder: Path,
-    old: BankRecipe,
-    recipe: BankRecipe,
-    training: Examples,
-    info: dict[str, Any],
-    warn: Callable[[str], None],
+    folder: Path, old: BankRecipe, recipe: BankRecipe, training: Examples, info: dict[str, Any], warn: Warn
 ) -> None:
     """Make room for more subsets and seeds; subsets to learn from move behind those to compare with.
 

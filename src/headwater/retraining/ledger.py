@@ -3,7 +3,7 @@
 A job's file is written whole, entered into the arrays, and removed; a kill at any moment loses none.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from headwater.disk.files import written
 from headwater.disk.npz import arrays as read_arrays
 from headwater.disk.outcomes import Job, Outcomes, write_outcomes
-from headwater.errors import DataError
+from headwater.errors import DataError, Warn
 
 
 def save_job(folder: Path, job: Job, outcomes: Mapping[str, np.ndarray]) -> None:
@@ -20,7 +20,7 @@ def save_job(folder: Path, job: Job, outcomes: Mapping[str, np.ndarray]) -> None
         np.savez(file, **outcomes)  # pyright: ignore[reportArgumentType]
 
 
-def collect(folder: Path, outcomes: Outcomes, warn: Callable[[str], None]) -> None:
+def collect(folder: Path, outcomes: Outcomes, warn: Warn) -> None:
     """Enter the finished jobs' files into the arrays, in memory and on disk; warn of damaged ones."""
     files = sorted((folder / "parts").glob("*_*.npz"))
     for path in files:
@@ -29,15 +29,21 @@ def collect(folder: Path, outcomes: Outcomes, warn: Callable[[str], None]) -> No
             measured = read_arrays(path, [name for name in outcomes if name != "full"])
         except DataError as error:
             warn(f"{error} It is measured again.")
-            continue
-        for name, values in measured.items():
-            if subset >= 0:
-                outcomes[name][subset, seed, : len(values)] = values
-            elif name == "simple":
-                outcomes["full"][seed, : len(values)] = values
+        else:
+            _enter(outcomes, (subset, seed), measured)
     write_outcomes(folder, outcomes)
     for path in files:
         path.unlink()
+
+
+def _enter(outcomes: Outcomes, job: Job, measured: Mapping[str, np.ndarray]) -> None:
+    """Write a job's outcomes into their places in the arrays."""
+    subset, seed = job
+    for name, values in measured.items():
+        if subset >= 0:
+            outcomes[name][subset, seed, : len(values)] = values
+        elif name == "simple":
+            outcomes["full"][seed, : len(values)] = values
 
 
 def is_done(outcomes: Outcomes, job: Job) -> bool:
@@ -45,9 +51,8 @@ def is_done(outcomes: Outcomes, job: Job) -> bool:
     subset, seed = job
     if subset < 0:
         return bool(np.isfinite(outcomes["full"][seed]).all())
-    if (
-        not np.isfinite(outcomes["per-timestep"][subset, seed]).any(axis=1).all()
-    ):  # a bin may be without a draw
+    binned = np.isfinite(outcomes["per-timestep"][subset, seed])
+    if not binned.any(axis=1).all():  # a bin may be without a draw
         return False
     scalars = (values for name, values in outcomes.items() if name not in ("full", "per-timestep"))
     return all(np.isfinite(values[subset, seed]).all() for values in scalars)

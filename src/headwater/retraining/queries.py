@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 
 from headwater.bank import Bank
 from headwater.diffusion.denoiser import Denoiser
@@ -114,7 +114,19 @@ def on_paths(bank: Bank, device: str = "cpu") -> Bank:
     pictures = np.concatenate(
         [to_uint8(decoded(model, part.pictures).float().cpu().numpy()) for part in parts]
     )
-    numbers = {f"generated-{number:03d}": number for number in range(recipe.generated)}
+    equal = _equal(bank, pictures)
+    places, rows = [q for q, _ in equal], [i for _, i in equal]
+    path = np.concatenate(
+        [np.asarray(part.path.cpu(), np.float32) for part in parts if part.path is not None]
+    )[rows]
+    queries = replace(bank.queries.take(places), trajectory=path, trajectory_timesteps=parts[0].timesteps)
+    chosen = np.array(bank.chosen or range(len(bank.queries)))[places]
+    return replace(bank, queries=queries, chosen=tuple(chosen.tolist()))
+
+
+def _equal(bank: Bank, pictures: UInt8[np.ndarray, "g h w c"]) -> list[tuple[int, int]]:
+    """The bank's generated queries, each with the number of the picture made again that it equals."""
+    numbers = {f"generated-{number:03d}": number for number in range(len(pictures))}
     split = bank.queries.split or ("",) * len(bank.queries)
     generated = [
         (q, numbers[name]) for q, name in enumerate(bank.queries.ids) if split[q] == "gen" and name in numbers
@@ -127,13 +139,7 @@ def on_paths(bank: Bank, device: str = "cpu") -> Bank:
             f"The model in {bank.folder / 'model'} makes none of {len(generated)} generated queries again: "
             "the model or the queries were replaced. Only generated queries have a sampler's path."
         )
-    places, rows = [q for q, _ in equal], [i for _, i in equal]
-    path = np.concatenate(
-        [np.asarray(part.path.cpu(), np.float32) for part in parts if part.path is not None]
-    )[rows]
-    queries = replace(bank.queries.take(places), trajectory=path, trajectory_timesteps=parts[0].timesteps)
-    chosen = np.array(bank.chosen or range(len(bank.queries)))[places]
-    return replace(bank, queries=queries, chosen=tuple(chosen.tolist()))
+    return equal
 
 
 def with_new(folder: Path, training: Examples, new: Examples | None, warn: Warn = to_warnings) -> Examples:

@@ -17,11 +17,11 @@ from headwater.data import open_examples
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import measurement
 from headwater.diffusion.sample import SAMPLERS
-from headwater.errors import DataError, OptionError, Warn, to_warnings, unknown
+from headwater.errors import DataError, OptionError, Warn, check_at_least, to_warnings, unknown
 from headwater.examples import Examples
 from headwater.models import unet
 from headwater.models.train import DIGITS, LORA, Recipe
-from headwater.retraining.subsets import SCHEMES
+from headwater.retraining.subsets import check_scheme
 
 OUTCOMES = Draws(100, "stratified", 2, seed=20231101)  # a seed that attribution does not use
 
@@ -88,8 +88,7 @@ class Adapters:
     guidance: float = 7.5
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise OptionError(f"rank is {self.rank}; expected 1 or more.")
+        check_at_least(1, self, "rank")
         if not math.isfinite(self.guidance):
             raise OptionError(f"guidance is {self.guidance}; expected a finite number.")
 
@@ -132,17 +131,12 @@ class BankRecipe:
             raise OptionError(
                 "A bank's recipe has a network of its own or adapters of a pipeline; expected one of the two."
             )
-        for name, words in (("scheme", SCHEMES), ("sampler", SAMPLERS)):
-            if getattr(self, name) not in words:
-                raise unknown(name, getattr(self, name), words)
-        for name in ("subsets", "seeds", "generated", "learning_seeds", "sample_steps"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        check_scheme(self.scheme, self.part)
+        if self.sampler not in SAMPLERS:
+            raise unknown("sampler", self.sampler, SAMPLERS)
+        check_at_least(1, self, "subsets", "seeds", "generated", "learning_seeds", "sample_steps")
+        check_at_least(0, self, "learning")
         _ = self.subset_training  # its own checks
-        if not 0 < self.part < 1:
-            raise OptionError(f"part is {self.part}; expected a number between 0 and 1.")
-        if self.learning < 0:
-            raise OptionError(f"learning is {self.learning}; expected 0 or more.")
         for name in self.measurements:
             if measurement(name) is measurement("trajectory"):
                 raise OptionError(
@@ -172,29 +166,31 @@ class BankRecipe:
         return values
 
 
+PARTS: Mapping[str, Any] = {  # the fields of a recipe that are records of their own
+    "data": DataSource,
+    "held_out": DataSource,
+    "training": Recipe,
+    "outcome_draws": Draws,
+    "adapters": Adapters,
+}
+
+
 def from_fields(values: Mapping[str, Any]) -> BankRecipe:
     """The inverse of `BankRecipe.fields`."""
-    parts = {
-        "data": DataSource,
-        "held_out": DataSource,
-        "training": Recipe,
-        "outcome_draws": Draws,
-        "adapters": Adapters,
-    }
     known = {entry.name for entry in fields(BankRecipe)}
-    if not known >= values.keys() or not parts.keys() - {"adapters"} <= values.keys():
+    if not known >= values.keys() or not PARTS.keys() - {"adapters"} <= values.keys():
         raise DataError(
             f"The bank's recipe has fields {', '.join(sorted(values))}; expected {', '.join(sorted(known))}."
         )
     try:
         read = {
             name: kind(**_tuples(values[name]))
-            for name, kind in parts.items()
+            for name, kind in PARTS.items()
             if values.get(name) is not None
         }
     except TypeError as error:
         raise DataError(f"The bank's recipe is of another version: {error}.") from error
-    rest = {name: value for name, value in values.items() if name not in parts}
+    rest = {name: value for name, value in values.items() if name not in PARTS}
     return BankRecipe(**{**rest, "measurements": tuple(rest.get("measurements", ("simple", "elbo")))}, **read)
 
 

@@ -3,7 +3,7 @@
 A larger family begins with the smaller one, and no subset occurs twice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -52,6 +52,14 @@ SCHEMES: Mapping[str, Callable[[np.random.Generator, Examples, float], Mask]] = 
 }
 
 
+def check_scheme(scheme: str, part: float) -> None:
+    """Raise an OptionError where no subset can be drawn by a scheme with this name and this part."""
+    if scheme not in SCHEMES:
+        raise unknown("scheme", scheme, SCHEMES)
+    if not 0 < part < 1:
+        raise OptionError(f"part is {part}; expected a number between 0 and 1.")
+
+
 def draw_subsets(
     scheme: str,
     count: int,
@@ -62,27 +70,27 @@ def draw_subsets(
     apart: Bool[np.ndarray, "a n"] | None = None,
 ) -> Bool[np.ndarray, "m n"]:
     """`count` subsets: not empty, not all images, different from each other and from `apart`."""
-    if scheme not in SCHEMES:
-        raise unknown("scheme of subsets", scheme, SCHEMES)
-    if not 0 < part < 1:
-        raise OptionError(f"part is {part}; expected a number between 0 and 1.")
+    check_scheme(scheme, part)
     rows: list[Mask] = []
     taken = {bytes(len(examples)), bytes([1]) * len(examples)}
     if apart is not None:
         taken |= {row.tobytes() for row in apart}
     for i in range(count):
-        for attempt in range(ATTEMPTS):
-            name = (family, i) if attempt == 0 else (family, i, attempt)
-            row = SCHEMES[scheme](seeds.generator(0, *name), examples, part)
-            if row.tobytes() not in taken:
-                break
-        else:
+        tries = (SCHEMES[scheme](random, examples, part) for random in _generators(family, i))
+        row = next((row for row in tries if row.tobytes() not in taken), None)
+        if row is None:
             raise OptionError(
                 f"There are not {count} different subsets ({scheme}, part {part:g}); ask for fewer."
             )
         taken.add(row.tobytes())
         rows.append(row)
     return np.array(rows, bool).reshape(count, len(examples))
+
+
+def _generators(family: str, i: int) -> Iterator[np.random.Generator]:
+    """A generator for each attempt at a subset."""
+    for attempt in range(ATTEMPTS):
+        yield seeds.generator(0, *((family, i) if attempt == 0 else (family, i, attempt)))
 
 
 def _mask(n: int, rows: Int[np.ndarray, " b"]) -> Mask:

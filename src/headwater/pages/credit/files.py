@@ -52,10 +52,7 @@ def check_options(out: Path | None, by: str | None, also: str | None) -> None:
 
 
 def write(
-    path: Path,
-    credited: Credited,
-    queries: Sequence[int],
-    tick: Callable[[int, int], None] | None = None,
+    path: Path, credited: Credited, queries: Sequence[int], tick: Callable[[int, int], None] | None = None
 ) -> None:
     """Write the file, which appears only when it is complete; characters that are no text become `?`."""
     rows = zip(queries, credited.credit.each(queries, tick), strict=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from headwater.credit.shares import Share
 from headwater.pages.credit.run import Credited, QueryShares
+from headwater.run import Run
 
 SCHEMA = ("Dataset", "ImageObject", "PropertyValue", "SoftwareApplication", "name", "description")
 SCHEMA += ("identifier", "measurementTechnique", "softwareVersion")
@@ -80,8 +81,7 @@ def _dataset(credited: Credited) -> dict[str, Any]:
 
 def _activity(credited: Credited) -> dict[str, Any]:
     """The attribution, and the model and the images that it used."""
-    info, scores = credited.run.info, credited.run.scores
-    models = [_model(model.get("fingerprint")) for model in info.get("models") or []]
+    info = credited.run.info
     agent = ["SoftwareAgent", "SoftwareApplication"]
     return {
         "@type": "Activity",
@@ -91,12 +91,16 @@ def _activity(credited: Credited) -> dict[str, Any]:
         "seed": info.get("seed"),
         "startedAtTime": info.get("started"),
         "wasAssociatedWith": {"@type": agent, "name": "headwater", "softwareVersion": info.get("headwater")},
-        "used": [
-            *models,
-            _images("TrainingSet", info.get("train"), len(scores.train_ids)),
-            _images("Queries", info.get("query"), len(scores.query_ids)),
-        ],
+        "used": _used(credited.run),
     }
+
+
+def _used(run: Run) -> list[dict[str, Any]]:
+    return [
+        *(_model(model.get("fingerprint")) for model in run.info.get("models") or []),
+        _images("TrainingSet", run.info.get("train"), len(run.scores.train_ids)),
+        _images("Queries", run.info.get("query"), len(run.scores.query_ids)),
+    ]
 
 
 def _model(fingerprint: str | None) -> dict[str, Any]:

@@ -50,13 +50,7 @@ def credited(run: Run, by: str | None, also: str | None = None) -> Credited:
 
     `also` names a second column of the file.
     """
-    by = by or default(run)
-    if by is None:
-        raise OptionError(
-            f"The run {run.folder} keeps neither groups nor labels of its training images. Give --by "
-            "FILE.csv with a column `id` and one of names. (A run made before groups were kept gets them "
-            "with --force.)"
-        )
+    by = by or _default_column(run)
     path, _ = split(by)
     if by not in COLUMNS and path.suffix.lower() != ".csv" and not path.exists():
         raise unknown("column or CSV file", by, COLUMNS)
@@ -69,6 +63,16 @@ def credited(run: Run, by: str | None, also: str | None = None) -> Credited:
         raise error if by not in COLUMNS else DataError(f"In the run {run.folder}: {error}") from error
     second = None if also is None else _second(also, groups, from_csv(f"{path}:{also}", run.scores.train_ids))
     return Credited(run, by, run.scores.credit(groups), second)
+
+
+def _default_column(run: Run) -> str:
+    if (by := default(run)) is None:
+        raise OptionError(
+            f"The run {run.folder} keeps neither groups nor labels of its training images. Give --by "
+            "FILE.csv with a column `id` and one of names. (A run made before groups were kept gets them "
+            "with --force.)"
+        )
+    return by
 
 
 def queries_by_option(run: Run, count: int, query: str | None) -> list[int]:

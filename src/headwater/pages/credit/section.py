@@ -150,18 +150,13 @@ def _chart(
     limits: CreditLimits,
 ) -> CreditChart:
     credit = credited.credit
-    hits = right(credit, credited.query_groups, pictures)
+    accuracy = _accuracy(right(credit, credited.query_groups, pictures), credited.by)
     size = len(cards) * len(credit.groups)
     shares = credit.each(cards) if size <= limits.intervals else map(credit.bare, cards)
     per_query = dict(zip(cards, shares, strict=True))
     suffixes = FORMATS if size <= limits.file else ()
-    return CreditChart(
-        title,
-        rows,
-        accuracy="" if hits is None else _accuracy(hits, credited.by),
-        downloads=[_download(suffix, title, credited, per_query) for suffix in suffixes],
-        per_query=per_query,
-    )
+    downloads = [_download(suffix, title, credited, per_query) for suffix in suffixes]
+    return CreditChart(title, rows, accuracy, downloads, per_query)
 
 
 def _download(suffix: str, title: str, credited: Credited, per_query: Mapping[int, list[Share]]) -> Download:
@@ -171,7 +166,9 @@ def _download(suffix: str, title: str, credited: Credited, per_query: Mapping[in
     return Download(name, f"credit{' ' if title else ''}{title}{suffix}", link)
 
 
-def _accuracy(hits: Right, by: str) -> str:
+def _accuracy(hits: Right | None, by: str) -> str:
+    if hits is None:
+        return ""
     return (
         f"The largest share is that of the picture's own {by} in {hits.right} of {hits.pictures} pictures: "
         f"{percent(hits.rate)}, with a 95 % interval from {percent(hits.low)} to {percent(hits.high)}. By "

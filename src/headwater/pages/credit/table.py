@@ -117,16 +117,19 @@ def as_text(figures: CreditFigures, *, rows: int = ROWS) -> str:
         likeness = "a share says how much of the likeness it has, and nothing of influence."
         text.append(f"{figures.method} measures likeness: {likeness}")
     for name, split in figures.splits.items():
-        text += ["", *_table(f"{name}, {split.queries} queries", "95 % over queries", split.groups, rows)]
-        if split.without_shares:
-            missing = f"{split.without_shares} of these queries have no score above 0, so no shares"
-            text.append(f"{missing}; the mean leaves them out.")
-        if split.right is not None:
-            text += _right(split.right)
+        text += ["", *_split_table(name, split, rows)]
     for query in figures.queries:
         text += ["", *_table(f"{query.query} ({query.split})", "95 % over images", query.groups, rows)]
     # names of files need not be text
     return "\n".join(line.encode(errors="replace").decode() for line in text)
+
+
+def _split_table(name: str, split: SplitCredit, rows: int) -> list[str]:
+    text = _table(f"{name}, {split.queries} queries", "95 % over queries", split.groups, rows)
+    if split.without_shares:
+        missing = f"{split.without_shares} of these queries have no score above 0, so no shares"
+        text.append(f"{missing}; the mean leaves them out.")
+    return text if split.right is None else text + _right(split.right)
 
 
 def _table(title: str, interval: str, groups: Sequence[Share], rows: int) -> list[str]:
