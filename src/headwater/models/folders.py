@@ -27,6 +27,11 @@ from headwater.models import hub
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+OTHER_PATHS = {  # what a scheduler says of networks that see other noise levels or another time than t
+    "use_flow_sigmas": True,
+    "invert_sigmas": True,
+    "timestep_type": "continuous",
+}
 STEM = "diffusion_pytorch_model"
 EXPECTED = "a diffusers pipeline folder, or one network's"
 FP16 = ".fp16"  # diffusers' variant of weights, read if there is no other
@@ -184,6 +189,12 @@ def schedule_of(folder: Path, named: str | None = None) -> Schedule:
     """The noise schedule in a scheduler's folder. What its config leaves out is the default of the class that
     it names, or else of the class that the pipeline's index names (`named`)."""
     name, kind, config = _scheduler(json_of(folder / "scheduler_config.json", "a diffusers scheduler"), named)
+    for field, value in OTHER_PATHS.items():
+        if config.get(field) == value:
+            raise ModelError(
+                f"{name} in {folder} has {field} {json.dumps(value)}, under which the network sees other "
+                "noise levels or another time; expected a schedule such as DDPM's."
+            )
     if name == "FlowMatchEulerDiscreteScheduler":
         return _flow(config, folder)
     predicted = config.get("prediction_type") or "epsilon"
@@ -200,12 +211,17 @@ def schedule_of(folder: Path, named: str | None = None) -> Schedule:
             scheduler: Any = kind(**{field: config[field] for field in fields})
         betas = _betas(config, scheduler)
         levels = scheduler.alphas_cumprod.double().numpy()
-    except (ValueError, TypeError, RuntimeError, AttributeError, ImportError) as error:
+    except Exception as error:  # a class's own code for sampling may fail in any way
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"{name} in {folder} has no noise schedule that diffusers knows: {reason}"
         ) from error
-    schedule = Schedule(betas, predicted)
+    schedule, T = Schedule(betas, predicted), scheduler.config.num_train_timesteps
+    if schedule.T != T:
+        raise ModelError(
+            f"{name} in {folder} has {schedule.T} trained_betas and num_train_timesteps {T}; expected a "
+            "schedule of equally many."
+        )
     if not np.allclose(schedule.alpha_bar, levels, rtol=1e-3, atol=1e-6):
         raise ModelError(
             f"{name} in {folder} has other noise levels than its β give; expected a schedule such as DDPM's."
@@ -226,9 +242,11 @@ def _scheduler(config: dict[str, Any], named: str | None) -> tuple[str, Any, dic
 
 def _betas(config: Mapping[str, Any], scheduler: Any) -> Float64[np.ndarray, " T"]:
     """β of the scheduler, in float64 where a line or a table gives them."""
+    if config.get("rescale_betas_zero_snr"):
+        return scheduler.betas.double().numpy()
     if config.get("trained_betas") is not None:
         return np.array(config["trained_betas"], np.float64)
-    if config["beta_schedule"] == "linear" and not config.get("rescale_betas_zero_snr"):
+    if config["beta_schedule"] == "linear":
         start, end = scheduler.config.beta_start, scheduler.config.beta_end
         return np.linspace(start, end, scheduler.config.num_train_timesteps)
     return scheduler.betas.double().numpy()
