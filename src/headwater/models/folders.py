@@ -80,11 +80,16 @@ class Pipeline:
 def json_of(path: Path, expected: str) -> dict[str, Any]:
     """The file's content; a ModelError if it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"There is no {path.name} in {path.parent}. Expected {expected}.") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON: the file is damaged.") from error
+    if not isinstance(content, dict):
+        raise ModelError(
+            f"{path} holds a {type(content).__name__}, not an object in braces. Expected {expected}."
+        )
+    return content
 
 
 def class_of(folder: Path) -> Any:
@@ -119,7 +124,10 @@ def weights_of(folder: Path, stem: str = STEM) -> dict[str, Tensor]:
     variant = FP16 if only_fp16(folder) else ""
     path, index = folder / f"{stem}{variant}.safetensors", folder / f"{stem}.safetensors.index{variant}.json"
     if not path.exists() and index.exists():
-        names = sorted(set(json_of(index, "an index of weight files")["weight_map"].values()))
+        places = json_of(index, "an index of weight files").get("weight_map")
+        if not (isinstance(places, dict) and all(isinstance(place, str) for place in places.values())):
+            raise ModelError(f"{index} has no weight_map; expected the file of each weight.")
+        names = sorted({*places.values()})
         return {name: weight for part in names for name, weight in _read(folder / Path(part).name).items()}
     if not path.exists():
         if any(list(folder.glob(pattern)) for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt")):
