@@ -1,8 +1,9 @@
 """Influence functions: the inverse curvature of the training loss between a query's gradient and every
 training image's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import chain
 from math import ceil
 from typing import ClassVar
@@ -23,7 +24,7 @@ from headwater.curvature.stored import PART, Factors, in_order_of_content, kfac_
 from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import canonical
-from headwater.disk.store import FeatureStore
+from headwater.disk.store import FeatureStore, unheard
 from headwater.errors import OptionError, unknown
 from headwater.examples import Examples
 from headwater.families.gradients import Gradients, Passes
@@ -33,6 +34,7 @@ from headwater.linalg.damping import Damping, check_dampings, damping_of
 from headwater.linalg.project import Identity
 
 SelfKey = tuple[Draws, bool, Damping]
+Rounding = Callable[[Callable[[], Float[torch.Tensor, "q p"]]], float]  # gradients, if needed → their share
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,35 +217,42 @@ class Influence(Gradients):
         }
 
         def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
-            sides = self._sides(index, queries, dampings, store)
+            sides = self._sides(index, queries, dampings, store, rounding)
             chosen = index.train.take(positions)
             yield from Streamed(
                 index.model, chosen, index.curvature, self.draws(), self.normalize, sides
             ).through(store)
 
+        least = min(dampings, key=lambda damping: damping.value)
+        rounding = partial(self._rounding, index.curvature, least, settings, store=store)
         rows = store.rows(settings, index.train.keys, compute) / len(index.train)
+        if queries is not None and rounding(lambda: next(self._gradients(index, queries))) > MOST:
+            _warn_of_rounding(least, store)
         blocks = rows.T.reshape(len(dampings), -1, len(rows))
         keys = [self._self_key(damping) for damping in dampings]
         index.self_scores.update(zip(keys, blocks[:, -1], strict=True))
         return blocks[:, :-1]
 
-    def _warn_of_rounding(
+    def _rounding(
         self,
         curvature: Curvature,
-        gradients: Float[torch.Tensor, "q p"],
-        dampings: Sequence[Damping],
+        damping: Damping,
+        settings: Mapping[str, object],
+        gradients: Callable[[], Float[torch.Tensor, "q p"]],
         store: FeatureStore,
-    ) -> None:
-        """Warn where the least damping leaves much of the scores to rounding."""
-        least = min(dampings, key=lambda damping: damping.value)
-        share = decided_by_rounding(curvature, gradients, least)
-        if share > MOST:
-            store.warn(
-                f"Rounding decides {share:.0%} of the queries' own influence with {least.field} "
-                f"{least.value:g}: these training images give the curvature few directions, and scores "
-                "differ between machines and numbers of threads. Use a larger damping, such as damping 0.1, "
-                "more curvature_timesteps or more images."
-            )
+    ) -> float:
+        """The share of the queries' own influence that rounding decides; it is stored beside the scores, so
+        that a run that finds those hears of it too."""
+
+        def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "1 1"]]:
+            yield np.array([[decided_by_rounding(curvature, gradients(), damping)]], np.float32)
+
+        plain = replace(store, dtype="float32", progress=unheard)
+        return float(plain.rows({**settings, "what": "rounding"}, ["queries"], compute)[0, 0])
+
+    def _gradients(self, index: InfluenceIndex, queries: Examples) -> Iterator[Float[torch.Tensor, "b p"]]:
+        spec = replace(self.spec(query=True), pattern=index.curvature.pattern)
+        return projected(index.model, queries, spec, Identity())
 
     def _sides(
         self,
@@ -251,15 +260,15 @@ class Influence(Gradients):
         queries: Examples | None,
         dampings: Sequence[Damping],
         store: FeatureStore,
+        rounding: Rounding,
     ) -> Sequence[Side | DampingGrid]:
-        """The queries' side at every damping."""
+        """The queries' side at every damping; `rounding` gets their first gradients."""
         curvature = index.curvature
         if queries is None:
             return query_sides(curvature, [], dampings)
-        spec = replace(self.spec(query=True), pattern=curvature.pattern)
-        blocks = projected(index.model, queries, spec, Identity())
+        blocks = self._gradients(index, queries)
         blocks = chain([first := next(blocks)], blocks)
-        self._warn_of_rounding(curvature, first, dampings, store)
+        rounding(lambda: first)
         if not self.refine:
             return query_sides(curvature, blocks, dampings, compression=self.compression)
         gradients = torch.cat(list(blocks))
@@ -274,3 +283,13 @@ class Influence(Gradients):
             )
             sides.append(refined_side(curvature, x, inverse, self.compression))
         return sides
+
+
+def _warn_of_rounding(damping: Damping, store: FeatureStore) -> None:
+    """Warn that this damping leaves much of the scores to rounding; in the same words for every model."""
+    store.warn(
+        f"Rounding decides more than {MOST:.0%} of the queries' own influence with {damping.field} "
+        f"{damping.value:g}: these training images give the curvature few directions, and scores differ "
+        "between machines and numbers of threads. Use a larger damping, such as damping 0.1, more "
+        "curvature_timesteps or more images."
+    )
