@@ -66,9 +66,11 @@ def _rebuilt(error: type[UserError], message: str, hint: str) -> UserError:
 
 def to_warnings(text: str) -> None:
     """Warn a user of Python, at the line that called the package; the command line prints a note instead."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("headwater."):
-        frame, level = frame.f_back, level + 1
+    frame, depth, level = sys._getframe(1), 2, 2
+    while frame is not None:  # to the end: another library may stand between two frames of the package
+        depth += 1
+        level = depth if frame.f_globals.get("__name__", "").startswith("headwater.") else level
+        frame = frame.f_back
     warnings.warn(text, DataWarning, stacklevel=level)
 
 
@@ -77,6 +79,18 @@ def check_at_least(least: int, fields: Any, *names: str) -> None:
     for name in names:
         if getattr(fields, name) < least:
             raise OptionError(f"{name} is {getattr(fields, name)}; expected {least} or more.")
+
+
+def once(warn: Warn) -> Warn:
+    """`warn` for each text only the first time: several models or blocks have the same to say."""
+    texts = set[str]()
+
+    def first(text: str) -> None:
+        if text not in texts:
+            texts.add(text)
+            warn(text)
+
+    return first
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> OptionError:

@@ -1,10 +1,14 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from headwater.attribution.attribute import attribute
 from headwater.disk.store import FeatureStore
 from headwater.gradients import projected
+from headwater.methods.gradient import Gradient
+from headwater.methods.kfac import KFAC
 from headwater.methods.tracin import TracIn
 from headwater.methods.trak import TRAK
 
@@ -32,6 +36,26 @@ def test_a_model_that_is_within_its_budget_stays_itself(tiny):
     model = tiny()
     assert model.within(model.memory) is model
     assert model.within(7).memory == 7
+
+
+def test_a_note_is_heard_once_for_all_models_and_again_where_nothing_is_computed(tiny, pictures, tmp_path):
+    models, few = (
+        [tiny(torch.float32, seed=seed) for seed in (0, 1)],
+        KFAC(timesteps=1, curvature_timesteps=2),
+    )
+    for _ in range(2):
+        notes = []
+        store = FeatureStore(tmp_path, warn=notes.append)
+        attribute(models, pictures(2), pictures(2, seed=1), method=few, store=store)
+        assert len(notes) == 1 and "Rounding decides more than 1% of" in notes[0]
+
+
+def test_a_note_on_what_models_are_shown_is_heard_once_for_all_of_them(tiny, pictures, tmp_path):
+    models, notes = [tiny(classes=2, seed=seed) for seed in (0, 1)], []
+    images = pictures(2, groups=("cat", "dog"), labels=np.arange(2))
+    method, store = Gradient(timesteps=1, k=8), FeatureStore(tmp_path)
+    attribute(models, images, images, method=method, store=store, warn=notes.append)
+    assert len(notes) == 1 and "numbered in the order of their names" in notes[0]
 
 
 @pytest.mark.parametrize("damping", [1e300, 0.1])

@@ -1,6 +1,9 @@
-import pytest
+import json
 
-from headwater.attribution.experiment import check_draws
+import pytest
+import torch
+
+from headwater.attribution.experiment import Experiment, check_draws, run
 from headwater.attribution.open import Models, Sources, open_experiment
 from headwater.attribution.sweep import settings
 from headwater.bank import open_bank
@@ -30,3 +33,15 @@ def test_an_experiment_and_a_sweep_refuse_it_before_the_first_gradient(tmp_path)
     with pytest.raises(OptionError, match="Choose another seed"):
         settings(experiment, {"seed": [1, OUTCOMES]}, FeatureStore(tmp_path))
     assert not any(tmp_path.iterdir())
+
+
+def test_a_run_keeps_the_notes_of_its_computation_when_it_is_made_again_from_the_store(
+    tiny, pictures, tmp_path
+):
+    few = {"timesteps": 1, "curvature_timesteps": 2}
+    model = tiny(torch.float32)
+    experiment = Experiment("k-fac", few, pictures(2), pictures(2, seed=1), [model], notes=["before"])
+    for _ in range(2):
+        run(experiment, tmp_path / "run", FeatureStore(tmp_path, warn=lambda note: None), force=True)
+        first, second = json.loads((tmp_path / "run" / "run.json").read_text())["notes"]
+        assert first == "before" and second.startswith("Rounding decides more than 1% of")

@@ -1,6 +1,7 @@
 """K-FAC and EK-FAC as operators: exact where they must be, right in their basis, EK-FAC closer to the truth
 than K-FAC."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -195,6 +196,17 @@ def test_a_dead_layer_gives_zero_and_no_nan(pictures):
         assert operator.dead == ("dead.weight", "dead.bias")
         solved = operator.solve(torch.ones(1, operator.p, dtype=torch.float64), Damping(0.1))
         assert torch.isfinite(solved).all() and not solved[:, -10:].any() and solved[:, :-10].all()
+
+
+def test_eigenvalues_that_the_signs_of_equal_images_cancelled_are_refused(pictures):
+    model = plain(4, 3, 4)
+    twins = pictures(1, side=2).take([0, 0])
+    basis = kfac(model, factors(model, twins, MODEL))
+    sums = squares(model, twins, MODEL, basis)
+    opposite = replace(sums, tensors={name: torch.zeros_like(t) for name, t in sums.tensors.items()})
+    with pytest.raises(ModelError, match=r"equal images cancel .* Use group 1"):
+        ekfac(basis, opposite)
+    assert not ekfac(basis, squares(model, twins, MODEL, basis, group=1)).dead
 
 
 def test_a_model_whose_layers_are_all_dead_is_refused(pictures):

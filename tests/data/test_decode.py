@@ -52,6 +52,12 @@ def test_sixteen_bits_become_eight_by_rounding():
     assert np.asarray(saved(Image.fromarray(levels))).tolist() == [[0, 0, 1, 127, 255]]
 
 
+def test_a_level_of_sixteen_bits_declared_transparent_becomes_white(tmp_path):
+    levels = np.array([[0, 1000, 1001]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / "a.png", transparency=1000)
+    assert np.asarray(opened(tmp_path / "a.png", "a.png")).tolist() == [[0, 255, 4]]
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_thirty_two_bit_pixels_are_refused(mode):
     with pytest.raises(DataError, match=rf"row 3 has 32-bit pixels \(mode {mode}\); expected 8 or 16"):
@@ -94,6 +100,20 @@ def test_fitting_scales_the_shorter_side_and_keeps_the_middle():
 @pytest.mark.parametrize("size", [(5, 9), (9, 5), (2, 3), (1, 7)])
 def test_fitting_gives_a_square_of_that_size(size):
     assert fitted(Image.new("L", size, 9), 4).size == (4, 4)
+
+
+def test_fitting_a_long_strip_takes_no_more_memory_than_its_middle():
+    """Whole, a strip of 60,000 pixels resized to a height of 512 would be 30 million pixels wide."""
+    strip = np.zeros((1, 60_000), np.uint8)
+    strip[:, 29_980:30_020] = 255
+    assert (np.asarray(fitted(Image.fromarray(strip), 512)) == 255).all()
+    assert (np.asarray(fitted(Image.fromarray(strip.T), 512)) == 255).all()
+
+
+def test_a_strip_that_is_not_long_is_resized_as_a_whole():
+    strip = Image.fromarray(np.indices((4, 62)).sum(0).astype(np.uint8) * 3)
+    whole = strip.resize((124, 8), Image.Resampling.BICUBIC).crop((58, 0, 66, 8))
+    assert np.array_equal(fitted(strip, 8), whole)
 
 
 def test_shrinking_averages_a_fine_pattern():

@@ -82,6 +82,14 @@ def test_links_are_followed_and_a_link_to_its_own_parent_ends(tmp_path, put):
     assert folder(root).ids == ("cat/a.png",)
 
 
+def test_two_folders_with_links_to_each_other_end(tmp_path, put):
+    put("x/a.png")
+    (tmp_path / "y").mkdir()
+    (tmp_path / "x" / "on").symlink_to(tmp_path / "y")
+    (tmp_path / "y" / "back").symlink_to(tmp_path / "x")
+    assert folder(tmp_path).ids == ("x/a.png", "y/back/a.png")
+
+
 def test_grey_images_keep_one_channel(tmp_path, put):
     grey = put("a.png", "L")
     put("b.png", "1")

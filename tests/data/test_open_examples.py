@@ -85,9 +85,9 @@ def test_trajectories_are_not_resized(tmp_path, pictures):
         open_examples(str(tmp_path / "it.npz"), resize=4)
 
 
-@pytest.mark.parametrize("resize", [0, -3])
-def test_a_size_below_one_is_refused(resize):
-    with pytest.raises(OptionError, match=f"resize is {resize}; expected"):
+@pytest.mark.parametrize("resize", [0, -3, 10**5, 10**30])
+def test_a_size_below_one_or_beyond_any_picture_is_refused(resize):
+    with pytest.raises(OptionError, match=f"resize is {resize}; expected .* from 1 to 16,384"):
         open_examples("digits", resize=resize)
 
 

@@ -46,7 +46,7 @@ def queries(model, pictures):
 
 @pytest.fixture
 def store(tmp_path):
-    return FeatureStore(tmp_path)
+    return FeatureStore(tmp_path, warn=lambda note: None)
 
 
 def fitted(name, model, train, store, **fields):

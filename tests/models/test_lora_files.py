@@ -326,6 +326,28 @@ def test_half_of_a_pair_is_refused(base, unet, tmp_path):
         load(base, lora=written(tensors, tmp_path / DIFFUSERS_FILE))
 
 
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ([1], "adapter_config.json holds a list"),
+        ("LORA", "adapter_config.json holds a str"),
+        ({"peft_type": "LORA", "alpha_pattern": [1]}, r"The α of .* is \[1\]"),
+    ],
+    ids=str,
+)
+def test_a_description_of_another_form_is_refused(base, tmp_path, description, message):
+    of_peft(base, tmp_path)
+    (tmp_path / "adapter_config.json").write_text(json.dumps(description))
+    with pytest.raises(ModelError, match=message):
+        load(base, lora=tmp_path)
+
+
+def test_whole_numbers_are_no_factors(base, unet, tmp_path):
+    tensors = {name: (10 * weight).to(torch.int8) for name, weight in diffusers_names(factors(unet)).items()}
+    with pytest.raises(ModelError, match=r"factors in torch\.int8; expected floating numbers"):
+        load(base, lora=written(tensors, tmp_path / DIFFUSERS_FILE).parent)
+
+
 @pytest.mark.parametrize("alpha", [float("nan"), float("inf"), None, "4"], ids=str)
 def test_an_alpha_that_is_no_number_is_refused(base, tmp_path, alpha):
     of_peft(base, tmp_path)

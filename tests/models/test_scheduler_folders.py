@@ -6,6 +6,7 @@ import json
 import diffusers
 import numpy as np
 import pytest
+import torch
 
 from headwater.errors import ModelError
 from headwater.models import loading, unet
@@ -95,6 +96,35 @@ def test_no_signal_at_the_last_timestep_is_possible(tmp_path):
     assert schedule_of(written(tmp_path, **config)).alpha_bar[-1] == 0
 
 
+def test_a_table_of_betas_is_rescaled_to_no_signal_as_well(tmp_path):
+    config = {"trained_betas": np.linspace(1e-3, 0.03, 200).tolist(), "num_train_timesteps": 200}
+    config |= {"rescale_betas_zero_snr": True}
+    schedule = schedule_of(written(tmp_path, _class_name="DDIMScheduler", **config))
+    close(schedule, diffusers.DDIMScheduler(**config))
+
+
+@pytest.mark.parametrize("count", [300, 2000])
+def test_more_or_fewer_betas_than_timesteps_are_refused(tmp_path, count):
+    config = {"trained_betas": np.linspace(1e-3, 0.02, count).tolist()}
+    with pytest.raises(ModelError, match=f"has {count} trained_betas and num_train_timesteps 1000; expected"):
+        schedule_of(written(tmp_path, _class_name="DDPMScheduler", **config))
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("EulerDiscreteScheduler", {"timestep_type": "continuous", "prediction_type": "v_prediction"}),
+        ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True}),
+        ("FlowMatchEulerDiscreteScheduler", {"invert_sigmas": True}),
+        ("DPMSolverSinglestepScheduler", {"num_train_timesteps": 1}),
+    ],
+    ids=str,
+)
+def test_other_noise_levels_or_times_than_ddpms_are_refused(tmp_path, name, config):
+    with pytest.raises(ModelError, match=f"{name} in .* schedule"):
+        schedule_of(written(tmp_path, _class_name=name, **config))
+
+
 @pytest.mark.parametrize("name", ["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"])
 def test_a_schedule_that_is_not_of_its_betas_is_not_taken_for_ddpms(tmp_path, name):
     with pytest.raises(ModelError, match=f"{name} .* other noise levels"):
@@ -107,12 +137,21 @@ FLOW = "FlowMatchEulerDiscreteScheduler"
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"shift": 3.0}, {"shift": 3.0, "use_dynamic_shifting": True}], ids=str
+    "config",
+    [
+        {},
+        {"shift": 3.0},
+        {"shift": 3.0, "use_dynamic_shifting": True},
+        {"shift": 3.0, "num_train_timesteps": 250},
+    ],
+    ids=str,
 )
-def test_a_flows_levels_are_those_of_diffusers(tmp_path, config):
+def test_a_flows_levels_and_times_are_those_of_diffusers(tmp_path, config):
     schedule = schedule_of(written(tmp_path, _class_name=FLOW, **config))
-    expected = diffusers.FlowMatchEulerDiscreteScheduler(**config).sigmas.numpy()[::-1]
-    np.testing.assert_allclose(schedule.sigma, expected, rtol=1e-5)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**config)
+    np.testing.assert_allclose(schedule.sigma, scheduler.sigmas.numpy()[::-1], rtol=1e-5)
+    times = schedule.time(torch.arange(schedule.T))
+    np.testing.assert_allclose(times, scheduler.timesteps.numpy()[::-1], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

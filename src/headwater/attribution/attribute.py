@@ -16,7 +16,7 @@ from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.draws import stored_path
 from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore, default_root
-from headwater.errors import Warn, to_warnings
+from headwater.errors import Warn, once, to_warnings
 from headwater.examples import Examples, alike, labelled_like
 from headwater.families.protocol import Method, PathBound, Staged
 from headwater.methods import field_values, settings_of
@@ -65,6 +65,8 @@ def attribute(
     + s). Images are Examples or a source's name; a model is a Denoiser or a folder. `store` keeps the
     features, and its `memory` is the budget of a pass. `warn` hears of what is not an error, such as captions
     that are cut off."""
+    warn = once(warn)
+    store = store or FeatureStore(default_root())
     train = _examples(train, "training images", warn)
     queries = labelled_like(_examples(queries, "queries", warn), train, warn)
     models = [None] if model is None else [model] if isinstance(model, Model) else list(model)
@@ -76,9 +78,8 @@ def attribute(
     if denoisers == [None]:
         train, queries = alike(train, queries)
     clock = Clock()
-    (values,), self_scores, _ = scores_of_sets(
-        denoisers, train, [queries], method, store or FeatureStore(default_root()), clock
-    )
+    heard = replace(store, warn=once(store.warn))
+    (values,), self_scores, _ = scores_of_sets(denoisers, train, [queries], method, heard, clock)
     provenance = {"method": type(method).__name__, "fields": field_values(method), "seconds": clock.seconds}
     return Scores(values, queries.ids, train.ids, self_scores, provenance)
 

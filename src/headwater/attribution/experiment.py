@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from headwater.bank import Bank
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore
-from headwater.errors import OptionError
+from headwater.errors import OptionError, Warn, once
 from headwater.evaluate.ground_truth import ground_truth
 from headwater.examples import Examples, alike, with_channels
 from headwater.families.protocol import Embedding, Mapped, Method, PathBound
@@ -105,7 +105,8 @@ def run(
     if not _is_new(out, method, settings, drawn, force):
         return False
     _check_bank_paths(experiment, method)
-    clock, started = Clock(), datetime.now(UTC)
+    clock, started, notes = Clock(), datetime.now(UTC), list[str]()
+    store = replace(store, warn=_heard(store.warn, notes))
     sets = [experiment.queries] if experiment.bank is None else [experiment.queries, experiment.bank.queries]
     models = list(experiment.models) or [None]
     (values, *of_bank), self_scores, resolved = scores_of_sets(
@@ -116,6 +117,7 @@ def run(
         truth = _truth(experiment, method, of_bank, resolved.get("subsets", ()))
     regions = _regions(experiment, method, store, clock) if drawn else None
     info = describe(experiment, method, settings) | {
+        "notes": [*experiment.notes, *notes],
         "ground_truth": truth,
         "signed": method.signed,
         "maps": regions is not None,
@@ -125,6 +127,16 @@ def run(
     }
     write_run(out, experiment.train, experiment.queries, scores, regions, info)
     return True
+
+
+def _heard(warn: Warn, notes: list[str]) -> Warn:
+    """`warn` for each text once, with the texts kept in `notes`."""
+
+    def hear(note: str) -> None:
+        notes.append(note)
+        warn(note)
+
+    return once(hear)
 
 
 def check_draws(method: Method, bank: Bank, models: int) -> None:

@@ -1,7 +1,7 @@
 """Sweeping fields of a method against a bank, all dampings from one fit."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from headwater.attribution.experiment import Experiment, check_draws
 from headwater.bank import Bank
 from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore
-from headwater.errors import OptionError
+from headwater.errors import OptionError, once
 from headwater.evaluate.lds import LDS, against
 from headwater.evaluate.tune import Setting, setting_grid, tuned
 from headwater.examples import Examples
@@ -70,6 +70,7 @@ def sweep(experiment: Experiment, fields: Mapping[str, Sequence[Any]], store: Fe
     bank = experiment.bank
     if bank is None:
         raise OptionError("A sweep needs a bank to compare with.", hint="Name one with --bank.")
+    store = replace(store, warn=once(store.warn))
     scores, learned = settings(experiment, fields, store), learned_from(experiment, fields)
     agreement = {setting: against(bank, values, learned) for setting, values in scores.items()}
     return SweepFigures(bank=bank.folder.name, method=experiment.method, splits=cross_fitted(bank, agreement))

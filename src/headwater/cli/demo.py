@@ -1,6 +1,7 @@
 """The demo: digits → a small diffusion model → 16 generated digits → D-TRAK → report."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,6 @@ def demo(out: Path, store: FeatureStore, *, say: Callable[[str], None], bar: Cal
     sources = {"train": "digits", "query": str(out / "generated.npz"), "models": [out / "model"]}
     experiment = Experiment("d-trak", FIELDS, digits, queries, [model], open_bank("digits"), sources)
     with bar("features") as tick:
-        run(experiment, out / "run", FeatureStore(store.root, tick), force=True)
+        run(experiment, out / "run", replace(store, progress=tick), force=True)
     say("4/4  Writing the report")
     return report([out / "run"])

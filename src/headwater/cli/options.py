@@ -79,7 +79,7 @@ def feature_store(
     memory: float = 1.0,
 ) -> FeatureStore:
     """The store of features at `root`, else at its usual place."""
-    return FeatureStore(root or default_root(), tick, dtype=dtype, crew=crew, memory=gibibytes(memory))
+    return FeatureStore(root or default_root(), tick, note, dtype, crew, gibibytes(memory))
 
 
 def gibibytes(count: float) -> int:

@@ -80,7 +80,13 @@ def ekfac(basis: Curvature, squares: Sums) -> Curvature:
             "come out differently."
         )
     blocks = tuple(_corrected(block, squares) for block in basis.blocks)
-    return Curvature(blocks, {**squares.about, "what": "ek-fac"})
+    curvature = Curvature(blocks, {**squares.about, "what": "ek-fac"})
+    if len(curvature.dead) == len(blocks):  # as K-FAC's are not: equal gradients with opposite signs
+        raise ModelError(
+            "Every eigenvalue that EK-FAC measured is zero: gradients of equal images cancel where they are "
+            "added up with random signs. Use group 1, or images that differ."
+        )
+    return curvature
 
 
 def _corrected(block: Block, squares: Sums) -> Block:

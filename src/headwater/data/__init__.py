@@ -8,6 +8,7 @@ from headwater.errors import DataError, OptionError, Warn, to_warnings, unknown
 from headwater.examples import Examples, with_distinct_ids
 
 ARTBENCH = ("artbench2", "artbench5", "artbench10", "artbench2-32", "artbench5-32", "artbench10-32")
+LARGEST = 16_384  # pixels a side, for `resize`
 BUILT_IN = ("digits", "cifar10", "cifar2", "celeba", *ARTBENCH)
 
 
@@ -29,8 +30,8 @@ def open_examples(
     error, such as files that were passed over; `kind` is what it calls the images. Raises DataError for a
     source that cannot be used.
     """
-    if resize is not None and resize < 1:
-        raise OptionError(f"resize is {resize}; expected a number of pixels, 1 or more.")
+    if resize is not None and not 1 <= resize <= LARGEST:
+        raise OptionError(f"resize is {resize}; expected a number of pixels from 1 to {LARGEST:,}.")
     if caption is not None:
         names_in(caption)
     examples = with_distinct_ids(_resized(_opened(str(source), resize, warn), source, resize), str(source))

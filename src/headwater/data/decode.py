@@ -14,6 +14,9 @@ from headwater.errors import DataError, UserError
 # A list, so that any other format is refused: Pillow hands PostScript to an interpreter, for instance.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "JPEG2000", "PPM")
 GREY = ("1", "L", "LA")
+STRIP = (
+    16  # times the shorter side: what of a longer strip is resized, which as a whole could fill the memory
+)
 
 
 @cache
@@ -51,7 +54,7 @@ def eight_bit(image: Image.Image, name: str) -> Image.Image:
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16"):
-        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+        return _eight_of_sixteen(image)
     if image.mode in ("I", "F"):
         raise DataError(
             f"{name} has 32-bit pixels (mode {image.mode}); expected 8 or 16 bits a channel. Convert or "
@@ -69,9 +72,9 @@ def fitted(image: Image.Image, size: int | None) -> Image.Image:
     if size is None or image.size == (size, size):
         return image
     short = min(image.size)
-    width, height = (side * size // short for side in image.size)
-    x, y = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height), Image.Resampling.BICUBIC).crop((x, y, x + size, y + size))
+    strip = _middle(image, *(min(side, STRIP * short) for side in image.size))
+    width, height = (side * size // short for side in strip.size)
+    return _middle(strip.resize((width, height), Image.Resampling.BICUBIC), size, size)
 
 
 def stacked(pictures: Iterable[tuple[str, Image.Image]], n: int) -> UInt8[np.ndarray, "n h w c"]:
@@ -111,6 +114,18 @@ def resized(images: UInt8[np.ndarray, "n h w c"], size: int) -> UInt8[np.ndarray
 def first_line(error: Exception) -> str:
     """The first line of another library's error, to be quoted within a sentence."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    x, y = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((x, y, x + width, y + height))
+
+
+def _eight_of_sixteen(image: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits in 8; the level that its file declares transparent is white."""
+    levels = np.asarray(image)
+    grey = np.rint(levels / 257).astype(np.uint8)
+    return Image.fromarray(np.where(levels == image.info.get("transparency", -1), 255, grey).astype(np.uint8))
 
 
 def _room(n: int, image: Image.Image) -> UInt8[np.ndarray, "n h w c"]:

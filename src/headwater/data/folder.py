@@ -76,7 +76,7 @@ def _files(root: Path) -> list[str]:
     try:
         for parent, folders, files in os.walk(root, onerror=_raise, followlinks=True):
             folders[:] = [
-                name for name in folders if not name.startswith(".") and not _loops(Path(parent, name))
+                name for name in folders if not name.startswith(".") and not _loops(root, Path(parent, name))
             ]
             paths += [
                 Path(parent, name).relative_to(root).as_posix() for name in files if not name.startswith(".")
@@ -86,9 +86,10 @@ def _files(root: Path) -> list[str]:
     return sorted(paths)
 
 
-def _loops(path: Path) -> bool:
-    """Whether a link leads back to a folder it lies in."""
-    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+def _loops(root: Path, path: Path) -> bool:
+    """Whether a link leads back to a folder through which it was reached, such as the one it lies in."""
+    way = [folder for folder in path.parents if folder.is_relative_to(root)]
+    return path.is_symlink() and any(folder.resolve().is_relative_to(path.resolve()) for folder in way)
 
 
 def _raise(error: OSError) -> None:

@@ -106,7 +106,7 @@ class Schedule:
 class Flow(Schedule):
     """x_t = (1 − σ_t) x + σ_t ε; the network outputs ε − x, the velocity of the straight path to noise.
 
-    σ_t rises with t = 0 … T−1 and takes the place of β. The network's time argument is 1000·σ_t. (Rectified
+    σ_t rises with t = 0 … T−1 and takes the place of β. The network's time argument is T·σ_t. (Rectified
     flow: Liu et al. 2022, arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206.) `alpha_bar` is for x_t
     scaled to unit variance: (1−σ)²/((1−σ)²+σ²).
     """
@@ -126,7 +126,7 @@ class Flow(Schedule):
         return self.signal**2 / (self.signal**2 + self.sigma**2)
 
     def time(self, t: Int64[Tensor, "*b"]) -> Tensor:
-        return torch.as_tensor(1000 * self.beta, dtype=torch.float32, device=t.device)[t]
+        return torch.as_tensor(self.T * self.beta, dtype=torch.float32, device=t.device)[t]
 
     def target(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return noise - x

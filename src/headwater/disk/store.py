@@ -7,7 +7,6 @@ is its example's content hash. A damaged shard is detected on reading, reported,
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 
 from headwater.disk.files import cache_home, expanded, locked, written
 from headwater.disk.shards import ENCODINGS, Damaged, Rows, delete_shard, open_shard, shards, write_shard
-from headwater.errors import OptionError, StorageError, unknown
+from headwater.errors import OptionError, StorageError, Warn, to_warnings, unknown
 from headwater.workers import Crew
 
 
@@ -36,11 +35,6 @@ def default_root() -> Path:
     return home / "headwater"
 
 
-def to_stderr(line: str) -> None:
-    """Print one line to stderr."""
-    print(line, file=sys.stderr)
-
-
 def unheard(count: int, total: int) -> None:
     """Ignore progress."""
 
@@ -49,17 +43,17 @@ def unheard(count: int, total: int) -> None:
 class FeatureStore:
     """Feature rows under one root folder, stored as float32, or as float16 in half the space.
 
-    `progress` is called with (rows done, rows to do) while rows are computed, `warn` with one line for each
-    damaged shard. `crew` computes missing rows (None: this process). `memory` is the budget of an attribution
-    in bytes: what the activations of one pass through a model, or a method without one, may hold. `block`:
-    the most images whose features, or parts of a sum, are computed and written together (None: as many as
-    suit their kind).
+    `progress` is called with (rows done, rows to do) while rows are computed, `warn` with a line for each
+    damaged shard, and with what methods notice while they compute. `crew` computes missing rows (None: this
+    process). `memory` is the budget of an attribution in bytes: what the activations of one pass through a
+    model, or a method without one, may hold. `block`: the most images whose features, or parts of a sum, are
+    computed and written together (None: as many as suit their kind).
     """
 
     root: Path
     # named functions, so that the store can be pickled for other processes
     progress: Callable[[int, int], None] = unheard
-    warn: Callable[[str], None] = to_stderr
+    warn: Warn = to_warnings
     dtype: str = "float32"
     crew: Crew | None = None
     memory: int = 2**30

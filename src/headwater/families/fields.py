@@ -1,6 +1,7 @@
 """The fields of a method: which are settings, and values of the types that they name."""
 
 import dataclasses
+import sys
 import types
 import typing
 from functools import cache
@@ -30,7 +31,7 @@ def checked(kind: type, field: str, value: Any, of: str = "") -> Any:
     method in it."""
     hint, value = _hints(kind)[field], _plain(value)
     if not _fits(value, hint):
-        raise OptionError(f"{field}{of} is {value!r}; expected {_words(hint)}.")
+        raise OptionError(f"{field}{of} is {value!r:.60}; expected {_words(hint)}.")
     return value
 
 
@@ -54,7 +55,9 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, tuple) and all(_fits(part, typing.get_args(kind)[0]) for part in value)
     if isinstance(value, bool):
         return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+    if kind is float and isinstance(value, int):
+        return abs(value) <= sys.float_info.max
+    return isinstance(value, kind)
 
 
 def _words(kind: Any) -> str:

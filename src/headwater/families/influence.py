@@ -1,10 +1,9 @@
 """Influence functions: the inverse curvature of the training loss between a query's gradient and every
 training image's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import chain
 from math import ceil
 from typing import ClassVar
 
@@ -19,12 +18,12 @@ from headwater.curvature.fisher import Fisher
 from headwater.curvature.kfac import Curvature
 from headwater.curvature.products import Side, Streamed, query_sides, refined_side
 from headwater.curvature.refinement import ExactSolver
-from headwater.curvature.rounding import MOST, decided_by_rounding
+from headwater.curvature.rounding import MOST, ROWS, decided_by_rounding
 from headwater.curvature.stored import PART, Factors, in_order_of_content, kfac_of
 from headwater.diffusion.denoiser import Denoiser, require_model
 from headwater.diffusion.draws import Draws
 from headwater.diffusion.measure import canonical
-from headwater.disk.store import FeatureStore
+from headwater.disk.store import FeatureStore, unheard
 from headwater.errors import OptionError, check_at_least, unknown
 from headwater.examples import Examples
 from headwater.families.gradients import Gradients, Passes
@@ -205,6 +204,8 @@ class Influence(Gradients):
 
         settings = self._settings(index, queries, dampings)
         rows = store.rows(settings, index.train.keys, compute) / len(index.train)
+        if queries is not None:
+            self._warn_of_rounding(index, queries, dampings, settings, store)
         blocks = rows.T.reshape(len(dampings), -1, len(rows))
         keys = [self._self_key(damping) for damping in dampings]
         index.self_scores.update(zip(keys, blocks[:, -1], strict=True))
@@ -231,21 +232,33 @@ class Influence(Gradients):
 
     def _warn_of_rounding(
         self,
-        curvature: Curvature,
-        gradients: Float[torch.Tensor, "q p"],
+        index: InfluenceIndex,
+        queries: Examples,
         dampings: Sequence[Damping],
+        settings: Mapping[str, object],
         store: FeatureStore,
     ) -> None:
-        """Warn where the least damping leaves much of the scores to rounding."""
+        """Warn where the least damping leaves much of the scores to rounding. The share is stored with the
+        scores, so that a run that finds them hears of it too."""
         least = min(dampings, key=lambda damping: damping.value)
-        share = decided_by_rounding(curvature, gradients, least)
-        if share > MOST:
+
+        def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "1 1"]]:
+            first = torch.cat(list(self._gradients(index, queries.take(range(min(ROWS, len(queries)))))))
+            yield np.array([[decided_by_rounding(index.curvature, first, least)]], np.float32)
+
+        plain = replace(store, dtype="float32", progress=unheard)
+        share = float(plain.rows({**settings, "what": "rounding"}, ["queries"], compute)[0, 0])
+        if share > MOST:  # in the same words for every model
             store.warn(
-                f"Rounding decides {share:.0%} of the queries' own influence with {least.field} "
+                f"Rounding decides more than {MOST:.0%} of the queries' own influence with {least.field} "
                 f"{least.value:g}: these training images give the curvature few directions, and scores "
                 "differ between machines and numbers of threads. Use a larger damping, such as damping 0.1, "
                 "more curvature_timesteps or more images."
             )
+
+    def _gradients(self, index: InfluenceIndex, queries: Examples) -> Iterator[Float[torch.Tensor, "b p"]]:
+        spec = replace(self.spec(query=True), pattern=index.curvature.pattern)
+        return projected(index.model, queries, spec, Identity())
 
     def _sides(
         self,
@@ -258,10 +271,7 @@ class Influence(Gradients):
         curvature = index.curvature
         if queries is None:
             return query_sides(curvature, [], dampings)
-        spec = replace(self.spec(query=True), pattern=curvature.pattern)
-        blocks = projected(index.model, queries, spec, Identity())
-        blocks = chain([first := next(blocks)], blocks)
-        self._warn_of_rounding(curvature, first, dampings, store)
+        blocks = self._gradients(index, queries)
         if self.refine:
             return self._refined_sides(index, torch.cat(list(blocks)), dampings, store)
         return query_sides(curvature, blocks, dampings, compression=self.compression)

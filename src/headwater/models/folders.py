@@ -27,6 +27,11 @@ from headwater.models import hub
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+OTHER_PATHS = {  # what a scheduler says of networks that see other noise levels or another time than t
+    "use_flow_sigmas": True,
+    "invert_sigmas": True,
+    "timestep_type": "continuous",
+}
 STEM = "diffusion_pytorch_model"
 EXPECTED = "a diffusers pipeline folder, or one network's"
 FP16 = ".fp16"  # diffusers' variant of weights, read if there is no other
@@ -75,11 +80,16 @@ class Pipeline:
 def json_of(path: Path, expected: str) -> dict[str, Any]:
     """The file's content; a ModelError if it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"There is no {path.name} in {path.parent}. Expected {expected}.") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON: the file is damaged.") from error
+    if not isinstance(content, dict):
+        raise ModelError(
+            f"{path} holds a {type(content).__name__}, not an object in braces. Expected {expected}."
+        )
+    return content
 
 
 def class_of(folder: Path) -> Any:
@@ -114,7 +124,10 @@ def weights_of(folder: Path, stem: str = STEM) -> dict[str, Tensor]:
     variant = FP16 if only_fp16(folder) else ""
     path, index = folder / f"{stem}{variant}.safetensors", folder / f"{stem}.safetensors.index{variant}.json"
     if not path.exists() and index.exists():
-        names = sorted(set(json_of(index, "an index of weight files")["weight_map"].values()))
+        places = json_of(index, "an index of weight files").get("weight_map")
+        if not (isinstance(places, dict) and all(isinstance(place, str) for place in places.values())):
+            raise ModelError(f"{index} has no weight_map; expected the file of each weight.")
+        names = sorted({*places.values()})
         return {name: weight for part in names for name, weight in _read(folder / Path(part).name).items()}
     if not path.exists():
         if any(list(folder.glob(pattern)) for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt")):
@@ -184,6 +197,12 @@ def schedule_of(folder: Path, named: str | None = None) -> Schedule:
     """The noise schedule in a scheduler's folder. What its config leaves out is the default of the class that
     it names, or else of the class that the pipeline's index names (`named`)."""
     name, kind, config = _scheduler(json_of(folder / "scheduler_config.json", "a diffusers scheduler"), named)
+    for field, value in OTHER_PATHS.items():
+        if config.get(field) == value:
+            raise ModelError(
+                f"{name} in {folder} has {field} {json.dumps(value)}, under which the network sees other "
+                "noise levels or another time; expected a schedule such as DDPM's."
+            )
     if name == "FlowMatchEulerDiscreteScheduler":
         return _flow(config, folder)
     predicted = config.get("prediction_type") or "epsilon"
@@ -200,12 +219,17 @@ def schedule_of(folder: Path, named: str | None = None) -> Schedule:
             scheduler: Any = kind(**{field: config[field] for field in fields})
         betas = _betas(config, scheduler)
         levels = scheduler.alphas_cumprod.double().numpy()
-    except (ValueError, TypeError, RuntimeError, AttributeError, ImportError) as error:
+    except Exception as error:  # a class's own code for sampling may fail in any way
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"{name} in {folder} has no noise schedule that diffusers knows: {reason}"
         ) from error
-    schedule = Schedule(betas, predicted)
+    schedule, T = Schedule(betas, predicted), scheduler.config.num_train_timesteps
+    if schedule.T != T:
+        raise ModelError(
+            f"{name} in {folder} has {schedule.T} trained_betas and num_train_timesteps {T}; expected a "
+            "schedule of equally many."
+        )
     if not np.allclose(schedule.alpha_bar, levels, rtol=1e-3, atol=1e-6):
         raise ModelError(
             f"{name} in {folder} has other noise levels than its β give; expected a schedule such as DDPM's."
@@ -226,9 +250,11 @@ def _scheduler(config: dict[str, Any], named: str | None) -> tuple[str, Any, dic
 
 def _betas(config: Mapping[str, Any], scheduler: Any) -> Float64[np.ndarray, " T"]:
     """β of the scheduler, in float64 where a line or a table gives them."""
+    if config.get("rescale_betas_zero_snr"):
+        return scheduler.betas.double().numpy()
     if config.get("trained_betas") is not None:
         return np.array(config["trained_betas"], np.float64)
-    if config["beta_schedule"] == "linear" and not config.get("rescale_betas_zero_snr"):
+    if config["beta_schedule"] == "linear":
         start, end = scheduler.config.beta_start, scheduler.config.beta_end
         return np.linspace(start, end, scheduler.config.num_train_timesteps)
     return scheduler.betas.double().numpy()

@@ -178,6 +178,8 @@ def _rank(name: str, layer: nn.Module | None, factors: Mapping[str, Tensor], fol
     pair = [factors[name + side] for side in FACTORS if name + side in factors]
     if len(pair) < 2:
         raise ModelError(f"The LoRA in {folder} has only one of the two factors of {name}. Copy it again.")
+    if not all(factor.is_floating_point() for factor in pair):
+        raise ModelError(f"The LoRA in {folder} has factors in {pair[0].dtype}; expected floating numbers.")
     down, up, whole = (tuple(tensor.shape) for tensor in (*pair, weight))
     rank = down[0] if down else 0
     if rank == 0 or (down, up) != ((rank, *whole[1:]), (whole[0], rank, *(1 for _ in whole[2:]))):
@@ -196,7 +198,11 @@ def _config(ranks: Mapping[str, int], file: _File, folder: Path) -> dict[str, An
     else:
         scales = {name: file.description[name] for name in SCALES if name in file.description}
         scales["alpha_pattern"] = scales.get("alpha_pattern") or {}
-    for alpha in (scales.get("lora_alpha", 1), *scales["alpha_pattern"].values()):
+    pattern = scales["alpha_pattern"]
+    for alpha in (
+        scales.get("lora_alpha", 1),
+        *(pattern.values() if isinstance(pattern, dict) else [pattern]),
+    ):
         if not (isinstance(alpha, int | float) and math.isfinite(alpha)):
             raise ModelError(f"The α of the LoRA in {folder} is {alpha}; expected a finite number.")
     return scales | {

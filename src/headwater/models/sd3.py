@@ -30,7 +30,7 @@ class _Network:
 
 
 class StableDiffusion3(Kind):
-    """SD3Transformer2DModel: (x_t, encoder_hidden_states, pooled_projections, 1000·σ)."""
+    """SD3Transformer2DModel: (x_t, encoder_hidden_states, pooled_projections, T·σ)."""
 
     part = "transformer"
     any_size = True
