@@ -5,6 +5,7 @@ import operator
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 
 from headwater.errors import DataError, OptionError, WorkerError
 from headwater.retraining.recipe import first
-from headwater.workers import Cluster, Crew, Here, Pool, in_order
+from headwater.workers import Cluster, Crew, Here, Pool, ahead, in_order
 
 
 def test_jobs_here_have_one_thread_and_restore_the_number_afterwards(monkeypatch):
@@ -123,3 +124,30 @@ def _alive(pid):
 
 def test_a_crew_is_a_crew():
     assert all(isinstance(crew, Crew) for crew in (Here(), Pool(2), Cluster("auto")))
+
+
+def test_the_next_item_is_made_ahead_on_a_thread_and_no_further():
+    threads, made_ahead = set(), []
+
+    def squares():
+        for number in range(5):
+            threads.add(threading.current_thread())
+            made_ahead.append(number)
+            yield number**2
+
+    assert list(ahead(squares())) == [0, 1, 4, 9, 16] and list(ahead([])) == []
+    assert len(threads) == 1 and threading.current_thread() not in threads
+    items = ahead(squares())
+    made_ahead.clear()
+    next(items)
+    items.close()  # returns when the thread has ended
+    assert made_ahead == [0, 1] and not threads & set(threading.enumerate())
+
+
+def test_an_error_comes_in_the_place_of_its_item():
+    items = ahead(1 // (2 - number) for number in range(4))
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(items)
+    with pytest.raises(StopIteration):
+        next(items)

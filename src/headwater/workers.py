@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -195,6 +195,18 @@ def on_one_thread(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     finally:
         torch.set_num_threads(before)
+
+
+def ahead(items: Iterable[Result]) -> Iterator[Result]:
+    """The items in order, the next of which a thread makes while the last is used.
+
+    An error is raised in the place of the item that it prevented. The thread ends with the iteration."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, iterator, end)
+        while (item := following.result()) is not end:
+            following = thread.submit(next, iterator, end)
+            yield item  # pyright: ignore[reportReturnType]
 
 
 def in_order(results: Iterable[tuple[slice, Result]], parts: Sequence[slice]) -> Iterator[Result]:

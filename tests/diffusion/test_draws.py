@@ -1,5 +1,7 @@
 """Draws: timesteps and noise are a function of the picture alone."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from headwater.diffusion.schedule import linear
 from headwater.errors import DataError, OptionError
 from headwater.examples import Examples
 
+FROZEN = {"f064a937cfa5", "0d9647f9d6d9", "59c105e6f831"}  # of the noise, by strategy
 LIKE = torch.zeros((), dtype=torch.float64)
 
 
@@ -36,6 +39,19 @@ def test_stratified_has_one_in_each_stratum_and_reaches_all_of_it(K, T):
     edges = np.arange(K + 1) * T // K
     assert (steps >= edges[:-1]).all() and (steps < edges[1:]).all()
     assert set(steps[:, 0]) >= {edges[0], edges[1] - 1} or T // K > 60
+
+
+def test_numbers_drawn_ahead_give_the_same_draws_and_are_frozen(pictures):
+    digests = set()
+    for strategy in ("uniform", "antithetic", "random"):
+        draws, examples = Draws(3, strategy, 2, seed=4), pictures(4)
+        numbers = draws.numbers(examples, slice(1, 3), 1000)
+        for part, direct in zip(
+            numbers.noised(linear(), LIKE), of(draws, examples, slice(1, 3)), strict=True
+        ):
+            assert torch.equal(part, direct)
+        digests.add(hashlib.blake2b(numbers.noise.tobytes(), digest_size=6).hexdigest())
+    assert digests == FROZEN
 
 
 @pytest.mark.parametrize(("K", "noises"), [(4, 1), (5, 1), (2, 2), (3, 3)])

@@ -1,5 +1,7 @@
 """The noise schedule, against published values and against diffusers."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -97,3 +99,15 @@ def test_float32_tables_are_rounded_once_from_float64():
     schedule = linear(T=1, start=1e-9)
     _, sigma = schedule.signal_and_noise(torch.tensor([0]), torch.zeros(1))
     assert float(sigma) == pytest.approx(1e-9**0.5, rel=1e-6)  # 1 − ᾱ taken in float32 would be 0
+
+
+def test_tables_stay_on_the_device_and_outlive_a_transformation_and_do_not_travel():
+    schedule = linear()
+    t, x = torch.tensor([[3], [7]]), torch.ones(2, 1, 1, 2, 2)
+    weigh = torch.func.vmap(torch.func.grad(lambda x, t: schedule.noised(x, x, t).sum()))
+    first = weigh(x, t)
+    table = schedule.table("signal", x.device, x.dtype)
+    assert torch.equal(weigh(x, t), first) and schedule.table("signal", x.device, x.dtype) is table
+    np.testing.assert_array_equal(table.numpy(), schedule.signal.astype(np.float32))
+    assert schedule.table("signal", x.device, torch.float64).dtype == torch.float64
+    assert vars(deepcopy(schedule)).keys() == {"beta", "prediction", "alpha_bar"} & vars(schedule).keys()

@@ -15,6 +15,7 @@ from headwater.linalg.project import (
     BLOCK,
     PROJECTORS,
     SIGNS,
+    CardCache,
     Dense,
     Identity,
     Sparse,
@@ -251,3 +252,31 @@ def test_a_fold_by_gathering_is_the_fold_by_stretches(nonzeros, edges):
         for s, (low, high) in enumerate(itertools.pairwise(parts)):
             sparse._fold_at_once(gathered[:, low:high], piece, start, s)
     torch.testing.assert_close(gathered, by_stretches, rtol=1e-12, atol=1e-12)
+
+
+def test_signs_stay_on_a_card_as_long_as_there_is_room():
+    """Pieces that come again are found; those beyond the bound are made again, and are the same."""
+    cache, calls = CardCache(250), []
+
+    def tensors(sketch, piece):
+        def make():
+            calls.append(piece)
+            return (torch.full((100,), piece, dtype=torch.int8),)
+
+        return cache.get(sketch, piece, make)[0]
+
+    for _ in range(3):
+        assert [int(tensors("a", piece)[0]) for piece in range(4)] == [0, 1, 2, 3]
+    assert calls == [0, 1, 2, 3, 2, 3, 2, 3] and cache.bytes == 200
+    tensors("b", 7)
+    assert cache.bytes == 100 and len(cache.tensors) == 1
+
+
+def test_a_fold_without_room_is_the_same(monkeypatch):
+    sparse, g, caches = Sparse(16, seed=5), vectors(4, 100), (CardCache(2**20), CardCache(0))
+    folds = torch.zeros(2, 4, 16, dtype=g.dtype)
+    for cache, out in zip(caches, folds, strict=True):
+        monkeypatch.setattr("headwater.linalg.project._ON_CARD", cache)
+        for start, stop in ((0, 61), (61, 100)):
+            sparse._fold_at_once(out, g[:, start:stop], start, 0)
+    assert torch.equal(*folds) and caches[0].bytes > 100 and caches[1].bytes == 0

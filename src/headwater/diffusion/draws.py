@@ -14,6 +14,7 @@ from headwater.diffusion.denoiser import Condition, Denoiser
 from headwater.diffusion.schedule import Schedule
 from headwater.errors import DataError, OptionError, unknown
 from headwater.examples import Examples
+from headwater.linalg.transfer import sent
 
 STRATEGIES = ("uniform", "cumulative", "stratified", "antithetic", "random")
 
@@ -26,6 +27,20 @@ class Draw(NamedTuple):
     then: Int64[Tensor, "*b d"]  # the timestep after t on a sampler's path; else t − 1
     noise: Float[Tensor, "*b d c h w"]
     x_t: Float[Tensor, "*b d c h w"]
+
+
+class Numbers(NamedTuple):
+    """What NumPy computes for the d draws of b examples: their pictures, timesteps and noise."""
+
+    x: Float[np.ndarray, "b c h w"]
+    t: Int64[np.ndarray, "b d"]
+    noise: Float[np.ndarray, "b d c h w"]
+
+    def noised(self, schedule: Schedule, like: Tensor) -> Draw:
+        """The draws, with the dtype and device of `like`."""
+        x = sent(self.x, like.device, like.dtype)[:, None]
+        t, noise = sent(self.t, like.device), sent(self.noise, like.device, like.dtype)
+        return Draw(x, t, t - 1, noise, schedule.noised(x, noise, t))
 
 
 @dataclass(frozen=True)
@@ -86,17 +101,18 @@ class Draws:
         edges = np.arange(K + 1, dtype=np.int64) * T // K
         return random.integers(edges[:-1], edges[1:])
 
-    def of(self, examples: Examples, rows: slice, schedule: Schedule, like: Tensor) -> Draw:
-        """The draws of `examples[rows]`, with the dtype and device of `like`."""
+    def numbers(self, examples: Examples, rows: slice, T: int) -> Numbers:
+        """The numbers of the draws of `examples[rows]`, for a schedule of T timesteps."""
         contents = examples.hashes[rows]
-        t = np.stack([np.repeat(self.steps(content, schedule.T), self.noises) for content in contents])
+        t = np.stack([np.repeat(self.steps(content, T), self.noises) for content in contents])
         noise = _named_noise(self.seed, examples.input_shape, contents, t)
         if self.strategy == "antithetic":
             noise[:, 1::2] = -noise[:, : t.shape[1] // 2 * 2 : 2]
-        x = torch.as_tensor(examples.take(np.arange(len(examples))[rows]).inputs()).to(like)[:, None]
-        times = torch.as_tensor(t, device=like.device)
-        epsilon = torch.as_tensor(noise).to(like)
-        return Draw(x, times, times - 1, epsilon, schedule.noised(x, epsilon, times))
+        return Numbers(examples.take(np.arange(len(examples))[rows]).inputs(), t, noise)
+
+    def of(self, examples: Examples, rows: slice, schedule: Schedule, like: Tensor) -> Draw:
+        """The draws of `examples[rows]`, with the dtype and device of `like`."""
+        return self.numbers(examples, rows, schedule.T).noised(schedule, like)
 
 
 @dataclass(frozen=True)
@@ -118,7 +134,7 @@ class Journey:
         x_t, times = path(examples, rows, like.device)
         steps = times[times >= 0]
         states = x_t[:, : len(steps)].to(like)
-        t = steps.expand(len(states), -1)
+        t = sent(steps, like.device).expand(len(states), -1)
         repeated = {
             name: v.expand(-1, t.shape[1], *v.shape[2:]).flatten(0, 1) for name, v in condition.items()
         }
@@ -128,8 +144,9 @@ class Journey:
             .repeat_interleave(self.noises, 1)
         )
         t = t.repeat_interleave(self.noises, 1)
-        noise = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], t.cpu().numpy())
-        epsilon = torch.as_tensor(noise).to(like)
+        named = np.tile(np.repeat(steps, self.noises), (len(states), 1))
+        noise = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], named)
+        epsilon = sent(noise, like.device, like.dtype)
         return Draw(x, t, t - 1, epsilon, model.schedule.noised(x, epsilon, t))
 
 
@@ -156,11 +173,9 @@ class PseudoTargets:
 
     def of(self, examples: Examples, rows: slice, schedule: Schedule, like: Tensor) -> Draw:
         """The draws of `examples[rows]`, with η for their noise."""
-        draw = self.draws.of(examples, rows, schedule, like)
-        eta = _named_noise(
-            self.seed, examples.input_shape, examples.hashes[rows], draw.t.cpu().numpy(), "sampled"
-        )
-        return draw._replace(noise=torch.as_tensor(eta).to(like))
+        numbers = self.draws.numbers(examples, rows, schedule.T)
+        eta = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], numbers.t, "sampled")
+        return numbers.noised(schedule, like)._replace(noise=sent(eta, like.device, like.dtype))
 
 
 AnyDraws = Draws | Journey | PseudoTargets
@@ -214,15 +229,16 @@ def along_trajectory(examples: Examples, rows: slice, schedule: Schedule, like: 
     √(1−ᾱ_t)/(1−ᾱ_t/ᾱ_{t'}), so that ‖x_{t'} − μ_θ‖² is a multiple of ‖ε − ε_θ‖². The last step, to the
     picture, adds no noise and has no density: it is left out.
     """
-    states, times = path(examples, rows, like.device)
-    keep = int((times >= 0).sum()) - 1
+    states, stored = path(examples, rows, like.device)
+    keep = int((stored >= 0).sum()) - 1
     if keep < 1:
         raise DataError(
             "The queries' path has no step between two noisy states; expected two or more timesteps."
         )
+    times = sent(stored, like.device)
     t, then = times[:keep], times[1 : keep + 1]
     x_t, after = states[:, :keep], states[:, 1 : keep + 1]
-    alpha_bar = torch.as_tensor(schedule.alpha_bar, device=like.device)[:, None, None, None]
+    alpha_bar = schedule.table("alpha_bar", like.device, torch.float64)[:, None, None, None]
     step = alpha_bar[t] / alpha_bar[then]
     noise = (x_t - step.sqrt() * after) * (1 - alpha_bar[t]).sqrt() / (1 - step)
     b = len(states)
@@ -231,10 +247,10 @@ def along_trajectory(examples: Examples, rows: slice, schedule: Schedule, like: 
 
 def path(
     examples: Examples, rows: slice, device: torch.device
-) -> tuple[Float[Tensor, "b s c h w"], Int64[Tensor, " s"]]:
+) -> tuple[Float[Tensor, "b s c h w"], Int64[np.ndarray, " s"]]:
     """The states of a sampler's path, in double (differences are tiny near t = 0), and their timesteps."""
     states, times = stored_path(examples)
-    return torch.as_tensor(states[rows], device=device).double(), torch.as_tensor(times, device=device)
+    return sent(states[rows], device).double(), times
 
 
 def stored_path(

@@ -31,8 +31,7 @@ def elbo(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule) -> F
     """β_t/(2α_t(1−ᾱ_t)) · ‖ε − ε̂‖²/d: the variational bound's weights (equation 1 with σ_t² = β_t)."""
     _of_a_diffusion(schedule, "elbo")
     _, epsilon = schedule.picture_and_noise(output, draw.x_t, draw.t)
-    beta = schedule.beta
-    weight = schedule.at(beta / (2 * (1 - beta) * (1 - schedule.alpha_bar)), draw.t, output)
+    weight = schedule.at("elbo_weight", draw.t, output)
     return weight[..., 0, 0, 0] * (draw.noise - epsilon).square().mean(PIXEL_AXES)
 
 
@@ -81,7 +80,7 @@ def trajectory(output: Float[Tensor, "*b c h w"], draw: Draw, schedule: Schedule
     """
     _of_a_diffusion(schedule, "trajectory")
     # in double: 1 − α is tiny near t = 0
-    alpha_bar = torch.as_tensor(schedule.alpha_bar, device=output.device)
+    alpha_bar = schedule.table("alpha_bar", output.device, torch.float64)
     now, then = alpha_bar[draw.t], alpha_bar[draw.then]
     alpha = now / then
     variance = (1 - then) / (1 - now) * (1 - alpha)

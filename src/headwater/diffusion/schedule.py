@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
+from torch.func import debug_unwrap
 
 from headwater.errors import ModelError, OptionError
 
@@ -65,18 +67,28 @@ class Schedule:
         """The bytes that identify this schedule."""
         return self.beta.tobytes() + self.prediction.encode()
 
-    def at(
-        self, values: Float64[np.ndarray, " T"], t: Int64[Tensor, "*b"], like: Tensor
-    ) -> Float[Tensor, "*b 1 1 1"]:
-        """The schedule's `values` at timesteps `t`, shaped to multiply pictures like `like`."""
-        table = torch.as_tensor(values, dtype=like.dtype, device=like.device)
-        return table[t][..., None, None, None]
+    @property
+    def elbo_weight(self) -> Float64[np.ndarray, " T"]:
+        """β_t/(2α_t(1−ᾱ_t)), the weight of a timestep in the variational bound."""
+        return self.beta / (2 * (1 - self.beta) * (1 - self.alpha_bar))
+
+    def table(self, name: str, device: torch.device, dtype: torch.dtype) -> Float[Tensor, " T"]:
+        """The schedule's numbers of this name on a device, where they stay."""
+        tables = _TABLES.setdefault(self, {})
+        if (key := (name, device, dtype)) not in tables:
+            table = torch.as_tensor(getattr(self, name), device=device, dtype=dtype)
+            tables[key] = debug_unwrap(table)  # it outlives a transformation of torch.func
+        return tables[key]
+
+    def at(self, name: str, t: Int64[Tensor, "*b"], like: Tensor) -> Float[Tensor, "*b 1 1 1"]:
+        """The schedule's numbers of this name at timesteps `t`, shaped to multiply pictures like `like`."""
+        return self.table(name, like.device, like.dtype)[t][..., None, None, None]
 
     def signal_and_noise(
         self, t: Int64[Tensor, "*b"], like: Tensor
     ) -> tuple[Float[Tensor, "*b 1 1 1"], Float[Tensor, "*b 1 1 1"]]:
         """√ᾱ_t and √(1−ᾱ_t)."""
-        return self.at(self.signal, t, like), self.at(self.sigma, t, like)
+        return self.at("signal", t, like), self.at("sigma", t, like)
 
     def noised(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t for picture x and noise ε."""
@@ -102,6 +114,12 @@ class Schedule:
         return signal * x_t - sigma * output, signal * output + sigma * x_t
 
 
+# Beside the schedules and not in them: they travel to other processes, and a device's numbers do not.
+_TABLES: WeakKeyDictionary[Schedule, dict[tuple[str, torch.device, torch.dtype], Tensor]] = (
+    WeakKeyDictionary()
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Flow(Schedule):
     """x_t = (1 − σ_t) x + σ_t ε; the network outputs ε − x, the velocity of the straight path to noise.
@@ -121,12 +139,17 @@ class Flow(Schedule):
     def sigma(self) -> Float64[np.ndarray, " T"]:
         return self.beta
 
+    @property
+    def times(self) -> Float64[np.ndarray, " T"]:
+        """The network's time argument at each timestep."""
+        return self.T * self.beta
+
     @cached_property
     def alpha_bar(self) -> Float64[np.ndarray, " T"]:
         return self.signal**2 / (self.signal**2 + self.sigma**2)
 
     def time(self, t: Int64[Tensor, "*b"]) -> Tensor:
-        return torch.as_tensor(self.T * self.beta, dtype=torch.float32, device=t.device)[t]
+        return self.table("times", t.device, torch.float32)[t]
 
     def target(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return noise - x

@@ -87,8 +87,8 @@ class FeatureRows(NamedTuple):
     def blocks(self, rows: slice, block: int = BLOCK) -> Iterator[Features]:
         """The features of the examples at `rows`, `block` at a time."""
         examples = self.examples.take(np.arange(len(self.examples))[rows])
-        blocks = projected(self.model, examples, self.spec, self.projector, block=block)
-        yield from (features.float().cpu().numpy() for features in blocks)
+        blocks = projected(self.model, examples, self.spec, self.projector, block=block, host=True)
+        yield from (features.float().numpy() for features in blocks)
 
 
 def _block(features: FeatureRows, rows: slice) -> Features:

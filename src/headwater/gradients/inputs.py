@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from headwater.diffusion.denoiser import Condition, Denoiser
-from headwater.diffusion.draws import AnyDraws, Draw, Journey, along_trajectory
+from headwater.diffusion.draws import AnyDraws, Draw, Draws, Journey, Numbers, along_trajectory
 from headwater.diffusion.measure import Measurement, trajectory
 from headwater.examples import Examples
+from headwater.linalg.transfer import sent
 
 
 class Drawn(NamedTuple):
@@ -48,14 +48,30 @@ def divisor(measurement: Measurement, d: int) -> int:
     return 1 if measurement is trajectory else d
 
 
-def drawn(
+def numbers(
     model: Denoiser, examples: Examples, rows: slice, measurement: Measurement, draws: AnyDraws
+) -> Numbers | None:
+    """The numbers that `drawn` needs and that no device has to compute; None where it draws from a path."""
+    if measurement is trajectory or not isinstance(draws, Draws):
+        return None
+    return draws.numbers(examples, rows, model.schedule.T)
+
+
+def drawn(
+    model: Denoiser,
+    examples: Examples,
+    rows: slice,
+    measurement: Measurement,
+    draws: AnyDraws,
+    named: Numbers | None = None,
 ) -> Drawn:
-    """The draws of `examples[rows]`: noised pictures, a path's pictures noised again, or for `trajectory` the
-    stored path."""
+    """The draws of `examples[rows]`: noised pictures (of the numbers `named`, if they are drawn already), a
+    path's pictures noised again, or for `trajectory` the stored path."""
     like = model.like
     condition = {name: table[:, None] for name, table in conditions(model, examples, rows, like).items()}
-    if measurement is trajectory:
+    if named is not None:
+        draw = named.noised(model.schedule, like)
+    elif measurement is trajectory:
         draw = along_trajectory(examples, rows, model.schedule, like)
     elif isinstance(draws, Journey):
         draw = draws.of(examples, rows, model, condition, like)
@@ -69,11 +85,9 @@ def conditions(model: Denoiser, examples: Examples, rows: slice, like: Tensor) -
     """The model's condition for each of `examples[rows]`: its label, its embedded prompt, or nothing."""
     condition: dict[str, Tensor] = {}
     if model.classes is not None and examples.labels is not None:
-        condition["class_labels"] = torch.as_tensor(examples.labels[rows], device=like.device)
+        condition["class_labels"] = sent(examples.labels[rows], like.device)
     if examples.text is not None:
         places, back = np.unique(examples.text.which[rows], return_inverse=True)
         for name, table in examples.text.tables.items():
-            condition[name] = torch.as_tensor(table[places]).to(like)[
-                torch.as_tensor(back, device=like.device)
-            ]
+            condition[name] = sent(table[places], like.device, like.dtype)[sent(back, like.device)]
     return condition

@@ -7,19 +7,23 @@ from math import floor, log2
 from time import monotonic
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headwater.diffusion.denoiser import Denoiser
+from headwater.diffusion.draws import Numbers
 from headwater.diffusion.measure import Measurement
+from headwater.errors import NonFiniteError
 from headwater.examples import Examples
 from headwater.gradients.hooks import LayerGradient, as_it_is, check, stream, wide
-from headwater.gradients.inputs import Drawn, divisor, drawn
+from headwater.gradients.inputs import Drawn, divisor, drawn, numbers
 from headwater.gradients.layers import Layer, MatrixLayer, layers_of, parameters_of
 from headwater.gradients.memory import draws_that_fit
 from headwater.gradients.spec import GradientSpec
 from headwater.gradients.vmap import non_finite
 from headwater.linalg.project import AnyProjector, Dense, Identity, Sparse, TwoSided, project
+from headwater.linalg.transfer import sent
+from headwater.workers import ahead
 
 BLOCK = 128  # examples whose rows are handed on, and written to disk, together
 PATIENCE = 20.0  # seconds after which a block is handed on before it is full
@@ -71,10 +75,9 @@ class TwoSides:
                 continue
             rows, columns = layer.matrix
             like = wide(next(layer.module.parameters()).detach())
-            self.left[layer.name] = torch.as_tensor(projector.matrix(side, rows, layer.name, "left")).to(like)
-            self.right[layer.name] = torch.as_tensor(projector.matrix(side, columns, layer.name, "right")).to(
-                like
-            )
+            for sides, length, end in ((self.left, rows, "left"), (self.right, columns, "right")):
+                matrix = projector.matrix(side, length, layer.name, end)
+                sides[layer.name] = sent(matrix, like.device, like.dtype)
             self.width += min(side, rows) * min(side, columns)
 
     def keep(self, layer: Layer, a: Tensor) -> Tensor:
@@ -116,6 +119,7 @@ def projected(
     rows: int | None = None,
     block: int = BLOCK,
     patience: float = PATIENCE,
+    host: bool = False,
 ) -> Iterator[Float[Tensor, "b k"]]:
     """φ(x) = R ∇_θ mean over draws of m, for all examples in order, in blocks of at most `block` rows and,
     unprojected, at most SLAB numbers; of fewer once `patience` seconds are over.
@@ -123,9 +127,30 @@ def projected(
     `rows` draws go through the model at once (None: as many as fit `model.memory`), of a power of two of
     examples, never from two blocks: a caller that resumes after a block gets the same numbers. With
     `spec.normalize`, φ(x) = mean over timesteps of R g_t(x)/‖g_t(x)‖, each g_t the sum of the gradients of
-    one timestep's noises, and its norm exact."""
-    layers = layers_of(model, spec.pattern)
-    block = power_of_two(block)
+    one timestep's noises, and its norm exact. With `host` the blocks come in the processor's memory: one copy
+    of each is then all that a device is waited for.
+
+    Raises NonFiniteError with the example and timestep where a gradient is NaN or inf."""
+    low, layers = 0, layers_of(model, spec.pattern)
+    for features in _blocks(model, examples, spec, projector, layers, rows, power_of_two(block), patience):
+        features = features.cpu() if host else features
+        if not (finite := _finite(features)).all():
+            raise _error(model, examples, spec, layers, low + int(finite.int().argmin()))
+        low += len(features)
+        yield features
+
+
+def _blocks(
+    model: Denoiser,
+    examples: Examples,
+    spec: GradientSpec,
+    projector: AnyProjector,
+    layers: Sequence[Layer],
+    rows: int | None,
+    block: int,
+    patience: float,
+) -> Iterator[Float[Tensor, "b k"]]:
+    """The blocks of `projected`, whether finite or not."""
     # unprojected rows held together
     height = min(block, power_of_two(SLAB / sum(layer.size for layer in layers)))
     if (
@@ -142,6 +167,21 @@ def projected(
     yield from gathered(_pieces(model, examples, spec, sketch, rows, height), height, patience)
 
 
+def _finite(rows: Float[Tensor, "b k"]) -> Bool[Tensor, " b"]:
+    """Whether all numbers of each row are finite; without a copy of them, for there may be many."""
+    least, largest = rows.aminmax(dim=1)
+    return torch.isfinite(least) & torch.isfinite(largest)
+
+
+def _error(
+    model: Denoiser, examples: Examples, spec: GradientSpec, layers: Sequence[Layer], row: int
+) -> NonFiniteError:
+    """The error for the example at `row`, whose features are not finite."""
+    part = slice(row, row + 1)
+    inputs = drawn(model, examples, part, spec.function, spec.draws)
+    return non_finite(model, spec.function, *inputs, parameters_of(layers), examples.ids[part])
+
+
 def _pieces(
     model: Denoiser, examples: Examples, spec: GradientSpec, sketch: Sketch, rows: int | None, block: int
 ) -> Iterator[Float[Tensor, "b k"]]:
@@ -153,25 +193,20 @@ def _pieces(
     rows = rows or draws_that_fit(model, measurement, first.one(0, 0), sketch.layers, keep)
     d = first.draw.t.shape[1]
 
-    def of(part: slice) -> Float[Tensor, "b k"]:
-        inputs = drawn(model, examples, part, measurement, draws)
+    def of(part: slice, named: Numbers | None) -> Float[Tensor, "b k"]:
+        inputs = drawn(model, examples, part, measurement, draws, named)
         pieces = inputs.parts(max(1, rows // draws.noises) * draws.noises)
         if spec.normalize:
-            out = (
-                _sum(_normalised(model, measurement, piece, sketch, draws.noises) for piece in pieces)
-                * draws.noises
-                / d
-            )
-        else:
-            sums = (_rows(model, measurement, piece, sketch, len(piece.draw.t)) for piece in pieces)
-            out = _sum(sums) / divisor(measurement, d)
-        if not torch.isfinite(out).all():
-            raise non_finite(model, measurement, *inputs, parameters_of(sketch.layers), examples.ids[part])
-        return out
+            sums = (_normalised(model, measurement, piece, sketch, draws.noises) for piece in pieces)
+            return _sum(sums) * draws.noises / d
+        sums = (_rows(model, measurement, piece, sketch, len(piece.draw.t)) for piece in pieces)
+        return _sum(sums) / divisor(measurement, d)
 
     height = min(block, power_of_two(rows / d))
-    parts = (slice(low, min(low + height, len(examples))) for low in range(0, len(examples), height))
-    yield from (of(part) for part in parts)
+    parts = [slice(low, min(low + height, len(examples))) for low in range(0, len(examples), height)]
+    named = (numbers(model, examples, part, measurement, draws) for part in parts)
+    # On a processor the thread is of no use: it takes the time that it saves from the pass.
+    yield from map(of, parts, named if model.device.type == "cpu" else ahead(named))
 
 
 def _sum(rows: Iterable[Float[Tensor, "b k"]]) -> Float[Tensor, "b k"]:

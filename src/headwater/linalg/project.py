@@ -4,6 +4,7 @@ h⟩.
 No matrix is stored: entries come from named streams in fixed blocks of the p axis, so they depend on the seed
 alone, not on batch, device or thread count. (Park et al. 2023, TRAK, arXiv:2303.14186, section 3.)"""
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int8, Int64
 from torch import Tensor
 
 from headwater import seeds
+from headwater.linalg.transfer import sent
 
 BLOCK = 4096  # gradient coordinates whose random numbers come from one stream
 SIGNS = 2**16  # coordinates whose signs, one bit each, come from one stream
@@ -61,7 +63,8 @@ class Dense:
         for block in range(start // BLOCK, ceil(stop / BLOCK)):
             low, high = max(start, block * BLOCK), min(stop, (block + 1) * BLOCK)
             rows = self.rows(block, high - block * BLOCK)[low - block * BLOCK :]
-            out += piece[:, low - start : high - start] @ torch.as_tensor(rows).to(piece) / self.k**0.5
+            entries = sent(rows, piece.device, piece.dtype)
+            out += piece[:, low - start : high - start] @ entries / self.k**0.5
 
     def rows(self, block: int, count: int) -> Float[np.ndarray, "count k"]:
         """The first `count` rows of √k·Rᵀ in a block."""
@@ -96,7 +99,7 @@ class Sparse:
     def add(self, out: Float[Tensor, "b k"], piece: Float[Tensor, "b w"], start: int) -> None:
         edges = [self.k * s // self.nonzeros for s in range(self.nonzeros + 1)]
         for s, (low, high) in enumerate(pairwise(edges)):
-            if piece.is_cuda:
+            if piece.device.type != "cpu":
                 self._fold_at_once(out[:, low:high], piece, start, s)
                 continue
             signs = torch.as_tensor(self.signs(s, start, start + piece.shape[1]), device=piece.device)
@@ -118,10 +121,17 @@ class Sparse:
     ) -> None:
         """`_fold` with a few large kernels, for a card, on which a small kernel costs as much as a large one.
 
-        Each place of `out` gathers its coordinate of every stretch, and these are added up. Signs and places
-        stay on the card: 9 bytes a coordinate."""
+        Each place of `out` gathers its coordinate of every stretch, and these are added up."""
         k, width = out.shape[1], piece.shape[1]
-        signs, first, places = _card_fold(self, s, k, start, width, piece.device)
+        low, high = start // k, ceil((start + width) / k)
+
+        def fold() -> tuple[Tensor, ...]:
+            numbers = self.signs(s, start, start + width), self.offsets(s, k, high)[low:]
+            return tuple(sent(values, piece.device) for values in numbers)
+
+        signs, offsets = _ON_CARD.get((self, piece.device), (s, start, width), fold)
+        first = start - low * k
+        places = (torch.arange(k, device=piece.device) - offsets[:, None]) % k
         padded = piece.new_zeros(len(piece), places.numel())
         torch.mul(piece, signs, out=padded[:, first : first + width])
         turned = padded.view(len(piece), *places.shape).gather(2, places.expand(len(piece), -1, -1))
@@ -140,16 +150,33 @@ class Sparse:
         return np.concatenate(blocks)[start % SIGNS :][: stop - start]
 
 
-@lru_cache(maxsize=4096)
-def _card_fold(
-    sparse: Sparse, s: int, k: int, start: int, width: int, device: torch.device
-) -> tuple[Int8[Tensor, " w"], int, Int64[Tensor, "stretches k"]]:
-    """A piece's signs, its place in its first stretch, and the coordinate of each stretch that each place of
-    the sketch gathers."""
-    low, high = start // k, ceil((start + width) / k)
-    offsets = torch.as_tensor(sparse.offsets(s, k, high)[low:], device=device)
-    places = (torch.arange(k, device=device) - offsets[:, None]) % k
-    return torch.as_tensor(sparse.signs(s, start, start + width), device=device), start - low * k, places
+class CardCache:
+    """Tensors of one sketch that are costly to bring to a card, up to `most` bytes.
+
+    What finds no room is made again each time: pieces come in circles, and if the oldest made room for it,
+    none would be used twice. Another sketch empties the cache."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.bytes = most, 0
+        self.sketch: Hashable = None
+        self.tensors: dict[Hashable, tuple[Tensor, ...]] = {}
+
+    def get(
+        self, sketch: Hashable, piece: Hashable, make: Callable[[], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """The sketch's tensors for a piece."""
+        if sketch != self.sketch:
+            self.sketch, self.tensors, self.bytes = sketch, {}, 0
+        if piece in self.tensors:
+            return self.tensors[piece]
+        tensors = make()
+        size = sum(tensor.nbytes for tensor in tensors)
+        if self.bytes + size <= self.most:
+            self.tensors[piece], self.bytes = tensors, self.bytes + size
+        return tensors
+
+
+_ON_CARD = CardCache(2**30)
 
 
 @lru_cache(maxsize=64)

@@ -18,6 +18,7 @@ from headwater.families.pictures import count_of, query_views, views
 from headwater.patches.answers import Step, StepInputs, rows
 from headwater.patches.growing import growing_rows
 from headwater.patches.maps import Level, regions
+from headwater.patches.posterior import CPU
 from headwater.patches.regions import Regions
 from headwater.patches.views import Views
 
@@ -180,7 +181,8 @@ class NDA:
         settings |= {"train": index.train.fingerprint, "version": VERSION}
 
         def compute(positions: list[int]) -> Iterator[Float32[np.ndarray, "b _"]]:
-            inputs = StepInputs(step, alpha_bar, index.train, queries.take(positions), index.memory)
+            device = CPU if index.model is None else index.model.device
+            inputs = StepInputs(step, alpha_bar, index.train, queries.take(positions), index.memory, device)
             if self.growing:
                 return growing_rows(inputs, index.places, settings, store)
             return rows(inputs, store)

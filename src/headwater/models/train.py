@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialized
@@ -27,6 +27,7 @@ from headwater.diffusion.schedule import Schedule
 from headwater.disk.files import written
 from headwater.errors import DataError, NonFiniteError, OptionError, StorageError, unknown
 from headwater.examples import Examples
+from headwater.linalg.transfer import sent
 from headwater.models.training_data import Material
 
 DECAYS = ("cosine", "none")
@@ -174,12 +175,7 @@ def train(
         for step, rows in _batches(keep, recipe.batch, seed, first, total):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * rate(step, total, recipe.warmup, recipe.decay)
-            x = material.shown(rows, seed, step, flips=recipe.flips)
-            loss = _loss(network, module, x, material.condition(rows), recipe, (seed, step))
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, recipe.clip)
-            optimizer.step()
+            loss = _step(network, module, optimizer, material, rows, recipe, (seed, step))
             for name, p in _trained(module) if recipe.ema else ():
                 average[name].lerp_(p.detach(), 1 - recipe.averaging(step))
             watch.step(step + 1, total)
@@ -219,6 +215,27 @@ def _module(network: Trainable, recipe: Recipe, seed: int, device: str) -> nn.Mo
     return module
 
 
+def _step(
+    network: Trainable,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    material: Material,
+    rows: Int64[Tensor, " b"],
+    recipe: Recipe,
+    name: tuple[int, int],
+) -> Tensor:
+    """Change the module by one batch, whose loss is returned. Nothing is read from a device here: it works on
+    while the next steps are prepared."""
+    seed, step = name
+    x = material.shown(rows, seed, step, flips=recipe.flips)
+    loss = _loss(network, module, x, material.condition(rows), recipe, name)
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for _, p in _trained(module)], recipe.clip)
+    optimizer.step()
+    return loss
+
+
 def _loss(
     network: Trainable,
     module: nn.Module,
@@ -256,7 +273,7 @@ def _noise(x: Tensor, T: int, seed: int, step: int, batch: int) -> tuple[Tensor,
     random = seeds.generator(seed, "training", step)
     t = random.integers(0, T, size=batch)[: len(x)]
     noise = random.standard_normal((batch, *x.shape[1:]), dtype=np.float32)[: len(x)]
-    return torch.as_tensor(t, device=x.device), torch.as_tensor(noise, device=x.device)
+    return sent(t, x.device), sent(noise, x.device)
 
 
 def _finished(network: Trainable, module: nn.Module, average: Mapping[str, Tensor]) -> Denoiser:

@@ -10,6 +10,7 @@ from torch import Tensor
 from headwater import seeds
 from headwater.diffusion.denoiser import Condition
 from headwater.examples import Text
+from headwater.linalg.transfer import sent
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +28,11 @@ class Material:
         self, rows: Int64[Tensor, " b"], seed: int, step: int, *, flips: bool
     ) -> Float[Tensor, "b c h w"]:
         """The inputs at a step: with `flips` each mirrored at random, latents sampled again."""
-        rows = rows.to(self.x.device)
+        rows = self._placed(rows)
         x, deviation = self.x[rows], None if self.deviation is None else self.deviation[rows]
         if flips:
             coins = seeds.generator(seed, "flips", step).integers(0, 2, size=len(x)).astype(bool)
-            coin = torch.as_tensor(coins, device=x.device)[:, None, None, None]
+            coin = sent(coins, x.device)[:, None, None, None]
             if self.mirrored is None:
                 x = torch.where(coin, x.flip(-1), x)
             else:
@@ -42,19 +43,20 @@ class Material:
         if deviation is None:
             return x
         noise = seeds.generator(seed, "posterior", step).standard_normal(tuple(x.shape), dtype=np.float32)
-        return x + deviation * torch.as_tensor(noise, device=x.device)
+        return x + deviation * sent(noise, x.device)
+
+    def _placed(self, rows: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
+        """The rows, drawn on the processor, where the images are."""
+        return sent(rows.numpy(), self.x.device)
 
     def condition(self, rows: Int64[Tensor, " b"]) -> Condition:
         """The network's condition for the images at `rows`."""
         arguments: dict[str, Tensor] = {}
         if self.labels is not None:
-            arguments["class_labels"] = self.labels[rows.to(self.labels.device)]
+            arguments["class_labels"] = self.labels[self._placed(rows)]
         if self.text is not None:
-            which = self.text.which[rows.cpu().numpy()]
-            arguments |= {
-                name: torch.as_tensor(table[which], device=self.x.device)
-                for name, table in self.text.tables.items()
-            }
+            which = self.text.which[rows.numpy()]
+            arguments |= {name: sent(table[which], self.x.device) for name, table in self.text.tables.items()}
         return arguments
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from headwater.disk.store import FeatureStore
 from headwater.patches.geometry import Patches
 from headwater.patches.noise import Noisy, noised
-from headwater.patches.posterior import Comparison, PatchPosterior
+from headwater.patches.posterior import CPU, Comparison, PatchPosterior
 from headwater.patches.rows import pack_explained
 from headwater.patches.threads import Threads
 from headwater.patches.views import Views
@@ -54,6 +54,7 @@ class StepInputs(NamedTuple):
     train: Views
     queries: Views
     memory: int
+    device: torch.device = CPU
 
 
 def rows(inputs: StepInputs, store: FeatureStore) -> Iterator[Rows]:
@@ -81,7 +82,10 @@ def answers(
     with Threads(torch.get_num_threads()) as threads:
         for x, content in zip(inputs.queries.part(part), inputs.queries.hashes[part], strict=True):
             noises = inputs.step.noised(x, content, inputs.alpha_bar)
-            yield [answer(PatchPosterior(comparison, noisy, inputs.train, threads)) for noisy in noises]
+            yield [
+                answer(PatchPosterior(comparison, noisy, inputs.train, threads, inputs.device))
+                for noisy in noises
+            ]
 
 
 def _rows(inputs: StepInputs, part: slice) -> Rows:

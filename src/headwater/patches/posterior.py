@@ -4,12 +4,13 @@ have come from.
 A denoiser that sees no more than a patch, and knows nothing but the training images, weighs every patch of
 theirs by softmax(−‖x_t[a] − √ᾱ_t y[b]‖²/(2σ_t²)). (Kamb & Ganguli 2024, arXiv:2412.20292.)"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from headwater.errors import OptionError
 from headwater.patches.compiled.displaced import LANES, Windows, side_by_side
@@ -17,9 +18,11 @@ from headwater.patches.compiled.weights import ROOM, PatchSoftmax, Weighed, byte
 from headwater.patches.explained import Explained, Tally
 from headwater.patches.geometry import Patches
 from headwater.patches.noise import Noisy
+from headwater.patches.on_device import images_at_once, weighed_on
 from headwater.patches.threads import Threads
 from headwater.patches.views import Views
 
+CPU = torch.device("cpu")
 NEGLIGIBLE = 1e-15  # of a patch's evidence: too little to show in a float32 sum
 # blocks of LANES images between two updates of the evidence that decides which weights are negligible
 WAVE = 8
@@ -78,19 +81,20 @@ class Traces(NamedTuple):
 
 class PatchPosterior(NamedTuple):
     """Weights of the patches of `images` for every patch of a noisy picture, in float32 or float64 as x_t
-    is."""
+    is. They are computed on `device`; what maps need besides, by the processor."""
 
     comparison: Comparison
     noisy: Noisy
     images: Views
     threads: Threads
+    device: torch.device = CPU
 
     def explained(self) -> Explained:
         """Scores, evidence and leaders over all images."""
         evidence, blocks = self._evidence_and_shares()
         n = len(self.images)
         tally = Tally.of(self.comparison.patches, self.images.shape[1:], n)
-        for low, shares in zip(range(0, n, LANES), blocks, strict=True):
+        for low, shares in zip(range(0, n, self._height), blocks, strict=True):
             tally.add(np.arange(low, low + shares.shape[1]), shares)
         return Explained(tally.scores, evidence, tally.leaders)
 
@@ -129,17 +133,21 @@ class PatchPosterior(NamedTuple):
     def _scale(self) -> float:
         return 1 / (2 * self.noisy.variance)
 
-    def _softmax(self, low: int) -> PatchSoftmax:
-        """The picture's maps beside those of the scaled images from `low`, and of their mirror images if
-        these count."""
+    def _maps(self, rows: slice) -> tuple[Float[np.ndarray, "c h w"], list[Float[np.ndarray, "b c h w"]]]:
+        """The picture's maps, and those of the scaled images at `rows`, and of their mirror images if these
+        count."""
         patches, dtype = self.comparison.patches, self.noisy.x_t.dtype
-        rows, signal = slice(low, low + LANES), dtype.type(self.noisy.signal)
-        variants = [
-            side_by_side(patches.maps(signal * self.images.part(rows, dtype, mirrored=mirrored)))
+        signal = dtype.type(self.noisy.signal)
+        return patches.maps(self.noisy.x_t), [
+            patches.maps(signal * self.images.part(rows, dtype, mirrored=mirrored))
             for mirrored in (False, True)[: 1 + self.comparison.flips]
         ]
-        x = patches.maps(self.noisy.x_t)
-        return PatchSoftmax(x, np.stack(variants), *self._windows, self._scale, self.comparison.top)
+
+    def _softmax(self, low: int) -> PatchSoftmax:
+        """The maps of the picture and of the images from `low`, these side by side."""
+        x, variants = self._maps(slice(low, low + LANES))
+        y = np.stack([side_by_side(maps) for maps in variants])
+        return PatchSoftmax(x, y, *self._windows, self._scale, self.comparison.top)
 
     def _weighed(self, low: int, evidence: Float64[np.ndarray, " a"]) -> Weighed:
         """The weights of the images from `low`; weights that are negligible beside the evidence so far may be
@@ -156,16 +164,35 @@ class PatchPosterior(NamedTuple):
         n, a = len(self.images), down.number * across.number
         evidence, blocks = np.full(a, -np.inf), []
         fits = n * a * self.noisy.x_t.itemsize <= self.comparison.memory
-        for wave in _waves(n):
-            for block in self.threads.pool.map(lambda low, e=evidence: self._weighed(low, e), wave):
+        for wave in _waves(n, self._height):
+            for block in self._blocks(wave, evidence):
                 evidence = np.logaddexp(evidence, self._log(block))
                 blocks += [block._replace(last=block.last[:0], share=block.share[:0])] * fits
-        lows = range(0, n, LANES)
+        lows = range(0, n, self._height)
         if not fits:
-            blocks = self.threads.pool.map(lambda low: self._weighed(low, evidence), lows)
+            blocks = self._blocks(lows, evidence)
         return evidence, (
             self._share(block, evidence)[:, : n - low] for low, block in zip(lows, blocks, strict=True)
         )
+
+    @property
+    def _height(self) -> int:
+        """The number of images in a block."""
+        if self.device == CPU:
+            return LANES
+        itemsize = self.noisy.x_t.itemsize
+        return images_at_once(*self._windows, 1 + self.comparison.flips, itemsize)
+
+    def _blocks(self, lows: Sequence[int], evidence: Float64[np.ndarray, " a"]) -> Iterator[Weighed]:
+        """The weights of the images from each of `lows`: by all threads, or on the device."""
+        if self.device == CPU:
+            return self.threads.pool.map(lambda low: self._weighed(low, evidence), lows)
+        return map(self._on_device, lows)
+
+    def _on_device(self, low: int) -> Weighed:
+        """The weights of the images from `low`, all of them."""
+        x, variants = self._maps(slice(low, low + self._height))
+        return weighed_on(self.device, x, np.stack(variants), self._windows, self._scale, self.comparison.top)
 
     def _log(self, block: Weighed) -> Float64[np.ndarray, " a"]:
         """ln Σ exp(−D/(2σ²)) of a block."""
@@ -177,9 +204,9 @@ class PatchPosterior(NamedTuple):
         return np.exp(-block.least.astype(np.float64) * self._scale - evidence)[:, None] * block.top
 
 
-def _waves(n: int) -> Iterator[list[int]]:
+def _waves(n: int, height: int) -> Iterator[list[int]]:
     """The first images of all blocks: first one block, whose evidence shows what is negligible, then WAVE at
     a time."""
-    lows = list(range(0, n, LANES))
+    lows = list(range(0, n, height))
     yield lows[:1]
     yield from (lows[i : i + WAVE] for i in range(1, len(lows), WAVE))
