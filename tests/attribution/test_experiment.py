@@ -1,6 +1,9 @@
+import json
+from dataclasses import replace
+
 import pytest
 
-from headwater.attribution.experiment import check_draws
+from headwater.attribution.experiment import Experiment, check_draws, run
 from headwater.attribution.open import Models, Sources, open_experiment
 from headwater.attribution.sweep import settings
 from headwater.bank import open_bank
@@ -30,3 +33,15 @@ def test_an_experiment_and_a_sweep_refuse_it_before_the_first_gradient(tmp_path)
     with pytest.raises(OptionError, match="Choose another seed"):
         settings(experiment, {"seed": [1, OUTCOMES]}, FeatureStore(tmp_path))
     assert not any(tmp_path.iterdir())
+
+
+def test_a_run_from_before_a_field_came_is_still_the_same_run(tiny, pictures, tmp_path):
+    experiment = Experiment("trak", {"timesteps": 1, "k": 8}, pictures(3), pictures(2, seed=1), [tiny()])
+    out, store = tmp_path / "run", FeatureStore(tmp_path / "store")
+    assert run(experiment, out, store) and not run(experiment, out, store)
+    info = json.loads((out / "run.json").read_text())
+    del info["settings"]["fields"]["noise"]
+    (out / "run.json").write_text(json.dumps(info))
+    assert not run(experiment, out, store)
+    with pytest.raises(OptionError, match="already holds a run"):
+        run(replace(experiment, fields={"timesteps": 1, "k": 8, "noise": "shared"}), out, store)

@@ -2,7 +2,7 @@
 training image's."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import ceil
 from typing import ClassVar
@@ -204,8 +204,8 @@ class Influence(Gradients):
             "queries": []
             if queries is None
             else list(queries.path_keys if self.along_path else queries.keys),
-            "query_draws": asdict(self.draws(query=True)),
-            "draws": asdict(self.draws()),
+            "query_draws": self.draws(query=True).manifest(),
+            "draws": self.draws().manifest(),
             "dampings": [[float(damping.value), damping.absolute] for damping in dampings],
             "normalize": self.normalize,
             "compression": self.compression,
