@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from headwater.diffusion.draws import without_own
 from headwater.families.protocol import Embedding
 from headwater.methods import field_values, make
 
@@ -60,7 +61,7 @@ class Line:
 
 def _fields(method: Any) -> dict[str, Any]:
     """The method's fields as they are recorded, with the embedder's fingerprint if it has one."""
-    fields = field_values(method)
+    fields = without_own(field_values(method))
     if not isinstance(method, Embedding):
         return fields
     embedder = RECORDED.get(fields["embedder"], fields["embedder"])

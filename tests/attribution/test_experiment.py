@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,3 +46,15 @@ def test_a_run_keeps_the_notes_of_its_computation_when_it_is_made_again_from_the
         run(experiment, tmp_path / "run", FeatureStore(tmp_path, warn=lambda note: None), force=True)
         first, second = json.loads((tmp_path / "run" / "run.json").read_text())["notes"]
         assert first == "before" and second.startswith("Rounding decides more than 1% of")
+
+
+def test_a_run_from_before_a_field_came_is_still_the_same_run(tiny, pictures, tmp_path):
+    experiment = Experiment("trak", {"timesteps": 1, "k": 8}, pictures(3), pictures(2, seed=1), [tiny()])
+    out, store = tmp_path / "run", FeatureStore(tmp_path / "store")
+    assert run(experiment, out, store) and not run(experiment, out, store)
+    info = json.loads((out / "run.json").read_text())
+    del info["settings"]["fields"]["noise"]
+    (out / "run.json").write_text(json.dumps(info))
+    assert not run(experiment, out, store)
+    with pytest.raises(OptionError, match="already holds a run"):
+        run(replace(experiment, fields={"timesteps": 1, "k": 8, "noise": "shared"}), out, store)

@@ -98,6 +98,25 @@ def test_a_query_has_the_same_scores_alone_and_among_others(name, model, picture
     np.testing.assert_allclose(alone[0], among[3], atol=1e-4 * np.abs(among).max())
 
 
+def test_shared_noise_obeys_the_laws_too(name, model, pictures, store, tmp_path):
+    """Another order, a query alone, and training images added at the end: the same scores."""
+    if "noise" not in method_class(name).__dataclass_fields__:
+        pytest.skip("no gradients")
+    train, queries = pictures.take(np.arange(16)), on_paths(pictures.take(np.arange(16, 22)))
+
+    def scored(chosen, asked, folder):
+        shared = replace(method(name, store, train, queries), noise="shared")
+        kept = FeatureStore(tmp_path / folder)
+        return dense(shared.score(shared.fit(model, chosen, kept), asked, kept))
+
+    scores = scored(train, queries, "first")
+    own = method(name, store, train, queries)
+    assert not np.allclose(scores, dense(own.score(own.fit(model, train, store), queries, store)))
+    columns, tolerance = np.roll(np.arange(16), 5), 1e-4 * np.abs(scores).max()
+    permuted = scored(train.take(columns), queries.take([3, 1]), "second")
+    np.testing.assert_allclose(permuted, scores[[3, 1]][:, columns], atol=tolerance)
+
+
 def test_fitting_twice_makes_no_second_forward_pass(name, model, pictures, store):
     train, queries = pictures.take(np.arange(16)), pictures.take(np.arange(16, 22))
     first = scores(name, model, train, queries, store)

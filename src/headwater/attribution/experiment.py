@@ -1,5 +1,6 @@
 """One experiment: everything that decides the scores of a run, and the run folder made from it."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -139,6 +140,14 @@ def _heard(warn: Warn, notes: list[str]) -> Warn:
     return once(hear)
 
 
+def _with_defaults(settings: Mapping[str, Any], method: Method) -> dict[str, Any]:
+    """The settings of a run, with the defaults of fields that the method did not have when it was made."""
+    defaults = {field.name: field.default for field in dataclasses.fields(method)}  # pyright: ignore
+    known = {name: value for name, value in defaults.items() if name in field_values(method)}
+    fields = json.loads(json.dumps(known, default=str)) | settings.get("fields", {})
+    return {**settings, "fields": fields}
+
+
 def check_draws(method: Method, bank: Bank, models: int) -> None:
     """Refuse a seed under which the method sees the very noise that the bank's outcomes were measured with;
     member s of an ensemble draws by seed + s."""
@@ -156,7 +165,7 @@ def _is_new(out: Path, method: Method, settings: Mapping[str, Any], drawn: bool,
     """Whether this run is still to be made in `out`; a run with other settings there is refused without
     `force`."""
     existing = existing_info(out)
-    repeated = existing is not None and existing.get("settings") == settings
+    repeated = existing is not None and _with_defaults(existing.get("settings", {}), method) == settings
     # an unknown embedder may have changed
     known = not isinstance(method, Embedding) or method.fingerprint is not None
     if repeated and known and holds_run(out, maps=drawn) and not force:

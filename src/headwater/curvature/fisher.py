@@ -78,7 +78,7 @@ class Fisher:
 
     def manifest(self) -> dict[str, object]:
         """All fields, ready for JSON."""
-        return asdict(self)
+        return asdict(self) | {"draws": self.draws.manifest()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,9 @@
 """Draws: the timesteps and noise of each example, a pure function of (seed, content hash, draw)."""
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from headwater.examples import Examples
 from headwater.linalg.transfer import sent
 
 STRATEGIES = ("uniform", "cumulative", "stratified", "antithetic", "random")
+NOISES = ("own", "shared")
 
 
 class Draw(NamedTuple):
@@ -50,18 +52,20 @@ class Draws:
     uniform: t = ⌊iT/K⌋ for i < K (K = 10, T = 1000: 0, 100, …, 900); cumulative: 0 … K−1; stratified: one t
     at random in each of K equal strata; antithetic: the same timesteps, and every second draw has the noise
     of the one before it with the opposite sign; random: K times at random. A tuple of timesteps is used
-    unchanged. Noise is named (seed, content hash, t, j): K = 10 and K = 100 share the noise of common
-    timesteps, and equal images share all of it.
+    unchanged. Noise `own` is named (seed, content hash, t, j): K = 10 and K = 100 share the noise of common
+    timesteps, and equal images share all of it. Noise `shared` is named (seed, t, j): one ε for all images.
     """
 
     timesteps: int | tuple[int, ...] = 10
     strategy: str = "uniform"
     noises: int = 1
     seed: int = 0
+    noise: str = "own"
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             raise unknown("strategy", self.strategy, STRATEGIES)
+        check_noise(self.noise)
         if self.noises < 1:
             raise OptionError(f"noises is {self.noises}; expected 1 or more per timestep.")
         if self.count < 1:
@@ -73,6 +77,10 @@ class Draws:
     def count(self) -> int:
         """Draws of one example."""
         return (self.timesteps if isinstance(self.timesteps, int) else len(self.timesteps)) * self.noises
+
+    def manifest(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return without_own(asdict(self))
 
     def check(self, T: int, name: str = "timesteps") -> None:
         """Raise an OptionError if a schedule of T timesteps lacks these; the error calls them `name`."""
@@ -105,7 +113,7 @@ class Draws:
         """The numbers of the draws of `examples[rows]`, for a schedule of T timesteps."""
         contents = examples.hashes[rows]
         t = np.stack([np.repeat(self.steps(content, T), self.noises) for content in contents])
-        noise = _named_noise(self.seed, examples.input_shape, contents, t)
+        noise = _named_noise(self.seed, examples.input_shape, contents, t, self.noise)
         if self.strategy == "antithetic":
             noise[:, 1::2] = -noise[:, : t.shape[1] // 2 * 2 : 2]
         return Numbers(examples.take(np.arange(len(examples))[rows]).inputs(), t, noise)
@@ -126,6 +134,14 @@ class Journey:
     noises: int = 1
     seed: int = 0
     along: str = "journey"  # distinguishes it from Draws in the store
+    noise: str = "own"
+
+    def __post_init__(self) -> None:
+        check_noise(self.noise)
+
+    def manifest(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return without_own(asdict(self))
 
     def of(
         self, examples: Examples, rows: slice, model: Denoiser, condition: Condition, like: Tensor
@@ -145,7 +161,7 @@ class Journey:
         )
         t = t.repeat_interleave(self.noises, 1)
         named = np.tile(np.repeat(steps, self.noises), (len(states), 1))
-        noise = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], named)
+        noise = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], named, self.noise)
         epsilon = sent(noise, like.device, like.dtype)
         return Draw(x, t, t - 1, epsilon, model.schedule.noised(x, epsilon, t))
 
@@ -171,10 +187,14 @@ class PseudoTargets:
         """Draws of one example."""
         return self.draws.count
 
+    def manifest(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return {"draws": self.draws.manifest(), "seed": self.seed}
+
     def of(self, examples: Examples, rows: slice, schedule: Schedule, like: Tensor) -> Draw:
         """The draws of `examples[rows]`, with η for their noise."""
         numbers = self.draws.numbers(examples, rows, schedule.T)
-        eta = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], numbers.t, "sampled")
+        eta = _named_noise(self.seed, examples.input_shape, examples.hashes[rows], numbers.t, kind="sampled")
         return numbers.noised(schedule, like)._replace(noise=sent(eta, like.device, like.dtype))
 
 
@@ -201,15 +221,39 @@ def _named_noise(
     shape: tuple[int, int, int],
     contents: tuple[str, ...],
     t: Int64[np.ndarray, "b d"],
+    noise: str = "own",
     kind: str = "noise",
 ) -> Float[np.ndarray, "b d c h w"]:
-    """The noise named (seed, content hash, t, number of earlier draws at t)."""
+    """The noise named (seed, content hash, t, number of earlier draws at t); `shared`, all but content."""
+
+    def of(content: str, step: int, j: int) -> Float[np.ndarray, "c h w"]:
+        if noise == "shared":
+            return shared_noise(shape, seed, step, j)
+        return seeds.normal(shape, seed, kind, content, step, j)
+
     return np.stack(
         [
-            [seeds.normal(shape, seed, kind, content, step, j) for step, j in _counted(steps.tolist())]
+            [of(content, step, j) for step, j in _counted(steps.tolist())]
             for content, steps in zip(contents, t, strict=True)
         ]
     )
+
+
+@lru_cache(maxsize=128)
+def shared_noise(shape: tuple[int, int, int], seed: int, step: int, j: int) -> Float[np.ndarray, "c h w"]:
+    """The noise that all images have at a timestep: drawn once for every batch."""
+    return seeds.normal(shape, seed, "shared noise", step, j)
+
+
+def check_noise(noise: str) -> None:
+    """Raise an OptionError unless `noise` says whose it is."""
+    if noise not in NOISES:
+        raise unknown("noise", noise, NOISES)
+
+
+def without_own(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields as they were named in the store before noise could be shared."""
+    return {name: value for name, value in fields.items() if (name, value) != ("noise", "own")}
 
 
 def _counted(steps: list[int]) -> list[tuple[int, int]]:

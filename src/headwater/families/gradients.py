@@ -30,14 +30,16 @@ class Gradients:
     """The fields that every gradient method shares: the gradient and its draws.
 
     `timesteps`: a count or the steps themselves; `noises`: draws of ε at each timestep; `query_timesteps`:
-    the queries' timesteps, if they differ; `parameters`: a name pattern; `normalize`: scale every timestep's
-    gradient to length 1 before averaging."""
+    the queries' timesteps, if they differ; `noise`: each image's `own`, or one ε `shared` by all images at a
+    timestep; `parameters`: a name pattern; `normalize`: scale every timestep's gradient to length 1 before
+    averaging."""
 
     timesteps: int | tuple[int, ...] = 10
     strategy: str = "uniform"
     noises: int = 1
     measurement: str = "simple"
     query_timesteps: int | tuple[int, ...] | None = None
+    noise: str = "own"
     parameters: str = "*"
     normalize: bool = False
     seed: int = 0
@@ -55,7 +57,7 @@ class Gradients:
     def draws(self, *, query: bool = False) -> Draws:
         """The draws that the gradient of a training image, or of a query, is averaged over."""
         timesteps = self.timesteps if not query or self.query_timesteps is None else self.query_timesteps
-        return Draws(timesteps, self.strategy, self.noises, self.seed)
+        return Draws(timesteps, self.strategy, self.noises, self.seed, self.noise)
 
     def spec(self, *, query: bool = False) -> GradientSpec:
         """The gradient of a training image, or of a query. Training images have no path: `simple` replaces

@@ -2,7 +2,7 @@
 training image's."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 from typing import ClassVar
@@ -220,8 +220,8 @@ class Influence(Gradients):
             "scores": canonical(self.measurement),
             "curvature": index.curvature.fingerprint,
             "queries": list(keys),
-            "query_draws": asdict(self.draws(query=True)),
-            "draws": asdict(self.draws()),
+            "query_draws": self.draws(query=True).manifest(),
+            "draws": self.draws().manifest(),
             "dampings": [[float(damping.value), damping.absolute] for damping in dampings],
             "normalize": self.normalize,
             "compression": self.compression,

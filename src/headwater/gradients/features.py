@@ -37,7 +37,7 @@ def features(
     settings = {
         "model": model.fingerprint,
         "measurement": canonical(spec.measurement),
-        "draws": asdict(spec.draws),
+        "draws": spec.draws.manifest(),
         "projector": {"name": type(projector).__name__, **asdict(projector)},
         "parameters": spec.pattern,
         "normalize": "before projecting" if spec.normalize else False,
@@ -65,7 +65,7 @@ def losses(
     model.check(examples)
     settings = {
         "model": model.fingerprint,
-        "losses": asdict(draws),
+        "losses": draws.manifest(),
         "dtype": str(model.dtype),
         "version": VERSION,
     }

@@ -41,7 +41,7 @@ class JourneyTRAK(Kernel):
 
     def query(self, model: Denoiser | None, examples: Examples, store: FeatureStore) -> Features:
         """Φ `[q, k]` of the queries' paths."""
-        journey = Journey(self.noises, self.seed)
+        journey = Journey(self.noises, self.seed, noise=self.noise)
         spec = replace(self.spec(), draws=journey)
         return features(model, examples, spec, self.projecting(), store)
 

@@ -8,7 +8,7 @@ removals are done once.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -253,7 +253,7 @@ def _name(inputs: RemovalInputs, removal: Removal) -> str:
         "query": inputs.queries.keys[removal.query],
         "number": _number(inputs, removal),
         "sampler": [recipe.sampler, recipe.sample_steps, recipe.sample_seed],
-        "measured": [*recipe.measurements, asdict(recipe.outcome_draws)],
+        "measured": [*recipe.measurements, recipe.outcome_draws.manifest()],
     }
     return hashlib.blake2b(json.dumps(settings).encode(), digest_size=16).hexdigest()
 

@@ -155,7 +155,7 @@ class BankRecipe:
 
     def fields(self) -> dict[str, Any]:
         """The recipe as JSON-ready values, without adapters and captions that are None."""
-        values = json.loads(json.dumps(asdict(self)))
+        values = json.loads(json.dumps(asdict(self) | {"outcome_draws": self.outcome_draws.manifest()}))
         for part, name in (
             (values, "adapters"),
             (values["data"], "caption"),
