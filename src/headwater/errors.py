@@ -81,13 +81,14 @@ def check_at_least(least: int, fields: Any, *names: str) -> None:
             raise OptionError(f"{name} is {getattr(fields, name)}; expected {least} or more.")
 
 
-def once(warn: Warn) -> Warn:
-    """`warn` for each text only the first time: several models or blocks have the same to say."""
-    texts = set[str]()
+def once(warn: Warn, texts: list[str] | None = None) -> Warn:
+    """`warn` for each text only the first time, since several models or blocks have the same to say; the list
+    `texts` collects them."""
+    texts = [] if texts is None else texts
 
     def first(text: str) -> None:
         if text not in texts:
-            texts.add(text)
+            texts.append(text)
             warn(text)
 
     return first

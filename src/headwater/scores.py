@@ -41,6 +41,10 @@ class Scores:
                 "finite."
             )
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The values, for NumPy and whatever takes its arrays."""
+        return np.array(self.values, dtype=dtype, copy=copy)
+
     def top(self, k: int = 10) -> Ranked:
         """The k strongest proponents of each query."""
         return top([self.values], k)

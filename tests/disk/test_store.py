@@ -302,6 +302,12 @@ def test_damage_in_every_shard_is_reported_and_all_rows_are_computed_in_one_go(f
     assert np.array_equal(values, expected("abcdef")) and computed == list("abcdef") and len(notes) == 3
 
 
+@pytest.mark.parametrize("memory", [0, -1])
+def test_a_memory_below_one_byte_is_refused(tmp_path, memory):
+    with pytest.raises(OptionError, match=f"memory is {memory}; expected a whole number of bytes"):
+        FeatureStore(tmp_path, memory=memory)
+
+
 def test_damage_is_a_warning_by_default(store, folder):
     (folder / "rows-000001.npy").write_bytes(b"")
     with pytest.warns(DataWarning, match=r"rows-000001\.npy") as heard:

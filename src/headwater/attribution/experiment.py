@@ -16,7 +16,7 @@ from headwater.bank import Bank
 from headwater.diffusion.denoiser import Denoiser
 from headwater.diffusion.encoding import encoded
 from headwater.disk.store import FeatureStore
-from headwater.errors import OptionError, Warn, once
+from headwater.errors import OptionError, once
 from headwater.evaluate.ground_truth import ground_truth
 from headwater.examples import Examples, alike, with_channels
 from headwater.families.protocol import Embedding, Mapped, Method, PathBound
@@ -107,7 +107,7 @@ def run(
         return False
     _check_bank_paths(experiment, method)
     clock, started, notes = Clock(), datetime.now(UTC), list[str]()
-    store = replace(store, warn=_heard(store.warn, notes))
+    store = replace(store, warn=once(store.warn, notes))
     sets = [experiment.queries] if experiment.bank is None else [experiment.queries, experiment.bank.queries]
     models = list(experiment.models) or [None]
     (values, *of_bank), self_scores, resolved = scores_of_sets(
@@ -128,16 +128,6 @@ def run(
     }
     write_run(out, experiment.train, experiment.queries, scores, regions, info)
     return True
-
-
-def _heard(warn: Warn, notes: list[str]) -> Warn:
-    """`warn` for each text once, with the texts kept in `notes`."""
-
-    def hear(note: str) -> None:
-        notes.append(note)
-        warn(note)
-
-    return once(hear)
 
 
 def _with_defaults(settings: Mapping[str, Any], method: Method) -> dict[str, Any]:

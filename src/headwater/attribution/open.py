@@ -12,7 +12,7 @@ from headwater.data import open_examples
 from headwater.data.template import captioned, names_in
 from headwater.diffusion.denoiser import Denoiser
 from headwater.disk.store import FeatureStore, default_root
-from headwater.errors import OptionError, Warn, to_warnings
+from headwater.errors import OptionError, Warn, once, to_warnings
 from headwater.examples import Examples, labelled_like
 from headwater.families.protocol import Method, PathBound, Staged
 from headwater.methods import make
@@ -83,12 +83,7 @@ def open_experiment(
     if opened is not None and reachable_paths(built, opened):
         opened = on_paths(opened, machine.device)
     notes: list[str] = []
-
-    def heard(note: str) -> None:
-        if note not in notes:  # of two models, or of one folder on both sides
-            notes.append(note)
-            warn(note)
-
+    heard = once(warn, notes)  # of two models, or of one folder on both sides
     train, queries = _images(sources, opened, heard)
     loaded = _loaded(models, sources, built, opened, train, machine)
     of_models = [note for model in loaded.models for note in notes_on_conditions(model, train, queries)]

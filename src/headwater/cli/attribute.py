@@ -139,8 +139,9 @@ def tune(
             "each field."
         )
     swept = distinct([(name, as_list(text)) for name, text in zip(field, values, strict=True)], "--field")
-    if "checkpoints" in swept:  # as many are loaded as any setting asks for
-        set_ = [*(set_ or []), f"checkpoints={max(swept['checkpoints'])}"]
+    counts = [count for count in swept.get("checkpoints", []) if isinstance(count, int)]
+    if counts:  # as many are loaded as any setting asks for
+        set_ = [*(set_ or []), f"checkpoints={max(counts)}"]
     fields = parsed_fields(method, set_ or [], seed)
     plain = feature_store(store)
     models = Models(model or [], ensemble, model_cache(None, plain), store=plain)

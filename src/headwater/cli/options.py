@@ -43,7 +43,10 @@ StoreDtype = Annotated[
     str, typer.Option("--store-dtype", help="float32, or float16: half the space, at a small recorded error.")
 ]
 Memory = Annotated[
-    float, typer.Option(min=0.01, help="GiB that one pass through the model may take: decides batch sizes.")
+    float,
+    typer.Option(
+        min=0.01, max=1e6, help="GiB that one pass through the model may take: decides batch sizes."
+    ),
 ]
 Workers = Annotated[
     int | None,
@@ -52,7 +55,9 @@ Workers = Annotated[
 Ray = Annotated[
     str | None, typer.Option(help="Address of a Ray cluster that does the jobs (`auto` finds a local one).")
 ]
-Gpus = Annotated[float, typer.Option(min=0, help="On a cluster: GPUs for each job, may be a fraction.")]
+Gpus = Annotated[
+    float, typer.Option(min=0, max=1e6, help="On a cluster: GPUs for each job, may be a fraction.")
+]
 Processes = Annotated[int | None, typer.Option(min=1, help="Processes [default: one for each core].")]
 ModelCache = Annotated[
     Path | None,

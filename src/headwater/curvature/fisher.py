@@ -3,7 +3,7 @@ computed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -76,7 +76,7 @@ class Fisher:
             Draw(*parts), {name: value.reshape(-1, r, *value.shape[2:]) for name, value in condition.items()}
         )
 
-    def manifest(self) -> dict[str, object]:
+    def manifest(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
         return asdict(self) | {"draws": self.draws.manifest()}
 

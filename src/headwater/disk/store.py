@@ -62,6 +62,8 @@ class FeatureStore:
     def __post_init__(self) -> None:
         if self.block is not None and self.block < 1:
             raise OptionError(f"block is {self.block}; expected 1 or more.")
+        if not (isinstance(self.memory, int) and self.memory >= 1):
+            raise OptionError(f"memory is {self.memory}; expected a whole number of bytes, 1 or more.")
         if self.dtype not in ENCODINGS:
             raise unknown("dtype", self.dtype, ENCODINGS)
 
