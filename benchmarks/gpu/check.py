@@ -72,6 +72,7 @@ def items(stage: Stage) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     yield "Gram scores of d-trak", partial(gram, stage)
     for name in ("k-fac", "ek-fac"):
         yield f"{name} scores", partial(influence, stage, name)
+    yield "nda scores", partial(nda, stage)
     yield "training steps of the package", partial(training, stage)
     yield "training steps of the kit", partial(kit, stage, How(slots=2, bf16=False, tf32=False))
     yield "training steps of the kit, eager", partial(kit, stage, How(bf16=False, tf32=False, graph=False))
@@ -176,6 +177,18 @@ def influence(stage: Stage, name: str) -> dict[str, Any]:
             index = method.fit(model, examples, store)
             scores.append(networks.scored(method, index, examples.take(range(4)), store))
     return compared(stage, *scores, BOUNDS["scores" if name == "k-fac" else "ek-fac"])
+
+
+def nda(stage: Stage) -> dict[str, Any]:
+    """The torch form of patch weights on the card beside the compiled one."""
+    examples, scores = read_examples(DIGITS / "train.npz").take(range(300)), []
+    method = make("nda", {"timesteps": 3, "flips": True})
+    for model in trained(stage):
+        with tempfile.TemporaryDirectory() as folder:
+            store = FeatureStore(Path(folder))
+            index = method.fit(model, examples, store)
+            scores.append(networks.scored(method, index, examples.take(range(4)), store))
+    return compared(stage, *scores, BOUNDS["scores"])
 
 
 def flat(module: nn.Module) -> torch.Tensor:
