@@ -59,6 +59,12 @@ def test_a_run_ranks_its_own_scores():
     assert scores.top(2).rows.tolist() == [[2, 0]] and scores.bottom(1).values.tolist() == [[-2.0]]
 
 
+def test_a_run_is_an_array_to_numpy():
+    scores = Scores(np.eye(2, dtype=np.float32), ("a", "b"), ("x", "y"), np.zeros(2, np.float32))
+    np.testing.assert_array_equal(np.asarray(scores), np.eye(2))
+    assert np.asarray(scores, dtype=np.float64).dtype == np.float64
+
+
 def test_a_score_that_is_not_finite_is_named():
     with pytest.raises(NonFiniteError, match="query q and training image b"):
         Scores(np.array([[1.0, np.nan]], np.float32), ("q",), ("a", "b"), np.ones(2, np.float32))
