@@ -1,8 +1,8 @@
 """LDS under each image's own noise and under one noise shared by all, at 10 timesteps.
 
 Run: .venv/bin/python benchmarks/noise.py [--bank digits] [--store FOLDER]. Writes
-benchmarks/results/noise-BANK.json, row by row. Damping is chosen on one half of a split's queries and reported
-on the other; `ek-fac` and `k-fac` have λ = 1e-8 and nothing chosen. With 95 % intervals over subsets.
+benchmarks/results/noise-BANK.json, row by row. Damping is chosen on half of a split's queries and reported
+on the others; `ek-fac` and `k-fac` have λ = 1e-8 and nothing chosen. With 95 % intervals over subsets.
 """
 
 import argparse
