@@ -23,7 +23,7 @@ from headwater.linalg.rank import spearman
 from headwater.methods import make
 from headwater.models import loading
 from headwater.retraining.build import build
-from headwater.retraining.recipe import recipe
+from headwater.retraining.recipes import recipe
 from headwater.retraining.workplace import Workplace
 from headwater.scores import dense
 from headwater.workers import Pool

@@ -23,7 +23,8 @@ from headwater.cost.bank import (
 from headwater.examples import Examples
 from headwater.methods import METHODS, make
 from headwater.models.train import _batches
-from headwater.retraining.recipe import SIZES, DataSource, recipe
+from headwater.retraining.recipe import SIZES, DataSource
+from headwater.retraining.recipes import recipe
 
 
 def test_the_d_trak_bank_of_cifar_2_in_numbers():

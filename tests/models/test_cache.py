@@ -13,7 +13,7 @@ from headwater.models import cache as module
 from headwater.models.cache import Training, trained
 from headwater.models.train import Recipe, Watch, train
 from headwater.models.unet import Network
-from headwater.retraining.recipe import recipe
+from headwater.retraining.recipes import recipe
 
 RECIPE = Recipe(steps=4, batch=4, learning_rate=1e-2, checkpoints=2, ema=0.9)
 

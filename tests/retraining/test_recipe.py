@@ -13,7 +13,8 @@ from headwater.models.text import Prompts
 from headwater.models.train import Recipe
 from headwater.retraining.changes import RecipeChanges, changed
 from headwater.retraining.queries import conditions_of
-from headwater.retraining.recipe import RECIPES, Adapters, BankRecipe, DataSource, first, from_fields, recipe
+from headwater.retraining.recipe import Adapters, BankRecipe, DataSource, first, from_fields
+from headwater.retraining.recipes import RECIPES, recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -13,8 +13,8 @@ from jaxtyping import Float32
 from headwater.attribution.notes import note_on_checkpoints, notes_on_conditions
 from headwater.data import open_examples
 from headwater.diffusion.denoiser import Denoiser
-from headwater.diffusion.draws import stored_path
 from headwater.diffusion.encoding import encoded
+from headwater.diffusion.paths import stored_path
 from headwater.disk.store import FeatureStore, default_root
 from headwater.errors import Warn, once, to_warnings
 from headwater.examples import Examples, alike, labelled_like

@@ -8,7 +8,8 @@ from headwater.bank import read_info
 from headwater.errors import OptionError
 from headwater.models import loading, unet
 from headwater.models.train import DIGITS, LORA, Recipe
-from headwater.retraining.recipe import Adapters, BankRecipe, DataSource, from_fields, recipe
+from headwater.retraining.recipe import Adapters, BankRecipe, DataSource, from_fields
+from headwater.retraining.recipes import recipe
 
 FIELDS = ("subsets", "seeds", "scheme", "learning", "generated", "common")  # changed as they are
 
