@@ -81,6 +81,11 @@ def check_at_least(least: int, fields: Any, *names: str) -> None:
             raise OptionError(f"{name} is {getattr(fields, name)}; expected {least} or more.")
 
 
+def to_stderr(text: str) -> None:
+    """Print a line of a long job, which may tell of its way as well as of what is not as it should be."""
+    print(text, file=sys.stderr)
+
+
 def once(warn: Warn, texts: list[str] | None = None) -> Warn:
     """`warn` for each text only the first time, since several models or blocks have the same to say; the list
     `texts` collects them."""

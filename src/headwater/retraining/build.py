@@ -19,7 +19,7 @@ from headwater.diffusion.encoding import encoded
 from headwater.disk.files import locked, remove_partial
 from headwater.disk.npz import write_examples
 from headwater.disk.outcomes import Job, Outcomes, outcome_path, recover_outcomes
-from headwater.errors import Warn, to_warnings
+from headwater.errors import Warn, to_stderr
 from headwater.examples import Examples
 from headwater.models import loading, lora
 from headwater.models.cache import trained
@@ -55,7 +55,7 @@ def build(
     workplace: Workplace | None = None,
     *,
     new_queries: Examples | None = None,
-    warn: Warn = to_warnings,
+    warn: Warn = to_stderr,
 ) -> Iterator[tuple[int, int]]:
     """Build the bank, or go on with it; yields (jobs done, jobs in all) after each job.
 
