@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 import headwater
 from headwater.evaluate.lds import against
 from headwater.retraining.build import build
-from headwater.retraining.recipe import recipe
+from headwater.retraining.recipes import recipe
 
 
 def main() -> None:
