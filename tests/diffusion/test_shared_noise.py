@@ -18,7 +18,7 @@ from headwater.gradients.hooks import gradients
 from headwater.methods import METHODS, make, method_class
 
 LIKE = torch.zeros((), dtype=torch.float64)
-SEEDS = 250
+SEEDS = 120
 
 
 def of(draws, examples, rows=slice(None)):
