@@ -53,19 +53,6 @@ def store(tmp_path):
     return FeatureStore(tmp_path / "store")
 
 
-@pytest.fixture(scope="module")
-def pipelines(tmp_path_factory):
-    """One tiny pipeline of each family, as diffusers saves it."""
-    root = tmp_path_factory.mktemp("pipelines")
-    with torch.random.fork_rng():
-        torch.default_generator.manual_seed(0)
-        tiny_pipelines.stable(root / "words").save_pretrained(root / "stable")
-        tiny_pipelines.latent().save_pretrained(root / "latent")
-        tiny_pipelines.dit().save_pretrained(root / "dit")
-        tiny_pipelines.sd3(root / "words").save_pretrained(root / "sd3")
-    return root
-
-
 def images(n=3, **columns):
     random = np.random.Generator(np.random.Philox(1))
     return Examples(random.integers(0, 256, (n, 16, 16, 3), dtype=np.uint8), **columns)
